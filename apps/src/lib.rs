@@ -1,0 +1,1 @@
+//! The demo applications: emojivoto, the echo backend and the probe pod.

@@ -1,0 +1,1 @@
+//! The Cluster trait and its backends.

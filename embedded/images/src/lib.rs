@@ -1,0 +1,1 @@
+//! Native images: from an image name to the program on this machine.

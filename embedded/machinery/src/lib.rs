@@ -1,0 +1,1 @@
+//! Kubernetes API machinery: patches, apply, selectors, protobuf bodies, schemas.

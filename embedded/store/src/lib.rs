@@ -1,0 +1,19 @@
+//! The objects of the embedded cluster and the rules they obey, without HTTP.
+//!
+//! [`Store`] is the only door to the objects. The API server, the controllers and the node read, write
+//! and watch through it, so all of them get Kubernetes' semantics and Kubernetes' errors ([`Status`]).
+//! [`PodAccess`] is what the API server asks of the node (logs, exec, port-forward); it lives here so that
+//! neither has to know the other.
+//!
+//! Data flow: a write comes in as JSON, is defaulted and validated, gets its metadata, takes the next
+//! revision and is published to the watches of its resource.
+
+mod pods;
+mod resource;
+mod status;
+mod store;
+
+pub use pods::{Attach, BoxFuture, Exec, LogOptions, PodAccess};
+pub use resource::{GroupResource, PrinterColumn, ResourceType, ResourceVersion};
+pub use status::Status;
+pub use store::{DeleteOptions, Event, Listing, Object, Selectors, Start, Store, Subresource, Watch, WriteOptions};

@@ -1,0 +1,57 @@
+//! Kubernetes' `Status`: the one error type of the API.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// A `Status` of kind `Failure`, as `k8s.io/apimachinery/pkg/apis/meta/v1` defines it.
+///
+/// `Display` prints the message that kubectl prints verbatim.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Status {
+    /// HTTP status code.
+    pub code: u16,
+    /// Machine-readable reason: `NotFound`, `AlreadyExists`, `Conflict`, `Invalid`, `Expired`, ...
+    pub reason: String,
+    /// The sentence for people.
+    pub message: String,
+    /// `details` of the status: name, group, kind, causes. `Null` when there is none.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub details: Value,
+}
+
+impl Status {
+    /// A status with a code, a reason and a message.
+    pub fn new(code: u16, reason: &str, message: impl Into<String>) -> Self {
+        Self { code, reason: reason.to_owned(), message: message.into(), details: Value::Null }
+    }
+
+    /// 400 `BadRequest`.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(400, "BadRequest", message)
+    }
+
+    /// 404 `NotFound` for `name` of a resource: `pods "x" not found`, `deployments.apps "x" not found`.
+    pub fn not_found(resource: &crate::GroupResource, name: &str) -> Self {
+        let mut status = Self::new(404, "NotFound", format!("{resource} \"{name}\" not found"));
+        status.details = json!({"name": name, "group": resource.group, "kind": resource.plural});
+        status
+    }
+
+    /// 500 `InternalError`.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(500, "InternalError", message)
+    }
+
+    /// The status as the API sends it (`kind: Status`, `apiVersion: v1`).
+    pub fn to_value(&self) -> Value {
+        let mut value = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": self.message, "reason": self.reason, "code": self.code,
+        });
+        if !self.details.is_null() {
+            value["details"] = self.details.clone();
+        }
+        value
+    }
+}

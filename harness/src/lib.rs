@@ -1,0 +1,1 @@
+//! From the matrix to the verdict: worlds, probes, convergence, statistics, metrics, report, gate.

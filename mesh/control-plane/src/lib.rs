@@ -1,0 +1,1 @@
+//! The control plane: Kubernetes objects in, Linkerd's gRPC API out.

@@ -1,0 +1,1 @@
+//! The injector: manifests in, manifests with the mesh proxy out.
