@@ -1,1 +1,35 @@
 //! The injector: manifests in, manifests with the mesh proxy out.
+//!
+//! Everything here is a pure function over objects: nothing talks to a cluster. Data flows
+//! **YAML text → documents → objects → pod template → the same template with `linkerd-init` and `linkerd-proxy`**:
+//!
+//! * [`inject`] and [`inject_with_report`] take a stream of YAML documents. A document without anything to inject keeps
+//!   its text, comments included.
+//! * [`inject_object`] takes one object, and says in its [`Outcome`] what it did and why.
+//! * [`control_plane_manifests`] are the objects of the control plane those proxies ask: one Deployment, its Services,
+//!   its rights and the custom resources it reads.
+//!
+//! Annotations, labels, container names, ports and environment are Linkerd's, so that tools and people that know a
+//! Linkerd pod know this one, and either proxy can stand behind the same manifest. Identity is left out: connections
+//! between proxies are plaintext for now.
+
+mod annotations;
+mod containers;
+mod control_plane;
+mod crds;
+mod documents;
+mod options;
+mod outcome;
+mod workload;
+mod yaml;
+
+pub use annotations::{
+    DIALECT, INJECT, LOOP_GUARD, OPAQUE_PORTS, PROXY_LOG_LEVEL, SKIP_INBOUND_PORTS, SKIP_OUTBOUND_PORTS,
+};
+pub use containers::{DEFAULT_OPAQUE_PORTS, INIT_CONTAINER, PROXY_CONTAINER, SOCKET_MARK};
+pub use control_plane::control_plane_manifests;
+pub use crds::{custom_resource_definitions, gateway_http_route_definition};
+pub use documents::{InjectError, Injection, inject, inject_with_report};
+pub use options::{Mode, Options, Scope};
+pub use outcome::{Entry, Outcome, Report, Skip, Warning};
+pub use workload::inject_object;

@@ -1,0 +1,40 @@
+//! The annotations and labels the injector reads and writes, by Linkerd's names.
+
+/// Whether and how a pod is injected: `enabled`, `ingress` or `disabled`.
+pub const INJECT: &str = "linkerd.io/inject";
+
+/// Ports (`25,443,8000-9000`) whose inbound connections do not pass the proxy.
+pub const SKIP_INBOUND_PORTS: &str = "config.linkerd.io/skip-inbound-ports";
+
+/// Ports (`25,443,8000-9000`) whose outbound connections do not pass the proxy.
+pub const SKIP_OUTBOUND_PORTS: &str = "config.linkerd.io/skip-outbound-ports";
+
+/// Ports, ranges or container port names that carry no HTTP and are passed on as they are.
+pub const OPAQUE_PORTS: &str = "config.linkerd.io/opaque-ports";
+
+/// The proxy's log filter, such as `warn,linkerd=debug`.
+pub const PROXY_LOG_LEVEL: &str = "config.linkerd.io/proxy-log-level";
+
+/// Which routing rule the bundled proxy follows in ingress mode: `documented` or `modern`.
+pub const DIALECT: &str = "config.meshgate.dev/dialect";
+
+/// `off` lets requests pass the same proxy twice; only control experiments want that.
+pub const LOOP_GUARD: &str = "config.meshgate.dev/loop-guard";
+
+pub(crate) const PROXY_LOG_FORMAT: &str = "config.linkerd.io/proxy-log-format";
+pub(crate) const PROXY_IMAGE: &str = "config.linkerd.io/proxy-image";
+pub(crate) const PROXY_CPU_REQUEST: &str = "config.linkerd.io/proxy-cpu-request";
+pub(crate) const PROXY_CPU_LIMIT: &str = "config.linkerd.io/proxy-cpu-limit";
+pub(crate) const PROXY_MEMORY_REQUEST: &str = "config.linkerd.io/proxy-memory-request";
+pub(crate) const PROXY_MEMORY_LIMIT: &str = "config.linkerd.io/proxy-memory-limit";
+pub(crate) const DEFAULT_INBOUND_POLICY: &str = "config.linkerd.io/default-inbound-policy";
+pub(crate) const INBOUND_CONNECT_TIMEOUT: &str = "config.linkerd.io/proxy-inbound-connect-timeout";
+pub(crate) const OUTBOUND_CONNECT_TIMEOUT: &str = "config.linkerd.io/proxy-outbound-connect-timeout";
+
+pub(crate) const PROXY_VERSION: &str = "linkerd.io/proxy-version";
+pub(crate) const CREATED_BY: &str = "linkerd.io/created-by";
+pub(crate) const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+
+pub(crate) const CONTROL_PLANE_NS: &str = "linkerd.io/control-plane-ns";
+pub(crate) const CONTROL_PLANE_COMPONENT: &str = "linkerd.io/control-plane-component";
+pub(crate) const WORKLOAD_NS: &str = "linkerd.io/workload-ns";

@@ -1,0 +1,189 @@
+//! The control plane's own objects.
+
+use serde_json::{Value, json};
+
+use crate::{Options, annotations, crds};
+
+const DEPLOYMENT: &str = "linkerd-destination";
+const DESTINATION_PORT: u16 = 8086;
+const POLICY_PORT: u16 = 8090;
+const ADMIN_PORT: u16 = 9996;
+
+/// Every object of the control plane, in an order in which they can be applied: the namespace, the custom resources, the
+/// rights, the Deployment and its Services.
+///
+/// Meant for server-side apply or create; the namespace and image come from the options.
+pub fn control_plane_manifests(options: &Options) -> Vec<Value> {
+    let namespace = &options.control_plane_namespace;
+    let mut manifests = vec![json!({
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {
+            "name": namespace,
+            "labels": {"linkerd.io/is-control-plane": "true"},
+            "annotations": {annotations::INJECT: "disabled"},
+        },
+    })];
+    manifests.extend(crds::custom_resource_definitions());
+    if options.gateway_api {
+        manifests.push(crds::gateway_http_route_definition());
+    }
+    manifests.extend(rights(namespace));
+    manifests.push(deployment(options));
+    manifests.push(service(namespace, "linkerd-dst", DESTINATION_PORT));
+    manifests.push(service(namespace, "linkerd-policy", POLICY_PORT));
+    manifests
+}
+
+fn labels(namespace: &str) -> Value {
+    json!({annotations::CONTROL_PLANE_COMPONENT: "destination", annotations::CONTROL_PLANE_NS: namespace})
+}
+
+/// The account and exactly what it lists and watches.
+fn rights(namespace: &str) -> [Value; 3] {
+    let name = format!("linkerd-{namespace}-destination");
+    let rule = |group: &str, resources: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]});
+    [
+        json!({
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": DEPLOYMENT, "namespace": namespace, "labels": labels(namespace)},
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": name, "labels": labels(namespace)},
+            "rules": [
+                rule("", &["services", "pods"]),
+                rule("discovery.k8s.io", &["endpointslices"]),
+                rule("linkerd.io", &["serviceprofiles"]),
+                rule("split.smi-spec.io", &["trafficsplits"]),
+                rule("policy.linkerd.io", &["httproutes"]),
+                rule("gateway.networking.k8s.io", &["httproutes"]),
+            ],
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": name, "labels": labels(namespace)},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": DEPLOYMENT, "namespace": namespace}],
+        }),
+    ]
+}
+
+fn deployment(options: &Options) -> Value {
+    let namespace = &options.control_plane_namespace;
+    let probe =
+        |path: &str, period: u32| json!({"httpGet": {"path": path, "port": ADMIN_PORT}, "periodSeconds": period});
+    let env = |name: &str, value: &str| json!({"name": name, "value": value});
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": DEPLOYMENT, "namespace": namespace, "labels": labels(namespace)},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": labels(namespace)},
+            "template": {
+                "metadata": {"labels": labels(namespace), "annotations": {annotations::INJECT: "disabled"}},
+                "spec": {
+                    "serviceAccountName": DEPLOYMENT,
+                    "containers": [{
+                        "name": "destination",
+                        "image": options.image,
+                        "imagePullPolicy": "IfNotPresent",
+                        "args": ["control-plane"],
+                        "env": [
+                            env("MESHGATE_CLUSTER_DOMAIN", &options.cluster_domain),
+                            env("MESHGATE_CLUSTER_NETWORKS", &options.cluster_networks.join(",")),
+                            env("MESHGATE_CONTROL_PLANE_NAMESPACE", namespace),
+                        ],
+                        "ports": [
+                            {"name": "grpc", "containerPort": DESTINATION_PORT},
+                            {"name": "policy-grpc", "containerPort": POLICY_PORT},
+                            {"name": "admin-http", "containerPort": ADMIN_PORT},
+                        ],
+                        // Proxies wait for this pod, so it should be found ready as soon as it is.
+                        "readinessProbe": probe("/ready", 1),
+                        "livenessProbe": probe("/live", 10),
+                        "securityContext": {
+                            "allowPrivilegeEscalation": false,
+                            "capabilities": {"drop": ["ALL"]},
+                            "readOnlyRootFilesystem": true,
+                            "runAsNonRoot": true,
+                            "runAsUser": 2103,
+                        },
+                        "terminationMessagePolicy": "FallbackToLogsOnError",
+                    }],
+                },
+            },
+        },
+    })
+}
+
+fn service(namespace: &str, name: &str, port: u16) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels(namespace)},
+        "spec": {
+            "selector": labels(namespace),
+            "ports": [{"name": "grpc", "port": port, "targetPort": port}],
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Outcome, Skip, inject_object};
+
+    #[test]
+    fn every_object_can_be_applied() {
+        let manifests = control_plane_manifests(&Options { gateway_api: true, ..Options::default() });
+        for object in &manifests {
+            for field in ["/apiVersion", "/kind", "/metadata/name"] {
+                assert!(object.pointer(field).is_some_and(Value::is_string), "{field} of {object}");
+            }
+        }
+        let names: Vec<_> = manifests
+            .iter()
+            .map(|object| {
+                format!("{}/{}", object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap())
+            })
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "Namespace/linkerd",
+                "CustomResourceDefinition/serviceprofiles.linkerd.io",
+                "CustomResourceDefinition/trafficsplits.split.smi-spec.io",
+                "CustomResourceDefinition/httproutes.policy.linkerd.io",
+                "CustomResourceDefinition/httproutes.gateway.networking.k8s.io",
+                "ServiceAccount/linkerd-destination",
+                "ClusterRole/linkerd-linkerd-destination",
+                "ClusterRoleBinding/linkerd-linkerd-destination",
+                "Deployment/linkerd-destination",
+                "Service/linkerd-dst",
+                "Service/linkerd-policy",
+            ]
+        );
+    }
+
+    #[test]
+    fn selectors_match_the_pods() {
+        let manifests = control_plane_manifests(&Options::default());
+        let deployment = manifests.iter().find(|object| object["kind"] == "Deployment").unwrap();
+        let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+        assert_eq!(&deployment["spec"]["selector"]["matchLabels"], labels);
+        for service in manifests.iter().filter(|object| object["kind"] == "Service") {
+            assert_eq!(&service["spec"]["selector"], labels);
+        }
+    }
+
+    #[test]
+    fn the_control_plane_is_not_injected() {
+        let mut deployment = deployment(&Options::default());
+        assert_eq!(inject_object(&mut deployment, &Options::default()), Outcome::Skipped(Skip::Disabled));
+    }
+}

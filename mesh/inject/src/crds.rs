@@ -1,0 +1,160 @@
+//! The custom resources the control plane reads.
+
+use serde_json::{Value, json};
+
+/// The definitions of `serviceprofiles.linkerd.io`, `trafficsplits.split.smi-spec.io` and `httproutes.policy.linkerd.io`.
+pub fn custom_resource_definitions() -> Vec<Value> {
+    vec![
+        definition(
+            "linkerd.io",
+            &names("ServiceProfile", "serviceprofiles", "serviceprofile", &["sp"]),
+            &[version("v1alpha1", false, &service_profile_spec()), version("v1alpha2", true, &service_profile_spec())],
+        ),
+        definition(
+            "split.smi-spec.io",
+            &names("TrafficSplit", "trafficsplits", "trafficsplit", &["ts"]),
+            &[version("v1alpha1", false, &traffic_split_spec()), version("v1alpha2", true, &traffic_split_spec())],
+        ),
+        definition(
+            "policy.linkerd.io",
+            &names("HTTPRoute", "httproutes", "httproute", &[]),
+            &[version("v1beta2", false, &http_route_spec()), version("v1beta3", true, &http_route_spec())],
+        ),
+    ]
+}
+
+/// The definition of Gateway API's `httproutes.gateway.networking.k8s.io`, for clusters without Gateway API.
+pub fn gateway_http_route_definition() -> Value {
+    let mut definition = definition(
+        "gateway.networking.k8s.io",
+        &names("HTTPRoute", "httproutes", "httproute", &[]),
+        &[version("v1", true, &http_route_spec()), version("v1beta1", false, &http_route_spec())],
+    );
+    // An API server takes definitions in `*.k8s.io` only with a reference to their review.
+    definition["metadata"]["annotations"] =
+        json!({"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/gateway-api/pull/3328"});
+    definition
+}
+
+fn names(kind: &str, plural: &str, singular: &str, short: &[&str]) -> Value {
+    json!({"kind": kind, "listKind": format!("{kind}List"), "plural": plural, "singular": singular, "shortNames": short})
+}
+
+fn definition(group: &str, names: &Value, versions: &[Value]) -> Value {
+    let plural = names["plural"].as_str().unwrap_or_default();
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.{group}")},
+        "spec": {"group": group, "names": names, "scope": "Namespaced", "versions": versions},
+    })
+}
+
+fn version(name: &str, storage: bool, spec: &Value) -> Value {
+    let any = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    json!({
+        "name": name,
+        "served": true,
+        "storage": storage,
+        "subresources": {"status": {}},
+        "schema": {"openAPIV3Schema": {
+            "type": "object",
+            "required": ["spec"],
+            "properties": {
+                "apiVersion": {"type": "string"},
+                "kind": {"type": "string"},
+                "metadata": {"type": "object"},
+                "spec": spec,
+                "status": any,
+            },
+        }},
+    })
+}
+
+/// `all`, `any` and `not` nest without end, which a structural schema cannot say: the conditions below the first level
+/// are open.
+fn condition(leaf: Value) -> Value {
+    let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let mut properties = json!({
+        "all": {"type": "array", "items": open},
+        "any": {"type": "array", "items": open},
+        "not": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+    });
+    if let (Some(properties), Value::Object(leaf)) = (properties.as_object_mut(), leaf) {
+        properties.extend(leaf);
+    }
+    json!({"type": "object", "properties": properties})
+}
+
+fn service_profile_spec() -> Value {
+    let request = condition(json!({"method": {"type": "string"}, "pathRegex": {"type": "string"}}));
+    let status = json!({
+        "type": "object",
+        "properties": {"min": {"type": "integer"}, "max": {"type": "integer"}},
+    });
+    json!({
+        "type": "object",
+        "properties": {
+            "dstOverrides": {"type": "array", "items": {
+                "type": "object",
+                "required": ["authority", "weight"],
+                "properties": {"authority": {"type": "string"}, "weight": {"x-kubernetes-int-or-string": true}},
+            }},
+            "opaquePorts": {"type": "array", "items": {"type": "string"}},
+            "retryBudget": {
+                "type": "object",
+                "required": ["minRetriesPerSecond", "retryRatio", "ttl"],
+                "properties": {
+                    "minRetriesPerSecond": {"type": "integer"},
+                    "retryRatio": {"type": "number"},
+                    "ttl": {"type": "string"},
+                },
+            },
+            "routes": {"type": "array", "items": {
+                "type": "object",
+                "required": ["condition", "name"],
+                "properties": {
+                    "name": {"type": "string"},
+                    "condition": request,
+                    "isRetryable": {"type": "boolean"},
+                    "timeout": {"type": "string"},
+                    "responseClasses": {"type": "array", "items": {
+                        "type": "object",
+                        "required": ["condition"],
+                        "properties": {"condition": condition(json!({"status": status})), "isFailure": {"type": "boolean"}},
+                    }},
+                },
+            }},
+        },
+    })
+}
+
+/// v1alpha1 has weights as quantities (`500m`), v1alpha2 as integers. Both versions take both: stored in one, an object
+/// written in the other must still be valid.
+fn traffic_split_spec() -> Value {
+    json!({
+        "type": "object",
+        "required": ["service", "backends"],
+        "properties": {
+            "service": {"type": "string"},
+            "backends": {"type": "array", "items": {
+                "type": "object",
+                "required": ["service", "weight"],
+                "properties": {"service": {"type": "string"}, "weight": {"x-kubernetes-int-or-string": true}},
+            }},
+        },
+    })
+}
+
+/// Only what makes a route a route; the rest of Gateway API's schema is open.
+fn http_route_spec() -> Value {
+    let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    json!({
+        "type": "object",
+        "properties": {
+            "parentRefs": {"type": "array", "items": open},
+            "hostnames": {"type": "array", "items": {"type": "string"}},
+            "rules": {"type": "array", "items": open},
+        },
+    })
+}

@@ -1,0 +1,203 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{INIT_CONTAINER, PROXY_CONTAINER};
+
+fn deployment(pod_annotations: Value, pod_spec: Value) -> Value {
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web", "namespace": "emojivoto"},
+        "spec": {"template": {"metadata": {"annotations": pod_annotations}, "spec": pod_spec}},
+    })
+}
+
+fn pod_spec() -> Value {
+    json!({"containers": [{"name": "web", "image": "web", "ports": [
+        {"name": "http", "containerPort": 8080}, {"name": "metrics", "containerPort": 9990},
+    ]}]})
+}
+
+fn container<'a>(object: &'a Value, list: &str, name: &str) -> &'a Value {
+    let containers = object.pointer(&format!("/spec/template/spec/{list}")).unwrap().as_array().unwrap();
+    containers.iter().find(|container| container["name"] == name).unwrap()
+}
+
+fn env<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
+    let env = container(object, "containers", PROXY_CONTAINER)["env"].as_array().unwrap();
+    env.iter().find(|variable| variable["name"] == name)?["value"].as_str()
+}
+
+#[test]
+fn a_deployment_gets_the_proxy() {
+    let mut object = deployment(json!({}), pod_spec());
+    let outcome = inject_object(&mut object, &Options::default());
+    assert_eq!(outcome, Outcome::Injected { mode: Mode::Enabled, warnings: vec![] });
+    assert_eq!(env(&object, "LINKERD2_PROXY_INBOUND_PORTS"), Some("8080,9990"));
+    assert_eq!(
+        env(&object, "LINKERD2_PROXY_DESTINATION_SVC_ADDR"),
+        Some("linkerd-dst.linkerd.svc.cluster.local.:8086")
+    );
+    assert_eq!(env(&object, "LINKERD2_PROXY_INGRESS_MODE"), None);
+    let metadata = &object["spec"]["template"]["metadata"];
+    assert_eq!(
+        metadata["labels"],
+        json!({
+            "linkerd.io/control-plane-ns": "linkerd",
+            "linkerd.io/proxy-deployment": "web",
+            "linkerd.io/workload-ns": "emojivoto",
+        })
+    );
+    assert_eq!(metadata["annotations"]["linkerd.io/inject"], "enabled");
+    assert_eq!(metadata["annotations"]["kubectl.kubernetes.io/default-container"], "web");
+}
+
+#[test]
+fn the_mode_comes_from_the_annotation_or_the_options() {
+    let ingress = Options { mode: Mode::Ingress, ..Options::default() };
+    for (annotation, options, mode) in [
+        (json!({"linkerd.io/inject": "ingress"}), Options::default(), "ingress"),
+        (json!({"linkerd.io/inject": "enabled"}), Options::default(), "enabled"),
+        (json!({"linkerd.io/inject": "enabled"}), ingress.clone(), "ingress"),
+        (json!({}), ingress, "ingress"),
+    ] {
+        let mut object = deployment(annotation, pod_spec());
+        assert!(inject_object(&mut object, &options).changed());
+        assert_eq!(object["spec"]["template"]["metadata"]["annotations"]["linkerd.io/inject"], mode);
+        assert_eq!(env(&object, "LINKERD2_PROXY_INGRESS_MODE").is_some(), mode == "ingress");
+    }
+}
+
+#[test]
+fn annotations_configure_the_proxy() {
+    let mut object = deployment(
+        json!({
+            "config.linkerd.io/skip-inbound-ports": "25, 443",
+            "config.linkerd.io/skip-outbound-ports": "8000-9000",
+            "config.linkerd.io/opaque-ports": "metrics,3306,nosuch",
+            "config.linkerd.io/proxy-log-level": "debug",
+            "config.linkerd.io/proxy-memory-request": "20Mi",
+            "config.meshgate.dev/dialect": "modern",
+            "config.meshgate.dev/loop-guard": "off",
+        }),
+        pod_spec(),
+    );
+    let outcome = inject_object(&mut object, &Options::default());
+    assert_eq!(outcome.warnings(), [&Warning::UnknownPortName("nosuch".into())]);
+    let args = container(&object, "initContainers", INIT_CONTAINER)["args"].as_array().unwrap().clone();
+    let after = |flag: &str| args[args.iter().position(|arg| arg == flag).unwrap() + 1].as_str().unwrap();
+    assert_eq!(after("--inbound-ports-to-ignore"), "4190,4191,4567,4568,25,443");
+    assert_eq!(after("--outbound-ports-to-ignore"), "4567,4568,8000-9000");
+    assert_eq!(env(&object, "LINKERD2_PROXY_INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION"), Some("9990,3306"));
+    assert_eq!(env(&object, "LINKERD2_PROXY_LOG"), Some("debug"));
+    assert_eq!(env(&object, "MESHGATE_PROXY_DIALECT"), Some("modern"));
+    assert_eq!(env(&object, "MESHGATE_PROXY_LOOP_GUARD"), Some("off"));
+    assert_eq!(container(&object, "containers", PROXY_CONTAINER)["resources"], json!({"requests": {"memory": "20Mi"}}));
+}
+
+#[test]
+fn every_reason_to_skip_leaves_the_object_alone() {
+    let host_network = json!({"hostNetwork": true, "containers": [{"name": "c"}]});
+    let istio = json!({"containers": [{"name": "c"}, {"name": "istio-proxy"}]});
+    let annotated = Options { scope: Scope::Annotated, ..Options::default() };
+    let mut system = deployment(json!({}), pod_spec());
+    system["metadata"]["namespace"] = json!("kube-system");
+    let cases = [
+        (json!({"kind": "Service", "metadata": {"name": "web"}}), Options::default(), Skip::NoPods),
+        (deployment(json!({"linkerd.io/inject": "disabled"}), pod_spec()), Options::default(), Skip::Disabled),
+        (deployment(json!({}), pod_spec()), annotated, Skip::NotAnnotated),
+        (
+            deployment(json!({"linkerd.io/inject": "yes"}), pod_spec()),
+            Options::default(),
+            Skip::UnknownAnnotation("yes".into()),
+        ),
+        (deployment(json!({}), host_network), Options::default(), Skip::HostNetwork),
+        (deployment(json!({}), istio), Options::default(), Skip::ForeignProxy("istio-proxy".into())),
+        (system, Options::default(), Skip::Namespace("kube-system".into())),
+    ];
+    for (object, options, reason) in cases {
+        let mut after = object.clone();
+        assert_eq!(inject_object(&mut after, &options), Outcome::Skipped(reason));
+        assert_eq!(after, object);
+    }
+    let mut broken = json!({"kind": "Job", "metadata": {"name": "j"}, "spec": {"template": {"spec": {}}}});
+    let Outcome::Skipped(Skip::Malformed(why)) = inject_object(&mut broken, &Options::default()) else { panic!() };
+    assert!(why.contains("spec.template.spec.containers"), "{why}");
+}
+
+#[test]
+fn lists_are_injected_item_by_item() {
+    let mut list = json!({"kind": "List", "items": [
+        {"kind": "Pod", "metadata": {"name": "p"}, "spec": pod_spec()},
+        {"kind": "Service", "metadata": {"name": "s"}},
+    ]});
+    let outcome = inject_object(&mut list, &Options::default());
+    assert!(outcome.changed());
+    assert_eq!(Entry::new(&list, outcome).to_string(), "pod \"p\" injected\nservice \"s\" skipped\n");
+    assert_eq!(list["items"][0]["spec"]["containers"][0]["name"], PROXY_CONTAINER);
+}
+
+#[test]
+fn warnings_name_what_will_not_work() {
+    let mut object = deployment(
+        json!({}),
+        json!({"automountServiceAccountToken": false, "containers": [{"name": "dns", "ports": [
+            {"containerPort": 53, "protocol": "UDP"},
+        ]}]}),
+    );
+    let outcome = inject_object(&mut object, &Options::default());
+    assert_eq!(outcome.warnings(), [&Warning::NoServiceAccountToken, &Warning::UdpPorts]);
+    assert_eq!(env(&object, "LINKERD2_PROXY_INBOUND_PORTS"), Some(""));
+}
+
+fn any_pod() -> impl Strategy<Value = (String, Value, bool)> {
+    let port = (1u16.., any::<bool>())
+        .prop_map(|(number, udp)| json!({"containerPort": number, "protocol": if udp { "UDP" } else { "TCP" }}));
+    let container = (proptest::collection::vec(port, 0..3), "[a-z]{1,8}")
+        .prop_map(|(ports, name)| json!({"name": name, "ports": ports}));
+    let inject = proptest::option::of(proptest::sample::select(vec!["enabled", "ingress", "disabled", "perhaps"]));
+    (
+        proptest::sample::select(vec!["Pod", "Deployment", "CronJob", "StatefulSet", "Job", "ConfigMap"]),
+        proptest::collection::vec(container, 0..3),
+        inject,
+        any::<(bool, bool)>(),
+        proptest::option::of("[0-9a-z,-]{0,12}"),
+    )
+        .prop_map(|(kind, containers, inject, (host_network, ingress), opaque)| {
+            let mut metadata = json!({"name": "x"});
+            if let Some(inject) = inject {
+                metadata["annotations"] = json!({"linkerd.io/inject": inject});
+            }
+            if let Some(opaque) = opaque {
+                metadata["annotations"]["config.linkerd.io/opaque-ports"] = json!(opaque);
+            }
+            let template =
+                json!({"metadata": metadata, "spec": {"hostNetwork": host_network, "containers": containers}});
+            let object = match kind {
+                "Pod" => template,
+                "CronJob" => json!({"spec": {"jobTemplate": {"spec": {"template": template}}}}),
+                _ => json!({"spec": {"template": template}}),
+            };
+            (kind.to_owned(), object, ingress)
+        })
+}
+
+proptest! {
+    #[test]
+    fn injecting_twice_is_injecting_once((kind, mut object, ingress) in any_pod()) {
+        object["kind"] = json!(kind);
+        let mode = if ingress { Mode::Ingress } else { Mode::Enabled };
+        let options = Options { mode, ..Options::default() };
+        let mut once = object.clone();
+        let first = inject_object(&mut once, &options);
+        prop_assert_eq!(first.changed(), once != object);
+        let mut twice = once.clone();
+        let second = inject_object(&mut twice, &options);
+        prop_assert_eq!(&twice, &once);
+        match first {
+            Outcome::Injected { mode, warnings } => prop_assert_eq!(second, Outcome::Updated { mode, warnings }),
+            skipped => prop_assert_eq!(second, skipped),
+        }
+    }
+}
