@@ -1,5 +1,7 @@
 //! Whole streams, in and out. `UPDATE_GOLDEN=1 cargo test -p meshgate-inject` writes the expected files anew.
 
+#![allow(clippy::unwrap_used)] // all of this file is test code, its helpers too
+
 use std::{fs, path::Path};
 
 use meshgate_inject::{Options, control_plane_manifests, inject_with_report};
