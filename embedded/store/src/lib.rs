@@ -5,13 +5,24 @@
 //! [`PodAccess`] is what the API server asks of the node (logs, exec, port-forward); it lives here so that
 //! neither has to know the other.
 //!
-//! Data flow: a write comes in as JSON, is defaulted and validated, gets its metadata, takes the next
-//! revision and is published to the watches of its resource.
+//! Data flow: a write comes in as JSON, is checked against its schema (`fields`), gets its metadata (`meta`), defaults
+//! (`defaults`) and what it needs from other objects (`store::admission`), is validated (`validation`), takes the
+//! next revision and is published to the watches of its resource (`store::table`).
 
+mod builtin;
+mod crds;
+mod defaults;
+mod fields;
+mod invalid;
+mod json;
+mod meta;
 mod pods;
 mod resource;
+mod selector;
 mod status;
+
 mod store;
+mod validation;
 
 pub use pods::{Attach, BoxFuture, Exec, LogOptions, PodAccess};
 pub use resource::{GroupResource, PrinterColumn, ResourceType, ResourceVersion};

@@ -33,9 +33,44 @@ impl Status {
 
     /// 404 `NotFound` for `name` of a resource: `pods "x" not found`, `deployments.apps "x" not found`.
     pub fn not_found(resource: &crate::GroupResource, name: &str) -> Self {
-        let mut status = Self::new(404, "NotFound", format!("{resource} \"{name}\" not found"));
-        status.details = json!({"name": name, "group": resource.group, "kind": resource.plural});
-        status
+        Self::new(404, "NotFound", format!("{resource} \"{name}\" not found")).about(resource, name)
+    }
+
+    /// 409 `AlreadyExists`: `pods "x" already exists`.
+    pub fn already_exists(resource: &crate::GroupResource, name: &str) -> Self {
+        Self::new(409, "AlreadyExists", format!("{resource} \"{name}\" already exists")).about(resource, name)
+    }
+
+    /// 409 `Conflict`: `Operation cannot be fulfilled on pods "x": <why>`.
+    pub fn conflict(resource: &crate::GroupResource, name: &str, why: &str) -> Self {
+        Self::new(409, "Conflict", format!("Operation cannot be fulfilled on {resource} \"{name}\": {why}"))
+            .about(resource, name)
+    }
+
+    /// 409 `Conflict` for a stale `resourceVersion`.
+    pub fn stale(resource: &crate::GroupResource, name: &str) -> Self {
+        let why = "the object has been modified; please apply your changes to the latest version and try again";
+        Self::conflict(resource, name, why)
+    }
+
+    /// 403 `Forbidden`: `pods "x" is forbidden: <why>`.
+    pub fn forbidden(resource: &crate::GroupResource, name: &str, why: &str) -> Self {
+        Self::new(403, "Forbidden", format!("{resource} \"{name}\" is forbidden: {why}")).about(resource, name)
+    }
+
+    /// 410 `Expired`: a watch asked for a revision outside the kept window; list again.
+    pub fn expired(asked: u64, oldest: u64) -> Self {
+        Self::new(410, "Expired", format!("too old resource version: {asked} ({oldest})"))
+    }
+
+    /// Whether this is a 404.
+    pub fn is_not_found(&self) -> bool {
+        self.code == 404
+    }
+
+    fn about(mut self, resource: &crate::GroupResource, name: &str) -> Self {
+        self.details = json!({"name": name, "group": resource.group, "kind": resource.plural});
+        self
     }
 
     /// 500 `InternalError`.

@@ -1,9 +1,20 @@
 //! The revisioned object store and the rules of writing to it.
 
+mod admission;
+mod filter;
+mod state;
+mod table;
+mod write;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use serde_json::Value;
+use parking_lot::RwLock;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
+use self::filter::Filter;
+use self::state::State;
 use crate::{GroupResource, ResourceType, Status};
 
 /// An object as the API serves it (with `apiVersion`, `kind`, `metadata`).
@@ -91,16 +102,38 @@ pub struct DeleteOptions {
 }
 
 /// The objects of one cluster. Cheap to clone; all clones are the same store.
+///
+/// One lock guards everything. Writes hold it for the rules and the commit, never while foreign code runs
+/// ([`Store::modify`] retries instead), so a closure may use the store freely.
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store {
+    state: Arc<RwLock<State>>,
+}
 
 /// A running watch. Dropping it ends it.
-pub struct Watch {}
+#[derive(Debug)]
+pub struct Watch {
+    first: VecDeque<Event>,
+    live: mpsc::Receiver<Event>,
+}
 
 impl Watch {
-    /// The next event. `None` when the watch was closed because this reader fell too far behind (then list again).
+    fn new(first: VecDeque<Event>, live: mpsc::Receiver<Event>) -> Self {
+        Self { first, live }
+    }
+
+    /// The next event. `None` when the watch was closed because this reader fell too far behind (then list again),
+    /// or because the resource type is gone. Safe to drop and call again.
     pub async fn next(&mut self) -> Option<Event> {
-        todo!()
+        match self.first.pop_front() {
+            Some(event) => Some(event),
+            None => self.live.recv().await,
+        }
+    }
+
+    /// The next event if it is already there.
+    pub fn try_next(&mut self) -> Option<Event> {
+        self.first.pop_front().or_else(|| self.live.try_recv().ok())
     }
 }
 
@@ -113,120 +146,147 @@ impl Default for Store {
 impl Store {
     /// An empty store with the built-in resource types and the namespaces `default`, `kube-system`, `kube-public`, `kube-node-lease`.
     pub fn new() -> Self {
-        todo!()
+        let store = Self { state: Arc::new(RwLock::new(State::new())) };
+        let namespaces = GroupResource::new("", "namespaces");
+        for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+            let object = json!({"metadata": {"name": name}});
+            if let Err(error) = store.create(&namespaces, "", object, &WriteOptions::default()) {
+                tracing::error!(%error, name, "the first namespaces could not be created");
+            }
+        }
+        store
     }
 
     /// The current revision: seeded from the clock (unix milliseconds), one counter for all resources.
     pub fn revision(&self) -> u64 {
-        todo!()
+        self.state.read().revision()
     }
 
     /// A resource type by group and plural.
-    pub fn resource(&self, _resource: &GroupResource) -> Option<Arc<ResourceType>> {
-        todo!()
+    pub fn resource(&self, resource: &GroupResource) -> Option<Arc<ResourceType>> {
+        self.state.read().resource(resource).ok()
     }
 
     /// A resource type by group and kind.
-    pub fn kind(&self, _group: &str, _kind: &str) -> Option<Arc<ResourceType>> {
-        todo!()
+    pub fn kind(&self, group: &str, kind: &str) -> Option<Arc<ResourceType>> {
+        let state = self.state.read();
+        state.types().find(|known| known.resource.group == group && known.kind == kind).map(Arc::clone)
     }
 
     /// All resource types, built-in ones first, in a stable order.
     pub fn resources(&self) -> Vec<Arc<ResourceType>> {
-        todo!()
+        self.state.read().types().map(Arc::clone).collect()
     }
 
     /// One object; `namespace` is `""` for cluster-scoped ones.
-    pub fn get(&self, _resource: &GroupResource, _namespace: &str, _name: &str) -> Result<Object, Status> {
-        todo!()
+    pub fn get(&self, resource: &GroupResource, namespace: &str, name: &str) -> Result<Object, Status> {
+        self.state.read().get(resource, namespace, name)
     }
 
     /// All objects of a resource, in one namespace or in all.
     pub fn list(
         &self,
-        _resource: &GroupResource,
-        _namespace: Option<&str>,
-        _selectors: &Selectors,
+        resource: &GroupResource,
+        namespace: Option<&str>,
+        selectors: &Selectors,
     ) -> Result<Listing, Status> {
-        todo!()
+        let filter = Filter::new(namespace, selectors)?;
+        self.state.read().list(resource, &filter)
     }
 
     /// Watches a resource, in one namespace or in all.
     pub fn watch(
         &self,
-        _resource: &GroupResource,
-        _namespace: Option<&str>,
-        _selectors: &Selectors,
-        _start: Start,
+        resource: &GroupResource,
+        namespace: Option<&str>,
+        selectors: &Selectors,
+        start: Start,
     ) -> Result<Watch, Status> {
-        todo!()
+        let filter = Filter::new(namespace, selectors)?;
+        self.state.write().watch(resource, filter, start)
     }
 
     /// Creates an object (metadata filled in, defaults applied, status dropped where it is a subresource).
     pub fn create(
         &self,
-        _resource: &GroupResource,
-        _namespace: &str,
-        _object: Value,
-        _options: &WriteOptions,
+        resource: &GroupResource,
+        namespace: &str,
+        object: Value,
+        options: &WriteOptions,
     ) -> Result<Object, Status> {
-        todo!()
+        write::create(&mut self.state.write(), resource, namespace, object, options)
     }
 
     /// Replaces an object (PUT). A `metadata.resourceVersion` that is not the current one is a 409.
     pub fn update(
         &self,
-        _resource: &GroupResource,
-        _namespace: &str,
-        _name: &str,
-        _subresource: Subresource,
-        _object: Value,
-        _options: &WriteOptions,
+        resource: &GroupResource,
+        namespace: &str,
+        name: &str,
+        subresource: Subresource,
+        object: Value,
+        options: &WriteOptions,
     ) -> Result<Object, Status> {
-        todo!()
+        let mut state = self.state.write();
+        let current = state.get(resource, namespace, name)?;
+        write::replace(&mut state, resource, &current, subresource, object, options)
     }
 
     /// Reads, changes and writes an object in one step (PATCH, and what the controllers use).
-    /// A change that changes nothing keeps the revision and tells no watch.
+    /// A change that changes nothing keeps the revision and tells no watch. The change runs without the lock and again
+    /// when another writer was faster, so it must be repeatable. It may set `metadata.resourceVersion` to ask for a 409.
     pub fn modify(
         &self,
-        _resource: &GroupResource,
-        _namespace: &str,
-        _name: &str,
-        _subresource: Subresource,
-        _options: &WriteOptions,
-        _change: &mut dyn FnMut(&mut Value) -> Result<(), Status>,
+        resource: &GroupResource,
+        namespace: &str,
+        name: &str,
+        subresource: Subresource,
+        options: &WriteOptions,
+        change: &mut dyn FnMut(&mut Value) -> Result<(), Status>,
     ) -> Result<Object, Status> {
-        todo!()
+        loop {
+            let current = self.get(resource, namespace, name)?;
+            let mut object = Value::clone(&current);
+            change(&mut object)?;
+            let mut state = self.state.write();
+            if Arc::ptr_eq(&state.get(resource, namespace, name)?, &current) {
+                return write::replace(&mut state, resource, &current, subresource, object, options);
+            }
+        }
     }
 
     /// Server-side apply: creates when absent (`true`), merges by field ownership otherwise.
     pub fn apply(
         &self,
-        _resource: &GroupResource,
-        _namespace: &str,
-        _name: &str,
-        _subresource: Subresource,
-        _object: Value,
-        _options: &WriteOptions,
+        resource: &GroupResource,
+        namespace: &str,
+        name: &str,
+        subresource: Subresource,
+        object: Value,
+        options: &WriteOptions,
     ) -> Result<(Object, bool), Status> {
-        todo!()
+        write::apply(&mut self.state.write(), resource, namespace, name, subresource, object, options)
     }
 
     /// Deletes an object, or marks it deleted (`deletionTimestamp`) while finalizers, a pod's grace or a namespace's content
     /// hold it. Returns the object and whether it is gone.
     pub fn delete(
         &self,
-        _resource: &GroupResource,
-        _namespace: &str,
-        _name: &str,
-        _options: &DeleteOptions,
+        resource: &GroupResource,
+        namespace: &str,
+        name: &str,
+        options: &DeleteOptions,
     ) -> Result<(Object, bool), Status> {
-        todo!()
+        write::delete(&mut self.state.write(), resource, namespace, name, options)
     }
 
     /// Removes an object for good whatever holds it: the node's last word on a pod, the namespace controller's on a namespace.
-    pub fn remove(&self, _resource: &GroupResource, _namespace: &str, _name: &str) -> Result<Object, Status> {
-        todo!()
+    pub fn remove(&self, resource: &GroupResource, namespace: &str, name: &str) -> Result<Object, Status> {
+        let mut state = self.state.write();
+        let current = state.get(resource, namespace, name)?;
+        Ok(state.commit_removal(resource, &current))
     }
 }
+
+#[cfg(test)]
+mod tests;

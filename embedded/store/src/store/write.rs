@@ -1,0 +1,239 @@
+//! The rules of writing: what a request becomes before it is stored, or why it is refused.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::admission;
+use super::state::State;
+use super::{DeleteOptions, Object, Subresource, WriteOptions};
+use crate::json::{drop_meta, int_at, items, set_meta, str_at};
+use crate::{GroupResource, ResourceType, Status, defaults, fields, meta, validation};
+
+/// Namespaces that may not be deleted.
+const PERMANENT: [&str; 3] = ["default", "kube-system", "kube-public"];
+
+/// Holds an owner until its dependents are gone.
+const FOREGROUND: &str = "foregroundDeletion";
+
+/// Holds an owner until its dependents are freed of it.
+const ORPHAN: &str = "orphan";
+
+/// Creates an object.
+pub(super) fn create(
+    state: &mut State,
+    resource: &GroupResource,
+    namespace: &str,
+    mut object: Value,
+    options: &WriteOptions,
+) -> Result<Object, Status> {
+    let kind = state.resource(resource)?;
+    let version = meta::check_kind(&kind, &object)?;
+    fields::decode(&kind, &version, &mut object, options.strict)?;
+    meta::prepare_create(&kind, namespace, &mut object)?;
+    meta::stamp_kind(&kind, &mut object);
+    let name = str_at(&object, "/metadata/name").to_owned();
+    admission::namespace(state, &kind, namespace, &name)?;
+    if !name.is_empty() && state.find(resource, namespace, &name).is_some() {
+        return Err(Status::already_exists(resource, &name));
+    }
+    defaults::first_status(&kind, &mut object);
+    defaults::apply(&kind, &mut object);
+    fields::complete(&kind, &version, &mut object)?;
+    admission::admit(state, &kind, None, &mut object)?;
+    validation::check(&kind, None, &object)?;
+    fields::track(&kind, None, &mut object, Subresource::Main, options);
+    if options.dry_run {
+        return Ok(Arc::new(object));
+    }
+    Ok(state.commit(resource, None, object))
+}
+
+/// Replaces `current`, which must be the stored object.
+pub(super) fn replace(
+    state: &mut State,
+    resource: &GroupResource,
+    current: &Object,
+    subresource: Subresource,
+    mut object: Value,
+    options: &WriteOptions,
+) -> Result<Object, Status> {
+    let kind = state.resource(resource)?;
+    let version = meta::check_kind(&kind, &object)?;
+    fields::decode(&kind, &version, &mut object, options.strict)?;
+    meta::prepare_update(&kind, current, &mut object)?;
+    meta::stamp_kind(&kind, &mut object);
+    keep_the_other_part(&kind, current, subresource, &mut object);
+    if subresource == Subresource::Main {
+        defaults::apply(&kind, &mut object);
+    }
+    fields::complete(&kind, &version, &mut object)?;
+    admission::admit(state, &kind, Some(current), &mut object)?;
+    if meta::same(current, &object) {
+        return Ok(Arc::clone(current));
+    }
+    validation::check(&kind, Some(current), &object)?;
+    meta::bump_generation(&kind, current, &mut object);
+    fields::track(&kind, Some(current), &mut object, subresource, options);
+    if options.dry_run {
+        return Ok(Arc::new(object));
+    }
+    let stored = state.commit(resource, Some(current), object);
+    if released(&stored) {
+        return Ok(state.commit_removal(resource, &stored));
+    }
+    Ok(stored)
+}
+
+/// Where status is a subresource, the main resource keeps the old status and the status changes nothing else.
+fn keep_the_other_part(kind: &ResourceType, current: &Value, subresource: Subresource, object: &mut Value) {
+    match subresource {
+        Subresource::Main if !meta::has_status(kind) => {}
+        Subresource::Main => match current.get("status") {
+            Some(status) => object["status"] = status.clone(),
+            None => {
+                object.as_object_mut().map(|map| map.remove("status"));
+            }
+        },
+        Subresource::Status => {
+            let status = object.get("status").cloned();
+            let managers = object.pointer("/metadata/managedFields").cloned();
+            *object = current.clone();
+            match status {
+                Some(status) => object["status"] = status,
+                None => {
+                    object.as_object_mut().map(|map| map.remove("status"));
+                }
+            }
+            match managers {
+                Some(managers) => set_meta(object, "managedFields", managers),
+                None => drop_meta(object, "managedFields"),
+            }
+        }
+    }
+}
+
+/// Whether nothing holds a deleted object any more.
+fn released(object: &Value) -> bool {
+    !str_at(object, "/metadata/deletionTimestamp").is_empty()
+        && items(object, "/metadata/finalizers").is_empty()
+        && items(object, "/spec/finalizers").is_empty()
+        && int_at(object, "/metadata/deletionGracePeriodSeconds").unwrap_or(0) == 0
+}
+
+/// Server-side apply.
+pub(super) fn apply(
+    state: &mut State,
+    resource: &GroupResource,
+    namespace: &str,
+    name: &str,
+    subresource: Subresource,
+    mut object: Value,
+    options: &WriteOptions,
+) -> Result<(Object, bool), Status> {
+    let kind = state.resource(resource)?;
+    let version = meta::check_kind(&kind, &object)?;
+    if options.manager.is_empty() {
+        return Err(Status::bad_request(
+            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+        ));
+    }
+    if !items(&object, "/metadata/managedFields").is_empty() {
+        return Err(Status::bad_request("metadata.managedFields must be nil"));
+    }
+    fields::decode(&kind, &version, &mut object, options.strict)?;
+    meta::stamp_kind(&kind, &mut object);
+    match state.find(resource, namespace, name).map(Arc::clone) {
+        Some(current) => {
+            meta::check_uid(resource, &current, str_at(&object, "/metadata/uid"))?;
+            meta::check_revision(resource, &current, str_at(&object, "/metadata/resourceVersion"))?;
+            let merged = fields::merge(&kind, Some(&current), &object, subresource, options)?;
+            let untracked = WriteOptions { manager: String::new(), strict: false, ..options.clone() };
+            Ok((replace(state, resource, &current, subresource, merged, &untracked)?, false))
+        }
+        None if subresource == Subresource::Status => Err(Status::not_found(resource, name)),
+        None => {
+            set_meta(&mut object, "name", name);
+            let merged = fields::merge(&kind, None, &object, subresource, options)?;
+            let untracked = WriteOptions { manager: String::new(), strict: false, ..options.clone() };
+            Ok((create(state, resource, namespace, merged, &untracked)?, true))
+        }
+    }
+}
+
+/// Deletes, or begins to.
+pub(super) fn delete(
+    state: &mut State,
+    resource: &GroupResource,
+    namespace: &str,
+    name: &str,
+    options: &DeleteOptions,
+) -> Result<(Object, bool), Status> {
+    let kind = state.resource(resource)?;
+    let current = state.get(resource, namespace, name)?;
+    meta::check_uid(resource, &current, options.uid.as_deref().unwrap_or_default())?;
+    meta::check_revision(resource, &current, options.revision.as_deref().unwrap_or_default())?;
+    let is_namespace = kind.builtin && kind.kind == "Namespace";
+    if is_namespace && PERMANENT.contains(&name) {
+        return Err(Status::forbidden(resource, name, "this namespace may not be deleted"));
+    }
+    let mut object = Value::clone(&current);
+    let grace = if kind.builtin && kind.kind == "Pod" { pod_grace(&current, options) } else { 0 };
+    hold(&mut object, options.propagation.as_deref());
+    let held = grace > 0
+        || !items(&object, "/metadata/finalizers").is_empty()
+        || (is_namespace && !items(&object, "/spec/finalizers").is_empty());
+    if !held {
+        return Ok((if options.dry_run { current } else { state.commit_removal(resource, &current) }, true));
+    }
+    mark(&mut object, grace);
+    if is_namespace {
+        object["status"]["phase"] = json!("Terminating");
+    }
+    if options.dry_run {
+        return Ok((Arc::new(object), false));
+    }
+    if meta::same(&current, &object) {
+        return Ok((current, false));
+    }
+    Ok((state.commit(resource, Some(&current), object), false))
+}
+
+/// Sets the deletion's time and grace. A second deletion can only shorten the grace.
+fn mark(object: &mut Value, grace: i64) {
+    let deleting = !str_at(object, "/metadata/deletionTimestamp").is_empty();
+    let sooner = int_at(object, "/metadata/deletionGracePeriodSeconds").is_none_or(|left| grace < left);
+    if deleting && !sooner {
+        return;
+    }
+    set_meta(object, "deletionTimestamp", meta::now_plus(grace));
+    set_meta(object, "deletionGracePeriodSeconds", grace);
+    if int_at(object, "/metadata/generation").is_some() {
+        meta::raise_generation(object);
+    }
+}
+
+/// Puts the finalizer of a propagation policy on the object.
+fn hold(object: &mut Value, propagation: Option<&str>) {
+    let wanted = match propagation {
+        Some("Foreground") => FOREGROUND,
+        Some("Orphan") => ORPHAN,
+        _ => return,
+    };
+    let mut finalizers: Vec<Value> = items(object, "/metadata/finalizers").to_vec();
+    finalizers.retain(|finalizer| finalizer != FOREGROUND && finalizer != ORPHAN);
+    finalizers.push(json!(wanted));
+    set_meta(object, "finalizers", finalizers);
+}
+
+/// Seconds a pod has to stop: none when no node runs it or it has ended.
+fn pod_grace(pod: &Value, options: &DeleteOptions) -> i64 {
+    if str_at(pod, "/spec/nodeName").is_empty() || matches!(str_at(pod, "/status/phase"), "Succeeded" | "Failed") {
+        return 0;
+    }
+    let asked = options.grace_seconds.or_else(|| int_at(pod, "/spec/terminationGracePeriodSeconds"));
+    match asked.unwrap_or(30) {
+        negative if negative < 0 => 1,
+        grace => grace,
+    }
+}
