@@ -1,1 +1,40 @@
 //! The control plane: Kubernetes objects in, Linkerd's gRPC API out.
+//!
+//! Data flows one way: **watches → [`Object`] → [`Index`] → answers → streams**.
+//!
+//! * [`watches`](crate::run) list and watch Services, EndpointSlices, Pods, ServiceProfiles, TrafficSplits and HTTPRoutes,
+//!   and keep of each object only what an answer needs ([`Object`]).
+//! * The [`Index`] holds those objects and who is asking about them. A change wakes the streams that ask about the
+//!   Service, address or pod that changed, and no others. Nothing polls.
+//! * `answers` are pure functions from the index's state to messages of `linkerd2-proxy-api`.
+//! * [`Server`] has the gRPC services. A stream computes its answer when woken and sends it if it differs from the last.
+//!
+//! Answers are Linkerd's but for one choice. About a Service that does not exist, Linkerd's destination controller answers
+//! with an error that its proxy retries for as long as the client waits. Here `GetProfile` answers with a profile without a
+//! name, `OutboundPolicies` with `NotFound`, and `Get` with `NoEndpoints{exists: false}`: Linkerd's proxy and the bundled
+//! one turn that into an answer to the client at once, and the same stream has the Service when it appears.
+//!
+//! Tests and other processes can embed it: fill an [`Index`] with [`Index::apply`], call [`Index::mark_synced`], and serve
+//! it with [`Server`] on any listener.
+
+mod admin;
+mod answers;
+mod cluster;
+mod config;
+mod grpc;
+mod index;
+mod metrics;
+mod names;
+mod objects;
+mod ports;
+mod run;
+mod watches;
+
+pub use cluster::Cluster;
+pub use config::Config;
+pub use grpc::Server;
+pub use index::Index;
+pub use names::Key;
+pub use objects::{Kind, Object, ParseError};
+pub use ports::PortSet;
+pub use run::{RunError, main_from_env, run};

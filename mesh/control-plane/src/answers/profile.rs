@@ -1,0 +1,132 @@
+//! `Destination.GetProfile`: what a name or an address is, and how its requests are routed.
+
+use std::net::SocketAddr;
+
+use linkerd2_proxy_api::{
+    destination::{DestinationProfile, WeightedDst},
+    meta,
+};
+
+use crate::{
+    Cluster, Key,
+    answers::{self, is_opaque, service_ref},
+    index::State,
+    names::{ServiceName, Target},
+    objects::{Override, Service, ServiceProfile, TrafficSplit, default_retry_budget},
+};
+
+/// The profile of a name: of its Service, or one without a name if there is no such Service.
+///
+/// Linkerd answers about a missing Service with an error, which its proxy retries while the client waits. A profile
+/// without name and endpoint lets either proxy answer the client at once, and leaves the stream open for the Service.
+pub(crate) fn by_name(
+    state: &State,
+    cluster: &Cluster,
+    name: &ServiceName,
+    port: u16,
+    client_namespace: Option<&str>,
+) -> DestinationProfile {
+    match state.service(&name.service) {
+        Some(service) if !service.external => of_service(state, cluster, service, name, port, client_namespace),
+        _ => DestinationProfile::default(),
+    }
+}
+
+/// The profile of an address: of the Service whose cluster IP it is, or the endpoint that it is.
+///
+/// A port that the Service does not declare has an empty profile; the policy for it forbids the connection.
+pub(crate) fn by_address(
+    state: &State,
+    cluster: &Cluster,
+    address: SocketAddr,
+    client_namespace: Option<&str>,
+) -> DestinationProfile {
+    if let Some(service) = state.service_by_ip(address.ip()) {
+        if service.port(address.port()).is_none() {
+            return DestinationProfile::default();
+        }
+        let name = ServiceName { service: service.key.clone(), hostname: None };
+        return of_service(state, cluster, service, &name, address.port(), client_namespace);
+    }
+    let pod = state.pod_by_ip(address.ip());
+    let mut endpoint = answers::endpoint(address, pod, cluster);
+    if let Some(pod) = pod {
+        endpoint.metric_labels.insert("namespace".into(), pod.key.namespace.to_string());
+    }
+    DestinationProfile {
+        opaque_protocol: endpoint.protocol_hint.is_some(),
+        retry_budget: Some(default_retry_budget()),
+        endpoint: Some(endpoint),
+        ..Default::default()
+    }
+}
+
+fn of_service(
+    state: &State,
+    cluster: &Cluster,
+    service: &Service,
+    name: &ServiceName,
+    port: u16,
+    client_namespace: Option<&str>,
+) -> DestinationProfile {
+    let fqdn = name.fqdn(&cluster.domain);
+    // The client's namespace first: it may know better what it wants of the Service than the Service's owner does.
+    let namespaces = client_namespace.into_iter().chain([&*service.key.namespace]);
+    let profile = namespaces.into_iter().find_map(|namespace| state.profile(namespace, &fqdn));
+    let mut overrides = profile.map(|profile| from_overrides(cluster, &profile.overrides, port)).unwrap_or_default();
+    if overrides.is_empty() && name.hostname.is_none() {
+        overrides = state.split(&service.key).map(|split| from_split(cluster, split, port)).unwrap_or_default();
+    }
+    DestinationProfile {
+        opaque_protocol: is_opaque(service, port, cluster)
+            || profile.is_some_and(|profile| profile.opaque_ports.contains(port)),
+        routes: profile.map(|profile| profile.routes.clone()).unwrap_or_default(),
+        retry_budget: Some(profile.map_or_else(default_retry_budget, |profile| profile.retry_budget)),
+        dst_overrides: overrides,
+        endpoint: None,
+        parent_ref: Some(service_ref(&service.key, port)),
+        profile_ref: profile.map(profile_ref),
+        fully_qualified_name: fqdn,
+    }
+}
+
+fn profile_ref(profile: &ServiceProfile) -> meta::Metadata {
+    answers::resource("linkerd.io", "ServiceProfile", &profile.key, 0)
+}
+
+/// Authorities without a port are meant at the port asked about.
+fn from_overrides(cluster: &Cluster, overrides: &[Override], port: u16) -> Vec<WeightedDst> {
+    let named = overrides.iter().map(|entry| {
+        let (host, port) = match entry.authority.rsplit_once(':') {
+            Some((host, own)) => (host, own.parse().unwrap_or(port)),
+            None => (entry.authority.as_str(), port),
+        };
+        let authority = format!("{}:{port}", host.trim_end_matches('.'));
+        let service = match Target::parse(&authority, &cluster.domain) {
+            Some(Target::Service(name, _)) => Some(name.service),
+            _ => None,
+        };
+        (authority, service, port, entry.weight)
+    });
+    weighted(named.collect())
+}
+
+fn from_split(cluster: &Cluster, split: &TrafficSplit, port: u16) -> Vec<WeightedDst> {
+    let named = split.backends.iter().map(|(service, weight)| {
+        (format!("{}:{port}", service.fqdn(&cluster.domain)), Some(service.clone()), port, *weight)
+    });
+    weighted(named.collect())
+}
+
+/// Weights become ten-thousandths, as Linkerd has them (`500m` is 5000). If they do not fit together into 32 bits, which is
+/// where proxies add them up, all are scaled down.
+fn weighted(entries: Vec<(String, Option<Key>, u16, u64)>) -> Vec<WeightedDst> {
+    let total: u64 = entries.iter().map(|(.., millis)| millis.saturating_mul(10)).fold(0, u64::saturating_add);
+    let divisor = total / u64::from(u32::MAX) + 1;
+    let weighted = entries.into_iter().map(|(authority, service, port, millis)| WeightedDst {
+        authority,
+        weight: u32::try_from((millis.saturating_mul(10) / divisor).max(1)).unwrap_or(u32::MAX),
+        backend_ref: service.map(|service| service_ref(&service, port)),
+    });
+    weighted.collect()
+}

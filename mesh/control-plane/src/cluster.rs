@@ -1,0 +1,39 @@
+//! What is the same for every answer: the cluster's names and networks.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::PortSet;
+
+/// Facts about the cluster that no object tells.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// The DNS domain, without a dot at its end.
+    pub domain: String,
+    /// Networks that belong to the cluster; an address outside of them is the world's.
+    pub networks: Vec<IpNet>,
+    /// Ports without HTTP, where neither Service nor pod says otherwise.
+    pub opaque_ports: PortSet,
+}
+
+impl Cluster {
+    /// Whether the address belongs to the cluster.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        self.networks.iter().any(|network| network.contains(&ip))
+    }
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            domain: "cluster.local".into(),
+            // Both lists are the defaults of Linkerd's Helm chart.
+            networks: ["10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8"]
+                .into_iter()
+                .filter_map(|network| network.parse().ok())
+                .collect(),
+            opaque_ports: PortSet::parse("25,587,3306,4444,5432,6379,9300,11211"),
+        }
+    }
+}

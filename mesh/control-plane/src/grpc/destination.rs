@@ -1,0 +1,64 @@
+//! `io.linkerd.proxy.destination.Destination`.
+
+use futures::{StreamExt, stream, stream::BoxStream};
+use linkerd2_proxy_api::destination::{DestinationProfile, GetDestination, Update, destination_server::Destination};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    Server,
+    answers::{endpoints, profile},
+    grpc::client_namespace,
+    index::Topic,
+    metrics::{Rpc, counted},
+    names::Target,
+};
+
+#[tonic::async_trait]
+impl Destination for Server {
+    type GetStream = BoxStream<'static, Result<Update, Status>>;
+    type GetProfileStream = BoxStream<'static, Result<DestinationProfile, Status>>;
+
+    async fn get(&self, request: Request<GetDestination>) -> Result<Response<Self::GetStream>, Status> {
+        let path = request.into_inner().path;
+        let Some(Target::Service(name, port)) = Target::parse(&path, &self.index.cluster().domain) else {
+            return Err(invalid(&path, &self.index.cluster().domain));
+        };
+        let asked = name.clone();
+        let moments = self.index.follow(Topic::Service(name.service.clone()), move |state, cluster| {
+            endpoints::endpoints(state, cluster, &asked, port)
+        });
+        let mut before = None;
+        let updates = moments.flat_map(move |now| {
+            let updates = endpoints::updates(&name, before.as_ref(), &now);
+            before = Some(now);
+            stream::iter(updates)
+        });
+        Ok(Response::new(counted(&self.index, Rpc::Get, updates).map(Ok).boxed()))
+    }
+
+    async fn get_profile(&self, request: Request<GetDestination>) -> Result<Response<Self::GetProfileStream>, Status> {
+        let GetDestination { path, context_token, .. } = request.into_inner();
+        let client = client_namespace(&context_token);
+        let profiles = match Target::parse(&path, &self.index.cluster().domain) {
+            Some(Target::Service(name, port)) => self
+                .index
+                .follow(Topic::Service(name.service.clone()), move |state, cluster| {
+                    profile::by_name(state, cluster, &name, port, client.as_deref())
+                })
+                .boxed(),
+            Some(Target::Address(address)) => self
+                .index
+                .follow(Topic::Address(address.ip()), move |state, cluster| {
+                    profile::by_address(state, cluster, address, client.as_deref())
+                })
+                .boxed(),
+            Some(Target::Foreign) | None => return Err(invalid(&path, &self.index.cluster().domain)),
+        };
+        Ok(Response::new(counted(&self.index, Rpc::GetProfile, profiles).map(Ok).boxed()))
+    }
+}
+
+/// `InvalidArgument` is one of the two codes that a proxy does not retry.
+fn invalid(path: &str, domain: &str) -> Status {
+    Status::invalid_argument(format!("expected `service.namespace.svc.{domain}:port`, found `{path}`"))
+}

@@ -1,0 +1,279 @@
+//! The objects by name, and the few relations between them that answers follow.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    hash::Hash,
+    net::IpAddr,
+};
+
+use crate::{
+    Key, Kind, Object,
+    index::Topic,
+    objects::{EndpointSlice, HttpRoute, Pod, Service, ServiceProfile, TrafficSplit},
+};
+
+/// All objects. Reads are what answers are computed from; writes tell which topics they change.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    services: HashMap<Key, Service>,
+    slices: HashMap<Key, EndpointSlice>,
+    pods: HashMap<Key, Pod>,
+    profiles: HashMap<Key, ServiceProfile>,
+    splits: HashMap<Key, TrafficSplit>,
+    routes: HashMap<(Kind, Key), HttpRoute>,
+
+    services_by_ip: Relation<IpAddr, Key>,
+    pods_by_ip: Relation<IpAddr, Key>,
+    slices_by_service: Relation<Key, Key>,
+    services_by_pod: Relation<Key, (Key, Key)>,
+    splits_by_apex: Relation<Key, Key>,
+    routes_by_parent: Relation<Key, (Kind, Key)>,
+}
+
+impl State {
+    pub(crate) fn service(&self, key: &Key) -> Option<&Service> {
+        self.services.get(key)
+    }
+
+    /// The Service whose cluster IP this is.
+    pub(crate) fn service_by_ip(&self, ip: IpAddr) -> Option<&Service> {
+        self.services_by_ip.get(&ip).next().and_then(|key| self.services.get(key))
+    }
+
+    pub(crate) fn pod(&self, key: &Key) -> Option<&Pod> {
+        self.pods.get(key)
+    }
+
+    /// The pod that has this address alone.
+    pub(crate) fn pod_by_ip(&self, ip: IpAddr) -> Option<&Pod> {
+        self.pods_by_ip.get(&ip).next().and_then(|key| self.pods.get(key))
+    }
+
+    /// The EndpointSlices of a Service.
+    pub(crate) fn slices(&self, service: &Key) -> impl Iterator<Item = &EndpointSlice> {
+        self.slices_by_service.get(service).filter_map(|key| self.slices.get(key))
+    }
+
+    /// The ServiceProfile of a name in a namespace.
+    pub(crate) fn profile(&self, namespace: &str, fqdn: &str) -> Option<&ServiceProfile> {
+        self.profiles.get(&Key::new(namespace, fqdn))
+    }
+
+    /// The TrafficSplit of a Service: of several, the first by name, so that every proxy gets the same.
+    pub(crate) fn split(&self, apex: &Key) -> Option<&TrafficSplit> {
+        self.splits_by_apex.get(apex).next().and_then(|key| self.splits.get(key))
+    }
+
+    /// The HTTPRoutes with this Service as parent, in the order of their groups and names.
+    pub(crate) fn routes(&self, parent: &Key) -> impl Iterator<Item = &HttpRoute> {
+        self.routes_by_parent.get(parent).filter_map(|key| self.routes.get(key))
+    }
+
+    pub(crate) fn count(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Service => self.services.len(),
+            Kind::EndpointSlice => self.slices.len(),
+            Kind::Pod => self.pods.len(),
+            Kind::ServiceProfile => self.profiles.len(),
+            Kind::TrafficSplit => self.splits.len(),
+            Kind::PolicyHttpRoute | Kind::GatewayHttpRoute => {
+                self.routes.keys().filter(|(own, _)| *own == kind).count()
+            }
+        }
+    }
+
+    pub(crate) fn keys(&self, kind: Kind) -> Vec<Key> {
+        match kind {
+            Kind::Service => self.services.keys().cloned().collect(),
+            Kind::EndpointSlice => self.slices.keys().cloned().collect(),
+            Kind::Pod => self.pods.keys().cloned().collect(),
+            Kind::ServiceProfile => self.profiles.keys().cloned().collect(),
+            Kind::TrafficSplit => self.splits.keys().cloned().collect(),
+            Kind::PolicyHttpRoute | Kind::GatewayHttpRoute => {
+                self.routes.keys().filter(|(own, _)| *own == kind).map(|(_, key)| key.clone()).collect()
+            }
+        }
+    }
+
+    /// Adds or replaces an object; the topics that changed, none if the object is what it was.
+    pub(crate) fn apply(&mut self, object: Object) -> Vec<Topic> {
+        if self.holds(&object) {
+            return Vec::new();
+        }
+        let mut topics = self.delete(object.kind(), &object.key().clone());
+        self.insert(object, &mut topics);
+        topics
+    }
+
+    fn holds(&self, object: &Object) -> bool {
+        let key = object.key();
+        match object {
+            Object::Service(new) => self.services.get(key) == Some(new),
+            Object::EndpointSlice(new) => self.slices.get(key) == Some(new),
+            Object::Pod(new) => self.pods.get(key) == Some(new),
+            Object::ServiceProfile(new) => self.profiles.get(key) == Some(new),
+            Object::TrafficSplit(new) => self.splits.get(key) == Some(new),
+            Object::HttpRoute(new) => self.routes.get(&(new.kind, key.clone())) == Some(new),
+        }
+    }
+
+    fn insert(&mut self, object: Object, topics: &mut Vec<Topic>) {
+        match object {
+            Object::Service(service) => {
+                for ip in &service.cluster_ips {
+                    self.services_by_ip.insert(*ip, service.key.clone());
+                }
+                let key = service.key.clone();
+                self.services.insert(key.clone(), service);
+                self.service_topics(&key, topics);
+            }
+            Object::EndpointSlice(slice) => {
+                self.slices_by_service.insert(slice.service.clone(), slice.key.clone());
+                for pod in slice.endpoints.iter().filter_map(|endpoint| endpoint.pod.as_ref()) {
+                    self.services_by_pod.insert(pod.clone(), (slice.service.clone(), slice.key.clone()));
+                }
+                topics.push(Topic::Service(slice.service.clone()));
+                self.slices.insert(slice.key.clone(), slice);
+            }
+            Object::Pod(pod) => {
+                for ip in &pod.ips {
+                    self.pods_by_ip.insert(*ip, pod.key.clone());
+                }
+                self.pod_topics(&pod, topics);
+                self.pods.insert(pod.key.clone(), pod);
+            }
+            Object::ServiceProfile(profile) => {
+                self.profile_topics(&profile.key, topics);
+                self.profiles.insert(profile.key.clone(), profile);
+            }
+            Object::TrafficSplit(split) => {
+                self.splits_by_apex.insert(split.apex.clone(), split.key.clone());
+                self.service_topics(&split.apex, topics);
+                self.splits.insert(split.key.clone(), split);
+            }
+            Object::HttpRoute(route) => {
+                let key = (route.kind, route.key.clone());
+                for (parent, _) in &route.parents {
+                    self.routes_by_parent.insert(parent.clone(), key.clone());
+                    self.service_topics(parent, topics);
+                }
+                self.routes.insert(key, route);
+            }
+        }
+    }
+
+    /// Removes an object; the topics that changed, none if there was none.
+    pub(crate) fn delete(&mut self, kind: Kind, key: &Key) -> Vec<Topic> {
+        let mut topics = Vec::new();
+        match kind {
+            Kind::Service => {
+                self.service_topics(key, &mut topics);
+                let Some(service) = self.services.remove(key) else { return Vec::new() };
+                for ip in &service.cluster_ips {
+                    self.services_by_ip.remove(ip, key);
+                }
+            }
+            Kind::EndpointSlice => {
+                let Some(slice) = self.slices.remove(key) else { return Vec::new() };
+                self.slices_by_service.remove(&slice.service, key);
+                let reference = (slice.service.clone(), slice.key.clone());
+                for pod in slice.endpoints.iter().filter_map(|endpoint| endpoint.pod.as_ref()) {
+                    self.services_by_pod.remove(pod, &reference);
+                }
+                topics.push(Topic::Service(slice.service));
+            }
+            Kind::Pod => {
+                let Some(pod) = self.pods.remove(key) else { return Vec::new() };
+                for ip in &pod.ips {
+                    self.pods_by_ip.remove(ip, key);
+                }
+                self.pod_topics(&pod, &mut topics);
+            }
+            Kind::ServiceProfile => {
+                if self.profiles.remove(key).is_some() {
+                    self.profile_topics(key, &mut topics);
+                }
+            }
+            Kind::TrafficSplit => {
+                let Some(split) = self.splits.remove(key) else { return Vec::new() };
+                self.splits_by_apex.remove(&split.apex, key);
+                self.service_topics(&split.apex, &mut topics);
+            }
+            Kind::PolicyHttpRoute | Kind::GatewayHttpRoute => {
+                let Some(route) = self.routes.remove(&(kind, key.clone())) else { return Vec::new() };
+                for (parent, _) in &route.parents {
+                    self.routes_by_parent.remove(parent, &(kind, key.clone()));
+                    self.service_topics(parent, &mut topics);
+                }
+            }
+        }
+        topics
+    }
+
+    /// A Service is asked about by name and by each of its addresses. A route's answer also depends on whether the
+    /// Services it sends to exist, hence the parents.
+    fn service_topics(&self, key: &Key, topics: &mut Vec<Topic>) {
+        self.name_topics(key, topics);
+        let routes = self
+            .routes
+            .values()
+            .filter(|route| route.rules.iter().flat_map(|rule| &rule.backends).any(|backend| backend.service == *key));
+        for (parent, _) in routes.flat_map(|route| &route.parents).filter(|(parent, _)| parent != key) {
+            self.name_topics(parent, topics);
+        }
+    }
+
+    fn name_topics(&self, key: &Key, topics: &mut Vec<Topic>) {
+        topics.push(Topic::Service(key.clone()));
+        topics.extend(
+            self.services.get(key).into_iter().flat_map(|service| &service.cluster_ips).map(|ip| Topic::Address(*ip)),
+        );
+    }
+
+    fn pod_topics(&self, pod: &Pod, topics: &mut Vec<Topic>) {
+        topics.push(Topic::Pod(pod.key.clone()));
+        topics.extend(pod.ips.iter().map(|ip| Topic::Address(*ip)));
+        topics.extend(self.services_by_pod.get(&pod.key).map(|(service, _)| Topic::Service(service.clone())));
+    }
+
+    /// A profile is named after its Service, `web.default.svc.cluster.local`, in whatever namespace it is.
+    fn profile_topics(&self, profile: &Key, topics: &mut Vec<Topic>) {
+        let mut labels = profile.name.split('.');
+        if let (Some(service), Some(namespace)) = (labels.next(), labels.next()) {
+            self.service_topics(&Key::new(namespace, service), topics);
+            // `web-0.web.default.svc...` names one endpoint and belongs to the Service after it.
+            if let Some(third) = labels.next().filter(|third| *third != "svc") {
+                self.service_topics(&Key::new(third, namespace), topics);
+            }
+        }
+    }
+}
+
+/// A relation of one to many, sorted so that "the first" is the same at every look.
+#[derive(Debug)]
+struct Relation<A, B>(HashMap<A, BTreeSet<B>>);
+
+impl<A, B> Default for Relation<A, B> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<A: Eq + Hash, B: Ord> Relation<A, B> {
+    fn insert(&mut self, from: A, to: B) {
+        self.0.entry(from).or_default().insert(to);
+    }
+
+    fn remove(&mut self, from: &A, to: &B) {
+        if let Some(set) = self.0.get_mut(from) {
+            set.remove(to);
+            if set.is_empty() {
+                self.0.remove(from);
+            }
+        }
+    }
+
+    fn get(&self, from: &A) -> impl Iterator<Item = &B> {
+        self.0.get(from).into_iter().flatten()
+    }
+}

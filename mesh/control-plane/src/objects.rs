@@ -1,0 +1,166 @@
+//! What is kept of each object: the fields that answers depend on, in the shape answers want.
+//!
+//! Each kind is read in two steps. `wire` types deserialize the object as the API serves it and ignore what they do not
+//! name; the types of the kind's own module are what stays in memory.
+
+mod endpoint_slice;
+mod http_route;
+mod pod;
+mod quantity;
+mod service;
+mod service_profile;
+mod traffic_split;
+pub(crate) mod wire;
+
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::Key;
+
+pub(crate) use endpoint_slice::EndpointSlice;
+pub(crate) use http_route::match_everything;
+pub(crate) use http_route::{HttpRoute, RouteBackend, RouteRule};
+pub(crate) use pod::{InboundPolicy, Pod};
+pub(crate) use service::{Service, ServicePort};
+pub(crate) use service_profile::{Override, ServiceProfile, default_retry_budget};
+pub(crate) use traffic_split::TrafficSplit;
+
+/// The annotation, on Services and pods, for ports that carry no HTTP.
+const OPAQUE_PORTS: &str = "config.linkerd.io/opaque-ports";
+
+/// The kinds that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// `v1` Service.
+    Service,
+    /// `discovery.k8s.io/v1` EndpointSlice.
+    EndpointSlice,
+    /// `v1` Pod.
+    Pod,
+    /// `linkerd.io` ServiceProfile.
+    ServiceProfile,
+    /// `split.smi-spec.io` TrafficSplit.
+    TrafficSplit,
+    /// `policy.linkerd.io` HTTPRoute.
+    PolicyHttpRoute,
+    /// `gateway.networking.k8s.io` HTTPRoute.
+    GatewayHttpRoute,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::Service,
+        Self::EndpointSlice,
+        Self::Pod,
+        Self::ServiceProfile,
+        Self::TrafficSplit,
+        Self::PolicyHttpRoute,
+        Self::GatewayHttpRoute,
+    ];
+}
+
+/// An object, reduced to what answers need. Made by [`Object::parse`].
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Object {
+    /// A Service.
+    #[doc(hidden)]
+    Service(Service),
+    /// An EndpointSlice.
+    #[doc(hidden)]
+    EndpointSlice(EndpointSlice),
+    /// A Pod.
+    #[doc(hidden)]
+    Pod(Pod),
+    /// A ServiceProfile.
+    #[doc(hidden)]
+    ServiceProfile(ServiceProfile),
+    /// A TrafficSplit.
+    #[doc(hidden)]
+    TrafficSplit(TrafficSplit),
+    /// An HTTPRoute of either group.
+    #[doc(hidden)]
+    HttpRoute(HttpRoute),
+}
+
+/// Why a value is not an object that answers could depend on.
+#[derive(Debug, Error)]
+pub enum ParseError {
+    /// The kind is none that is read.
+    #[error(
+        "expected a Service, EndpointSlice, Pod, ServiceProfile, TrafficSplit or HTTPRoute, found apiVersion `{api_version}`, kind `{kind}`"
+    )]
+    Kind {
+        /// The value's `apiVersion`.
+        api_version: String,
+        /// The value's `kind`.
+        kind: String,
+    },
+    /// A field has a type other than the API's.
+    #[error("{kind} {name}: expected the fields as the API serves them: {source}")]
+    Fields {
+        /// The value's `kind`.
+        kind: String,
+        /// The value's name.
+        name: String,
+        /// Which field, and what was found.
+        source: serde_json::Error,
+    },
+}
+
+impl Object {
+    /// Reads an object as the API serves it.
+    pub fn parse(object: &Value) -> Result<Self, ParseError> {
+        let text = |pointer| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let (kind, api_version) = (text("/kind"), text("/apiVersion"));
+        let group = api_version.split_once('/').map_or("", |(group, _)| group);
+        let fields = |source| ParseError::Fields { kind: kind.into(), name: text("/metadata/name").into(), source };
+        Ok(match (group, kind) {
+            ("", "Service") => Self::Service(wire::read::<wire::Service>(object).map_err(fields)?.into()),
+            ("discovery.k8s.io", "EndpointSlice") => {
+                Self::EndpointSlice(wire::read::<wire::EndpointSlice>(object).map_err(fields)?.into())
+            }
+            ("", "Pod") => Self::Pod(wire::read::<wire::Pod>(object).map_err(fields)?.into()),
+            ("linkerd.io", "ServiceProfile") => {
+                Self::ServiceProfile(wire::read::<wire::ServiceProfile>(object).map_err(fields)?.into())
+            }
+            ("split.smi-spec.io", "TrafficSplit") => {
+                Self::TrafficSplit(wire::read::<wire::TrafficSplit>(object).map_err(fields)?.into())
+            }
+            ("policy.linkerd.io", "HTTPRoute") => {
+                let route = wire::read::<wire::HttpRoute>(object).map_err(fields)?;
+                Self::HttpRoute(HttpRoute::read(Kind::PolicyHttpRoute, route))
+            }
+            ("gateway.networking.k8s.io", "HTTPRoute") => {
+                let route = wire::read::<wire::HttpRoute>(object).map_err(fields)?;
+                Self::HttpRoute(HttpRoute::read(Kind::GatewayHttpRoute, route))
+            }
+            _ => return Err(ParseError::Kind { api_version: api_version.into(), kind: kind.into() }),
+        })
+    }
+
+    /// The object's kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Service(_) => Kind::Service,
+            Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::Pod(_) => Kind::Pod,
+            Self::ServiceProfile(_) => Kind::ServiceProfile,
+            Self::TrafficSplit(_) => Kind::TrafficSplit,
+            Self::HttpRoute(route) => route.kind,
+        }
+    }
+
+    /// The object's namespace and name.
+    pub fn key(&self) -> &Key {
+        match self {
+            Self::Service(object) => &object.key,
+            Self::EndpointSlice(object) => &object.key,
+            Self::Pod(object) => &object.key,
+            Self::ServiceProfile(object) => &object.key,
+            Self::TrafficSplit(object) => &object.key,
+            Self::HttpRoute(object) => &object.key,
+        }
+    }
+}

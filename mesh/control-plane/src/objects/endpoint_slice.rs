@@ -1,0 +1,60 @@
+//! EndpointSlices.
+
+use std::net::IpAddr;
+
+use crate::{Key, objects::wire};
+
+/// What is kept of an EndpointSlice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointSlice {
+    pub(crate) key: Key,
+    /// The Service whose endpoints these are.
+    pub(crate) service: Key,
+    /// TCP ports by the name of the Service's port.
+    pub(crate) ports: Vec<(String, u16)>,
+    /// The ready endpoints.
+    pub(crate) endpoints: Vec<Endpoint>,
+}
+
+/// A ready endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    pub(crate) ip: IpAddr,
+    pub(crate) hostname: Option<String>,
+    pub(crate) zone: Option<String>,
+    pub(crate) pod: Option<Key>,
+}
+
+impl From<wire::EndpointSlice> for EndpointSlice {
+    fn from(slice: wire::EndpointSlice) -> Self {
+        let wire::EndpointSlice { metadata, ports, endpoints } = slice;
+        let key = wire::key(&metadata);
+        let service = wire::labels(&metadata).get("kubernetes.io/service-name").map_or("", String::as_str);
+        let ports =
+            ports.unwrap_or_default().into_iter().filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")));
+        // The API says that a missing `ready` counts as ready.
+        let ready = endpoints
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|endpoint| endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true));
+        Self {
+            service: Key::new(&key.namespace, service),
+            ports: ports.filter_map(|port| Some((port.name.unwrap_or_default(), port.port?))).collect(),
+            endpoints: ready.filter_map(|endpoint| read(endpoint, &key)).collect(),
+            key,
+        }
+    }
+}
+
+/// Only the first address: the API leaves the meaning of further ones open, and no consumer uses them.
+fn read(endpoint: wire::SliceEndpoint, slice: &Key) -> Option<Endpoint> {
+    Some(Endpoint {
+        ip: endpoint.addresses.first()?.parse().ok()?,
+        hostname: endpoint.hostname,
+        zone: endpoint.zone,
+        pod: endpoint.target_ref.filter(|target| target.kind == "Pod").map(|target| {
+            let namespace = if target.namespace.is_empty() { &slice.namespace } else { target.namespace.as_str() };
+            Key::new(namespace, &target.name)
+        }),
+    })
+}

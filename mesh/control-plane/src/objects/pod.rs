@@ -1,0 +1,114 @@
+//! Pods.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::{
+    Key, PortSet,
+    objects::wire::{self, annotation, labels},
+};
+
+const TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// What is kept of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    pub(crate) key: Key,
+    /// Addresses that are this pod's alone: none for a pod on the node's network or one that has ended.
+    pub(crate) ips: Vec<IpAddr>,
+    /// The labels of its metrics: `pod`, its owner's kind, `serviceaccount` and so on.
+    pub(crate) metric_labels: HashMap<String, String>,
+    /// The ports its annotation declares opaque; `None` if it has none, and the cluster's default holds.
+    pub(crate) opaque_ports: Option<PortSet>,
+    /// Who may connect to it.
+    pub(crate) inbound_policy: InboundPolicy,
+}
+
+/// Who may connect where no Server says otherwise: `config.linkerd.io/default-inbound-policy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum InboundPolicy {
+    #[default]
+    AllUnauthenticated,
+    AllAuthenticated,
+    ClusterUnauthenticated,
+    ClusterAuthenticated,
+    Deny,
+    Audit,
+}
+
+impl InboundPolicy {
+    fn parse(value: &str) -> Option<Self> {
+        [
+            Self::AllUnauthenticated,
+            Self::AllAuthenticated,
+            Self::ClusterUnauthenticated,
+            Self::ClusterAuthenticated,
+            Self::Deny,
+            Self::Audit,
+        ]
+        .into_iter()
+        .find(|policy| policy.name() == value)
+    }
+
+    /// The name, as the annotation has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::AllUnauthenticated => "all-unauthenticated",
+            Self::AllAuthenticated => "all-authenticated",
+            Self::ClusterUnauthenticated => "cluster-unauthenticated",
+            Self::ClusterAuthenticated => "cluster-authenticated",
+            Self::Deny => "deny",
+            Self::Audit => "audit",
+        }
+    }
+}
+
+impl From<wire::Pod> for Pod {
+    fn from(pod: wire::Pod) -> Self {
+        let wire::Pod { metadata, spec, status } = pod;
+        let shared = spec.host_network || matches!(status.phase.as_str(), "Succeeded" | "Failed");
+        let ips = std::iter::once(status.pod_ip).chain(status.pod_ips.into_iter().map(|entry| entry.ip));
+        let mut ips: Vec<IpAddr> = ips.filter(|_| !shared).filter_map(|ip| ip.parse().ok()).collect();
+        ips.dedup();
+        Self {
+            key: wire::key(&metadata),
+            ips,
+            metric_labels: metric_labels(&metadata, &spec.service_account_name),
+            opaque_ports: annotation(&metadata, super::OPAQUE_PORTS).map(|list| {
+                let ports = spec.containers.iter().flat_map(|container| &container.ports);
+                let by_name = |name: &str| ports.clone().find(|port| port.name == name).map(|port| port.container_port);
+                PortSet::from_items(list.split(','), by_name)
+            }),
+            inbound_policy: annotation(&metadata, "config.linkerd.io/default-inbound-policy")
+                .and_then(InboundPolicy::parse)
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// The labels Linkerd gives an endpoint. The Deployment is read from its ReplicaSet's name, which is the Deployment's and
+/// the hash in the pod's label: no watch on ReplicaSets is needed.
+fn metric_labels(metadata: &ObjectMeta, service_account: &str) -> HashMap<String, String> {
+    let mut metric_labels = HashMap::new();
+    let mut set = |label: &str, value: &str| {
+        if !value.is_empty() {
+            metric_labels.insert(label.to_owned(), value.to_owned());
+        }
+    };
+    let labels = labels(metadata);
+    set("pod", metadata.name.as_deref().unwrap_or_default());
+    set("serviceaccount", if service_account.is_empty() { "default" } else { service_account });
+    let hash = labels.get(TEMPLATE_HASH).map_or("", String::as_str);
+    set("pod_template_hash", hash);
+    set("control_plane_ns", labels.get("linkerd.io/control-plane-ns").map_or("", String::as_str));
+    let owner = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+    if let Some(owner) = owner {
+        let deployment = owner.name.strip_suffix(hash).and_then(|name| name.strip_suffix('-'));
+        match deployment.filter(|_| owner.kind == "ReplicaSet" && !hash.is_empty()) {
+            Some(deployment) => set("deployment", deployment),
+            None => set(&owner.kind.to_lowercase(), &owner.name),
+        }
+    }
+    metric_labels
+}

@@ -1,0 +1,62 @@
+//! Services.
+
+use std::net::IpAddr;
+
+use crate::{
+    Key, PortSet,
+    objects::wire::{self, annotation},
+};
+
+/// What is kept of a Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    pub(crate) key: Key,
+    pub(crate) cluster_ips: Vec<IpAddr>,
+    /// `type: ExternalName`: a name in somebody else's DNS, with no endpoints of its own.
+    pub(crate) external: bool,
+    pub(crate) ports: Vec<ServicePort>,
+    /// The ports its annotation declares opaque; `None` if it has none, and the cluster's default holds.
+    pub(crate) opaque_ports: Option<PortSet>,
+}
+
+/// A TCP port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ServicePort {
+    pub(crate) name: String,
+    pub(crate) port: u16,
+    /// `appProtocol: linkerd.io/opaque`.
+    pub(crate) opaque: bool,
+}
+
+impl Service {
+    /// The declared port of this number.
+    pub(crate) fn port(&self, number: u16) -> Option<&ServicePort> {
+        self.ports.iter().find(|port| port.port == number)
+    }
+}
+
+impl From<wire::Service> for Service {
+    fn from(service: wire::Service) -> Self {
+        let wire::Service { metadata, spec } = service;
+        let ips = if spec.cluster_ips.is_empty() { vec![spec.cluster_ip] } else { spec.cluster_ips };
+        let ports = spec.ports.into_iter().filter(|port| matches!(port.protocol.as_str(), "" | "TCP"));
+        let ports: Vec<_> = ports
+            .map(|port| ServicePort {
+                name: port.name,
+                port: port.port,
+                opaque: port.app_protocol == "linkerd.io/opaque",
+            })
+            .collect();
+        Self {
+            key: wire::key(&metadata),
+            // `None` and the empty string of headless and fresh Services are no addresses.
+            cluster_ips: ips.iter().filter_map(|ip| ip.parse().ok()).collect(),
+            external: spec.type_ == "ExternalName",
+            opaque_ports: annotation(&metadata, super::OPAQUE_PORTS).map(|list| {
+                let by_name = |name: &str| ports.iter().find(|port| port.name == name).map(|port| port.port);
+                PortSet::from_items(list.split(','), by_name)
+            }),
+            ports,
+        }
+    }
+}

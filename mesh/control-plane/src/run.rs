@@ -1,0 +1,84 @@
+//! The role `meshgate control-plane`.
+
+use std::{future::Future, io, net::SocketAddr};
+
+use clap::Parser;
+use thiserror::Error;
+use tokio::net::TcpListener;
+
+use crate::{Config, Index, Server, admin, watches};
+
+/// Why the control plane ended, or did not start.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// There is no cluster to ask.
+    #[error("expected the service account of a pod, or a kubeconfig: {0}")]
+    Cluster(#[from] kube::config::InferConfigError),
+    /// The client for the API server could not be made.
+    #[error("the API server's client could not be made from its configuration: {0}")]
+    Client(#[from] kube::Error),
+    /// A port is taken, or not allowed.
+    #[error("expected to listen on {address}: {source}; free the port or name another one")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A listener failed.
+    #[error("serving ended: {0}")]
+    Serve(#[from] io::Error),
+}
+
+/// Runs until `shutdown`, with the cluster of the pod's service account or else of the kubeconfig.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+    // Someone else may have installed the same provider already, which serves as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let kube_config = match kube::Config::incluster() {
+        Ok(kube_config) => kube_config,
+        Err(_) => kube::Config::infer().await?,
+    };
+    let client = kube::Client::try_from(kube_config)?;
+    let index = Index::new(config.cluster());
+    let (destination, policy, admin) =
+        (listen(config.destination_addr).await?, listen(config.policy_addr).await?, listen(config.admin_addr).await?);
+    tracing::info!(destination = %config.destination_addr, policy = %config.policy_addr, admin = %config.admin_addr, "listening");
+
+    let _watches = watches::spawn(&client, &index);
+    let server = Server::new(index.clone());
+    // Streams stay open for as long as proxies run: there is nothing to wait for at the end.
+    tokio::select! {
+        result = server.clone().serve_destination(destination) => result?,
+        result = server.serve_policy(policy) => result?,
+        result = admin::serve(index, admin) => result?,
+        () = shutdown => tracing::info!("shutting down"),
+    }
+    Ok(())
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })
+}
+
+/// Runs the role in this process until SIGTERM or SIGINT, configured by the environment alone.
+///
+/// One thread serves everything: the work is small, and so stays the memory.
+pub fn main_from_env() -> anyhow::Result<()> {
+    #[derive(Parser)]
+    struct Environment {
+        #[command(flatten)]
+        config: Config,
+    }
+    let config = Environment::try_parse_from(["control-plane"])?.config;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let shutdown = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+        };
+        Ok(run(config, shutdown).await?)
+    })
+}

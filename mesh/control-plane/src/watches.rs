@@ -1,0 +1,163 @@
+//! Watches of the API server that keep the index up to date.
+
+use std::{fmt::Debug, time::Duration};
+
+use futures::{StreamExt, future, pin_mut};
+use kube::{
+    Api, Client, Resource,
+    core::{ApiResource, DynamicResourceScope, GroupVersionKind},
+    runtime::watcher::{self, Event},
+};
+use serde::de::DeserializeOwned;
+use tokio::{sync::oneshot, task::JoinSet};
+
+use crate::{
+    Index, Kind, Object,
+    objects::{HttpRoute, wire},
+};
+
+/// How long to wait after the first error, and at most. Kinds that are not installed are asked for again at the longest
+/// interval, so that they are found within a second of being installed.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Watches every kind, and marks the index as synced once each has been listed or found not to be installed.
+///
+/// The set ends the watches when it is dropped.
+pub(crate) fn spawn(client: &Client, index: &Index) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let mut listed = Vec::new();
+    let mut watch = |kind| {
+        let (sender, receiver) = oneshot::channel();
+        listed.push(receiver);
+        Watch { client: client.clone(), index: index.clone(), kind, listed: Some(sender) }
+    };
+    let core = |kind: &str, plural: &str| vec![api("", "v1", kind, plural)];
+    tasks.spawn(
+        watch(Kind::Service).run::<wire::Service>(core("Service", "services"), |object| Object::Service(object.into())),
+    );
+    tasks.spawn(watch(Kind::Pod).run::<wire::Pod>(core("Pod", "pods"), |object| Object::Pod(object.into())));
+    tasks.spawn(watch(Kind::EndpointSlice).run::<wire::EndpointSlice>(
+        vec![api("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")],
+        |object| Object::EndpointSlice(object.into()),
+    ));
+    tasks.spawn(watch(Kind::ServiceProfile).run::<wire::ServiceProfile>(
+        vec![api("linkerd.io", "v1alpha2", "ServiceProfile", "serviceprofiles")],
+        |object| Object::ServiceProfile(object.into()),
+    ));
+    tasks.spawn(watch(Kind::TrafficSplit).run::<wire::TrafficSplit>(
+        versions("split.smi-spec.io", &["v1alpha2", "v1alpha1"], "TrafficSplit", "trafficsplits"),
+        |object| Object::TrafficSplit(object.into()),
+    ));
+    tasks.spawn(watch(Kind::PolicyHttpRoute).run::<wire::HttpRoute>(
+        versions("policy.linkerd.io", &["v1beta3", "v1beta2"], "HTTPRoute", "httproutes"),
+        |object| Object::HttpRoute(HttpRoute::read(Kind::PolicyHttpRoute, object)),
+    ));
+    tasks.spawn(watch(Kind::GatewayHttpRoute).run::<wire::HttpRoute>(
+        versions("gateway.networking.k8s.io", &["v1", "v1beta1"], "HTTPRoute", "httproutes"),
+        |object| Object::HttpRoute(HttpRoute::read(Kind::GatewayHttpRoute, object)),
+    ));
+    let index = index.clone();
+    tasks.spawn(async move {
+        // A watch drops its sender only when it is ended itself.
+        if future::join_all(listed).await.iter().all(Result::is_ok) {
+            index.mark_synced();
+            tracing::info!("every kind has been listed; answering");
+        }
+        future::pending::<()>().await;
+    });
+    tasks
+}
+
+fn api(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
+}
+
+fn versions(group: &str, versions: &[&str], kind: &str, plural: &str) -> Vec<ApiResource> {
+    versions.iter().map(|version| api(group, version, kind, plural)).collect()
+}
+
+/// The watch of one kind.
+struct Watch {
+    client: Client,
+    index: Index,
+    kind: Kind,
+    listed: Option<oneshot::Sender<()>>,
+}
+
+impl Watch {
+    /// Watches for ever, in the first of the versions that the API server has.
+    async fn run<W>(mut self, versions: Vec<ApiResource>, convert: fn(W) -> Object)
+    where
+        W: Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + 'static,
+    {
+        let mut wait = RETRY.0;
+        for version in versions.iter().cycle() {
+            let api = Api::<W>::all_with(self.client.clone(), version);
+            let events = watcher::watcher(api, watcher::Config::default());
+            pin_mut!(events);
+            let mut listing = Vec::new();
+            while let Some(event) = events.next().await {
+                match event {
+                    Ok(event) => {
+                        wait = RETRY.0;
+                        self.event(event, convert, &mut listing);
+                    }
+                    Err(error) if is_missing(&error) => {
+                        tracing::debug!(kind = ?self.kind, version = version.version, "not installed; trying again later");
+                        self.index.replace(self.kind, Vec::new());
+                        // The other versions are tried before the kind is said to be missing.
+                        if versions.last().is_some_and(|last| last == version) {
+                            self.mark_listed();
+                            tokio::time::sleep(RETRY.1).await;
+                        }
+                        break;
+                    }
+                    Err(error) => {
+                        tracing::warn!(kind = ?self.kind, error = &error as &dyn std::error::Error, "watch failed; trying again");
+                        tokio::time::sleep(wait).await;
+                        wait = (wait * 2).min(RETRY.1);
+                    }
+                }
+            }
+        }
+    }
+
+    fn event<W>(&mut self, event: Event<W>, convert: fn(W) -> Object, listing: &mut Vec<Object>) {
+        match event {
+            Event::Init => listing.clear(),
+            Event::InitApply(object) => listing.push(convert(object)),
+            Event::InitDone => {
+                self.index.replace(self.kind, std::mem::take(listing));
+                self.mark_listed();
+            }
+            Event::Apply(object) => self.index.apply_object(convert(object)),
+            Event::Delete(object) => {
+                let object = convert(object);
+                self.index.delete(self.kind, object.key());
+            }
+        }
+    }
+
+    fn mark_listed(&mut self) {
+        if let Some(listed) = self.listed.take() {
+            // Nobody listens only when the whole set is being dropped.
+            let _ = listed.send(());
+        }
+    }
+}
+
+/// Whether the API server does not have the kind. A listing that is forbidden is an error to report and repeat: core kinds
+/// cannot be missing, and custom ones are either installed with their rights or not at all.
+fn is_missing(error: &watcher::Error) -> bool {
+    use kube::Error::Api;
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(Api(status)) | WatchStartFailed(Api(status)) | WatchFailed(Api(status)) => status.code == 404,
+        _ => false,
+    }
+}
