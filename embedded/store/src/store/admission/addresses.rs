@@ -35,12 +35,35 @@ pub(super) fn assign(
     if !service.get("spec").is_some_and(Value::is_object) {
         return Ok(());
     }
+    if let Some(old) = old {
+        drop_leftovers(old, service);
+    }
     let name = str_at(service, "/metadata/name").to_owned();
     let mut errors = FieldErrors::default();
     let others = Others { state, namespace: str_at(service, "/metadata/namespace").to_owned(), name: name.clone() };
     cluster_ip(&others, old, service, &mut errors);
     node_ports(&others, old, service, &mut errors);
     errors.into_result(kind, &name)
+}
+
+/// After a change of type, fields that only the old type has go, if they are as they were: a client that changes
+/// only the type means so.
+fn drop_leftovers(old: &Object, service: &mut Value) {
+    let (before, after) = (str_at(old, "/spec/type").to_owned(), str_at(service, "/spec/type").to_owned());
+    let external = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
+    let mut fields: Vec<&str> = Vec::new();
+    if external(&before) && !external(&after) {
+        fields.push("externalTrafficPolicy");
+    }
+    if before == "LoadBalancer" && after != "LoadBalancer" {
+        fields.extend(["allocateLoadBalancerNodePorts", "loadBalancerClass", "healthCheckNodePort"]);
+    }
+    let Some(spec) = service.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    for field in fields {
+        if spec.get(field) == old["spec"].get(field) {
+            spec.remove(field);
+        }
+    }
 }
 
 /// The other Services of the store.
