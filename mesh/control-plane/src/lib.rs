@@ -21,6 +21,8 @@ mod admin;
 mod answers;
 mod cluster;
 mod config;
+#[cfg(test)]
+mod examples;
 mod grpc;
 mod index;
 mod metrics;

@@ -161,3 +161,6 @@ fn is_missing(error: &watcher::Error) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,3 +89,6 @@ fn labels(name: &ServiceName) -> HashMap<String, String> {
     let key = &name.service;
     [("namespace".to_owned(), key.namespace.to_string()), ("service".to_owned(), key.name.to_string())].into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -80,3 +80,6 @@ fn any_v4() -> Ipv4Net {
 fn any_v6() -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)
 }
+
+#[cfg(test)]
+mod tests;

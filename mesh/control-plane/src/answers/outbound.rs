@@ -194,3 +194,6 @@ fn route_backend(state: &State, cluster: &Cluster, backend: &RouteBackend) -> ht
     let balancer = balancer(cluster, service, port.unwrap_or(80));
     http_route::RouteBackend { backend: Some(balancer), filters, request_timeout: None }
 }
+
+#[cfg(test)]
+mod tests;

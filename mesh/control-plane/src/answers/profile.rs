@@ -130,3 +130,6 @@ fn weighted(entries: Vec<(String, Option<Key>, u16, u64)>) -> Vec<WeightedDst> {
     });
     weighted.collect()
 }
+
+#[cfg(test)]
+mod tests;

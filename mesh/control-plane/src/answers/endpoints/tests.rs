@@ -1,0 +1,96 @@
+use serde_json::json;
+
+use super::*;
+use crate::{Key, examples, names::Target};
+
+async fn ask(objects: Vec<serde_json::Value>, authority: &str) -> Endpoints {
+    let index = examples::index(objects);
+    index
+        .answer(|state, cluster| match Target::parse(authority, &cluster.domain) {
+            Some(Target::Service(name, port)) => endpoints(state, cluster, &name, port),
+            other => panic!("{other:?}"),
+        })
+        .await
+}
+
+fn addresses(endpoints: &Endpoints) -> Vec<String> {
+    match endpoints {
+        Endpoints::Ready(ready) => ready.keys().map(ToString::to_string).collect(),
+        Endpoints::Missing => panic!("missing"),
+    }
+}
+
+#[tokio::test]
+async fn only_ready_endpoints_at_the_ports_of_their_slice() {
+    let mut second = examples::slice("web", &[("c", "10.244.0.9", true)]);
+    second["metadata"]["name"] = json!("web-x2");
+    second["ports"][0]["port"] = json!(9090);
+    let objects = vec![
+        examples::service("web", "10.96.0.5"),
+        examples::slice("web", &[("a", "10.244.0.7", true), ("b", "10.244.0.8", false)]),
+        second,
+    ];
+    for (authority, want) in [
+        ("web.default.svc.cluster.local:80", vec!["10.244.0.7:8080", "10.244.0.9:9090"]),
+        ("web.default.svc.cluster.local:3306", vec!["10.244.0.7:3306", "10.244.0.9:3306"]),
+        ("web.default.svc.cluster.local:1234", vec!["10.244.0.7:1234", "10.244.0.9:1234"]),
+        ("c.web.default.svc.cluster.local:80", vec!["10.244.0.9:9090"]),
+        ("nobody.web.default.svc.cluster.local:80", vec![]),
+    ] {
+        assert_eq!(addresses(&ask(objects.clone(), authority).await), want, "{authority}");
+    }
+    assert_eq!(ask(objects, "no.default.svc.cluster.local:80").await, Endpoints::Missing);
+}
+
+#[tokio::test]
+async fn endpoints_carry_their_pods_labels() {
+    let objects = vec![
+        examples::service("web", "10.96.0.5"),
+        examples::slice("web", &[("web-5d4f-abc", "10.244.0.7", true)]),
+        examples::pod("web-5d4f-abc", "10.244.0.7"),
+    ];
+    let Endpoints::Ready(ready) = ask(objects, "web.default.svc.cluster.local:80").await else { panic!() };
+    let endpoint = ready.values().next().unwrap();
+    assert_eq!(endpoint.weight, 10_000);
+    for (label, value) in
+        [("pod", "web-5d4f-abc"), ("deployment", "web"), ("zone", "z1"), ("control_plane_ns", "linkerd")]
+    {
+        assert_eq!(endpoint.metric_labels.get(label).map(String::as_str), Some(value), "{label}");
+    }
+    // These are the set's.
+    assert!(!endpoint.metric_labels.contains_key("namespace"));
+}
+
+#[test]
+fn updates_are_the_difference() {
+    let name = ServiceName { service: Key::new("default", "web"), hostname: None };
+    let moment = |ports: &[(u16, u32)]| {
+        let ready = ports.iter().map(|(port, weight)| {
+            let address = SocketAddr::from(([10, 0, 0, 1], *port));
+            (address, WeightedAddr { addr: Some(address.into()), weight: *weight, ..Default::default() })
+        });
+        Endpoints::Ready(ready.collect())
+    };
+    let describe = |before: Option<&Endpoints>, now: &Endpoints| -> Vec<String> {
+        let ports = |addresses: Vec<u32>| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let updates = updates(&name, before, now).into_iter().map(|update| match update.update.unwrap() {
+            update::Update::Add(set) => {
+                assert_eq!(set.metric_labels["service"], "web");
+                format!("add {}", ports(set.addrs.into_iter().map(|addr| addr.addr.unwrap().port).collect()))
+            }
+            update::Update::Remove(set) => {
+                format!("remove {}", ports(set.addrs.into_iter().map(|addr| addr.port).collect()))
+            }
+            update::Update::NoEndpoints(none) => format!("none, exists: {}", none.exists),
+        });
+        updates.collect()
+    };
+    assert_eq!(describe(None, &moment(&[(1, 1), (2, 1)])), ["add 1,2"]);
+    assert_eq!(describe(Some(&moment(&[(1, 1), (2, 1)])), &moment(&[(2, 1), (3, 1)])), ["add 3", "remove 1"]);
+    assert_eq!(describe(Some(&moment(&[(1, 1)])), &moment(&[(1, 2)])), ["add 1"]);
+    assert_eq!(describe(Some(&moment(&[(1, 1)])), &moment(&[])), ["none, exists: true"]);
+    assert_eq!(describe(None, &moment(&[])), ["none, exists: true"]);
+    assert_eq!(describe(None, &Endpoints::Missing), ["none, exists: false"]);
+    assert_eq!(describe(Some(&Endpoints::Missing), &moment(&[(1, 1)])), ["add 1"]);
+    assert_eq!(describe(Some(&moment(&[])), &moment(&[(1, 1)])), ["add 1"]);
+}
