@@ -1,0 +1,421 @@
+//! The verbs on objects: get, list, create, update, patch, delete, deletecollection.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, USER_AGENT};
+use meshgate_store::{DeleteOptions, Listing, Object, Start, Status, Subresource, WriteOptions};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::body;
+use crate::handler::{Call, Served};
+use crate::negotiate;
+use crate::patch::PatchKind;
+use crate::reply::{self, Reply};
+use crate::table::Shape;
+use crate::watch;
+
+/// `GET` of an object.
+pub(crate) fn get(call: &Call, served: &Served) -> Result<Reply, Status> {
+    let object = call.api.store.get(&served.kind.resource, call.path.store_namespace(), &call.path.name)?;
+    answer(call, served, StatusCode::OK, &object)
+}
+
+/// An object in the form that the client accepts.
+pub(crate) fn answer(call: &Call, served: &Served, code: StatusCode, object: &Object) -> Result<Reply, Status> {
+    let form = negotiate::form(call.request.headers())?;
+    Ok(Shape::new(form, served, &call.query)?.object(code, object))
+}
+
+/// `GET` of a collection.
+pub(crate) fn list(call: &Call, served: &Served) -> Result<Reply, Status> {
+    let form = negotiate::form(call.request.headers())?;
+    let shape = Shape::new(form, served, &call.query)?;
+    revision(call.query.get("resourceVersion"))?;
+    let listing = call.api.store.list(&served.kind.resource, namespace(call), &call.query.selectors())?;
+    let page = Page::of(listing, call)?;
+    Ok(shape.list(&page.listing, page.next.as_deref(), page.remaining))
+}
+
+/// The namespace of a collection; all when the path has none.
+fn namespace(call: &Call) -> Option<&str> {
+    Some(call.path.store_namespace()).filter(|namespace| !namespace.is_empty())
+}
+
+/// A `resourceVersion` parameter: `None` for none and `0`.
+fn revision(text: Option<&str>) -> Result<Option<u64>, Status> {
+    let Some(text) = text else { return Ok(None) };
+    match text.parse() {
+        Ok(0) => Ok(None),
+        Ok(revision) => Ok(Some(revision)),
+        Err(_) => {
+            Err(Status::bad_request(format!("resourceVersion: Invalid value: {text:?}: expected a decimal number")))
+        }
+    }
+}
+
+/// A part of a list.
+struct Page {
+    listing: Listing,
+    next: Option<String>,
+    remaining: Option<usize>,
+}
+
+/// What a `continue` token says. The objects are those of the moment of each page; the revision is the first page's,
+/// so that a watch from it repeats what changed between the pages.
+#[derive(Serialize, Deserialize)]
+struct Continue {
+    revision: u64,
+    namespace: String,
+    name: String,
+}
+
+impl Page {
+    fn of(mut listing: Listing, call: &Call) -> Result<Self, Status> {
+        if let Some(token) = call.query.get("continue") {
+            let from: Continue =
+                URL_SAFE_NO_PAD.decode(token).ok().and_then(|token| serde_json::from_slice(&token).ok()).ok_or_else(
+                    || Status::bad_request("continue key is not valid: it was not given out by this server"),
+                )?;
+            let after = (from.namespace.as_str(), from.name.as_str());
+            let begin = listing.items.partition_point(|object| key(object) <= after);
+            listing.items.drain(..begin);
+            listing.revision = from.revision;
+        }
+        let limit = call.query.number::<usize>("limit")?.unwrap_or(0);
+        if limit == 0 || listing.items.len() <= limit {
+            return Ok(Self { listing, next: None, remaining: None });
+        }
+        let remaining = listing.items.len() - limit;
+        listing.items.truncate(limit);
+        let (namespace, name) = listing.items.last().map(|object| key(object)).unwrap_or_default();
+        let token = Continue { revision: listing.revision, namespace: namespace.to_owned(), name: name.to_owned() };
+        let token = serde_json::to_vec(&token).map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Self { listing, next: Some(URL_SAFE_NO_PAD.encode(token)), remaining: Some(remaining) })
+    }
+}
+
+fn key(object: &Value) -> (&str, &str) {
+    let text = |pointer| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    (text("/metadata/namespace"), text("/metadata/name"))
+}
+
+/// `GET ...?watch=true` of a collection or of one object.
+pub(crate) fn watch(call: &Call, served: &Served) -> Result<Reply, Status> {
+    if !call.path.subresource.is_empty() {
+        return Err(reply::method_not_allowed());
+    }
+    let query = &call.query;
+    let form = negotiate::form(call.request.headers())?;
+    let shape = Shape::new(form, served, query)?;
+    let mut selectors = query.selectors();
+    if !call.path.name.is_empty() {
+        let own = format!("metadata.name={}", call.path.name);
+        selectors.fields = if selectors.fields.is_empty() { own } else { format!("{},{own}", selectors.fields) };
+    }
+    let start = match revision(query.get("resourceVersion"))? {
+        // Old revisions are fine here: after a restart, clients ask for state "not older than" what they once saw.
+        _ if query.flag("sendInitialEvents") => {
+            initial_events_are_well_asked(call)?;
+            Start::InitialEvents
+        }
+        None if query.has("sendInitialEvents") => Start::After(call.api.store.revision()),
+        None => Start::Now,
+        Some(revision) => Start::After(revision),
+    };
+    let watch = call.api.store.watch(&served.kind.resource, namespace(call), &selectors, start)?;
+    let options = watch::Options {
+        bookmarks: query.flag("allowWatchBookmarks"),
+        timeout_seconds: query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0),
+    };
+    Ok(watch::answer(&call.api, watch, shape, &options))
+}
+
+/// 422 unless the parameters that `sendInitialEvents` needs are there, as the API conventions demand.
+fn initial_events_are_well_asked(call: &Call) -> Result<(), Status> {
+    let error = match call.query.get("resourceVersionMatch") {
+        Some("NotOlderThan") => return Ok(()),
+        None => {
+            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+                .to_owned()
+        }
+        Some(other) => {
+            format!("resourceVersionMatch: Unsupported value: {other:?}: supported values: \"NotOlderThan\"")
+        }
+    };
+    Err(Status::new(422, "Invalid", format!("ListOptions.meta.k8s.io \"\" is invalid: {error}")))
+}
+
+/// The options of a write, from the query.
+pub(crate) fn write_options(call: &Call) -> Result<WriteOptions, Status> {
+    let query = &call.query;
+    let manager = query.get("fieldManager").map(str::to_owned).or_else(|| {
+        let agent = call.request.headers().get(USER_AGENT)?.to_str().ok()?;
+        agent.split('/').next().map(str::to_owned)
+    });
+    let strict = match query.get("fieldValidation") {
+        None | Some("Warn" | "Ignore") => false,
+        Some("Strict") => true,
+        Some(other) => {
+            return Err(Status::new(
+                422,
+                "Invalid",
+                format!(
+                    "CreateOptions.meta.k8s.io \"\" is invalid: fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
+                ),
+            ));
+        }
+    };
+    Ok(WriteOptions {
+        manager: manager.unwrap_or_default(),
+        dry_run: query.dry_run()?,
+        strict,
+        force: query.flag("force"),
+    })
+}
+
+/// The object in the body of a request, with the type that the path says. A body of another type is a 400.
+pub(crate) async fn object_of(call: &mut Call, served: &Served, strict: bool) -> Result<Value, Status> {
+    let mut object = body::object(&mut call.request, strict).await?;
+    expect_type(&mut object, &served.api_version(), &served.kind.kind)?;
+    Ok(object)
+}
+
+/// Fills an absent `apiVersion` and `kind` and refuses others than the expected ones.
+pub(crate) fn expect_type(object: &mut Value, api_version: &str, kind: &str) -> Result<(), Status> {
+    let Some(map) = object.as_object_mut() else {
+        return Err(Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): expected a map"
+        )));
+    };
+    for (key, expected) in [("apiVersion", api_version), ("kind", kind)] {
+        let value = map.entry(key).or_insert(Value::Null);
+        match value.as_str() {
+            Some(found) if found == expected => {}
+            None | Some("") if value.is_null() || value.is_string() => *value = json!(expected),
+            _ => {
+                let what = if key == "kind" { "kind" } else { "API version" };
+                return Err(Status::bad_request(format!(
+                    "the {what} in the data ({}) does not match the expected {what} ({expected})",
+                    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `POST`.
+pub(crate) async fn create(mut call: Call, served: &Served) -> Result<Reply, Status> {
+    if !call.path.name.is_empty() || served.kind.namespaced && call.path.namespace.is_empty() {
+        return Err(reply::method_not_allowed());
+    }
+    let options = write_options(&call)?;
+    let object = object_of(&mut call, served, options.strict).await?;
+    let namespace = call.path.store_namespace();
+    placed(&object, namespace)?;
+    let created = call.api.store.create(&served.kind.resource, namespace, object, &options)?;
+    answer(&call, served, StatusCode::CREATED, &created)
+}
+
+/// 400 when the object says that it lives elsewhere than the path says.
+fn placed(object: &Value, namespace: &str) -> Result<(), Status> {
+    match object.pointer("/metadata/namespace").and_then(Value::as_str) {
+        Some(own) if !own.is_empty() && own != namespace && !namespace.is_empty() => Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// 400 when the object says that it has another name than the path says.
+fn named(object: &Value, name: &str) -> Result<(), Status> {
+    match object.pointer("/metadata/name").and_then(Value::as_str) {
+        Some(own) if !own.is_empty() && own != name => Err(Status::bad_request(format!(
+            "the name of the object ({own}) does not match the name on the URL ({name})"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// What a path means to write.
+pub(crate) fn subresource(call: &Call) -> Subresource {
+    if call.path.subresource == "status" { Subresource::Status } else { Subresource::Main }
+}
+
+/// `PUT`.
+pub(crate) async fn update(mut call: Call, served: &Served) -> Result<Reply, Status> {
+    let options = write_options(&call)?;
+    let mut object = object_of(&mut call, served, options.strict).await?;
+    let (namespace, name) = (call.path.store_namespace(), call.path.name.as_str());
+    placed(&object, namespace)?;
+    named(&object, name)?;
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.entry("name").or_insert_with(|| json!(name));
+    }
+    let resource = &served.kind.resource;
+    let updated = call.api.store.update(resource, namespace, name, subresource(&call), object, &options)?;
+    answer(&call, served, StatusCode::OK, &updated)
+}
+
+/// `PATCH`, in four dialects.
+pub(crate) async fn patch(mut call: Call, served: &Served) -> Result<Reply, Status> {
+    let options = write_options(&call)?;
+    let content_type = call.request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = PatchKind::of(content_type.unwrap_or_default(), served.kind.builtin)?;
+    let bytes = body::bytes(&mut call.request).await?;
+    let (namespace, name) = (call.path.store_namespace(), call.path.name.as_str());
+    let resource = &served.kind.resource;
+    if kind == PatchKind::Apply {
+        if call.query.get("fieldManager").is_none() {
+            let message =
+                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch";
+            return Err(Status::new(422, "Invalid", message));
+        }
+        let mut object = body::yaml(&bytes, options.strict)?;
+        expect_type(&mut object, &served.api_version(), &served.kind.kind)?;
+        placed(&object, namespace)?;
+        named(&object, name)?;
+        let store = &call.api.store;
+        let (object, created) = store.apply(resource, namespace, name, subresource(&call), object, &options)?;
+        return answer(&call, served, if created { StatusCode::CREATED } else { StatusCode::OK }, &object);
+    }
+    if options.force {
+        let message =
+            "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch";
+        return Err(Status::new(422, "Invalid", message));
+    }
+    let patch = kind.parse(&bytes, options.strict, &served.kind.resource.group, &served.kind.kind)?;
+    let api_version = served.api_version();
+    let mut change = |object: &mut Value| {
+        let stored = object["apiVersion"].clone();
+        object["apiVersion"] = json!(api_version);
+        patch.apply(object)?;
+        expect_type(object, &api_version, &served.kind.kind)?;
+        named(object, name)?;
+        object["apiVersion"] = stored;
+        Ok(())
+    };
+    let patched = call.api.store.modify(resource, namespace, name, subresource(&call), &options, &mut change)?;
+    answer(&call, served, StatusCode::OK, &patched)
+}
+
+/// The options of a delete, from the query and the body.
+pub(crate) async fn delete_options(call: &mut Call) -> Result<DeleteOptions, Status> {
+    let body = match body::optional_object(&mut call.request, false).await? {
+        Some(body) => {
+            if !matches!(body["kind"].as_str(), None | Some("DeleteOptions")) {
+                return Err(Status::bad_request(format!("expected DeleteOptions in the body, found {}", body["kind"])));
+            }
+            body
+        }
+        None => Value::Null,
+    };
+    let mut options = delete_options_of(&body);
+    let query = &call.query;
+    options.dry_run |= query.dry_run()?;
+    options.grace_seconds = query.number("gracePeriodSeconds")?.or(options.grace_seconds);
+    options.propagation = query.get("propagationPolicy").map(str::to_owned).or(options.propagation);
+    match options.propagation.as_deref() {
+        None | Some("Background" | "Foreground" | "Orphan") => Ok(options),
+        Some(other) => Err(Status::new(
+            422,
+            "Invalid",
+            format!(
+                "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
+            ),
+        )),
+    }
+}
+
+/// The same from a `DeleteOptions` object.
+pub(crate) fn delete_options_of(body: &Value) -> DeleteOptions {
+    let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let orphan = body["orphanDependents"].as_bool().map(|orphan| if orphan { "Orphan" } else { "Background" });
+    DeleteOptions {
+        propagation: text("/propagationPolicy").or_else(|| orphan.map(str::to_owned)),
+        grace_seconds: body["gracePeriodSeconds"].as_i64(),
+        uid: text("/preconditions/uid"),
+        revision: text("/preconditions/resourceVersion"),
+        dry_run: body["dryRun"].as_array().is_some_and(|values| !values.is_empty()),
+    }
+}
+
+/// `DELETE` of an object: the object while something holds it, a `Status` once it is gone.
+pub(crate) async fn delete(mut call: Call, served: &Served) -> Result<Reply, Status> {
+    let options = delete_options(&mut call).await?;
+    let resource = &served.kind.resource;
+    let (object, gone) = call.api.store.delete(resource, call.path.store_namespace(), &call.path.name, &options)?;
+    if !gone || answers_with_object(served) {
+        return answer(&call, served, StatusCode::OK, &object);
+    }
+    let mut details = json!({"name": call.path.name, "kind": resource.plural, "uid": object["metadata"]["uid"]});
+    if !resource.group.is_empty() {
+        details["group"] = json!(resource.group);
+    }
+    Ok(reply::success(StatusCode::OK, details))
+}
+
+/// Pods and Services answer a delete with themselves, as they do on Kubernetes.
+fn answers_with_object(served: &Served) -> bool {
+    served.kind.resource.group.is_empty() && matches!(served.kind.resource.plural.as_str(), "pods" | "services")
+}
+
+/// `DELETE` of a collection: what was there when it began.
+pub(crate) async fn delete_collection(mut call: Call, served: &Served) -> Result<Reply, Status> {
+    if served.kind.namespaced && call.path.namespace.is_empty() || served.kind.kind == "Namespace" {
+        return Err(reply::method_not_allowed());
+    }
+    let options = delete_options(&mut call).await?;
+    let form = negotiate::form(call.request.headers())?;
+    let shape = Shape::new(form, served, &call.query)?;
+    let store = &call.api.store;
+    let resource = &served.kind.resource;
+    let mut listing = store.list(resource, namespace(&call), &call.query.selectors())?;
+    let mut deleted = Vec::with_capacity(listing.items.len());
+    for object in listing.items {
+        let (namespace, name) = key(&object);
+        match store.delete(resource, namespace, name, &options) {
+            Ok((object, _)) => deleted.push(object),
+            Err(status) if status.is_not_found() => {}
+            Err(status) => return Err(status),
+        }
+    }
+    listing = Listing { revision: store.revision(), items: deleted };
+    Ok(shape.list(&listing, None, None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_gets_its_type_from_the_path_or_must_have_it() {
+        let mut object = json!({"metadata": {}});
+        expect_type(&mut object, "apps/v1", "Deployment").unwrap();
+        assert_eq!(object["kind"], "Deployment");
+        let mut other = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet"});
+        let error = expect_type(&mut other, "apps/v1", "Deployment").unwrap_err();
+        assert_eq!(error.code, 400);
+        assert_eq!(error.message, "the kind in the data (ReplicaSet) does not match the expected kind (Deployment)");
+        assert_eq!(expect_type(&mut json!([]), "v1", "Pod").unwrap_err().code, 400);
+        assert_eq!(expect_type(&mut json!({"kind": 7}), "v1", "Pod").unwrap_err().code, 400);
+    }
+
+    #[test]
+    fn revisions() {
+        assert_eq!(revision(None).unwrap(), None);
+        assert_eq!(revision(Some("0")).unwrap(), None);
+        assert_eq!(revision(Some("7")).unwrap(), Some(7));
+        assert_eq!(revision(Some("x")).unwrap_err().code, 400);
+    }
+
+    #[test]
+    fn delete_options_in_a_body() {
+        let options =
+            delete_options_of(&json!({"gracePeriodSeconds": 0, "preconditions": {"uid": "u"}, "dryRun": ["All"]}));
+        assert_eq!((options.grace_seconds, options.uid.as_deref(), options.dry_run), (Some(0), Some("u"), true));
+        assert_eq!(delete_options_of(&json!({"orphanDependents": true})).propagation.as_deref(), Some("Orphan"));
+    }
+}
