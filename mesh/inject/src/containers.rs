@@ -210,7 +210,7 @@ fn environment(facts: &PodFacts, mode: Mode, opaque_ports: &str, options: &Optio
         field("_pod_name", "metadata.name"),
         field("_pod_ns", "metadata.namespace"),
         field("_pod_nodeName", "spec.nodeName"),
-        field("_pod_ip", "status.podIP"),
+        field("_pod_ips", "status.podIPs"),
     ];
     let mut set = |name: &str, value: &str| env.push(json!({"name": name, "value": value}));
     set("LINKERD2_PROXY_LOG", facts.annotation_or(annotations::PROXY_LOG_LEVEL, &options.log_level));
@@ -231,7 +231,7 @@ fn environment(facts: &PodFacts, mode: Mode, opaque_ports: &str, options: &Optio
     set("LINKERD2_PROXY_ADMIN_LISTEN_ADDR", &format!("0.0.0.0:{ADMIN_PORT}"));
     set("LINKERD2_PROXY_OUTBOUND_LISTEN_ADDRS", &format!("127.0.0.1:{OUTBOUND_PORT}"));
     set("LINKERD2_PROXY_INBOUND_LISTEN_ADDR", &format!("0.0.0.0:{INBOUND_PORT}"));
-    set("LINKERD2_PROXY_INBOUND_IPS", "$(_pod_ip)");
+    set("LINKERD2_PROXY_INBOUND_IPS", "$(_pod_ips)");
     set("LINKERD2_PROXY_INBOUND_PORTS", &join(facts.ports.iter().copied()));
 
     set(
