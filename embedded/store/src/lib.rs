@@ -10,6 +10,7 @@
 //! next revision and is published to the watches of its resource (`store::table`).
 
 mod builtin;
+mod conversion;
 mod crds;
 mod defaults;
 mod fields;

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use self::filter::Filter;
 use self::state::State;
+use crate::conversion::View;
 use crate::{GroupResource, ResourceType, Status};
 
 /// An object as the API serves it (with `apiVersion`, `kind`, `metadata`).
@@ -115,25 +116,28 @@ pub struct Store {
 pub struct Watch {
     first: VecDeque<Event>,
     live: mpsc::Receiver<Event>,
+    view: View,
 }
 
 impl Watch {
     fn new(first: VecDeque<Event>, live: mpsc::Receiver<Event>) -> Self {
-        Self { first, live }
+        Self { first, live, view: View::Stored }
     }
 
     /// The next event. `None` when the watch was closed because this reader fell too far behind (then list again),
     /// or because the resource type is gone. Safe to drop and call again.
     pub async fn next(&mut self) -> Option<Event> {
-        match self.first.pop_front() {
+        let event = match self.first.pop_front() {
             Some(event) => Some(event),
             None => self.live.recv().await,
-        }
+        };
+        event.map(|event| self.view.show_event(event))
     }
 
     /// The next event if it is already there.
     pub fn try_next(&mut self) -> Option<Event> {
-        self.first.pop_front().or_else(|| self.live.try_recv().ok())
+        let event = self.first.pop_front().or_else(|| self.live.try_recv().ok());
+        event.map(|event| self.view.show_event(event))
     }
 }
 
@@ -180,7 +184,8 @@ impl Store {
 
     /// One object; `namespace` is `""` for cluster-scoped ones.
     pub fn get(&self, resource: &GroupResource, namespace: &str, name: &str) -> Result<Object, Status> {
-        self.state.read().get(resource, namespace, name)
+        let (view, resource) = View::of(resource);
+        Ok(view.show(self.state.read().get(&resource, namespace, name)?))
     }
 
     /// All objects of a resource, in one namespace or in all.
@@ -190,8 +195,13 @@ impl Store {
         namespace: Option<&str>,
         selectors: &Selectors,
     ) -> Result<Listing, Status> {
-        let filter = Filter::new(namespace, selectors)?;
-        self.state.read().list(resource, &filter)
+        let (view, resource) = View::of(resource);
+        let filter = Filter::new(namespace, &view.selectors(selectors))?;
+        let mut list = self.state.read().list(&resource, &filter)?;
+        if view != View::Stored {
+            list.items = list.items.into_iter().map(|object| view.show(object)).collect();
+        }
+        Ok(list)
     }
 
     /// Watches a resource, in one namespace or in all.
@@ -202,8 +212,10 @@ impl Store {
         selectors: &Selectors,
         start: Start,
     ) -> Result<Watch, Status> {
-        let filter = Filter::new(namespace, selectors)?;
-        self.state.write().watch(resource, filter, start)
+        let (view, resource) = View::of(resource);
+        let filter = Filter::new(namespace, &view.selectors(selectors))?;
+        let watch = self.state.write().watch(&resource, filter, start)?;
+        Ok(Watch { view, ..watch })
     }
 
     /// Creates an object (metadata filled in, defaults applied, status dropped where it is a subresource).
@@ -214,7 +226,9 @@ impl Store {
         object: Value,
         options: &WriteOptions,
     ) -> Result<Object, Status> {
-        write::create(&mut self.state.write(), resource, namespace, object, options)
+        let (view, resource) = View::of(resource);
+        let created = write::create(&mut self.state.write(), &resource, namespace, view.take(object), options)?;
+        Ok(view.show(created))
     }
 
     /// Replaces an object (PUT). A `metadata.resourceVersion` that is not the current one is a 409.
@@ -227,9 +241,12 @@ impl Store {
         object: Value,
         options: &WriteOptions,
     ) -> Result<Object, Status> {
+        let (view, resource) = View::of(resource);
         let mut state = self.state.write();
-        let current = state.get(resource, namespace, name)?;
-        write::replace(&mut state, resource, &current, subresource, object, options)
+        let current = state.get(&resource, namespace, name)?;
+        write::check_unconditional(&*state.resource(&resource)?, &object, name)?;
+        let stored = write::replace(&mut state, &resource, &current, subresource, view.take(object), options)?;
+        Ok(view.show(stored))
     }
 
     /// Reads, changes and writes an object in one step (PATCH, and what the controllers use).
@@ -244,13 +261,16 @@ impl Store {
         options: &WriteOptions,
         change: &mut dyn FnMut(&mut Value) -> Result<(), Status>,
     ) -> Result<Object, Status> {
+        let (view, resource) = View::of(resource);
         loop {
-            let current = self.get(resource, namespace, name)?;
-            let mut object = Value::clone(&current);
+            let current = self.state.read().get(&resource, namespace, name)?;
+            let mut object = Value::clone(&view.show(Arc::clone(&current)));
             change(&mut object)?;
             let mut state = self.state.write();
-            if Arc::ptr_eq(&state.get(resource, namespace, name)?, &current) {
-                return write::replace(&mut state, resource, &current, subresource, object, options);
+            if Arc::ptr_eq(&state.get(&resource, namespace, name)?, &current) {
+                let object = view.take(object);
+                let stored = write::replace(&mut state, &resource, &current, subresource, object, options)?;
+                return Ok(view.show(stored));
             }
         }
     }
@@ -265,7 +285,11 @@ impl Store {
         object: Value,
         options: &WriteOptions,
     ) -> Result<(Object, bool), Status> {
-        write::apply(&mut self.state.write(), resource, namespace, name, subresource, object, options)
+        let (view, resource) = View::of(resource);
+        let object = view.take(object);
+        let mut state = self.state.write();
+        let (stored, new) = write::apply(&mut state, &resource, namespace, name, subresource, object, options)?;
+        Ok((view.show(stored), new))
     }
 
     /// Deletes an object, or marks it deleted (`deletionTimestamp`) while finalizers, a pod's grace or a namespace's content
@@ -277,14 +301,17 @@ impl Store {
         name: &str,
         options: &DeleteOptions,
     ) -> Result<(Object, bool), Status> {
-        write::delete(&mut self.state.write(), resource, namespace, name, options)
+        let (view, resource) = View::of(resource);
+        let (object, gone) = write::delete(&mut self.state.write(), &resource, namespace, name, options)?;
+        Ok((view.show(object), gone))
     }
 
     /// Removes an object for good whatever holds it: the node's last word on a pod, the namespace controller's on a namespace.
     pub fn remove(&self, resource: &GroupResource, namespace: &str, name: &str) -> Result<Object, Status> {
+        let (view, resource) = View::of(resource);
         let mut state = self.state.write();
-        let current = state.get(resource, namespace, name)?;
-        Ok(state.commit_removal(resource, &current))
+        let current = state.get(&resource, namespace, name)?;
+        Ok(view.show(state.commit_removal(&resource, &current)))
     }
 }
 

@@ -315,6 +315,81 @@ async fn a_reader_that_falls_behind_is_closed() {
     assert!((16_000..17_000).contains(&seen), "{seen}");
 }
 
+fn widgets() -> Value {
+    json!({
+        "metadata": {"name": "widgets.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": {"plural": "widgets", "kind": "Widget", "shortNames": ["wd"]},
+            "versions": [{
+                "name": "v1", "served": true, "storage": true, "subresources": {"status": {}},
+                "additionalPrinterColumns": [{"name": "Size", "type": "integer", "jsonPath": ".spec.size"}],
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                    "spec": {"type": "object", "required": ["size"], "properties": {
+                        "size": {"type": "integer", "minimum": 1}, "colour": {"type": "string", "default": "red"},
+                    }},
+                    "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+                }}},
+            }],
+        },
+    })
+}
+
+#[test]
+fn a_crd_brings_its_resource_and_takes_it_away() {
+    let store = Store::new();
+    let crds = GroupResource::new("apiextensions.k8s.io", "customresourcedefinitions");
+    let resource = GroupResource::new("example.com", "widgets");
+    assert!(store.list(&resource, None, &Selectors::default()).unwrap_err().is_not_found());
+    let crd = store.create(&crds, "", widgets(), &options()).unwrap();
+    let condition = |kind: &str| {
+        let conditions = crd["status"]["conditions"].as_array().unwrap();
+        conditions.iter().any(|condition| condition["type"] == kind && condition["status"] == "True")
+    };
+    assert!(condition("NamesAccepted") && condition("Established"));
+    assert_eq!(crd["status"]["storedVersions"], json!(["v1"]));
+    assert_eq!(crd["spec"]["names"]["listKind"], "WidgetList");
+    let kind = store.kind("example.com", "Widget").unwrap();
+    assert_eq!(kind.short_names, ["wd"]);
+    assert_eq!(kind.versions[0].columns[0].json_path, ".spec.size");
+    let widget = json!({"metadata": {"name": "a"}, "spec": {"size": 3}, "status": {"seen": true}});
+    let created = store.create(&resource, "default", widget, &options()).unwrap();
+    assert_eq!(created["apiVersion"], "example.com/v1");
+    assert_eq!(created.get("status"), None);
+    let mut watch = store.watch(&resource, None, &Selectors::default(), Start::Now).unwrap();
+    store.delete(&crds, "", "widgets.example.com", &DeleteOptions::default()).unwrap();
+    assert!(matches!(drain(&mut watch).as_slice(), [Event::Added(_), Event::Deleted(_)]));
+    assert!(store.resource(&resource).is_none());
+    let error = store
+        .create(
+            &crds,
+            "",
+            json!({"metadata": {"name": "deployments.apps"}, "spec": {
+                "group": "apps", "scope": "Namespaced", "names": {"plural": "deployments", "kind": "Deployment"},
+                "versions": widgets()["spec"]["versions"],
+            }}),
+            &options(),
+        )
+        .unwrap_err();
+    assert_eq!(error.code, 422);
+}
+
+#[test]
+fn events_are_the_same_objects_in_both_groups() {
+    let store = Store::new();
+    let (core, new) = (GroupResource::new("", "events"), GroupResource::new("events.k8s.io", "events"));
+    let event = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e"},
+        "regarding": {"kind": "Pod", "name": "p"}, "note": "hello", "reason": "R", "type": "Normal"});
+    let created = store.create(&new, "default", event, &options()).unwrap();
+    assert_eq!((&created["apiVersion"], &created["note"]), (&json!("events.k8s.io/v1"), &json!("hello")));
+    let stored = store.get(&core, "default", "e").unwrap();
+    assert_eq!((&stored["apiVersion"], &stored["message"]), (&json!("v1"), &json!("hello")));
+    let selectors = |fields: &str| Selectors { labels: String::new(), fields: fields.to_owned() };
+    assert_eq!(store.list(&new, None, &selectors("regarding.name=p")).unwrap().items.len(), 1);
+    assert_eq!(store.list(&core, None, &selectors("involvedObject.name=q")).unwrap().items.len(), 0);
+    let mut watch = store.watch(&new, None, &Selectors::default(), Start::Now).unwrap();
+    assert!(matches!(watch.try_next(), Some(Event::Added(event)) if event["regarding"]["name"] == "p"));
+}
+
 mod replay {
     use std::collections::BTreeMap;
 

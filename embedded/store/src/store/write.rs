@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use super::admission;
 use super::state::State;
 use super::{DeleteOptions, Object, Subresource, WriteOptions};
+use crate::invalid::FieldErrors;
 use crate::json::{drop_meta, int_at, items, set_meta, str_at};
-use crate::{GroupResource, ResourceType, Status, defaults, fields, meta, validation};
+use crate::{GroupResource, ResourceType, Status, conversion, defaults, fields, meta, validation};
 
 /// Namespaces that may not be deleted.
 const PERMANENT: [&str; 3] = ["default", "kube-system", "kube-public"];
@@ -30,6 +31,7 @@ pub(super) fn create(
     let kind = state.resource(resource)?;
     let version = meta::check_kind(&kind, &object)?;
     fields::decode(&kind, &version, &mut object, options.strict)?;
+    conversion::upgrade(&kind, &version, &mut object);
     meta::prepare_create(&kind, namespace, &mut object)?;
     meta::stamp_kind(&kind, &mut object);
     let name = str_at(&object, "/metadata/name").to_owned();
@@ -49,6 +51,15 @@ pub(super) fn create(
     Ok(state.commit(resource, None, object))
 }
 
+/// Custom objects cannot be replaced blindly: a PUT must say which revision it is based on.
+pub(super) fn check_unconditional(kind: &ResourceType, object: &Value, name: &str) -> Result<(), Status> {
+    let mut errors = FieldErrors::default();
+    if !kind.builtin && str_at(object, "/metadata/resourceVersion").is_empty() {
+        errors.invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
+    }
+    errors.into_result(kind, name)
+}
+
 /// Replaces `current`, which must be the stored object.
 pub(super) fn replace(
     state: &mut State,
@@ -61,6 +72,7 @@ pub(super) fn replace(
     let kind = state.resource(resource)?;
     let version = meta::check_kind(&kind, &object)?;
     fields::decode(&kind, &version, &mut object, options.strict)?;
+    conversion::upgrade(&kind, &version, &mut object);
     meta::prepare_update(&kind, current, &mut object)?;
     meta::stamp_kind(&kind, &mut object);
     keep_the_other_part(&kind, current, subresource, &mut object);
@@ -142,6 +154,7 @@ pub(super) fn apply(
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
     fields::decode(&kind, &version, &mut object, options.strict)?;
+    conversion::upgrade(&kind, &version, &mut object);
     meta::stamp_kind(&kind, &mut object);
     match state.find(resource, namespace, name).map(Arc::clone) {
         Some(current) => {

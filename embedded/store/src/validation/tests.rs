@@ -1,1 +1,132 @@
+use serde_json::{Value, json};
 
+use crate::{GroupResource, Store, Subresource, WriteOptions};
+
+fn refuse(group: &str, plural: &str, object: Value) -> String {
+    let store = Store::new();
+    let error =
+        store.create(&GroupResource::new(group, plural), "default", object, &WriteOptions::default()).unwrap_err();
+    assert_eq!((error.code, error.reason.as_str()), (422, "Invalid"), "{error}");
+    assert!(!error.details["causes"].as_array().unwrap().is_empty());
+    error.message
+}
+
+fn accept(group: &str, plural: &str, object: Value) {
+    Store::new().create(&GroupResource::new(group, plural), "default", object, &WriteOptions::default()).unwrap();
+}
+
+fn template(labels: Value) -> Value {
+    json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "c:1"}]}})
+}
+
+#[test]
+fn names_are_checked() {
+    let message = refuse("", "configmaps", json!({"metadata": {"name": "Not_A_Name"}}));
+    assert!(message.starts_with("ConfigMap \"Not_A_Name\" is invalid: metadata.name: Invalid value: \"Not_A_Name\": a lowercase RFC 1123 subdomain"), "{message}");
+    assert_eq!(
+        refuse("", "configmaps", json!({"metadata": {}})),
+        "ConfigMap \"\" is invalid: metadata.name: Required value: name or generateName is required"
+    );
+    accept("rbac.authorization.k8s.io", "roles", json!({"metadata": {"name": "system:read"}}));
+    let message = refuse("", "configmaps", json!({"metadata": {"name": "a", "labels": {"a b": "c"}}}));
+    assert!(message.contains("metadata.labels: Invalid value: \"a b\": name part must consist of"), "{message}");
+}
+
+#[test]
+fn a_selector_must_match_its_template() {
+    let deployment = |labels: Value| {
+        json!({
+            "metadata": {"name": "web"},
+            "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template(labels)},
+        })
+    };
+    assert_eq!(
+        refuse("apps", "deployments", deployment(json!({"app": "other"}))),
+        "Deployment.apps \"web\" is invalid: spec.template.metadata.labels: Invalid value: {\"app\":\"other\"}: \
+         `selector` does not match template `labels`"
+    );
+    accept("apps", "deployments", deployment(json!({"app": "web", "more": "yes"})));
+    let without = json!({"metadata": {"name": "web"}, "spec": {"template": template(json!({}))}});
+    assert_eq!(
+        refuse("apps", "deployments", without),
+        "Deployment.apps \"web\" is invalid: spec.selector: Required value"
+    );
+}
+
+#[test]
+fn a_selector_may_not_change() {
+    let store = Store::new();
+    let deployments = GroupResource::new("apps", "deployments");
+    let deployment = |app: &str| {
+        json!({
+            "metadata": {"name": "web"},
+            "spec": {"selector": {"matchLabels": {"app": app}}, "template": template(json!({"app": app}))},
+        })
+    };
+    store.create(&deployments, "default", deployment("web"), &WriteOptions::default()).unwrap();
+    let error = store
+        .update(&deployments, "default", "web", Subresource::Main, deployment("other"), &WriteOptions::default())
+        .unwrap_err();
+    assert_eq!(
+        error.message,
+        "Deployment.apps \"web\" is invalid: spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"other\"}}: field is immutable"
+    );
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let pod = json!({"restartPolicy": "Never", "containers": [
+        {"name": "c", "volumeMounts": [{"name": "data", "mountPath": "/data"}], "ports": [{"containerPort": 70000}]},
+        {"name": "c", "image": "c:1"},
+    ]});
+    let message = refuse("batch", "jobs", json!({"metadata": {"name": "p"}, "spec": {"template": {"spec": pod}}}));
+    for part in [
+        "spec.template.spec.containers[0].image: Required value",
+        "spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"data\"",
+        "spec.template.spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
+        "spec.template.spec.containers[1].name: Duplicate value: \"c\"",
+    ] {
+        assert!(message.contains(part), "{part} is not in {message}");
+    }
+}
+
+#[test]
+fn services_need_ports() {
+    assert_eq!(
+        refuse("", "services", json!({"metadata": {"name": "web"}, "spec": {}})),
+        "Service \"web\" is invalid: spec.ports: Required value"
+    );
+    let message =
+        refuse("", "services", json!({"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}, {"port": 80}]}}));
+    assert!(message.contains("spec.ports[0].name: Required value"), "{message}");
+    assert!(message.contains("spec.ports[1]: Duplicate value"), "{message}");
+    let message = refuse(
+        "",
+        "services",
+        json!({"metadata": {"name": "web"}, "spec": {"type": "Fancy", "ports": [{"port": 80}]}}),
+    );
+    assert!(message.contains("spec.type: Unsupported value: \"Fancy\": supported values: \"ClusterIP\""), "{message}");
+    accept("", "services", json!({"metadata": {"name": "web"}, "spec": {"clusterIP": "None"}}));
+}
+
+#[test]
+fn ingress_paths_need_type_and_backend() {
+    let ingress = |path: Value| {
+        json!({
+            "metadata": {"name": "web"}, "spec": {"rules": [{"host": "web.example", "http": {"paths": [path]}}]},
+        })
+    };
+    let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+    assert_eq!(
+        refuse("networking.k8s.io", "ingresses", ingress(json!({"path": "/", "backend": backend}))),
+        "Ingress.networking.k8s.io \"web\" is invalid: spec.rules[0].http.paths[0].pathType: Required value: pathType must be specified"
+    );
+    let message = refuse(
+        "networking.k8s.io",
+        "ingresses",
+        ingress(json!({"path": "web", "pathType": "Prefix", "backend": {"service": {"name": "web"}}})),
+    );
+    assert!(message.contains("path: Invalid value: \"web\": must be an absolute path"), "{message}");
+    assert!(message.contains("backend: Required value: port name or number is required"), "{message}");
+    accept("networking.k8s.io", "ingresses", ingress(json!({"path": "/", "pathType": "Prefix", "backend": backend})));
+}
