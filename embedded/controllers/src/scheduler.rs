@@ -28,6 +28,8 @@ impl Scheduler {
     }
 
     fn bind(&self, pod: &Object, node: &str) -> Result<(), Status> {
+        // Before the binding, because after it the status is the node's to write.
+        scheduled(&self.store, pod, "True", "", "")?;
         let mut bound = false;
         let mut change = |pod: &mut Value| {
             bound = str_at(pod, "/spec/nodeName").is_empty();
@@ -44,7 +46,6 @@ impl Scheduler {
             Ok(_) => {}
         }
         if bound {
-            scheduled(&self.store, pod, "True", "", "")?;
             let message = format!("Successfully assigned {}/{} to {node}", namespace(pod), name(pod));
             self.events.record(pod, EventType::Normal, "Scheduled", &message);
         }

@@ -352,6 +352,36 @@ async fn owners_take_their_dependents_along_or_leave_them() {
 }
 
 #[tokio::test]
+async fn custom_objects_own_and_are_owned() {
+    let cluster = Cluster::new();
+    let crd = json!({"metadata": {"name": "widgets.example.com"}, "spec": {
+        "group": "example.com", "scope": "Namespaced", "names": {"plural": "widgets", "kind": "Widget"},
+        "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+            "type": "object", "x-kubernetes-preserve-unknown-fields": true,
+        }}}],
+    }});
+    let widgets = || GroupResource::new("example.com", "widgets");
+    let crds = GroupResource::new("apiextensions.k8s.io", "customresourcedefinitions");
+    cluster.store.create(&crds, "", crd, &WriteOptions::default()).unwrap();
+    let owner = cluster.create(widgets(), json!({"metadata": {"name": "owner"}}));
+    let reference = crate::objects::controller_reference(&owner);
+    let owned = |name: &str| json!({"metadata": {"name": name, "ownerReferences": [reference]}});
+    cluster.create(widgets(), owned("part"));
+    cluster.create(resources::config_maps(), owned("settings"));
+    let mut strangers = owned("stranger");
+    strangers["metadata"]["ownerReferences"][0]["uid"] = json!("no-such-uid");
+    cluster.create(resources::config_maps(), strangers);
+    cluster.until("no stranger", || cluster.get(resources::config_maps(), "stranger").is_none()).await;
+    assert!(cluster.get(resources::config_maps(), "settings").is_some());
+    cluster.delete(widgets(), "default", "owner", "Foreground");
+    cluster
+        .until("nothing left", || {
+            cluster.list(widgets(), "").is_empty() && cluster.get(resources::config_maps(), "settings").is_none()
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn a_namespace_goes_with_all_it_holds() {
     let cluster = Cluster::new();
     let options = WriteOptions::default();

@@ -4,9 +4,26 @@ use serde_json::Value;
 
 use crate::{ResourceType, Status, Subresource, WriteOptions};
 
-/// Checks types and, when `strict`, unknown fields.
-pub(crate) fn decode(_kind: &ResourceType, _version: &str, _object: &mut Value, _strict: bool) -> Result<(), Status> {
+/// Kinds in which null is a value of its own, because fields hold any JSON.
+const NULL_MATTERS: [&str; 2] = ["CustomResourceDefinition", "ControllerRevision"];
+
+/// Checks types and, when `strict`, unknown fields. Nulls in built-in kinds mean unset and are dropped.
+pub(crate) fn decode(kind: &ResourceType, _version: &str, object: &mut Value, _strict: bool) -> Result<(), Status> {
+    if kind.builtin && !NULL_MATTERS.contains(&kind.kind.as_str()) {
+        drop_nulls(object);
+    }
     Ok(())
+}
+
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, value| !value.is_null());
+            map.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(list) => list.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
 }
 
 /// Prunes, defaults and validates a custom object against its schema.

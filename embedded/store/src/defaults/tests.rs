@@ -110,3 +110,14 @@ fn a_job_selects_its_pods_by_its_uid() {
     assert_eq!(job["spec"]["template"]["metadata"]["labels"]["job-name"], "once");
     assert_eq!(job["spec"]["completions"], 1);
 }
+
+#[test]
+fn nulls_mean_unset() {
+    let object = json!({"metadata": {"name": "web", "creationTimestamp": null}, "spec": {
+        "selector": null, "ports": [{"port": 80, "targetPort": null}],
+    }});
+    let service = create(&Store::new(), "", "services", object);
+    assert!(service["metadata"]["creationTimestamp"].is_string());
+    assert_eq!(service["spec"].get("selector"), None);
+    assert_eq!(service["spec"]["ports"][0]["targetPort"], 80);
+}
