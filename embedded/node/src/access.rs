@@ -4,14 +4,13 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use meshgate_store::{Attach, BoxFuture, Exec, LogOptions, PodAccess, Status};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use tokio::net::TcpStream;
 use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::node::Node;
 use crate::pod::PodContext;
+use crate::process::Group;
 use crate::runtime;
 use crate::slot::{Phase, Slot};
 
@@ -103,18 +102,17 @@ impl PodAccess for Node {
 /// Tells the exit code, or ends the command when nobody waits for it any more.
 async fn wait(mut child: Child, mut exit: oneshot::Sender<i32>) {
     use std::os::unix::process::ExitStatusExt;
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+    let mut group = Group::of(&child);
     tokio::select! {
         status = child.wait() => {
+            // What the command left in the background belongs to the container now.
+            if let Some(group) = &mut group {
+                group.let_go();
+            }
             let code = status.map_or(255, |status| status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)));
             let _ = exit.send(code);
         }
-        () = exit.closed() => {
-            if let Some(group) = group {
-                let _ = killpg(group, Signal::SIGKILL);
-            }
-            let _ = child.wait().await;
-        }
+        () = exit.closed() => {}
     }
 }
 

@@ -238,7 +238,7 @@ async fn watch_over(
 ) -> Ended {
     let path = slot.field_path();
     let name = &slot.spec.name;
-    let (since, id, pid) = (instance.since, instance.id.clone(), instance.pid().as_raw());
+    let (since, id, pid) = (instance.since, instance.id.clone(), instance.pid());
     let mut kills = slot.kills.lock().await;
     // A wish to end the instance before this one.
     while kills.try_recv().is_ok() {}
@@ -251,7 +251,7 @@ async fn watch_over(
         state.phase = Phase::Running { since };
         state.restarts = restarted;
         state.container_id.clone_from(&id);
-        state.pid = Some(pid);
+        state.pid = pid;
         if !probed && hook.is_none() {
             state.started = true;
             state.ready = slot.spec.readiness_probe.is_none();

@@ -22,11 +22,14 @@ pub(crate) enum Kind {
     Warning,
 }
 
+/// What makes an event the same as another: pod uid, field path, reason, message.
+type Key = (String, String, &'static str, String);
+
 /// Writes events; one that repeats is counted instead of written again.
 pub(crate) struct Recorder {
     store: Store,
-    /// Pod uid, field path, reason and message to the event's name.
-    known: Mutex<HashMap<(String, String, &'static str, String), String>>,
+    /// Names of the events that were written.
+    known: Mutex<HashMap<Key, String>>,
 }
 
 impl Recorder {

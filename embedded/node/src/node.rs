@@ -171,7 +171,13 @@ impl Node {
         }
         let synced = services::start(&shared.store, network, &shutdown)?;
         let pods = watch_pods(&shared.store)?;
-        tokio::spawn(shutdown.clone().run_until_cancelled_owned(serve(shared.clone(), pods)));
+        let serving = shutdown.clone().run_until_cancelled_owned(serve(shared.clone(), pods));
+        let served = shared.clone();
+        tokio::spawn(async move {
+            // Ends the pods' tasks, and they their processes.
+            serving.await;
+            served.pods.lock().clear();
+        });
         Ok(Self { shared, synced, shutdown })
     }
 
@@ -243,8 +249,9 @@ async fn serve(shared: Arc<Shared>, mut watch: meshgate_store::Watch) {
         let event = tokio::select! {
             event = watch.next() => event,
             Some(done) = tasks.join_next() => {
-                if let Ok(uid) = done {
-                    shared.pods.lock().remove::<String>(&uid);
+                match done {
+                    Ok(uid) => drop(shared.pods.lock().remove::<String>(&uid)),
+                    Err(error) => tracing::error!(%error, "a pod's task failed"),
                 }
                 continue;
             }

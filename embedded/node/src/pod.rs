@@ -24,6 +24,7 @@ use crate::events::Kind;
 use crate::kinds;
 use crate::network::PodNetwork;
 use crate::node::Shared;
+use crate::process::Group;
 use crate::runtime::{self, StartError};
 use crate::slot::{Role, Slot};
 use crate::status::{View, pod_status};
@@ -239,9 +240,14 @@ impl PodContext {
         command.stdout(output_end.try_clone()?);
         command.stderr(output_end);
         let mut child = self.shared.spawner.spawn(command, self.netns()?).await?;
+        // A command that takes too long is dropped with this future.
+        let mut group = Group::of(&child);
         let mut output = tokio::net::unix::pipe::Receiver::from_owned_fd(output.into())?;
         let mut text = Vec::new();
         let (status, _) = tokio::join!(child.wait(), output.read_to_end(&mut text));
+        if let Some(group) = &mut group {
+            group.let_go();
+        }
         Ok((status?.code().unwrap_or(137), text))
     }
 

@@ -11,9 +11,53 @@ use std::thread;
 
 use meshgate_net::Netns;
 use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+
+/// A process group that dies with this handle, unless it is let go.
+pub(crate) struct Group(Option<Pid>);
+
+impl Group {
+    /// The group that `child` leads. `None` when it has ended and been seen already.
+    pub(crate) fn of(child: &Child) -> Option<Self> {
+        let id = i32::try_from(child.id()?).ok()?;
+        Some(Self(Some(Pid::from_raw(id))))
+    }
+
+    /// Its leader; `None` once it was let go.
+    pub(crate) fn leader(&self) -> Option<Pid> {
+        self.0
+    }
+
+    /// Sends a signal to the leader alone.
+    pub(crate) fn signal(&self, signal: Signal) {
+        if let Some(leader) = self.0 {
+            // Gone already is as good.
+            let _ = kill(leader, signal);
+        }
+    }
+
+    /// Ends every process of the group.
+    pub(crate) fn kill(&self) {
+        if let Some(leader) = self.0 {
+            let _ = killpg(leader, Signal::SIGKILL);
+        }
+    }
+
+    /// Leaves what is left of the group alone from now on.
+    pub(crate) fn let_go(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
 
 struct Job {
     command: Command,

@@ -34,6 +34,9 @@ const HOST_ETC: [&str; 10] = [
 /// Character devices every container has.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
+/// Where directories of the host are seen that a mount inside them has covered.
+const COVERED: &str = "/.covered";
+
 /// Why a root could not be built.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {path:?} while building the container's root: {cause}")]
@@ -104,6 +107,7 @@ pub(crate) fn enter(root: &Root) -> Result<()> {
         fs::write(&path, content).context("write", &path)?;
     }
     for bind in &root.binds {
+        make_room(base, &bind.target)?;
         place(base, bind)?;
     }
     for (path, target) in &root.links {
@@ -173,6 +177,30 @@ fn devices(base: &Path) -> Result<()> {
     if mounted.is_ok() {
         let path = dev.join("ptmx");
         symlink("pts/ptmx", &path).context("link", &path)?;
+    }
+    Ok(())
+}
+
+/// Lets a mount point be created below a read-only directory of the host, e.g. `/usr/share/nginx/html`: the deepest directory
+/// of its path that exists is covered by one that can be written to, with links to what was there.
+fn make_room(base: &Path, target: &Path) -> Result<()> {
+    let wanted = inside(base, target);
+    let below_host = HOST_DIRECTORIES.iter().any(|name| wanted.starts_with(base.join(name)));
+    if !below_host || wanted.exists() {
+        return Ok(());
+    }
+    let Some(present) = wanted.ancestors().skip(1).find(|path| path.exists()) else { return Ok(()) };
+    let Ok(name) = present.strip_prefix(base) else { return Ok(()) };
+    let covered = Path::new(COVERED).join(name);
+    let below = inside(base, &covered);
+    directory(&below)?;
+    bind(present, &below, true)?;
+    let entries = fs::read_dir(present).context("list", present)?;
+    let names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+    tmpfs(present, "mode=0755")?;
+    for name in names {
+        let link = present.join(&name);
+        symlink(covered.join(&name), &link).context("link", &link)?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
@@ -25,6 +25,7 @@ use crate::launch::{Bind, Launch, Place, Root};
 use crate::logs::LogBuffer;
 use crate::pod::PodContext;
 use crate::pod_exec::mapped;
+use crate::process::Group;
 use crate::slot::Slot;
 use crate::volumes::VolumeError;
 
@@ -69,7 +70,7 @@ impl StartError {
 /// A running container.
 pub(crate) struct Instance {
     child: Child,
-    pid: Pid,
+    group: Group,
     log: Arc<LogBuffer>,
     collector: JoinHandle<()>,
     termination_log: PathBuf,
@@ -81,19 +82,18 @@ pub(crate) struct Instance {
 
 impl Instance {
     /// Its process, as seen by the node.
-    pub(crate) fn pid(&self) -> Pid {
-        self.pid
+    pub(crate) fn pid(&self) -> Option<i32> {
+        self.group.leader().map(Pid::as_raw)
     }
 
     /// Asks the program to end.
     pub(crate) fn terminate(&self) {
-        // Gone already is as good.
-        let _ = kill(self.pid, Signal::SIGTERM);
+        self.group.signal(Signal::SIGTERM);
     }
 
     /// Ends every process of the container.
     pub(crate) fn kill(&self) {
-        let _ = killpg(self.pid, Signal::SIGKILL);
+        self.group.kill();
     }
 
     /// Waits for the program: exit code, and signal if one ended it. May be cancelled and called again.
@@ -113,7 +113,8 @@ impl Instance {
 
     /// After the end: takes leftover processes away and closes the log. Returns the termination message.
     pub(crate) async fn finish(mut self, container: &Container, failed: bool) -> Option<String> {
-        self.kill();
+        self.group.kill();
+        self.group.let_go();
         // A process that left the group may hold the pipe for ever.
         let drained = tokio::time::timeout(std::time::Duration::from_millis(500), &mut self.collector).await;
         if drained.is_err() {
@@ -152,13 +153,13 @@ pub(crate) async fn start(pod: &PodContext, slot: &Slot, image: &Image) -> Resul
     command.stdout(Stdio::from(OwnedFd::from(output_end.try_clone()?)));
     command.stderr(Stdio::from(OwnedFd::from(output_end)));
     let child = pod.shared.spawner.spawn(command, pod.netns()?).await?;
-    let pid = process_id(&child)?;
+    let group = Group::of(&child).ok_or_else(|| io::Error::other("the helper ended before it was seen"))?;
     let log = slot.new_log();
     let collector = tokio::spawn({
         let (log, output) = (log.clone(), receiver(output)?);
         async move { log.collect(output).await }
     });
-    let mut instance = Instance { child, pid, log, collector, termination_log, since: Timestamp::now(), id };
+    let mut instance = Instance { child, group, log, collector, termination_log, since: Timestamp::now(), id };
 
     // Ends when the program is executed, which closes the helper's end, or with the reason why it cannot be.
     let mut reason = String::new();
@@ -355,11 +356,6 @@ fn write_private(path: &Path, launch: &Launch) -> io::Result<()> {
 
 fn receiver(pipe: PipeReader) -> io::Result<Receiver> {
     Receiver::from_owned_fd(OwnedFd::from(pipe))
-}
-
-fn process_id(child: &Child) -> io::Result<Pid> {
-    let id = child.id().and_then(|id| i32::try_from(id).ok());
-    id.map(Pid::from_raw).ok_or_else(|| io::Error::other("the helper ended before it was seen"))
 }
 
 #[cfg(test)]

@@ -294,7 +294,8 @@ fn host_path(path: &Path, kind: &str) -> Result<()> {
             Err(VolumeError::HostPath { path: path.to_owned(), wanted: "directory".into() })
         }
         "File" if !path.is_file() => Err(VolumeError::HostPath { path: path.to_owned(), wanted: "file".into() }),
-        _ if !path.exists() => Err(VolumeError::HostPath { path: path.to_owned(), wanted: "path that exists".into() }),
+        // As container runtimes do with a source that is not there.
+        "" if !path.exists() => fs::create_dir_all(path).map_err(io_error(path)),
         _ => Ok(()),
     }
 }

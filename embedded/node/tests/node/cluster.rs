@@ -101,6 +101,32 @@ impl Cluster {
         Self { runtime, store, node: Arc::new(node), outside, scratch }
     }
 
+    /// Drops the node while a pod runs, and tells which processes are left afterwards: there should be none.
+    pub fn stop(self) -> Option<String> {
+        let Self { runtime, store, node, outside, scratch } = self;
+        let scene = Scene { store, node, outside, namespace: "default".into(), directory: scratch.path().into() };
+        scene.create(
+            "",
+            "serviceaccounts",
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}),
+        );
+        scene.pod("survivor", json!({"containers": [shell("main", "sleep 1000 & sleep 1000")]}));
+        runtime.block_on(scene.ready("survivor"));
+        assert!(!containers().is_empty(), "the check sees a running container");
+        drop(scene);
+        let deadline = std::time::Instant::now() + PATIENCE;
+        loop {
+            let running = containers();
+            if running.is_empty() {
+                return None;
+            }
+            if std::time::Instant::now() > deadline {
+                return Some(running.join("\n"));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Runs a test in a namespace of its own.
     pub fn run(&self, name: &str, test: Test) -> Result<(), Failed> {
         let namespace = name.replace("::", "-").replace('_', "-");
@@ -134,6 +160,18 @@ impl Cluster {
             Failed::from(format!("{}\n{}", text.unwrap_or_default(), describe(&store, &own)))
         })
     }
+}
+
+/// Command lines of the processes in this PID namespace, but for its first ones, which are this test.
+fn containers() -> Vec<String> {
+    let own = std::process::id();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    ids.filter(|id| *id != 1 && *id != own)
+        .filter_map(|id| std::fs::read(format!("/proc/{id}/cmdline")).ok())
+        .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
+        .filter(|line| !line.is_empty())
+        .collect()
 }
 
 /// Pods and events of a namespace, for the message of a failure.

@@ -11,6 +11,8 @@ pub const TESTS: &[(&str, Test)] = &[
     ("volumes_hold_what_they_name", |s| Box::pin(volumes(s))),
     ("config_map_files_follow_the_object", |s| Box::pin(volume_update(s))),
     ("a_container_has_a_root_of_its_own", |s| Box::pin(root(s))),
+    ("a_volume_may_be_mounted_below_usr", |s| Box::pin(mount_below_usr(s))),
+    ("run_as_user_is_obeyed_where_the_id_exists", |s| Box::pin(user(s))),
     ("exec_joins_the_container", |s| Box::pin(exec(s))),
     ("exec_with_stdin_and_terminal", |s| Box::pin(exec_attached(s))),
     ("logs_can_be_followed_and_cut", |s| Box::pin(logs(s))),
@@ -197,6 +199,38 @@ async fn root(scene: Scene) {
     );
     scene.phase("fixed", "Succeeded").await;
     assert_eq!(scene.log("fixed", LogOptions::default()).await, "read-only\nbut the volume\n");
+}
+
+async fn mount_below_usr(scene: Scene) {
+    scene.create(
+        "",
+        "configmaps",
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "page"}, "data": {"index.html": "hello\n"},
+        }),
+    );
+    let mut container = shell(
+        "main",
+        "cat /usr/share/absent/html/index.html; ls -d /usr/share/doc/; touch /usr/x 2>/dev/null || echo read-only",
+    );
+    container["volumeMounts"] = json!([{"name": "page", "mountPath": "/usr/share/absent/html"}]);
+    scene.pod("page", json!({
+        "restartPolicy": "Never", "containers": [container], "volumes": [{"name": "page", "configMap": {"name": "page"}}],
+    }));
+    scene.phase("page", "Succeeded").await;
+    assert_eq!(scene.log("page", LogOptions::default()).await, "hello\n/usr/share/doc/\nread-only\n");
+}
+
+async fn user(scene: Scene) {
+    // Only root may map a second id (see `meshgate_net::namespaces`); an id that is not mapped is ignored.
+    let mapped = std::fs::read_to_string("/proc/self/uid_map").unwrap().contains(" 2102 ");
+    for (name, id, expected) in [("proxy", 2102, if mapped { "2102\n" } else { "0\n" }), ("other", 65532, "0\n")] {
+        let mut container = shell("main", "id -u");
+        container["securityContext"] = json!({"runAsUser": id, "runAsGroup": id});
+        scene.pod(name, json!({"restartPolicy": "Never", "containers": [container]}));
+        scene.phase(name, "Succeeded").await;
+        assert_eq!(scene.log(name, LogOptions::default()).await, expected);
+    }
 }
 
 async fn exec(scene: Scene) {

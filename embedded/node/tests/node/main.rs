@@ -37,5 +37,10 @@ fn main() -> ExitCode {
             None => Ok(()),
         })
     });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    if let Some(leftover) = cluster.and_then(Cluster::stop) {
+        eprintln!("processes outlived their node:\n{leftover}");
+        return ExitCode::FAILURE;
+    }
+    conclusion.exit_code()
 }
