@@ -32,8 +32,11 @@ pub struct Cluster {
     scratch: Arc<tempfile::TempDir>,
 }
 
-/// Images of the tests: `test/shell` runs what the pod says, `test/web` is a small server that tells who asked.
-struct Images;
+/// Images of the tests: `test/shell` runs what the pod says, `test/web` is a small server that tells who asked, `test/tool` is a
+/// program at a path of the host.
+struct Images {
+    tool: PathBuf,
+}
 
 impl ImageSource for Images {
     fn resolve(&self, image: &str) -> Result<Image, String> {
@@ -47,6 +50,14 @@ impl ImageSource for Images {
                 id: "test/web@here".into(),
                 entrypoint: ["python3", "-u", "-c", WEB].map(str::to_owned).to_vec(),
                 arguments: vec!["8080".into()],
+                ..Default::default()
+            }),
+            "test/tool" => Ok(Image {
+                id: "test/tool@here".into(),
+                entrypoint: vec!["greet".into()],
+                arguments: vec!["by default".into()],
+                programs: vec![("greet".into(), self.tool.clone())],
+                own: true,
                 ..Default::default()
             }),
             _ => Err(format!("no program is known for the image {image:?}; use test/shell or test/web")),
@@ -74,6 +85,9 @@ impl Cluster {
             Arc::new(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
         let scratch = Arc::new(tempfile::tempdir().unwrap());
         let store = Store::new();
+        let tool = scratch.path().join("greet");
+        std::fs::write(&tool, "#!/bin/sh\necho greet $1 OWN=$OWN\n").unwrap();
+        std::fs::set_permissions(&tool, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let state_dir = scratch.path().join("state");
         let (node_store, guard) = (store.clone(), runtime.clone());
         let network =
@@ -84,14 +98,14 @@ impl Cluster {
             Node::start(NodeConfig {
                 network,
                 store: node_store,
-                images: Arc::new(Images),
+                images: Arc::new(Images { tool }),
                 helper: vec!["/proc/self/exe".into(), "pod-exec".into()],
                 tokens: Arc::new(|request: &TokenRequest| {
                     format!("token-of-{}-{}", request.namespace, request.service_account)
                 }),
                 ca_pem: "THE CA".into(),
                 state_dir,
-                own: Own::default(),
+                own: Own { env: vec![("OWN".into(), "yes".into())], files: Vec::new() },
                 crash_back_off: Duration::from_millis(200),
                 eager_probes: true,
                 shutdown: CancellationToken::new(),

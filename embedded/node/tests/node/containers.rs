@@ -11,6 +11,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("volumes_hold_what_they_name", |s| Box::pin(volumes(s))),
     ("config_map_files_follow_the_object", |s| Box::pin(volume_update(s))),
     ("a_container_has_a_root_of_its_own", |s| Box::pin(root(s))),
+    ("an_image_brings_its_program", |s| Box::pin(image(s))),
     ("a_volume_may_be_mounted_below_usr", |s| Box::pin(mount_below_usr(s))),
     ("run_as_user_is_obeyed_where_the_id_exists", |s| Box::pin(user(s))),
     ("exec_joins_the_container", |s| Box::pin(exec(s))),
@@ -230,6 +231,22 @@ async fn user(scene: Scene) {
         scene.pod(name, json!({"restartPolicy": "Never", "containers": [container]}));
         scene.phase(name, "Succeeded").await;
         assert_eq!(scene.log(name, LogOptions::default()).await, expected);
+    }
+}
+
+async fn image(scene: Scene) {
+    let cases = [
+        ("plain", json!({}), "greet by default OWN=yes\n"),
+        ("args", json!({"args": ["by argument"]}), "greet by argument OWN=yes\n"),
+        ("path", json!({"command": ["/usr/local/bin/greet"], "args": ["by path"]}), "greet by path OWN=yes\n"),
+        ("shell", json!({"command": ["sh", "-c", "greet 'by shell'"]}), "greet by shell OWN=yes\n"),
+    ];
+    for (name, mut container, expected) in cases {
+        container["name"] = json!("main");
+        container["image"] = json!("test/tool");
+        scene.pod(name, json!({"restartPolicy": "Never", "containers": [container]}));
+        scene.until(name, "over", |pod| matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))).await;
+        assert_eq!(scene.log(name, LogOptions::default()).await, expected, "{name}");
     }
 }
 
