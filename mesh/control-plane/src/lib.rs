@@ -2,8 +2,8 @@
 //!
 //! Data flows one way: **watches → [`Object`] → [`Index`] → answers → streams**.
 //!
-//! * [`watches`](crate::run) list and watch Services, EndpointSlices, Pods, ServiceProfiles, TrafficSplits and HTTPRoutes,
-//!   and keep of each object only what an answer needs ([`Object`]).
+//! * [`watch`] lists and watches Services, EndpointSlices, Pods, ServiceProfiles, TrafficSplits and HTTPRoutes,
+//!   and keeps of each object only what an answer needs ([`Object`]).
 //! * The [`Index`] holds those objects and who is asking about them. A change wakes the streams that ask about the
 //!   Service, address or pod that changed, and no others. Nothing polls.
 //! * `answers` are pure functions from the index's state to messages of `linkerd2-proxy-api`.
@@ -40,3 +40,4 @@ pub use names::Key;
 pub use objects::{Kind, Object, ParseError};
 pub use ports::PortSet;
 pub use run::{RunError, main_from_env, run};
+pub use watches::watch;

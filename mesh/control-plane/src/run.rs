@@ -44,7 +44,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         (listen(config.destination_addr).await?, listen(config.policy_addr).await?, listen(config.admin_addr).await?);
     tracing::info!(destination = %config.destination_addr, policy = %config.policy_addr, admin = %config.admin_addr, "listening");
 
-    let _watches = watches::spawn(&client, &index);
+    let _watches = watches::watch(&client, &index);
     let server = Server::new(index.clone());
     // Streams stay open for as long as proxies run: there is nothing to wait for at the end.
     tokio::select! {

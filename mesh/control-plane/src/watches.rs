@@ -22,37 +22,37 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 
 /// Watches every kind, and marks the index as synced once each has been listed or found not to be installed.
 ///
-/// The set ends the watches when it is dropped.
-pub(crate) fn spawn(client: &Client, index: &Index) -> JoinSet<()> {
+/// Needs a Tokio runtime. The watches run for ever, through every error, and end when the set is dropped.
+pub fn watch(client: &Client, index: &Index) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let mut listed = Vec::new();
-    let mut watch = |kind| {
+    let mut start = |kind| {
         let (sender, receiver) = oneshot::channel();
         listed.push(receiver);
         Watch { client: client.clone(), index: index.clone(), kind, listed: Some(sender) }
     };
     let core = |kind: &str, plural: &str| vec![api("", "v1", kind, plural)];
     tasks.spawn(
-        watch(Kind::Service).run::<wire::Service>(core("Service", "services"), |object| Object::Service(object.into())),
+        start(Kind::Service).run::<wire::Service>(core("Service", "services"), |object| Object::Service(object.into())),
     );
-    tasks.spawn(watch(Kind::Pod).run::<wire::Pod>(core("Pod", "pods"), |object| Object::Pod(object.into())));
-    tasks.spawn(watch(Kind::EndpointSlice).run::<wire::EndpointSlice>(
+    tasks.spawn(start(Kind::Pod).run::<wire::Pod>(core("Pod", "pods"), |object| Object::Pod(object.into())));
+    tasks.spawn(start(Kind::EndpointSlice).run::<wire::EndpointSlice>(
         vec![api("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")],
         |object| Object::EndpointSlice(object.into()),
     ));
-    tasks.spawn(watch(Kind::ServiceProfile).run::<wire::ServiceProfile>(
+    tasks.spawn(start(Kind::ServiceProfile).run::<wire::ServiceProfile>(
         vec![api("linkerd.io", "v1alpha2", "ServiceProfile", "serviceprofiles")],
         |object| Object::ServiceProfile(object.into()),
     ));
-    tasks.spawn(watch(Kind::TrafficSplit).run::<wire::TrafficSplit>(
+    tasks.spawn(start(Kind::TrafficSplit).run::<wire::TrafficSplit>(
         versions("split.smi-spec.io", &["v1alpha2", "v1alpha1"], "TrafficSplit", "trafficsplits"),
         |object| Object::TrafficSplit(object.into()),
     ));
-    tasks.spawn(watch(Kind::PolicyHttpRoute).run::<wire::HttpRoute>(
+    tasks.spawn(start(Kind::PolicyHttpRoute).run::<wire::HttpRoute>(
         versions("policy.linkerd.io", &["v1beta3", "v1beta2"], "HTTPRoute", "httproutes"),
         |object| Object::HttpRoute(HttpRoute::read(Kind::PolicyHttpRoute, object)),
     ));
-    tasks.spawn(watch(Kind::GatewayHttpRoute).run::<wire::HttpRoute>(
+    tasks.spawn(start(Kind::GatewayHttpRoute).run::<wire::HttpRoute>(
         versions("gateway.networking.k8s.io", &["v1", "v1beta1"], "HTTPRoute", "httproutes"),
         |object| Object::HttpRoute(HttpRoute::read(Kind::GatewayHttpRoute, object)),
     ));

@@ -115,3 +115,131 @@ async fn nobody_is_answered_before_everything_is_listed() {
     index.mark_synced();
     assert_eq!(first.await, Some(true));
 }
+
+mod property {
+    use std::net::SocketAddr;
+
+    use linkerd2_proxy_api::{destination::DestinationProfile, inbound, outbound::OutboundPolicy};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        answers::{endpoints, endpoints::Endpoints, inbound::server, outbound, profile},
+        names::ServiceName,
+    };
+
+    #[derive(Debug, Clone)]
+    enum Change {
+        Apply(Value),
+        Delete(Kind, Key),
+    }
+
+    /// Few names and addresses, so that objects meet.
+    fn any_change() -> impl Strategy<Value = Change> {
+        let service = || proptest::sample::select(vec!["a", "b"]);
+        let ip = || proptest::sample::select(vec!["10.96.0.1", "10.96.0.2", "10.244.0.1", "10.244.0.2"]);
+        let pod = || proptest::sample::select(vec!["p", "q"]);
+        let namespace = proptest::sample::select(vec!["default", "client"]);
+        let annotated = |mut object: Value, opaque: bool| {
+            if opaque {
+                object["metadata"]["annotations"] = json!({"config.linkerd.io/opaque-ports": "80,8080"});
+            }
+            object
+        };
+        let object = prop_oneof![
+            (service(), ip(), any::<bool>())
+                .prop_map(move |(name, ip, opaque)| annotated(examples::service(name, ip), opaque)),
+            (service(), proptest::collection::vec((pod(), ip(), any::<bool>()), 0..3))
+                .prop_map(|(service, pods)| examples::slice(service, &pods)),
+            (pod(), ip(), any::<bool>()).prop_map(move |(name, ip, opaque)| annotated(examples::pod(name, ip), opaque)),
+            (service(), namespace, "[ab]").prop_map(|(service, namespace, route)| {
+                let routes = json!({"routes": [{"name": route, "condition": {"pathRegex": "/"}}]});
+                examples::profile(service, namespace, routes)
+            }),
+            (service(), service(), service(), 0..3u32).prop_map(|(name, apex, backend, weight)| {
+                examples::split(name, "v1alpha2", apex, json!([{"service": backend, "weight": weight}]))
+            }),
+            (service(), service(), service()).prop_map(|(name, parent, backend)| json!({
+                "apiVersion": "policy.linkerd.io/v1beta3", "kind": "HTTPRoute",
+                "metadata": {"name": name, "namespace": "default"},
+                "spec": {
+                    "parentRefs": [{"group": "core", "kind": "Service", "name": parent}],
+                    "rules": [{"backendRefs": [{"name": backend, "port": 80}]}],
+                },
+            })),
+        ];
+        (object, proptest::bool::weighted(0.3)).prop_map(|(object, delete)| {
+            let parsed = Object::parse(&object).unwrap();
+            if delete { Change::Delete(parsed.kind(), parsed.key().clone()) } else { Change::Apply(object) }
+        })
+    }
+
+    /// Every kind of answer.
+    #[derive(Debug, PartialEq)]
+    enum Answer {
+        Endpoints(Endpoints),
+        Profile(Box<DestinationProfile>),
+        Policy(Option<OutboundPolicy>),
+        Server(inbound::Server),
+    }
+
+    fn answers(index: &Index) -> Vec<(Topic, Answer)> {
+        index.look(|state, cluster| {
+            let mut answers = Vec::new();
+            for service in ["a", "b"] {
+                let name = ServiceName { service: Key::new("default", service), hostname: None };
+                let topic = || Topic::Service(name.service.clone());
+                answers.push((topic(), Answer::Endpoints(endpoints::endpoints(state, cluster, &name, 80))));
+                let profile = profile::by_name(state, cluster, &name, 80, Some("client"));
+                answers.push((topic(), Answer::Profile(Box::new(profile))));
+                answers.push((topic(), Answer::Policy(outbound::by_service(state, cluster, &name.service, 80))));
+            }
+            for text in ["10.96.0.1", "10.96.0.2", "10.244.0.1", "10.244.0.2"] {
+                let address = SocketAddr::new(ip(text), 80);
+                let topic = || Topic::Address(ip(text));
+                let profile = profile::by_address(state, cluster, address, Some("client"));
+                answers.push((topic(), Answer::Profile(Box::new(profile))));
+                answers.push((topic(), Answer::Policy(outbound::by_address(state, cluster, address))));
+            }
+            for pod in ["p", "q"] {
+                let key = Key::new("default", pod);
+                answers.push((Topic::Pod(key.clone()), Answer::Server(server(state, cluster, &key, 8080))));
+            }
+            answers
+        })
+    }
+
+    fn make(index: &Index, change: &Change) {
+        match change {
+            Change::Apply(object) => index.apply(object).unwrap(),
+            Change::Delete(kind, key) => index.delete(*kind, key),
+        }
+    }
+
+    proptest! {
+        /// Whatever changes an answer wakes those who asked; and what is left after many changes is what the objects
+        /// that are left would have made of an empty index.
+        #[test]
+        fn no_change_of_an_answer_goes_unnoticed(changes in proptest::collection::vec(any_change(), 1..40)) {
+            let index = examples::index([]);
+            let mut left = std::collections::HashMap::new();
+            for change in changes {
+                let before = answers(&index);
+                let receivers: Vec<_> = before.iter().map(|(topic, _)| index.0.topics.subscribe(topic.clone())).collect();
+                make(&index, &change);
+                for (((topic, old), (_, new)), receiver) in before.iter().zip(answers(&index)).zip(receivers) {
+                    prop_assert!(*old == new || receiver.has_changed().unwrap(), "{topic:?} was not woken by {change:?}");
+                }
+                match change {
+                    Change::Apply(object) => {
+                        let parsed = Object::parse(&object).unwrap();
+                        left.insert((parsed.kind(), parsed.key().clone()), object);
+                    }
+                    Change::Delete(kind, key) => drop(left.remove(&(kind, key))),
+                }
+            }
+            let fresh = examples::index(left.into_values());
+            prop_assert_eq!(answers(&index), answers(&fresh));
+        }
+    }
+}

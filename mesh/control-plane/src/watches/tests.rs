@@ -97,7 +97,7 @@ async fn kinds_that_are_not_installed_stop_nothing_and_are_found_later() {
     let (server, client) = ApiServer::start().await;
     server.event(SERVICES, "ADDED", examples::service("web", "10.96.0.5"));
     let index = Index::new(Cluster::default());
-    let _watches = spawn(&client, &index);
+    let _watches = watch(&client, &index);
     eventually("the first listing", || index.is_synced()).await;
     assert_eq!(index.count(Kind::Service), 1);
 
@@ -125,7 +125,7 @@ async fn kinds_that_are_not_installed_stop_nothing_and_are_found_later() {
 async fn events_reach_the_index_and_deletions_too() {
     let (server, client) = ApiServer::start().await;
     let index = Index::new(Cluster::default());
-    let _watches = spawn(&client, &index);
+    let _watches = watch(&client, &index);
     eventually("the watch", || server.watched(SERVICES)).await;
     let service = examples::service("web", "10.96.0.5");
     server.event(SERVICES, "ADDED", service.clone());
@@ -138,7 +138,7 @@ async fn events_reach_the_index_and_deletions_too() {
 async fn a_change_is_answered_within_50_ms() {
     let (server, client) = ApiServer::start().await;
     let index = Index::new(Cluster::default());
-    let _watches = spawn(&client, &index);
+    let _watches = watch(&client, &index);
     eventually("the watch", || server.watched(SERVICES)).await;
     eventually("the first listing", || index.is_synced()).await;
     let key = Key::new("default", "web");
