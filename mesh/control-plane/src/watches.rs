@@ -5,7 +5,7 @@ use std::{fmt::Debug, time::Duration};
 use futures::{StreamExt, future, pin_mut};
 use kube::{
     Api, Client, Resource,
-    core::{ApiResource, DynamicResourceScope, GroupVersionKind},
+    core::{ApiResource, DeserializeGuard, DynamicResourceScope, GroupVersionKind, error_boundary::InvalidObject},
     runtime::watcher::{self, Event},
 };
 use serde::de::DeserializeOwned;
@@ -97,14 +97,18 @@ impl Watch {
     {
         let mut wait = RETRY.0;
         for version in versions.iter().cycle() {
-            let api = Api::<W>::all_with(self.client.clone(), version);
+            // Guarded, because one object that cannot be read must not hide all the others.
+            let api = Api::<DeserializeGuard<W>>::all_with(self.client.clone(), version);
             let events = watcher::watcher(api, watcher::Config::default());
             pin_mut!(events);
             let mut listing = Vec::new();
             while let Some(event) = events.next().await {
                 match event {
                     Ok(event) => {
-                        wait = RETRY.0;
+                        // A listing begins with an event too, before it is known to succeed.
+                        if !matches!(event, Event::Init) {
+                            wait = RETRY.0;
+                        }
                         self.event(event, convert, &mut listing);
                     }
                     Err(error) if is_missing(&error) => {
@@ -127,20 +131,37 @@ impl Watch {
         }
     }
 
-    fn event<W>(&mut self, event: Event<W>, convert: fn(W) -> Object, listing: &mut Vec<Object>) {
+    fn event<W: Resource>(
+        &mut self,
+        event: Event<DeserializeGuard<W>>,
+        convert: fn(W) -> Object,
+        listing: &mut Vec<Object>,
+    ) {
         match event {
             Event::Init => listing.clear(),
-            Event::InitApply(object) => listing.push(convert(object)),
+            Event::InitApply(object) => listing.extend(self.read(object).map(convert)),
             Event::InitDone => {
                 self.index.replace(self.kind, std::mem::take(listing));
                 self.mark_listed();
             }
-            Event::Apply(object) => self.index.apply_object(convert(object)),
-            Event::Delete(object) => {
-                let object = convert(object);
-                self.index.delete(self.kind, object.key());
+            Event::Apply(object) => {
+                let key = wire::key(object.meta());
+                match self.read(object) {
+                    Some(object) => self.index.apply_object(convert(object)),
+                    None => self.index.delete(self.kind, &key),
+                }
             }
+            Event::Delete(object) => self.index.delete(self.kind, &wire::key(object.meta())),
         }
+    }
+
+    /// The object, or a warning and nothing if its fields are not what the API says.
+    fn read<W>(&self, object: DeserializeGuard<W>) -> Option<W> {
+        let warn = |invalid: &InvalidObject| {
+            let name = wire::key(&invalid.metadata);
+            tracing::warn!(kind = ?self.kind, %name, error = invalid.error, "the object cannot be read and counts as absent");
+        };
+        object.0.inspect_err(warn).ok()
     }
 
     fn mark_listed(&mut self) {

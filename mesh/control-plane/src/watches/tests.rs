@@ -135,6 +135,23 @@ async fn events_reach_the_index_and_deletions_too() {
 }
 
 #[tokio::test]
+async fn an_object_that_cannot_be_read_hides_no_other() {
+    let (server, client) = ApiServer::start().await;
+    let mut broken = examples::service("broken", "10.96.0.6");
+    broken["spec"]["ports"] = json!("eighty");
+    server.event(SERVICES, "ADDED", broken.clone());
+    server.event(SERVICES, "ADDED", examples::service("web", "10.96.0.5"));
+    let index = Index::new(Cluster::default());
+    let _watches = watch(&client, &index);
+    eventually("the watch", || server.watched(SERVICES)).await;
+    eventually("the good one", || index.count(Kind::Service) == 1).await;
+    // One that was good and is changed into one that cannot be read is gone.
+    broken["metadata"]["name"] = json!("web");
+    server.event(SERVICES, "MODIFIED", broken);
+    eventually("the removal", || index.count(Kind::Service) == 0).await;
+}
+
+#[tokio::test]
 async fn a_change_is_answered_within_50_ms() {
     let (server, client) = ApiServer::start().await;
     let index = Index::new(Cluster::default());
