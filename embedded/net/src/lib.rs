@@ -25,5 +25,5 @@ mod network;
 pub use dialer::Dialer;
 pub use dns::Dns;
 pub use netns::Netns;
-pub use network::{Network, NetworkConfig, NetworkError, PodNet};
+pub use network::{CLIENTS, NODE, Network, NetworkConfig, NetworkError, PodNet};
 pub use services::{LoadBalancer, Policy, Port, Protocol, Service};
