@@ -1,1 +1,93 @@
-fn main() {}
+//! The one binary: the command line for people, and every role that Meshgate plays in a cluster.
+//!
+//! Arguments are parsed here and nothing else happens here; the work is in the libraries.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod cell;
+mod cluster;
+mod doctor;
+mod gate;
+mod inject;
+mod list;
+mod progress;
+mod report;
+mod run;
+
+/// Proves that an ingress controller and a Linkerd-style service mesh work together.
+#[derive(Parser)]
+#[command(name = "meshgate", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the cases on every cell of the matrix and write the report
+    Run(run::Args),
+    /// List controllers, recipes, cells, cases or claims
+    List(list::Args),
+    /// Compare two versions of a controller, or two reports: exit 0 no regression, 1 regression, 2 could not run
+    Gate(gate::Args),
+    /// Print a report as matrix, Markdown or claims
+    Report(report::Args),
+    /// Leave an embedded cluster running for a person
+    Cluster(cluster::Args),
+    /// Add the mesh proxy to manifests, as `linkerd inject` does
+    Inject(inject::Args),
+    /// Say what is missing on this machine, why it matters and how to mend it
+    Doctor(doctor::Args),
+    /// Role: the mesh proxy
+    #[command(hide = true, disable_help_flag = true)]
+    Proxy(Rest),
+    /// Role: the init container that redirects a pod's traffic to the proxy
+    #[command(hide = true, disable_help_flag = true)]
+    ProxyInit(Rest),
+    /// Role: the mesh's control plane
+    #[command(hide = true, disable_help_flag = true)]
+    ControlPlane(Rest),
+    /// Role: a demo application
+    #[command(hide = true, disable_help_flag = true)]
+    App(Rest),
+    /// Role: one cell, started by `run`
+    #[command(hide = true)]
+    Cell(cell::Args),
+    /// Role: the first process of a container on the embedded cluster
+    #[command(hide = true, disable_help_flag = true)]
+    PodExec(Rest),
+}
+
+/// The arguments of a role, parsed by the role itself.
+#[derive(clap::Args)]
+struct Rest {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<std::ffi::OsString>,
+}
+
+fn main() -> ExitCode {
+    // No thread may exist before this point, and roles that enter namespaces need it to stay so.
+    match Cli::parse().command {
+        Command::Run(args) => run::main(args),
+        Command::List(args) => list::main(args),
+        Command::Gate(args) => gate::main(args),
+        Command::Report(args) => report::main(args),
+        Command::Cluster(args) => cluster::main(args),
+        Command::Inject(args) => inject::main(args),
+        Command::Doctor(args) => doctor::main(args),
+        Command::Proxy(_) => meshgate_proxy::main_from_env(),
+        Command::ProxyInit(rest) => meshgate_proxy::init::main(rest.arguments),
+        Command::ControlPlane(_) => meshgate_control_plane::main_from_env(),
+        Command::App(rest) => meshgate_apps::main(rest.arguments),
+        Command::Cell(args) => cell::main(args),
+        Command::PodExec(rest) => meshgate_node::pod_exec_main(rest.arguments),
+    }
+}
+
+/// Ends a command with an error and its causes.
+fn fail(code: u8, error: &anyhow::Error) -> ExitCode {
+    eprintln!("meshgate: {error:#}");
+    ExitCode::from(code)
+}

@@ -1,1 +1,30 @@
-//! From the matrix to the verdict: worlds, probes, convergence, statistics, metrics, report, gate.
+//! From the matrix to the verdict.
+//!
+//! ```text
+//! matrix -> cells -> [ cluster up -> mesh, controller, apps in -> cases -> verdicts ] -> report -> gate
+//!           parent     one child process per cell, events as JSON lines                  parent
+//! ```
+//!
+//! [`matrix`] turns what was asked for into [`matrix::Cell`]s. [`runner`] (the parent) starts one process per cell and
+//! collects its [`event::Event`]s; [`cell`] (the child) sets up the [`world`], runs the [`case`]s and tells their
+//! [`verdict`]s. [`report`] writes what came of it, [`gate`] compares two reports.
+//!
+//! A case sees the world through a [`context::Context`]: it sends requests by the [`probe`], waits by
+//! [`convergence`], reads [`metrics`], judges counts by [`statistics`], and says what it found by [`verdict`].
+//! Nothing here knows a controller by name.
+
+pub mod case;
+pub mod cell;
+pub mod context;
+pub mod convergence;
+pub mod event;
+pub mod kubernetes;
+pub mod matrix;
+pub mod metrics;
+pub mod plan;
+pub mod probe;
+pub mod report;
+pub mod runner;
+pub mod statistics;
+pub mod verdict;
+pub mod world;

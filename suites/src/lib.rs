@@ -1,1 +1,43 @@
 //! The cases, one file per area.
+//!
+//! A case is data first: what it shows, what a cell must have for it to apply, which claims of the page it tests and what has
+//! to exist before it can run ([`meshgate_harness::plan::Plan`]). Its body sends requests and checks what came back against
+//! what the recipe promises. A check that something does *not* happen comes with a control experiment, which shows that the same
+//! check fails when the safeguard is gone.
+
+use meshgate_harness::case::Case;
+
+mod routing;
+
+/// All cases, area by area, in the order of the report.
+pub fn cases() -> Vec<&'static Case> {
+    [routing::CASES].into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meshgate_fixtures::Fixtures;
+
+    #[test]
+    fn ids_are_unique_and_well_formed() {
+        let mut seen = std::collections::BTreeSet::new();
+        for case in cases() {
+            let (area, name) = case.id.split_once('/').unwrap_or_else(|| panic!("{}: expected area/behaviour", case.id));
+            assert!(area.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{}", case.id);
+            assert!(name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'), "{}", case.id);
+            assert!(seen.insert(case.id), "{} twice", case.id);
+            assert!(case.slug().len() <= 45, "{}: its slug names objects and host labels, keep it short", case.id);
+        }
+    }
+
+    #[test]
+    fn every_claim_cited_exists() {
+        let claims = Fixtures::built_in().unwrap().claims;
+        for case in cases() {
+            for evidence in case.claims {
+                assert!(claims.get(evidence.claim()).is_some(), "{} cites {}", case.id, evidence.claim());
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! A case: one behaviour, as data first and code second.
+
+use std::pin::Pin;
+
+use meshgate_fixtures::{Balances, Mode, Promises, Recipe};
+
+use crate::context::Context;
+use crate::matrix::{Cell, Dialect};
+use crate::plan::Plan;
+use crate::verdict::CaseResult;
+
+/// What the body of a case returns.
+pub type CaseFuture = Pin<Box<dyn Future<Output = CaseResult> + Send>>;
+
+/// One behaviour that the suite judges.
+#[derive(Clone, Copy)]
+pub struct Case {
+    /// `area/behaviour`, unique: `routing/host`.
+    pub id: &'static str,
+    /// One sentence that is true when the case passes.
+    pub summary: &'static str,
+    /// What a cell must have for the case to apply; the first that it lacks is the reason for `not-applicable`.
+    pub needs: &'static [Need],
+    /// The claims of the page that the case tests.
+    pub claims: &'static [Evidence],
+    /// Whether it may run beside others.
+    pub stage: Stage,
+    /// Declares what has to exist before the cell is ready.
+    pub plan: fn(&mut Plan),
+    /// The body.
+    pub run: fn(Context) -> CaseFuture,
+}
+
+/// What a passing case says about a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// The claim holds.
+    Confirms(&'static str),
+    /// The claim does not hold.
+    Refutes(&'static str),
+    /// It holds under the documented dialect and not under the modern one.
+    HoldsAsDocumented(&'static str),
+}
+
+impl Evidence {
+    /// The claim's id.
+    pub fn claim(self) -> &'static str {
+        match self {
+            Self::Confirms(id) | Self::Refutes(id) | Self::HoldsAsDocumented(id) => id,
+        }
+    }
+
+    /// Whether a pass in this cell speaks for the claim.
+    pub fn confirms(self, cell: &Cell) -> bool {
+        match self {
+            Self::Confirms(_) => true,
+            Self::Refutes(_) => false,
+            Self::HoldsAsDocumented(_) => cell.dialect == Some(Dialect::Documented),
+        }
+    }
+}
+
+/// When a case runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Beside others: it looks only at its own routes, Services and series.
+    Shared,
+    /// Alone, after the shared ones: it breaks or reconfigures what others use.
+    Alone,
+}
+
+/// A condition on the cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// The recipe's routes answer (under the cell's dialect).
+    Serves,
+    /// The recipe's routes answer nothing: it has manifests that do not work.
+    ServesNothing,
+    /// The recipe has this template.
+    Template(&'static str),
+    /// The proxy beside the controller runs in this mode.
+    Mode(Mode),
+    /// The proxy follows this dialect.
+    Dialect(Dialect),
+    /// ServiceProfile routes show at the controller's proxy.
+    RouteMetrics,
+    /// They do not.
+    NoRouteMetrics,
+    /// Traffic splits are honoured.
+    Split,
+    /// They are not.
+    NoSplit,
+    /// The proxy chooses the pod.
+    ProxyBalances,
+    /// The controller chooses the pod.
+    ControllerBalances,
+    /// The recipe makes the controller set `l5d-dst-override`.
+    SetsOverride,
+    /// It does not.
+    SetsNoOverride,
+    /// The recipe says this of the controller's weights.
+    Weights(meshgate_fixtures::Weights),
+}
+
+impl Need {
+    /// `None` when the cell has it, else why the case does not apply.
+    pub fn missing(self, cell: &Cell, recipe: &Recipe, promises: &Promises) -> Option<String> {
+        let (holds, why): (bool, String) = match self {
+            Self::Serves => (promises.serves, "the recipe promises no working route here".into()),
+            Self::ServesNothing => (!promises.serves, "the recipe's routes work".into()),
+            Self::Template(name) => {
+                (recipe.templates.contains_key(name), format!("the recipe cannot express \"{name}\""))
+            }
+            Self::Mode(mode) => (cell.mode == mode, format!("only in {} mode", mode.as_str())),
+            Self::Dialect(dialect) => {
+                (cell.dialect == Some(dialect), format!("only under the dialect {}", dialect.as_str()))
+            }
+            Self::RouteMetrics => {
+                (promises.route_metrics, "the recipe promises no route metrics at the controller".into())
+            }
+            Self::NoRouteMetrics => (!promises.route_metrics, "the recipe promises route metrics".into()),
+            Self::Split => (promises.split, "the recipe promises no traffic split".into()),
+            Self::NoSplit => (!promises.split, "the recipe promises traffic splits".into()),
+            Self::ProxyBalances => (promises.balances == Balances::Proxy, "the controller chooses the pod".into()),
+            Self::ControllerBalances => (promises.balances == Balances::Controller, "the proxy chooses the pod".into()),
+            Self::SetsOverride => (
+                cell.mode == Mode::Ingress && promises.sets_override,
+                "the recipe does not make the controller set l5d-dst-override".into(),
+            ),
+            Self::SetsNoOverride => (
+                cell.mode == Mode::Default || !promises.sets_override,
+                "the recipe makes the controller set l5d-dst-override".into(),
+            ),
+            Self::Weights(weights) => {
+                (promises.weights == Some(weights), "the recipe says nothing like it of the controller's weights".into())
+            }
+        };
+        (!holds).then_some(why)
+    }
+}
+
+impl Case {
+    /// The id as one label of a host name: `routing-host`.
+    pub fn slug(&self) -> String {
+        self.id.replace(['/', '_'], "-")
+    }
+
+    /// The area: what stands before the slash.
+    pub fn area(&self) -> &'static str {
+        self.id.split('/').next().unwrap_or(self.id)
+    }
+
+    /// `None` when the case applies to the cell, else why not.
+    pub fn not_applicable(&self, cell: &Cell, recipe: &Recipe) -> Option<String> {
+        let promises = recipe.promises(cell.variant());
+        self.needs.iter().find_map(|need| need.missing(cell, recipe, promises))
+    }
+}

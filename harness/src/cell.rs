@@ -1,0 +1,203 @@
+//! The child: one cell, from nothing to its verdicts, in a process of its own.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::stream::{self, StreamExt};
+use meshgate_clusters::Cluster;
+use meshgate_fixtures::{Controller, Fixtures, Recipe};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::case::{Case, Stage};
+use crate::context::Context;
+use crate::event::Event;
+use crate::matrix::Cell;
+use crate::plan::Plan;
+use crate::report::{CaseReport, ClaimVerdict};
+use crate::verdict::{Failure, Outcome, Verdict};
+use crate::world::World;
+
+/// How many cases of a cell run at once.
+const CONCURRENCY: usize = 6;
+
+/// What the parent tells the child: everything it has to know.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Spec {
+    /// The cell.
+    pub cell: Cell,
+    /// Ids of the cases to run, all of which apply or not; the child decides.
+    pub cases: Vec<String>,
+    /// `--fixtures DIR`.
+    pub fixtures: Option<PathBuf>,
+    /// `--recipe DIR`: the user's own recipe in place of a built-in one.
+    pub recipe: Option<PathBuf>,
+    /// The report folder; artefacts go below `artefacts/` in it.
+    pub report_dir: PathBuf,
+    /// Seconds that setting up may take.
+    pub setup_seconds: u64,
+    /// Seconds that one case may take.
+    pub case_seconds: u64,
+    /// What the cluster's backend needs (images on this machine), in its own words.
+    pub backend: serde_json::Value,
+}
+
+/// Tells events to the parent, a line each.
+#[derive(Clone, Default)]
+pub struct Teller {
+    lock: Arc<Mutex<()>>,
+}
+
+impl Teller {
+    /// Tells one event. A parent that no longer listens is no reason to stop: the closed stdin ends the cell.
+    pub fn tell(&self, event: &Event) {
+        let Ok(line) = serde_json::to_string(event) else { return };
+        let _guard = self.lock.lock();
+        let mut out = std::io::stdout().lock();
+        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    }
+
+    /// Tells what is being done.
+    pub fn progress(&self, text: impl Into<String>) {
+        self.tell(&Event::Progress { text: text.into() });
+    }
+}
+
+/// Sets the world of the cell up on a cluster, runs the cases and tells everything to the parent.
+pub async fn run(
+    spec: &Spec,
+    fixtures: &Fixtures,
+    controller: &Controller,
+    recipe: &Recipe,
+    cases: &[Case],
+    cluster: Arc<dyn Cluster>,
+    started: Instant,
+    teller: &Teller,
+) {
+    let wanted: Vec<Case> = cases.iter().filter(|case| spec.cases.iter().any(|id| id == case.id)).copied().collect();
+    let (apply, not): (Vec<Case>, Vec<Case>) =
+        wanted.into_iter().partition(|case| case.not_applicable(&spec.cell, recipe).is_none());
+    for case in not {
+        let reason = case.not_applicable(&spec.cell, recipe).unwrap_or_default();
+        teller.tell(&finished(&case, Verdict::NotApplicable, Some(reason)));
+    }
+    let plans: BTreeMap<&'static str, Plan> = apply
+        .iter()
+        .map(|case| {
+            let mut plan = Plan::new(case.slug());
+            (case.plan)(&mut plan);
+            (case.id, plan)
+        })
+        .collect();
+    let deadline = Duration::from_secs(spec.setup_seconds);
+    let world = match World::set_up(spec, fixtures, controller, recipe, cluster, &plans, deadline, teller).await {
+        Ok(world) => Arc::new(world),
+        Err(broken) => {
+            let reason = format!("{:#}", broken.error);
+            for case in &apply {
+                teller.tell(&finished(case, Verdict::NotRun, Some(format!("the cell was not ready: {reason}"))));
+            }
+            teller.tell(&Event::Broken { reason, artefacts: broken.artefacts });
+            return;
+        }
+    };
+    teller.tell(&Event::Ready { seconds: started.elapsed().as_secs_f64() });
+    let limit = Duration::from_secs(spec.case_seconds);
+    for (stage, concurrency) in [(Stage::Shared, CONCURRENCY), (Stage::Alone, 1)] {
+        let of_stage = apply.iter().filter(|case| case.stage == stage);
+        stream::iter(of_stage)
+            .for_each_concurrent(concurrency, |case| {
+                let world = Arc::clone(&world);
+                let plan = plans[case.id].clone();
+                async move { judge(case, world, plan, limit, teller).await }
+            })
+            .await;
+    }
+    teller.tell(&Event::Finished);
+}
+
+/// Runs one case; a failure is looked at once more, and a verdict that changes is flaky.
+async fn judge(case: &Case, world: Arc<World>, plan: Plan, limit: Duration, teller: &Teller) {
+    teller.tell(&Event::CaseStarted { id: case.id.to_owned() });
+    let started = Instant::now();
+    let mut report = look(case, &world, &plan, limit, 1).await;
+    if report.verdict == Verdict::Fail {
+        let second = look(case, &world, &plan, limit, 2).await;
+        if second.verdict != Verdict::Fail {
+            report.flaky = true;
+            let first = report.reason.take().unwrap_or_default();
+            report.reason = Some(format!("flaky: failed at first ({first}), {} at the second look", second.verdict));
+        }
+        report.attempts = 2;
+    }
+    report.seconds = started.elapsed().as_secs_f64();
+    teller.tell(&Event::CaseFinished { report: Box::new(report) });
+}
+
+async fn look(case: &Case, world: &Arc<World>, plan: &Plan, limit: Duration, attempt: u32) -> CaseReport {
+    let context = Context::new(Arc::clone(world), case, plan.clone());
+    // A task of its own, so that a panic in a case is a verdict and not the end of the cell.
+    let body = tokio::spawn((case.run)(context.clone()));
+    let abort = body.abort_handle();
+    let result = match tokio::time::timeout(limit, body).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => Err(Failure::Behaviour {
+            what: "the case".into(),
+            expected: "to come to a verdict".into(),
+            found: format!("it panicked: {panic}"),
+        }),
+        Err(_) => {
+            abort.abort();
+            Err(Failure::Behaviour {
+                what: "the case".into(),
+                expected: format!("to end within {} s", limit.as_secs()),
+                found: "it was still running".into(),
+            })
+        }
+    };
+    let (verdict, reason) = match result {
+        Ok(Outcome::Pass) => (Verdict::Pass, None),
+        Ok(Outcome::Weakness { name, observed }) => match world.recipe.findings.get(name) {
+            Some(declared) => (Verdict::Finding, Some(format!("{name}: {observed}. {declared}"))),
+            None => (Verdict::Fail, Some(format!("{name}: {observed}; the recipe does not declare this weakness"))),
+        },
+        Err(failure @ Failure::Behaviour { .. }) => (Verdict::Fail, Some(failure.to_string())),
+        Err(failure @ Failure::Infrastructure(_)) => (Verdict::NotRun, Some(failure.to_string())),
+    };
+    let artefacts = match verdict {
+        Verdict::Fail | Verdict::NotRun => world.keep_artefacts(&context, attempt, reason.as_deref()).await,
+        _ => Vec::new(),
+    };
+    let claims = match verdict {
+        Verdict::Pass | Verdict::Finding => case
+            .claims
+            .iter()
+            .map(|evidence| {
+                let verdict =
+                    if evidence.confirms(&world.cell) { ClaimVerdict::Confirmed } else { ClaimVerdict::Refuted };
+                (evidence.claim().to_owned(), verdict)
+            })
+            .collect(),
+        _ => BTreeMap::new(),
+    };
+    CaseReport { id: case.id.to_owned(), verdict, seconds: 0.0, attempts: attempt, flaky: false, reason, claims, artefacts }
+}
+
+/// The event of a case that was not run.
+fn finished(case: &Case, verdict: Verdict, reason: Option<String>) -> Event {
+    Event::CaseFinished {
+        report: Box::new(CaseReport {
+            id: case.id.to_owned(),
+            verdict,
+            seconds: 0.0,
+            attempts: 0,
+            flaky: false,
+            reason,
+            claims: BTreeMap::new(),
+            artefacts: Vec::new(),
+        }),
+    }
+}

@@ -1,0 +1,195 @@
+//! What a case sees of the world.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use meshgate_clusters::Vantage;
+use meshgate_fixtures::Promises;
+use parking_lot::Mutex;
+
+use crate::case::Case;
+use crate::convergence::converge;
+use crate::metrics::Metrics;
+use crate::plan::{Plan, Route};
+use crate::probe::{self, Batch, Record, Request, Seen};
+use crate::verdict::{Failure, check};
+use crate::world::World;
+
+/// A case's view of its cell. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    /// The world of the cell.
+    pub world: Arc<World>,
+    /// The case's id.
+    pub id: &'static str,
+    /// What the case declared.
+    pub plan: Arc<Plan>,
+    trace: Arc<Mutex<Vec<Exchange>>>,
+}
+
+/// A request and what came of it, for the artefacts of a failure.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Exchange {
+    /// Where it was sent from.
+    pub from: String,
+    /// What was sent.
+    pub request: Request,
+    /// What came back.
+    pub record: Record,
+}
+
+/// How many exchanges of a case are kept; the rest is only counted.
+const KEPT: usize = 200;
+
+impl Context {
+    /// For a case and its plan.
+    pub fn new(world: Arc<World>, case: &Case, plan: Plan) -> Self {
+        Self { world, id: case.id, plan: Arc::new(plan), trace: Arc::default() }
+    }
+
+    /// What the recipe promises in this cell.
+    pub fn promises(&self) -> &Promises {
+        self.world.recipe.promises(self.world.cell.variant())
+    }
+
+    /// A route that the case declared.
+    ///
+    /// # Errors
+    /// `not-run` when there is none: the case and its plan disagree.
+    pub fn route(&self, name: &str) -> Result<&Route, Failure> {
+        self.plan.routes.get(name).ok_or_else(|| anyhow!("{} declares no route {name:?}", self.id).into())
+    }
+
+    /// A GET for a route that the case declared, through the controller.
+    pub fn get(&self, route: &str) -> Result<Request, Failure> {
+        Ok(self.world.request_to(self.route(route)?, self.world.ingress))
+    }
+
+    /// A GET for a route through another instance of the controller.
+    pub fn get_at(&self, instance: &str, route: &str) -> Result<Request, Failure> {
+        let address =
+            self.world.instances.get(instance).ok_or_else(|| anyhow!("{} declares no instance {instance:?}", self.id))?;
+        Ok(self.world.request_to(self.route(route)?, *address))
+    }
+
+    /// Sends a request from outside.
+    pub async fn send(&self, request: Request) -> Record {
+        self.send_from(Vantage::Outside(0), request).await
+    }
+
+    /// Sends a request from a vantage point.
+    pub async fn send_from(&self, from: Vantage, request: Request) -> Record {
+        let record = self.world.prober.send(from, &request).await;
+        self.remember(format!("{from:?}"), request, &record);
+        record
+    }
+
+    /// Sends a batch from outside.
+    pub async fn send_batch(&self, batch: Batch) -> Vec<Record> {
+        let records = self.world.prober.run(Vantage::Outside(0), &batch).await;
+        self.remember_batch("outside", batch, &records);
+        records
+    }
+
+    /// Sends a request `n` times over `connections` keep-alive connections from outside; the records say who answered.
+    pub async fn send_many(&self, request: Request, n: usize, connections: usize) -> Vec<Record> {
+        self.send_batch(Batch::repeated(request, n, connections)).await
+    }
+
+    /// Sends a batch from the probe pod: from inside the mesh, through a proxy in the cell's mode and dialect. Targets may be
+    /// names.
+    pub async fn send_inside(&self, batch: Batch) -> Result<Vec<Record>, Failure> {
+        let probe = self.world.pod_address("probe").await?;
+        let records = self.world.prober.run_inside(SocketAddr::from((probe, 8080)), &batch).await?;
+        self.remember_batch("the probe pod", batch, &records);
+        Ok(records)
+    }
+
+    /// Sends a GET for a route and returns what the backend saw; anything but a 200 of an echo backend is a failure.
+    pub async fn seen(&self, route: &str) -> Result<Seen, Failure> {
+        let request = self.get(route)?;
+        self.expect_seen(request).await
+    }
+
+    /// Sends a request and returns what the backend saw; anything but a 200 of an echo backend is a failure.
+    pub async fn expect_seen(&self, request: Request) -> Result<Seen, Failure> {
+        let what = probe::describe(&request);
+        let record = self.send(request).await;
+        match &record.seen {
+            Some(seen) if record.is(200) => Ok(seen.clone()),
+            _ => Err(check(what).failure("a 200 of an echo backend", probe::outcome(&record))),
+        }
+    }
+
+    /// Waits until a request is answered by the new state, several times in a row.
+    pub async fn until(
+        &self,
+        within: Duration,
+        what: &str,
+        request: Request,
+        accept: impl Fn(&Record) -> bool,
+    ) -> Result<(), Failure> {
+        converge(within, || async {
+            let record = self.send(request.clone()).await;
+            if accept(&record) { Ok(()) } else { Err(probe::outcome(&record)) }
+        })
+        .await
+        .map_err(|seen| check(format!("{what} ({})", probe::describe(&request))).failure("to converge", seen))
+    }
+
+    /// The metrics of the proxy beside the controller.
+    pub async fn controller_metrics(&self) -> Result<Metrics, Failure> {
+        let pod = self.world.controller_pod(&self.world.controller.workload.clone()).await?;
+        self.metrics_of(pod).await
+    }
+
+    /// The metrics of the proxy in a pod.
+    pub async fn metrics_of(&self, pod: Ipv4Addr) -> Result<Metrics, Failure> {
+        Ok(self.world.metrics_of(pod).await?)
+    }
+
+    /// The addresses of all running pods with an `app` label in the workbench.
+    pub async fn pods_of(&self, app: &str) -> Result<Vec<(String, Ipv4Addr)>, Failure> {
+        let pods = self.world.kubernetes.pods(crate::plan::NAMESPACE, &format!("app={app}")).await?;
+        Ok(pods
+            .into_iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+            .filter_map(|pod| Some((pod.metadata.name?, pod.status?.pod_ip?.parse().ok()?)))
+            .collect())
+    }
+
+    /// How many requests containing a marker the controller's access log tells of, over all its instances.
+    pub async fn passes(&self, workload: &str, marker: &str) -> Result<usize, Failure> {
+        let log = self.world.controller_log(workload).await?;
+        Ok(log.lines().filter(|line| line.contains(marker)).count())
+    }
+
+    /// What the case sent and got, for the artefacts.
+    pub fn trace(&self) -> Vec<Exchange> {
+        self.trace.lock().clone()
+    }
+
+    /// A batch is remembered by its first request and the first answer that is not a 200.
+    fn remember_batch(&self, from: &str, batch: Batch, records: &[Record]) {
+        if batch.repeat.is_some() {
+            let record = records.iter().find(|record| !record.is(200)).or(records.first());
+            if let (Some(request), Some(record)) = (batch.requests.into_iter().next(), record) {
+                self.remember(format!("{from}, {} times", records.len()), request, record);
+            }
+            return;
+        }
+        for (request, record) in batch.requests.into_iter().zip(records) {
+            self.remember(from.to_owned(), request, record);
+        }
+    }
+
+    fn remember(&self, from: String, request: Request, record: &Record) {
+        let mut trace = self.trace.lock();
+        if trace.len() == KEPT {
+            trace.remove(0);
+        }
+        trace.push(Exchange { from, request, record: record.clone() });
+    }
+}

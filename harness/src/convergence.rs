@@ -1,0 +1,64 @@
+//! Convergence is proved, not slept for.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How often in a row the new state has to be seen before it counts as settled.
+pub const STREAK: u32 = 3;
+
+/// Looks until `look` says yes [`STREAK`] times in a row, or the deadline passes.
+///
+/// `look` answers `Ok` when what it saw is the *new* state and `Err(what it saw)` otherwise; at the deadline the last thing seen
+/// is the error.
+pub async fn converge<F, Fut>(within: Duration, mut look: F) -> Result<(), String>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<(), String>>,
+{
+    let deadline = Instant::now() + within;
+    let mut streak = 0;
+    let mut pause = Duration::from_millis(4);
+    loop {
+        match look().await {
+            Ok(()) => {
+                streak += 1;
+                if streak == STREAK {
+                    return Ok(());
+                }
+            }
+            Err(seen) => {
+                streak = 0;
+                if Instant::now() >= deadline {
+                    return Err(format!("not within {:.1} s; last seen: {seen}", within.as_secs_f64()));
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 3 / 2).min(Duration::from_millis(100));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[tokio::test]
+    async fn a_single_success_is_not_convergence() {
+        let looks = Cell::new(0);
+        let result = converge(Duration::from_secs(1), || {
+            looks.set(looks.get() + 1);
+            let seen = looks.get();
+            async move { if seen == 1 || seen > 4 { Ok(()) } else { Err(format!("old {seen}")) } }
+        })
+        .await;
+        assert_eq!((result, looks.get()), (Ok(()), 7));
+    }
+
+    #[tokio::test]
+    async fn the_deadline_tells_what_was_seen_last() {
+        let result = converge(Duration::from_millis(50), || async { Err("404".to_owned()) }).await;
+        assert_eq!(result, Err("not within 0.1 s; last seen: 404".to_owned()));
+    }
+}

@@ -1,0 +1,214 @@
+//! Applying objects of any kind and waiting for workloads.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, LogParams, Patch, PatchParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::discovery::{self, Scope};
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::time::Instant;
+
+/// The field manager of everything that Meshgate applies.
+pub const MANAGER: &str = "meshgate";
+
+/// A client that applies objects of any kind, looking each kind up once.
+pub struct Kubernetes {
+    client: kube::Client,
+    kinds: Mutex<HashMap<GroupVersionKind, (ApiResource, Scope)>>,
+}
+
+impl Kubernetes {
+    /// Over a client.
+    pub fn new(client: kube::Client) -> Self {
+        Self { client, kinds: Mutex::default() }
+    }
+
+    /// The client itself.
+    pub fn client(&self) -> kube::Client {
+        self.client.clone()
+    }
+
+    /// Server-side applies an object.
+    pub async fn apply(&self, object: &Value) -> anyhow::Result<DynamicObject> {
+        let (api, name) = self.api_of(object).await?;
+        api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(object))
+            .await
+            .with_context(|| format!("cannot apply {}", describe(object)))
+    }
+
+    /// Applies many objects: definitions and namespaces first, then the rest at once.
+    pub async fn apply_all(&self, objects: &[Value]) -> anyhow::Result<()> {
+        let rank = |object: &Value| match object["kind"].as_str() {
+            Some("CustomResourceDefinition" | "Namespace") => 0,
+            Some("ServiceAccount" | "ClusterRole" | "Role" | "ClusterRoleBinding" | "RoleBinding" | "ConfigMap" | "Secret") => 1,
+            Some("Deployment" | "DaemonSet" | "Job" | "Pod") => 3,
+            _ => 2,
+        };
+        for wave in 0..=3 {
+            let objects = objects.iter().filter(|object| rank(object) == wave);
+            futures::future::try_join_all(objects.map(|object| self.apply(object))).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes an object if it is there.
+    pub async fn delete(&self, object: &Value) -> anyhow::Result<()> {
+        let (api, name) = self.api_of(object).await?;
+        match api.delete(&name, &DeleteParams::background()).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("cannot delete {}", describe(object))),
+        }
+    }
+
+    async fn api_of(&self, object: &Value) -> anyhow::Result<(Api<DynamicObject>, String)> {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let api_version = text(&object["apiVersion"]).ok_or_else(|| anyhow!("an object without apiVersion: {object}"))?;
+        let kind = text(&object["kind"]).ok_or_else(|| anyhow!("an object without kind: {object}"))?;
+        let name = text(&object["metadata"]["name"]).ok_or_else(|| anyhow!("a {kind} without metadata.name"))?;
+        let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+        let gvk = GroupVersionKind::gvk(group, version, &kind);
+        let known = self.kinds.lock().get(&gvk).cloned();
+        let (resource, scope) = match known {
+            Some(known) => known,
+            None => {
+                let (resource, capabilities) = discovery::pinned_kind(&self.client, &gvk)
+                    .await
+                    .with_context(|| format!("the cluster does not serve {api_version} {kind}"))?;
+                self.kinds.lock().insert(gvk, (resource.clone(), capabilities.scope.clone()));
+                (resource, capabilities.scope)
+            }
+        };
+        let api = match scope {
+            Scope::Cluster => Api::all_with(self.client.clone(), &resource),
+            Scope::Namespaced => {
+                let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default");
+                Api::namespaced_with(self.client.clone(), namespace, &resource)
+            }
+        };
+        Ok((api, name))
+    }
+
+    /// Waits until every Deployment in the cluster has all its replicas available and none of an older template.
+    ///
+    /// `progress` hears what is awaited each time that changes. Ends with an error at the deadline, which says which
+    /// Deployment is not ready and what its pods say.
+    pub async fn deployments_ready(&self, deadline: Instant, mut progress: impl FnMut(&str)) -> anyhow::Result<()> {
+        let api: Api<Deployment> = Api::all(self.client.clone());
+        let mut told = String::new();
+        loop {
+            let waiting: Vec<String> =
+                api.list(&ListParams::default()).await?.items.iter().filter_map(not_ready).collect();
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            let text = format!("awaiting {}", waiting.join(", "));
+            if text != told {
+                progress(&text);
+                told = text;
+            }
+            if Instant::now() >= deadline {
+                let pods = self.pod_troubles().await.unwrap_or_else(|error| error.to_string());
+                return Err(anyhow!("not ready within the deadline: {}\n{pods}", waiting.join(", ")));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The pods of a label selector, in one namespace.
+    pub async fn pods(&self, namespace: &str, labels: &str) -> anyhow::Result<Vec<Pod>> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        Ok(api.list(&ListParams::default().labels(labels)).await?.items)
+    }
+
+    /// What the pods that are not ready say of themselves.
+    pub async fn pod_troubles(&self) -> anyhow::Result<String> {
+        let api: Api<Pod> = Api::all(self.client.clone());
+        let mut lines = Vec::new();
+        for pod in api.list(&ListParams::default()).await?.items {
+            let status = pod.status.unwrap_or_default();
+            let containers = status
+                .init_container_statuses
+                .iter()
+                .flatten()
+                .chain(status.container_statuses.iter().flatten())
+                .filter(|container| !container.ready)
+                .filter_map(|container| {
+                    let state = container.state.as_ref()?;
+                    let (reason, message) = match (&state.waiting, &state.terminated) {
+                        (Some(waiting), _) => (waiting.reason.clone(), waiting.message.clone()),
+                        (_, Some(ended)) if ended.exit_code != 0 => (ended.reason.clone(), ended.message.clone()),
+                        (None, None) => (Some("not ready".to_owned()), None),
+                        _ => return None,
+                    };
+                    let (reason, message) = (reason.unwrap_or_default(), message.unwrap_or_default());
+                    Some(format!("{}: {reason} {message}", container.name))
+                })
+                .collect::<Vec<_>>();
+            if !containers.is_empty() {
+                let name = pod.metadata.name.unwrap_or_default();
+                lines.push(format!("  pod {}/{name}: {}", pod.metadata.namespace.unwrap_or_default(), containers.join("; ")));
+            }
+        }
+        Ok(lines.join("\n"))
+    }
+
+    /// The cluster's events, oldest first, a line each.
+    pub async fn events(&self) -> anyhow::Result<Vec<String>> {
+        let api: Api<Event> = Api::all(self.client.clone());
+        let mut events = api.list(&ListParams::default()).await?.items;
+        events.sort_by_key(|event| event.last_timestamp.clone().map(|time| time.0));
+        Ok(events
+            .into_iter()
+            .map(|event| {
+                let object = event.involved_object;
+                format!(
+                    "{} {}/{} {}: {}",
+                    event.type_.unwrap_or_default(),
+                    object.kind.unwrap_or_default(),
+                    object.name.unwrap_or_default(),
+                    event.reason.unwrap_or_default(),
+                    event.message.unwrap_or_default()
+                )
+            })
+            .collect())
+    }
+
+    /// The log of a container of a pod.
+    pub async fn logs(&self, namespace: &str, pod: &str, container: &str) -> anyhow::Result<String> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let params = LogParams { container: Some(container.to_owned()), ..LogParams::default() };
+        Ok(api.logs(pod, &params).await?)
+    }
+}
+
+/// `kind namespace/name`, for messages.
+pub fn describe(object: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
+    let metadata = &object["metadata"];
+    match metadata["namespace"].as_str() {
+        Some(namespace) => format!("{} {namespace}/{}", text(&object["kind"]), text(&metadata["name"])),
+        None => format!("{} {}", text(&object["kind"]), text(&metadata["name"])),
+    }
+}
+
+/// `namespace/name 0/1` of a Deployment that is not fully rolled out.
+fn not_ready(deployment: &Deployment) -> Option<String> {
+    let wanted = deployment.spec.replicas.unwrap_or(1);
+    let status = deployment.status.clone().unwrap_or_default();
+    let available = status.available_replicas.unwrap_or(0);
+    let current = status.observed_generation >= deployment.metadata.generation
+        && status.updated_replicas.unwrap_or(0) == wanted
+        && status.replicas.unwrap_or(0) == wanted
+        && available == wanted;
+    let metadata = &deployment.metadata;
+    (!current).then(|| {
+        let namespace = metadata.namespace.as_deref().unwrap_or_default();
+        format!("{namespace}/{} {available}/{wanted}", metadata.name.as_deref().unwrap_or_default())
+    })
+}

@@ -1,0 +1,253 @@
+//! What is to be run: controllers x versions x recipes x dialects.
+
+use std::fmt;
+
+use meshgate_fixtures::{Controller, Fixtures, Mode, Recipe, Version, nearest};
+use serde::{Deserialize, Serialize};
+
+/// Which routing rule the bundled proxy follows in ingress mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dialect {
+    /// The page's: override, then `:authority`, then `Host`.
+    Documented,
+    /// Today's Linkerd: override, else the original destination.
+    Modern,
+}
+
+impl Dialect {
+    /// As it stands in reports and annotations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Documented => "documented",
+            Self::Modern => "modern",
+        }
+    }
+}
+
+/// The unit that is set up, run and torn down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cell {
+    /// The controller's name.
+    pub controller: String,
+    /// Its version.
+    pub version: Version,
+    /// The recipe's name.
+    pub recipe: String,
+    /// How the proxy beside the controller runs.
+    pub mode: Mode,
+    /// The proxy's dialect; default mode has only one.
+    pub dialect: Option<Dialect>,
+    /// The cluster's kind.
+    pub cluster: String,
+}
+
+impl Cell {
+    /// `traefik@3.7.15/ingress-middleware/modern`, in which `default` stands for the mode without dialects.
+    pub fn id(&self) -> String {
+        format!("{}@{}/{}/{}", self.controller, self.version, self.recipe, self.variant())
+    }
+
+    /// `documented`, `modern`, or `default` for default mode.
+    pub fn variant(&self) -> &'static str {
+        self.dialect.map_or("default", Dialect::as_str)
+    }
+
+    /// The id as one path element.
+    pub fn slug(&self) -> String {
+        self.id().replace(['/', '@'], "_")
+    }
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.id())
+    }
+}
+
+/// What was asked for. Empty lists mean all.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Controllers, each `name` or `name@version`.
+    pub controllers: Vec<String>,
+    /// Recipes by name.
+    pub recipes: Vec<String>,
+    /// Dialects by name.
+    pub dialects: Vec<String>,
+}
+
+/// Why a selection means nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum SelectionError {
+    /// An unknown controller or recipe.
+    #[error(transparent)]
+    Fixtures(#[from] meshgate_fixtures::Error),
+    /// An unknown version.
+    #[error("{controller} has no version \"{version}\" here; did you mean {nearest}? (known: {known})")]
+    UnknownVersion {
+        /// Whose.
+        controller: String,
+        /// What was asked for.
+        version: String,
+        /// The nearest one.
+        nearest: String,
+        /// All of them.
+        known: String,
+    },
+    /// An unknown dialect.
+    #[error("no dialect \"{name}\"; did you mean \"{nearest}\"? (known: documented, modern)")]
+    UnknownDialect {
+        /// What was asked for.
+        name: String,
+        /// The nearest one.
+        nearest: String,
+    },
+    /// Known names that together select nothing.
+    #[error("the selection is empty: {0}")]
+    Empty(String),
+}
+
+/// The cells of a selection, in a stable order.
+pub fn cells(fixtures: &Fixtures, selection: &Selection, cluster: &str) -> Result<Vec<Cell>, SelectionError> {
+    let dialects = dialects(&selection.dialects)?;
+    let wanted: Vec<String> = if selection.controllers.is_empty() {
+        fixtures.controllers.keys().cloned().collect()
+    } else {
+        selection.controllers.clone()
+    };
+    let controllers: Vec<(&Controller, Version)> =
+        wanted.iter().map(|name| controller_at(fixtures, name)).collect::<Result<_, _>>()?;
+    for name in &selection.recipes {
+        // A recipe has to exist with one of the controllers asked for, not with each.
+        if let Some(answer) = controllers.iter().map(|(controller, _)| controller.recipe(name)).reduce(Result::or) {
+            answer?;
+        }
+    }
+    let mut cells = Vec::new();
+    let mut left_out = Vec::new();
+    for (controller, version) in &controllers {
+        for recipe in controller.recipes.values() {
+            if !selection.recipes.is_empty() && !selection.recipes.contains(&recipe.name) {
+                continue;
+            }
+            match &recipe.since {
+                Some(since) if !recipe.supports(version) => {
+                    left_out.push(format!("{} needs {} {since} or later", recipe.name, controller.name));
+                }
+                _ => cells.extend(of_recipe(controller, version, recipe, &dialects, cluster)),
+            }
+        }
+    }
+    if cells.is_empty() {
+        let why = if left_out.is_empty() {
+            "the recipes selected have no cell in the dialects selected".to_owned()
+        } else {
+            left_out.join("; ")
+        };
+        return Err(SelectionError::Empty(why));
+    }
+    Ok(cells)
+}
+
+/// The cells of one recipe: one per dialect in ingress mode, one in default mode.
+pub fn of_recipe(
+    controller: &Controller,
+    version: &Version,
+    recipe: &Recipe,
+    dialects: &[Dialect],
+    cluster: &str,
+) -> Vec<Cell> {
+    let variants: Vec<Option<Dialect>> = match recipe.mode {
+        Mode::Default => vec![None],
+        Mode::Ingress => dialects.iter().copied().map(Some).collect(),
+    };
+    variants
+        .into_iter()
+        .map(|dialect| Cell {
+            controller: controller.name.clone(),
+            version: version.clone(),
+            recipe: recipe.name.clone(),
+            mode: recipe.mode,
+            dialect,
+            cluster: cluster.to_owned(),
+        })
+        .collect()
+}
+
+/// `name` or `name@version`.
+pub fn controller_at<'a>(fixtures: &'a Fixtures, wanted: &str) -> Result<(&'a Controller, Version), SelectionError> {
+    let (name, version) = wanted.split_once('@').map_or((wanted, None), |(name, version)| (name, Some(version)));
+    let controller = fixtures.controller(name)?;
+    let version = match version {
+        None => controller.newest().clone(),
+        Some(version) => known_version(controller, version)?,
+    };
+    Ok((controller, version))
+}
+
+/// A version of a controller that the fixtures know.
+pub fn known_version(controller: &Controller, version: &str) -> Result<Version, SelectionError> {
+    let known = || controller.versions.iter().map(|version| version.0.as_str());
+    if known().any(|candidate| candidate == version) {
+        return Ok(Version(version.to_owned()));
+    }
+    Err(SelectionError::UnknownVersion {
+        controller: controller.name.clone(),
+        version: version.to_owned(),
+        nearest: nearest(version, known()).unwrap_or_default().to_owned(),
+        known: known().collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// Dialects by name; none given means all.
+pub fn dialects(names: &[String]) -> Result<Vec<Dialect>, SelectionError> {
+    const ALL: [Dialect; 2] = [Dialect::Documented, Dialect::Modern];
+    if names.is_empty() {
+        return Ok(ALL.to_vec());
+    }
+    names
+        .iter()
+        .map(|name| {
+            ALL.into_iter().find(|dialect| dialect.as_str() == name).ok_or_else(|| SelectionError::UnknownDialect {
+                name: name.clone(),
+                nearest: nearest(name, ALL.map(Dialect::as_str)).unwrap_or_default().to_owned(),
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn select(controllers: &[&str], recipes: &[&str], dialects: &[&str]) -> Result<Vec<Cell>, SelectionError> {
+        let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
+        let selection = Selection { controllers: own(controllers), recipes: own(recipes), dialects: own(dialects) };
+        cells(&Fixtures::built_in().unwrap(), &selection, "embedded")
+    }
+
+    #[test]
+    fn ingress_cells_run_under_every_dialect() {
+        let cells = select(&["traefik"], &["ingress-middleware", "ingress-pod-ip"], &[]).unwrap();
+        let ids: Vec<_> = cells.iter().map(|cell| format!("{}/{}", cell.recipe, cell.variant())).collect();
+        assert_eq!(
+            ids,
+            ["ingress-middleware/documented", "ingress-middleware/modern", "ingress-pod-ip/default"]
+        );
+    }
+
+    #[test]
+    fn unknown_names_are_answered_with_the_nearest() {
+        let message = |result: Result<Vec<Cell>, SelectionError>| result.unwrap_err().to_string();
+        assert!(message(select(&["trafik"], &[], &[])).contains("did you mean \"traefik\""));
+        assert!(message(select(&["traefik@3.7.99"], &[], &[])).contains("did you mean 3.7.9"));
+        assert!(message(select(&[], &["ingres-middleware"], &[])).contains("did you mean \"ingress-middleware\""));
+        assert!(message(select(&[], &[], &["moderm"])).contains("did you mean \"modern\""));
+    }
+
+    #[test]
+    fn a_recipe_is_left_out_before_its_version() {
+        let message = select(&["traefik@3.0.4"], &["ingressroute-weighted"], &[]).unwrap_err().to_string();
+        assert!(message.contains("needs traefik 3.7.0 or later"), "{message}");
+    }
+}

@@ -1,0 +1,286 @@
+//! The report: `meshgate.report/v1`, written as JSON, JUnit and Markdown.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use meshgate_fixtures::{Claims, Implementation, Mode, Version};
+use serde::{Deserialize, Serialize};
+
+use crate::matrix::Dialect;
+use crate::verdict::Verdict;
+
+pub mod gate;
+pub mod junit;
+pub mod markdown;
+pub mod terminal;
+
+/// The value of `schema`.
+pub const SCHEMA: &str = "meshgate.report/v1";
+
+/// The JSON schema of the report, which `report.json` is tested against.
+pub const JSON_SCHEMA: &str = include_str!("report/schema.json");
+
+/// A whole run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Where and when it ran. The only place with a date.
+    pub environment: Environment,
+    /// In the order of the matrix.
+    pub cells: Vec<CellReport>,
+    /// Every claim of the page, in its order.
+    pub claims: Vec<ClaimReport>,
+    /// Counts over all cells.
+    pub totals: Totals,
+}
+
+/// Where and when a run took place.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Environment {
+    /// Version of Meshgate.
+    pub meshgate: String,
+    /// When the run started, RFC 3339, UTC.
+    pub started: String,
+    /// Wall-clock seconds of the whole run.
+    pub seconds: f64,
+    /// Operating system and architecture.
+    pub os: String,
+    /// The kernel's release.
+    pub kernel: String,
+    /// Processors that the run could use.
+    pub cpus: usize,
+}
+
+/// A cell and its cases.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CellReport {
+    /// The cell's id, `controller@version/recipe/variant`.
+    pub id: String,
+    /// The controller.
+    pub controller: String,
+    /// Its version.
+    pub version: Version,
+    /// The recipe.
+    pub recipe: String,
+    /// `default` or `ingress`.
+    pub mode: Mode,
+    /// The proxy's dialect; `null` in default mode.
+    pub dialect: Option<Dialect>,
+    /// The cluster's kind.
+    pub cluster: String,
+    /// Who played the controller.
+    pub implementation: Implementation,
+    /// Seconds until the first case could begin; `null` when it never could.
+    pub setup_seconds: Option<f64>,
+    /// Why the cell broke, when it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken: Option<String>,
+    /// In the order of the suite.
+    pub cases: Vec<CaseReport>,
+}
+
+/// A case in a cell.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CaseReport {
+    /// The case's id.
+    pub id: String,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Seconds that the case took, all attempts together.
+    pub seconds: f64,
+    /// How often it was looked at: 1, or 2 after a failure; 0 when it did not run.
+    pub attempts: u32,
+    /// Whether the second look differed from the first. Never green.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub flaky: bool,
+    /// What was found, unless it simply passed.
+    pub reason: Option<String>,
+    /// What its verdict says about claims: claim id to `confirmed` or `refuted`; empty unless it passed.
+    pub claims: BTreeMap<String, ClaimVerdict>,
+    /// Files that show a failure, relative to the report folder.
+    pub artefacts: Vec<String>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// The verdict on a sentence of the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClaimVerdict {
+    /// Cases that passed say it holds.
+    Confirmed,
+    /// Cases that passed say it does not hold.
+    Refuted,
+    /// No case that ran says anything.
+    Untested,
+}
+
+/// A sentence of the page with its verdict.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClaimReport {
+    /// Its id.
+    pub id: String,
+    /// The sentence.
+    pub text: String,
+    /// The verdict under today's proxy: where the dialects disagree, `modern` decides.
+    pub verdict: ClaimVerdict,
+    /// Whether cells under the documented dialect say otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documented: Option<ClaimVerdict>,
+    /// The cases that say so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cases: Vec<String>,
+}
+
+/// Counts of verdicts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Totals {
+    /// `pass`.
+    pub pass: usize,
+    /// `finding`.
+    pub finding: usize,
+    /// `not-applicable`.
+    pub not_applicable: usize,
+    /// `fail`.
+    pub fail: usize,
+    /// `not-run`.
+    pub not_run: usize,
+    /// Of the failures, those that changed on a second look.
+    pub flaky: usize,
+}
+
+impl Totals {
+    /// Counts the cases of cells.
+    pub fn of(cells: &[CellReport]) -> Self {
+        let mut totals = Self::default();
+        for case in cells.iter().flat_map(|cell| &cell.cases) {
+            let count = match case.verdict {
+                Verdict::Pass => &mut totals.pass,
+                Verdict::Finding => &mut totals.finding,
+                Verdict::NotApplicable => &mut totals.not_applicable,
+                Verdict::Fail => &mut totals.fail,
+                Verdict::NotRun => &mut totals.not_run,
+            };
+            *count += 1;
+            totals.flaky += usize::from(case.flaky);
+        }
+        totals
+    }
+}
+
+/// The time of day for [`Environment::started`]: RFC 3339, UTC, to the second.
+pub fn timestamp() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Why a report could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// A file could not be written or read.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is not a report.
+    #[error("{path} is not a {SCHEMA} report: {message}")]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+impl Report {
+    /// A report of finished cells.
+    pub fn new(environment: Environment, cells: Vec<CellReport>, claims: &Claims) -> Self {
+        let claims = claim_reports(claims, &cells);
+        let totals = Totals::of(&cells);
+        Self { schema: SCHEMA.to_owned(), environment, cells, claims, totals }
+    }
+
+    /// Whether every verdict is as the recipes promise, and there is one.
+    pub fn is_green(&self) -> bool {
+        let cases = || self.cells.iter().flat_map(|cell| &cell.cases);
+        cases().all(|case| case.verdict.is_green() && !case.flaky)
+            && cases().any(|case| case.verdict != Verdict::NotApplicable)
+    }
+
+    /// Writes `report.json`, `junit.xml` and `report.md` into a folder.
+    pub fn write(&self, dir: &Path) -> Result<(), ReportError> {
+        let write = |name: &str, text: String| {
+            let path = dir.join(name);
+            std::fs::write(&path, text).map_err(|source| ReportError::Io { path, source })
+        };
+        std::fs::create_dir_all(dir).map_err(|source| ReportError::Io { path: dir.to_owned(), source })?;
+        let json = serde_json::to_string_pretty(self)
+            .map_err(|error| ReportError::Shape { path: dir.join("report.json"), message: error.to_string() })?;
+        write("report.json", json + "\n")?;
+        write("junit.xml", junit::render(self))?;
+        write("report.md", markdown::render(self))
+    }
+
+    /// Reads a `report.json`.
+    pub fn read(path: &Path) -> Result<Self, ReportError> {
+        let shape = |message: String| ReportError::Shape { path: path.to_owned(), message };
+        let text = std::fs::read_to_string(path).map_err(|source| ReportError::Io { path: path.to_owned(), source })?;
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| shape(error.to_string()))?;
+        match value.get("schema").and_then(serde_json::Value::as_str) {
+            Some(SCHEMA) => {}
+            found => return Err(shape(format!("expected \"schema\": \"{SCHEMA}\", found {found:?}"))),
+        }
+        serde_json::from_value(value).map_err(|error| shape(error.to_string()))
+    }
+}
+
+/// The verdict on each claim: refuted if any cell that speaks for today refutes it, else confirmed if one confirms it.
+fn claim_reports(claims: &Claims, cells: &[CellReport]) -> Vec<ClaimReport> {
+    let verdict = |id: &str, dialects: &dyn Fn(Option<Dialect>) -> bool| {
+        let said: Vec<ClaimVerdict> = cells
+            .iter()
+            .filter(|cell| dialects(cell.dialect))
+            .flat_map(|cell| &cell.cases)
+            .filter_map(|case| case.claims.get(id).copied())
+            .collect();
+        if said.contains(&ClaimVerdict::Refuted) {
+            ClaimVerdict::Refuted
+        } else if said.contains(&ClaimVerdict::Confirmed) {
+            ClaimVerdict::Confirmed
+        } else {
+            ClaimVerdict::Untested
+        }
+    };
+    claims
+        .0
+        .iter()
+        .map(|claim| {
+            let today = verdict(&claim.id, &|dialect| dialect != Some(Dialect::Documented));
+            let documented = verdict(&claim.id, &|dialect| dialect == Some(Dialect::Documented));
+            let mut cases: Vec<String> = cells
+                .iter()
+                .flat_map(|cell| &cell.cases)
+                .filter(|case| case.claims.contains_key(&claim.id))
+                .map(|case| case.id.clone())
+                .collect();
+            cases.sort();
+            cases.dedup();
+            ClaimReport {
+                id: claim.id.clone(),
+                text: claim.text.clone(),
+                verdict: if today == ClaimVerdict::Untested { documented } else { today },
+                documented: (documented != ClaimVerdict::Untested && documented != today).then_some(documented),
+                cases,
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

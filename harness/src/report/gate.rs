@@ -1,0 +1,158 @@
+//! Comparing two reports: what an upgrade would change.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use crate::report::{CaseReport, CellReport, Report};
+use crate::verdict::Verdict;
+
+/// What changed between two reports, recipe by recipe and case by case.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comparison {
+    /// Every difference, regressions first.
+    pub changes: Vec<Change>,
+    /// Verdicts that are the same on both sides.
+    pub unchanged: usize,
+}
+
+/// One difference.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// `recipe/variant`, without the version.
+    pub cell: String,
+    /// The case.
+    pub case: String,
+    /// What it means for the upgrade.
+    pub kind: Kind,
+    /// The verdict before; `None` when the cell or case was not there.
+    pub before: Option<Verdict>,
+    /// The verdict after.
+    pub after: Option<Verdict>,
+    /// The reason given with the later verdict, else the earlier.
+    pub reason: Option<String>,
+}
+
+/// What a difference means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Green before, not green now.
+    Regression,
+    /// Something that ran before does not run any more, without being red: a cell or case is gone, or no longer applies.
+    Lost,
+    /// Not green before, green now.
+    Improvement,
+    /// There is something new.
+    Gained,
+    /// Another verdict of the same colour.
+    Other,
+}
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Regression => "regression",
+            Self::Lost => "lost",
+            Self::Improvement => "improvement",
+            Self::Gained => "new",
+            Self::Other => "changed",
+        }
+    }
+}
+
+impl Comparison {
+    /// Compares a candidate with its baseline. Cells are matched without their versions.
+    pub fn of(baseline: &Report, candidate: &Report) -> Self {
+        let before = index(baseline);
+        let after = index(candidate);
+        let mut keys: Vec<_> = before.keys().chain(after.keys()).cloned().collect();
+        keys.sort();
+        keys.dedup();
+        let mut changes = Vec::new();
+        let mut unchanged = 0;
+        for key in keys {
+            let (old, new) = (before.get(&key), after.get(&key));
+            let Some(kind) = kind(old.copied(), new.copied()) else {
+                unchanged += 1;
+                continue;
+            };
+            let reason = new.and_then(|case| case.reason.clone()).or_else(|| old.and_then(|case| case.reason.clone()));
+            changes.push(Change {
+                cell: key.0,
+                case: key.1,
+                kind,
+                before: old.map(|case| case.verdict),
+                after: new.map(|case| case.verdict),
+                reason,
+            });
+        }
+        changes.sort_by_key(|change| change.kind);
+        Self { changes, unchanged }
+    }
+
+    /// Whether the candidate may not pass: a regression, or something that ran and is gone.
+    pub fn regressed(&self) -> bool {
+        self.changes.iter().any(|change| matches!(change.kind, Kind::Regression | Kind::Lost))
+    }
+
+    /// For the terminal.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        let verdict = |verdict: Option<Verdict>| verdict.map_or("absent", Verdict::as_str);
+        for change in &self.changes {
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                text,
+                "{:<11} {} {}: {} -> {}{}",
+                change.kind.word(),
+                change.cell,
+                change.case,
+                verdict(change.before),
+                verdict(change.after),
+                change.reason.as_ref().map(|reason| format!("\n            {reason}")).unwrap_or_default()
+            );
+        }
+        let count = |kind| self.changes.iter().filter(|change| change.kind == kind).count();
+        let _ = writeln!(
+            text,
+            "{} regressions, {} lost, {} improvements, {} new, {} otherwise changed, {} unchanged",
+            count(Kind::Regression),
+            count(Kind::Lost),
+            count(Kind::Improvement),
+            count(Kind::Gained),
+            count(Kind::Other),
+            self.unchanged
+        );
+        text
+    }
+}
+
+/// The cases of a report by `(controller/recipe/variant, case)`.
+fn index(report: &Report) -> BTreeMap<(String, String), &CaseReport> {
+    let key = |cell: &CellReport| {
+        let variant = cell.dialect.map_or("default", crate::matrix::Dialect::as_str);
+        format!("{}/{}/{variant}", cell.controller, cell.recipe)
+    };
+    report
+        .cells
+        .iter()
+        .flat_map(|cell| cell.cases.iter().map(move |case| ((key(cell), case.id.clone()), case)))
+        .collect()
+}
+
+fn kind(before: Option<&CaseReport>, after: Option<&CaseReport>) -> Option<Kind> {
+    let green = |case: &CaseReport| case.verdict.is_green() && !case.flaky;
+    let applies = |case: &CaseReport| case.verdict != Verdict::NotApplicable;
+    match (before, after) {
+        (None, None) => None,
+        (None, Some(after)) => applies(after).then_some(if green(after) { Kind::Gained } else { Kind::Regression }),
+        (Some(before), None) => applies(before).then_some(Kind::Lost),
+        (Some(before), Some(after)) => match (green(before), green(after)) {
+            (true, false) => Some(Kind::Regression),
+            (false, true) => Some(Kind::Improvement),
+            _ if before.verdict == after.verdict => None,
+            _ if applies(before) && !applies(after) => Some(Kind::Lost),
+            _ if !applies(before) && applies(after) => Some(Kind::Gained),
+            _ => Some(Kind::Other),
+        },
+    }
+}

@@ -1,0 +1,125 @@
+use meshgate_fixtures::{Claim, Claims, Implementation, Mode, Version};
+
+use super::gate::{Comparison, Kind};
+use super::*;
+
+fn case(id: &str, verdict: Verdict) -> CaseReport {
+    CaseReport {
+        id: id.into(),
+        verdict,
+        seconds: 0.5,
+        attempts: 1,
+        flaky: false,
+        reason: (verdict != Verdict::Pass).then(|| format!("because {verdict}")),
+        claims: BTreeMap::new(),
+        artefacts: vec![],
+    }
+}
+
+fn cell(recipe: &str, dialect: Option<Dialect>, cases: Vec<CaseReport>) -> CellReport {
+    CellReport {
+        id: format!("c@1.0.0/{recipe}/{}", dialect.map_or("default", Dialect::as_str)),
+        controller: "c".into(),
+        version: Version("1.0.0".into()),
+        recipe: recipe.into(),
+        mode: if dialect.is_some() { Mode::Ingress } else { Mode::Default },
+        dialect,
+        cluster: "embedded".into(),
+        implementation: Implementation { control_plane: "real".into(), data_plane: "d".into() },
+        setup_seconds: Some(1.5),
+        broken: None,
+        cases,
+    }
+}
+
+fn report(cells: Vec<CellReport>) -> Report {
+    let environment = Environment {
+        meshgate: "0.1.0".into(),
+        started: "2026-01-02T03:04:05Z".into(),
+        seconds: 12.0,
+        os: "linux x86_64".into(),
+        kernel: "6.1".into(),
+        cpus: 2,
+    };
+    let claim = |id: &str| Claim { id: id.into(), section: "s".into(), text: format!("{id} | holds"), untestable: None };
+    Report::new(environment, cells, &Claims(vec![claim("one"), claim("two")]))
+}
+
+#[test]
+fn every_report_follows_its_schema() {
+    let mut failed = case("routing/host", Verdict::Fail);
+    failed.flaky = true;
+    failed.attempts = 2;
+    failed.artefacts.push("artefacts/x/requests.json".into());
+    failed.claims.insert("one".into(), ClaimVerdict::Confirmed);
+    let mut broken = cell("b", Some(Dialect::Modern), vec![case("routing/host", Verdict::NotRun)]);
+    broken.broken = Some("the controller never became ready".into());
+    broken.setup_seconds = None;
+    let report = report(vec![cell("a", None, vec![failed, case("loops/hairpin", Verdict::NotApplicable)]), broken]);
+    let schema: serde_json::Value = serde_json::from_str(JSON_SCHEMA).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let value = serde_json::to_value(&report).unwrap();
+    let errors: Vec<String> = validator.iter_errors(&value).map(|error| format!("{} {error}", error.instance_path())).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+    // The control: the schema refuses what is not a report.
+    let mut wrong = value.clone();
+    wrong["cells"][0]["cases"][0]["verdict"] = "green".into();
+    assert!(!validator.is_valid(&wrong));
+}
+
+#[test]
+fn reports_survive_a_round_trip_and_others_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = report(vec![cell("a", None, vec![case("routing/host", Verdict::Pass)])]);
+    report.write(dir.path()).unwrap();
+    assert_eq!(Report::read(&dir.path().join("report.json")).unwrap(), report);
+    let markdown = std::fs::read_to_string(dir.path().join("report.md")).unwrap();
+    assert!(markdown.contains("**green**"), "{markdown}");
+    let junit = std::fs::read_to_string(dir.path().join("junit.xml")).unwrap();
+    assert!(junit.contains("routing/host"), "{junit}");
+    let other = dir.path().join("other.json");
+    std::fs::write(&other, "{\"schema\": \"x\"}").unwrap();
+    assert!(Report::read(&other).unwrap_err().to_string().contains("expected \"schema\""));
+}
+
+#[test]
+fn only_promised_verdicts_are_green() {
+    let green = |verdicts: &[Verdict]| {
+        report(vec![cell("a", None, verdicts.iter().map(|verdict| case("a/b", *verdict)).collect())]).is_green()
+    };
+    assert!(green(&[Verdict::Pass, Verdict::Finding, Verdict::NotApplicable]));
+    assert!(!green(&[Verdict::Pass, Verdict::NotRun]));
+    assert!(!green(&[Verdict::Pass, Verdict::Fail]));
+    assert!(!green(&[Verdict::NotApplicable]), "nothing was judged");
+}
+
+#[test]
+fn claims_are_decided_by_today() {
+    let mut documented = case("loops/page", Verdict::Pass);
+    documented.claims.insert("one".into(), ClaimVerdict::Confirmed);
+    let mut modern = case("loops/page", Verdict::Pass);
+    modern.claims.insert("one".into(), ClaimVerdict::Refuted);
+    let report = report(vec![
+        cell("a", Some(Dialect::Documented), vec![documented]),
+        cell("a", Some(Dialect::Modern), vec![modern]),
+    ]);
+    assert_eq!(report.claims[0].verdict, ClaimVerdict::Refuted);
+    assert_eq!(report.claims[0].documented, Some(ClaimVerdict::Confirmed));
+    assert_eq!(report.claims[1].verdict, ClaimVerdict::Untested);
+}
+
+#[test]
+fn the_gate_names_what_changed() {
+    let side = |verdict| report(vec![cell("a", None, vec![case("routing/host", verdict), case("x/y", Verdict::Pass)])]);
+    let same = Comparison::of(&side(Verdict::Pass), &side(Verdict::Pass));
+    assert!(!same.regressed() && same.changes.is_empty());
+    let worse = Comparison::of(&side(Verdict::Pass), &side(Verdict::Fail));
+    assert!(worse.regressed());
+    assert_eq!(worse.changes[0].kind, Kind::Regression);
+    assert!(worse.render().starts_with("regression  c/a/default routing/host: pass -> fail"), "{}", worse.render());
+    let better = Comparison::of(&side(Verdict::Fail), &side(Verdict::Pass));
+    assert!(!better.regressed());
+    assert_eq!(better.changes[0].kind, Kind::Improvement);
+    let gone = Comparison::of(&side(Verdict::Pass), &report(vec![]));
+    assert!(gone.regressed(), "what is gone cannot vouch for an upgrade");
+}

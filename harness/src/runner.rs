@@ -1,0 +1,276 @@
+//! The parent: a process per cell, their events, the report.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use futures::stream::{self, StreamExt};
+use meshgate_fixtures::Implementation;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
+
+use crate::cell::Spec;
+use crate::event::Event;
+use crate::report::{CaseReport, CellReport};
+use crate::verdict::Verdict;
+
+/// How cells are run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The program and arguments that become a cell, to which the spec is appended: `meshgate cell`.
+    pub command: Vec<OsString>,
+    /// How many cells at once.
+    pub parallel: usize,
+    /// How long a whole cell may take before it is ended.
+    pub cell_limit: Duration,
+}
+
+/// A cell to run and who plays its controller.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// What the child is told.
+    pub spec: Spec,
+    /// For the report.
+    pub implementation: Implementation,
+}
+
+/// Runs all jobs and returns their reports in the order of the jobs. `listen` hears every event with the index of its job.
+///
+/// A cell that crashes, hangs or tells nonsense costs only itself: its cases without a verdict are `not-run`. Cancelling ends the
+/// cells that run and starts no more.
+pub async fn run(
+    jobs: &[Job],
+    options: &Options,
+    cancel: &CancellationToken,
+    listen: &(dyn Fn(usize, &Event) + Sync),
+) -> Vec<CellReport> {
+    let reports: BTreeMap<usize, CellReport> = stream::iter(jobs.iter().enumerate())
+        .map(|(index, job)| async move { (index, run_one(index, job, options, cancel, listen).await) })
+        .buffer_unordered(options.parallel.max(1))
+        .collect()
+        .await;
+    reports.into_values().collect()
+}
+
+async fn run_one(
+    index: usize,
+    job: &Job,
+    options: &Options,
+    cancel: &CancellationToken,
+    listen: &(dyn Fn(usize, &Event) + Sync),
+) -> CellReport {
+    let cell = &job.spec.cell;
+    let mut report = CellReport {
+        id: cell.id(),
+        controller: cell.controller.clone(),
+        version: cell.version.clone(),
+        recipe: cell.recipe.clone(),
+        mode: cell.mode,
+        dialect: cell.dialect,
+        cluster: cell.cluster.clone(),
+        implementation: job.implementation.clone(),
+        setup_seconds: None,
+        broken: None,
+        cases: Vec::new(),
+    };
+    let started = Instant::now();
+    if let Err(error) = follow(index, job, options, cancel, listen, &mut report).await {
+        report.broken = Some(match report.broken.take() {
+            Some(told) => told,
+            None => error,
+        });
+    }
+    let missing = report.broken.clone().unwrap_or_else(|| "the cell ended without a verdict on it".to_owned());
+    let mut verdicts: BTreeMap<String, CaseReport> =
+        std::mem::take(&mut report.cases).into_iter().map(|case| (case.id.clone(), case)).collect();
+    report.cases = job
+        .spec
+        .cases
+        .iter()
+        .map(|id| {
+            verdicts.remove(id).unwrap_or_else(|| {
+                let case = CaseReport {
+                    id: id.clone(),
+                    verdict: Verdict::NotRun,
+                    seconds: started.elapsed().as_secs_f64(),
+                    attempts: 0,
+                    flaky: false,
+                    reason: Some(missing.clone()),
+                    claims: BTreeMap::new(),
+                    artefacts: Vec::new(),
+                };
+                listen(index, &Event::CaseFinished { report: Box::new(case.clone()) });
+                case
+            })
+        })
+        .collect();
+    report
+}
+
+/// Starts the child and takes its events into the report. The error says how it ended when it did not end well.
+async fn follow(
+    index: usize,
+    job: &Job,
+    options: &Options,
+    cancel: &CancellationToken,
+    listen: &(dyn Fn(usize, &Event) + Sync),
+    report: &mut CellReport,
+) -> Result<(), String> {
+    if cancel.is_cancelled() {
+        return Err("the run was interrupted".to_owned());
+    }
+    let spec = serde_json::to_string(&job.spec).map_err(|error| format!("cannot describe the cell: {error}"))?;
+    let (program, arguments) = options.command.split_first().ok_or("no command to start a cell with")?;
+    let mut child = Command::new(program)
+        .args(arguments)
+        .arg(spec)
+        // Held open: the child ends when it closes, however this process ends.
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| format!("cannot start {}: {error}", PathBuf::from(program).display()))?;
+    let stdin = child.stdin.take();
+    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err("the cell's output could not be opened".to_owned());
+    };
+    let errors = tokio::spawn(tail(stderr));
+    let mut lines = BufReader::new(stdout).lines();
+    let deadline = tokio::time::sleep(options.cell_limit);
+    tokio::pin!(deadline);
+    let mut finished = false;
+    let ended = loop {
+        let line = tokio::select! {
+            line = lines.next_line() => line,
+            () = &mut deadline => break Some(format!("the cell took longer than {} s", options.cell_limit.as_secs())),
+            () = cancel.cancelled() => break Some("the run was interrupted".to_owned()),
+        };
+        match line {
+            Ok(Some(line)) => match serde_json::from_str::<Event>(&line) {
+                Ok(event) => {
+                    finished |= matches!(event, Event::Finished | Event::Broken { .. });
+                    listen(index, &event);
+                    take(event, report);
+                }
+                Err(error) => break Some(format!("the cell said something that is not an event ({error}): {line}")),
+            },
+            Ok(None) => break None,
+            Err(error) => break Some(format!("the cell's output could not be read: {error}")),
+        }
+    };
+    drop(stdin);
+    if ended.is_some() {
+        let _ = child.start_kill();
+    }
+    let status = match tokio::time::timeout(Duration::from_secs(10), child.wait()).await {
+        Ok(status) => status.map_err(|error| error.to_string())?,
+        Err(_) => {
+            let _ = child.kill().await;
+            return Err("the cell did not end".to_owned());
+        }
+    };
+    let stderr = errors.await.unwrap_or_default();
+    match ended {
+        Some(reason) => Err(with_output(reason, &stderr)),
+        None if finished => Ok(()),
+        None => Err(with_output(format!("the cell's process ended early ({status})"), &stderr)),
+    }
+}
+
+fn with_output(reason: String, stderr: &str) -> String {
+    if stderr.is_empty() { reason } else { format!("{reason}; its last words:\n{stderr}") }
+}
+
+fn take(event: Event, report: &mut CellReport) {
+    match event {
+        Event::Ready { seconds } => report.setup_seconds = Some(seconds),
+        Event::CaseFinished { report: case } => report.cases.push(*case),
+        Event::Broken { reason, .. } => report.broken = Some(reason),
+        Event::Progress { .. } | Event::CaseStarted { .. } | Event::Finished => {}
+    }
+}
+
+/// The last lines of a stream, read to its end.
+async fn tail(mut stream: impl tokio::io::AsyncRead + Unpin) -> String {
+    const KEPT: usize = 8 * 1024;
+    let mut kept = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(read) = stream.read(&mut buffer).await {
+        if read == 0 {
+            break;
+        }
+        kept.extend_from_slice(&buffer[..read]);
+        if kept.len() > 2 * KEPT {
+            kept.drain(..kept.len() - KEPT);
+        }
+    }
+    let text = String::from_utf8_lossy(&kept);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matrix::{Cell, Dialect};
+    use meshgate_fixtures::{Mode, Version};
+
+    fn job(cases: &[&str]) -> Job {
+        let cell = Cell {
+            controller: "c".into(),
+            version: Version("1.0.0".into()),
+            recipe: "r".into(),
+            mode: Mode::Ingress,
+            dialect: Some(Dialect::Modern),
+            cluster: "embedded".into(),
+        };
+        let spec = Spec {
+            cell,
+            cases: cases.iter().map(|id| (*id).to_owned()).collect(),
+            fixtures: None,
+            recipe: None,
+            report_dir: "report".into(),
+            setup_seconds: 1,
+            case_seconds: 1,
+            backend: serde_json::Value::Null,
+        };
+        let implementation = Implementation { control_plane: "real".into(), data_plane: "d".into() };
+        Job { spec, implementation }
+    }
+
+    async fn run_script(script: &str, limit: Duration) -> CellReport {
+        let options = Options {
+            command: ["sh", "-c", script].map(OsString::from).to_vec(),
+            parallel: 1,
+            cell_limit: limit,
+        };
+        let jobs = [job(&["a/x", "a/y"])];
+        run(&jobs, &options, &CancellationToken::new(), &|_, _| {}).await.remove(0)
+    }
+
+    #[tokio::test]
+    async fn a_crash_leaves_the_verdicts_it_told_and_not_run_for_the_rest() {
+        let told = r#"{"event":"case-finished","report":{"id":"a/y","verdict":"pass","seconds":1,"attempts":1,"reason":null,"claims":{},"artefacts":[]}}"#;
+        let report = run_script(&format!("echo '{told}'; echo oh no >&2; exit 3"), Duration::from_secs(10)).await;
+        assert_eq!(report.cases.iter().map(|case| case.verdict).collect::<Vec<_>>(), [Verdict::NotRun, Verdict::Pass]);
+        let broken = report.broken.unwrap();
+        assert!(broken.contains("ended early") && broken.contains("oh no"), "{broken}");
+    }
+
+    #[tokio::test]
+    async fn a_cell_that_hangs_is_ended_at_its_limit() {
+        let report = run_script("exec sleep 600", Duration::from_millis(100)).await;
+        assert!(report.broken.unwrap().contains("took longer"));
+        assert!(report.cases.iter().all(|case| case.verdict == Verdict::NotRun));
+    }
+
+    #[tokio::test]
+    async fn nonsense_is_not_a_verdict() {
+        let report = run_script("echo fine, thanks", Duration::from_secs(10)).await;
+        assert!(report.broken.unwrap().contains("not an event"));
+    }
+}

@@ -1,0 +1,278 @@
+//! The world of a cell: everything applied at once and awaited once.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use k8s_openapi::api::core::v1::Service as ServiceObject;
+use kube::api::Api;
+use meshgate_clusters::{Cluster, Vantage};
+use meshgate_fixtures::{Controller, Fixtures, Recipe, Version};
+use meshgate_inject as inject;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::cell::{Spec, Teller};
+use crate::convergence::converge;
+use crate::kubernetes::Kubernetes;
+use crate::matrix::Cell;
+use crate::plan::{NAMESPACE, Plan, Route};
+use crate::probe::{self, Prober, Request, Scheme};
+
+mod artefacts;
+
+/// A cell that is up: its cluster, the mesh, the controller and the apps.
+pub struct World {
+    /// The cell.
+    pub cell: Cell,
+    /// Its controller.
+    pub controller: Controller,
+    /// Its recipe.
+    pub recipe: Recipe,
+    /// The cluster.
+    pub cluster: Arc<dyn Cluster>,
+    /// The cluster's API.
+    pub kubernetes: Kubernetes,
+    /// Sends requests from outside and from the node.
+    pub prober: Prober,
+    /// The external address of the controller.
+    pub ingress: Ipv4Addr,
+    /// The external addresses of its further instances, by workload name.
+    pub instances: BTreeMap<String, Ipv4Addr>,
+    report_dir: PathBuf,
+}
+
+/// A cell that could not be set up, with what shows why.
+pub struct Broken {
+    /// Why.
+    pub error: anyhow::Error,
+    /// Files relative to the report folder.
+    pub artefacts: Vec<String>,
+}
+
+/// The images that a controller's manifests name, besides Meshgate's own.
+pub fn images(controller: &Controller, version: &Version) -> anyhow::Result<Vec<String>> {
+    fn collect(value: &Value, images: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => fields.iter().for_each(|(key, value)| match value {
+                Value::String(image) if key == "image" => images.push(image.clone()),
+                value => collect(value, images),
+            }),
+            Value::Array(items) => items.iter().for_each(|item| collect(item, images)),
+            _ => {}
+        }
+    }
+    let mut images = Vec::new();
+    for template in controller.install.iter().chain([&controller.instance]) {
+        for object in template.instantiate(&values(controller, version, &controller.workload))? {
+            collect(&object, &mut images);
+        }
+    }
+    Ok(images)
+}
+
+fn values(controller: &Controller, version: &Version, workload: &str) -> BTreeMap<&'static str, String> {
+    BTreeMap::from([
+        ("version", version.0.clone()),
+        ("namespace", controller.namespace.clone()),
+        ("workload", workload.to_owned()),
+    ])
+}
+
+impl World {
+    /// Applies mesh, controller, apps and the plans of all cases, and waits until all of it is ready.
+    #[allow(clippy::too_many_arguments)]
+    pub async fn set_up(
+        spec: &Spec,
+        fixtures: &Fixtures,
+        controller: &Controller,
+        recipe: &Recipe,
+        cluster: Arc<dyn Cluster>,
+        plans: &BTreeMap<&'static str, Plan>,
+        within: Duration,
+        teller: &Teller,
+    ) -> Result<Self, Broken> {
+        let mut world = Self {
+            cell: spec.cell.clone(),
+            controller: controller.clone(),
+            recipe: recipe.clone(),
+            kubernetes: Kubernetes::new(cluster.client()),
+            prober: Prober::new(Arc::clone(&cluster)),
+            cluster,
+            ingress: Ipv4Addr::UNSPECIFIED,
+            instances: BTreeMap::new(),
+            report_dir: spec.report_dir.clone(),
+        };
+        match world.bring_up(fixtures, plans, Instant::now() + within, teller).await {
+            Ok(()) => Ok(world),
+            Err(error) => {
+                let artefacts = world.keep_setup_artefacts(&error).await;
+                Err(Broken { error, artefacts })
+            }
+        }
+    }
+
+    async fn bring_up(
+        &mut self,
+        fixtures: &Fixtures,
+        plans: &BTreeMap<&'static str, Plan>,
+        deadline: Instant,
+        teller: &Teller,
+    ) -> anyhow::Result<()> {
+        teller.progress("applying mesh, controller, apps and routes");
+        self.kubernetes.apply_all(&self.objects(fixtures, plans)?).await?;
+        self.kubernetes.deployments_ready(deadline, |text| teller.progress(text)).await?;
+        teller.progress("awaiting the external address");
+        self.ingress = self.external_address(&self.controller.workload, deadline).await?;
+        for name in plans.values().flat_map(|plan| plan.instances.keys()) {
+            let address = self.external_address(name, deadline).await?;
+            self.instances.insert(name.clone(), address);
+        }
+        self.cluster.settled().await;
+        let routes: Vec<&Route> =
+            plans.values().flat_map(|plan| plan.routes.values()).filter(|route| route.awaits.is_some()).collect();
+        teller.progress(format!("awaiting {} routes", routes.len()));
+        let mut addresses = vec![self.ingress];
+        addresses.extend(self.instances.values());
+        // The routes of a controller appear together; a few at a time keeps the load of waiting small.
+        for address in addresses {
+            for routes in routes.chunks(8) {
+                let all = routes.iter().map(|route| self.route_ready(route, address, deadline));
+                futures::future::try_join_all(all).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until a route answers with its own backend.
+    async fn route_ready(&self, route: &Route, address: Ipv4Addr, deadline: Instant) -> anyhow::Result<()> {
+        let Some(backend) = &route.awaits else { return Ok(()) };
+        let within = deadline.saturating_duration_since(Instant::now());
+        converge(within, || async {
+            let record = self.prober.send(Vantage::Outside(0), &self.request_to(route, address)).await;
+            if record.is(200) && record.service() == Some(backend) { Ok(()) } else { Err(probe::outcome(&record)) }
+        })
+        .await
+        .map_err(|seen| anyhow!("the route {} ({}{}) did not answer from {backend}: {seen}", route.name, route.host, route.path))
+    }
+
+    /// A GET for a route, to one instance's address.
+    pub fn request_to(&self, route: &Route, address: Ipv4Addr) -> Request {
+        let port = if route.is_https() { self.controller.ports.https } else { self.controller.ports.http };
+        let scheme = if route.is_https() { Scheme::Https } else { Scheme::Http };
+        let target = SocketAddr::from((address, port)).to_string();
+        Request { scheme, ..Request::get(target, &route.path).host(&route.host) }
+    }
+
+    /// Everything that the cell applies.
+    fn objects(&self, fixtures: &Fixtures, plans: &BTreeMap<&'static str, Plan>) -> anyhow::Result<Vec<Value>> {
+        let none = BTreeMap::new();
+        let mut objects = inject::control_plane_manifests(&inject::Options::default());
+        for template in &self.controller.install {
+            objects.extend(template.instantiate(&values(&self.controller, &self.cell.version, &self.controller.workload))?);
+        }
+        objects.extend(self.instance_objects(&self.controller.workload, &BTreeMap::new())?);
+        for app in ["emojivoto", "echo"] {
+            let mut app = fixtures.app(app)?.instantiate(&none)?;
+            app.iter_mut().for_each(|object| self.inject_app(object));
+            objects.extend(app);
+        }
+        for manifest in &self.recipe.manifests {
+            objects.extend(manifest.instantiate(&none)?);
+        }
+        let mut instances = BTreeMap::new();
+        for plan in plans.values() {
+            for workload in &plan.workloads {
+                let mut workload = workload.clone();
+                self.inject_app(&mut workload);
+                objects.push(workload);
+            }
+            objects.extend(plan.services.values().map(|service| service.object(&self.recipe)));
+            objects.extend(plan.objects.iter().cloned());
+            for route in plan.routes.values() {
+                objects.extend(route.objects(&self.recipe)?);
+            }
+            instances.extend(plan.instances.iter());
+        }
+        for (name, annotations) in instances {
+            objects.extend(self.instance_objects(name, annotations)?);
+        }
+        Ok(objects)
+    }
+
+    /// The Deployment and Service of an instance of the controller, its proxy in the cell's mode and dialect.
+    fn instance_objects(&self, workload: &str, further: &BTreeMap<String, String>) -> anyhow::Result<Vec<Value>> {
+        let mut objects = self.controller.instance.instantiate(&values(&self.controller, &self.cell.version, workload))?;
+        for object in &mut objects {
+            self.inject_as(object, self.cell.mode.annotation(), further);
+        }
+        Ok(objects)
+    }
+
+    /// Injects the mesh proxy into an app. The probe's proxy runs in the cell's mode, the others in default mode.
+    fn inject_app(&self, object: &mut Value) {
+        let is_probe = object["metadata"]["name"] == "probe";
+        let mode = if is_probe { self.cell.mode.annotation() } else { meshgate_fixtures::Mode::Default.annotation() };
+        self.inject_as(object, mode, &BTreeMap::new());
+    }
+
+    fn inject_as(&self, object: &mut Value, mode: &str, further: &BTreeMap<String, String>) {
+        if object["kind"] != "Deployment" {
+            return;
+        }
+        let annotations = &mut object["spec"]["template"]["metadata"]["annotations"];
+        if annotations.is_null() {
+            *annotations = serde_json::json!({});
+        }
+        annotations[inject::INJECT] = mode.into();
+        if let Some(dialect) = self.cell.dialect {
+            annotations[inject::DIALECT] = dialect.as_str().into();
+        }
+        for (key, value) in further {
+            annotations[key] = value.clone().into();
+        }
+        inject::inject_object(object, &inject::Options::default());
+    }
+
+    async fn external_address(&self, service: &str, deadline: Instant) -> anyhow::Result<Ipv4Addr> {
+        let api: Api<ServiceObject> = Api::namespaced(self.kubernetes.client(), &self.controller.namespace);
+        loop {
+            let object = api.get(service).await.with_context(|| format!("the Service {service} of the controller"))?;
+            let address = object
+                .status
+                .and_then(|status| status.load_balancer?.ingress?.into_iter().next()?.ip)
+                .and_then(|address| address.parse().ok());
+            if let Some(address) = address {
+                return Ok(address);
+            }
+            if Instant::now() >= deadline {
+                return Err(anyhow!("the Service {}/{service} got no external address", self.controller.namespace));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// The address of the only pod with this `app` label.
+    pub async fn pod_address(&self, app: &str) -> anyhow::Result<Ipv4Addr> {
+        self.address_of(NAMESPACE, &format!("app={app}")).await
+    }
+
+    /// The address of the running pod of a label selector.
+    pub async fn address_of(&self, namespace: &str, labels: &str) -> anyhow::Result<Ipv4Addr> {
+        self.kubernetes
+            .pods(namespace, labels)
+            .await?
+            .into_iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+            .find_map(|pod| pod.status?.pod_ip?.parse().ok())
+            .ok_or_else(|| anyhow!("no pod with an address in {namespace} for {labels}"))
+    }
+
+    /// The address of the pod of an instance of the controller.
+    pub async fn controller_pod(&self, workload: &str) -> anyhow::Result<Ipv4Addr> {
+        self.address_of(&self.controller.namespace, &format!("app.kubernetes.io/instance={workload}")).await
+    }
+}

@@ -1,0 +1,134 @@
+//! What a person needs to understand a failure, as files in the report folder.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams};
+
+use crate::context::Context;
+use crate::metrics::Metrics;
+use crate::world::World;
+
+/// The port of the proxy's admin server.
+pub const ADMIN_PORT: u16 = 4191;
+
+impl World {
+    /// The metrics of the proxy in a pod, scraped from the node.
+    pub async fn metrics_of(&self, pod: Ipv4Addr) -> anyhow::Result<Metrics> {
+        Ok(Metrics::parse(&self.metrics_text(pod).await?)?)
+    }
+
+    async fn metrics_text(&self, pod: Ipv4Addr) -> anyhow::Result<String> {
+        self.prober.fetch(SocketAddr::from((pod, ADMIN_PORT)), "/metrics").await
+    }
+
+    /// The log of the controller's container, all its pods.
+    pub async fn controller_log(&self, workload: &str) -> anyhow::Result<String> {
+        let namespace = &self.controller.namespace;
+        let mut log = String::new();
+        for pod in self.kubernetes.pods(namespace, &format!("app.kubernetes.io/instance={workload}")).await? {
+            let name = pod.metadata.name.unwrap_or_default();
+            log += &self.kubernetes.logs(namespace, &name, &self.controller.container).await?;
+        }
+        Ok(log)
+    }
+
+    /// Keeps what shows a failed case: requests and answers, the objects, the metrics, the logs, and a line that repeats it.
+    /// Returns the files, relative to the report folder.
+    pub async fn keep_artefacts(&self, context: &Context, attempt: u32, reason: Option<&str>) -> Vec<String> {
+        let folder = format!("artefacts/{}/{}-{attempt}", self.cell.slug(), context.id.replace('/', "_"));
+        let mut files = Files::new(self.report_dir.clone(), folder);
+        let recipe = if self.recipe.name == self.cell.recipe { &self.cell.recipe } else { &self.recipe.name };
+        let dialect = self.cell.dialect.map(|dialect| format!(" --dialect {}", dialect.as_str())).unwrap_or_default();
+        files.keep(
+            "README.md",
+            format!(
+                "# {} in {}\n\n{}\n\nTo repeat it:\n\n    meshgate run --controllers {}@{} --recipe {recipe}{dialect} --case {}\n",
+                context.id,
+                self.cell,
+                reason.unwrap_or_default(),
+                self.cell.controller,
+                self.cell.version,
+                context.id,
+            ),
+        );
+        files.keep("requests.json", serde_json::to_string_pretty(&context.trace()).unwrap_or_default());
+        let mut objects = String::new();
+        for route in context.plan.routes.values() {
+            for object in route.objects(&self.recipe).unwrap_or_default() {
+                objects += &format!("---\n{}", serde_yaml::to_string(&object).unwrap_or_default());
+            }
+        }
+        for object in &context.plan.objects {
+            objects += &format!("---\n{}", serde_yaml::to_string(object).unwrap_or_default());
+        }
+        files.keep("objects.yaml", objects);
+        if let Ok(pod) = self.controller_pod(&self.controller.workload).await
+            && let Ok(text) = self.metrics_text(pod).await
+        {
+            files.keep("controller-proxy-metrics.txt", text);
+        }
+        self.keep_state(&mut files).await;
+        files.kept
+    }
+
+    /// Keeps what shows why the cell could not be set up.
+    pub(super) async fn keep_setup_artefacts(&self, error: &anyhow::Error) -> Vec<String> {
+        let mut files = Files::new(self.report_dir.clone(), format!("artefacts/{}/setup", self.cell.slug()));
+        files.keep("README.md", format!("# {} was not ready\n\n{error:#}\n", self.cell));
+        self.keep_state(&mut files).await;
+        files.kept
+    }
+
+    /// Pods, events and logs.
+    async fn keep_state(&self, files: &mut Files) {
+        if let Ok(events) = self.kubernetes.events().await {
+            files.keep("events.txt", events.join("\n"));
+        }
+        if let Ok(pods) = self.kubernetes.pod_troubles().await {
+            files.keep("pods.txt", pods);
+        }
+        let api: Api<Pod> = Api::all(self.kubernetes.client());
+        let Ok(pods) = api.list(&ListParams::default()).await else { return };
+        for pod in pods {
+            let (Some(name), Some(namespace)) = (pod.metadata.name, pod.metadata.namespace) else { continue };
+            let containers = pod.spec.map(|spec| spec.containers).unwrap_or_default();
+            for container in containers {
+                if let Ok(log) = self.kubernetes.logs(&namespace, &name, &container.name).await
+                    && !log.is_empty()
+                {
+                    files.keep(&format!("logs/{namespace}_{name}_{}.log", container.name), log);
+                }
+            }
+        }
+    }
+}
+
+/// Writes files below the report folder; a file that cannot be written is told on standard error and is no reason to fail.
+struct Files {
+    report_dir: PathBuf,
+    folder: String,
+    kept: Vec<String>,
+}
+
+impl Files {
+    fn new(report_dir: PathBuf, folder: String) -> Self {
+        Self { report_dir, folder, kept: Vec::new() }
+    }
+
+    fn keep(&mut self, name: &str, text: String) {
+        let relative = format!("{}/{name}", self.folder);
+        let path = self.report_dir.join(&relative);
+        let written = path
+            .parent()
+            .map_or(Ok(()), std::fs::create_dir_all)
+            .and_then(|()| std::fs::write(&path, text))
+            .with_context(|| format!("cannot keep {}", path.display()));
+        match written {
+            Ok(()) => self.kept.push(relative),
+            Err(error) => eprintln!("{error:#}"),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! `meshgate cluster up`.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+
+use super::{Name, keeper};
+
+/// How.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    name: Name,
+    /// The API server's port on 127.0.0.1; 0 takes a free one
+    #[arg(long, default_value_t = 0)]
+    api_port: u16,
+    /// The port on 127.0.0.1 that leads to port 80 of the first load balancer; 0 takes a free one
+    #[arg(long, default_value_t = 0)]
+    ingress_port: u16,
+    /// Images to have at hand besides the newest of every known controller
+    #[arg(long = "image")]
+    images: Vec<String>,
+}
+
+/// Starts the keeper, waits until the cluster is ready and says how to reach it.
+pub fn execute(args: &Args) -> anyhow::Result<()> {
+    let dir = args.name.dir()?;
+    if let Some(pid) = keeper::running(&dir) {
+        bail!(
+            "the cluster \"{name}\" is already running (process {pid}); end it: meshgate cluster down --name {name}",
+            name = args.name.name
+        );
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).with_context(|| dir.display().to_string())?;
+    let fixtures = crate::run::fixtures(None)?;
+    let mut images = args.images.clone();
+    for controller in fixtures.controllers.values() {
+        images.extend(meshgate_harness::world::images(controller, controller.newest())?);
+    }
+    let prepared = meshgate_clusters::embedded::prepare(&images, &|text| eprintln!("{text}"))?;
+    let log = dir.join("log");
+    let log = std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(log)?;
+    let spec = keeper::Spec { dir: dir.clone(), api_port: args.api_port, ingress_port: args.ingress_port, prepared };
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(["cluster", "keeper"])
+        .arg(serde_json::to_string(&spec)?)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .context("cannot start the keeper")?;
+    let stdout = child.stdout.take().context("the keeper's output")?;
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line)?;
+    let Some(ports) = line.trim().strip_prefix("ready ").and_then(|ports| ports.split_once(' ')) else {
+        let _ = child.wait();
+        let mut text = String::new();
+        std::fs::File::open(dir.join("log"))?.read_to_string(&mut text)?;
+        bail!("the cluster did not start: {line}{text}");
+    };
+    let (api, ingress) = ports;
+    let kubeconfig = dir.join("kubeconfig");
+    println!("cluster \"{}\" is up, API on https://127.0.0.1:{api}", args.name.name);
+    println!("  export KUBECONFIG={}", kubeconfig.display());
+    println!("  the first load balancer: http://127.0.0.1:{ingress}");
+    println!("  meshgate cluster down --name {}", args.name.name);
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! `meshgate doctor`: what is missing on this machine, why it matters, and the command that mends it.
+
+use std::process::ExitCode;
+
+use meshgate_images::{Catalogue, Check};
+use meshgate_net::namespaces;
+
+use crate::fail;
+
+/// Nothing to choose.
+#[derive(clap::Args)]
+pub struct Args {}
+
+/// 0 when everything is there, 1 otherwise.
+pub fn main(_: Args) -> ExitCode {
+    match checks() {
+        Ok(checks) => {
+            for check in &checks {
+                match &check.found {
+                    Ok(found) => println!("ok       {}: {found}", check.what),
+                    Err(problem) => {
+                        println!("missing  {}: {problem}", check.what);
+                        println!("         it {}; mend it: {}", check.why, check.remedy);
+                    }
+                }
+            }
+            ExitCode::from(u8::from(checks.iter().any(|check| check.found.is_err())))
+        }
+        Err(error) => fail(2, &error),
+    }
+}
+
+fn checks() -> anyhow::Result<Vec<Check>> {
+    let fixtures = crate::run::fixtures(None)?;
+    let mut images = Vec::new();
+    for controller in fixtures.controllers.values() {
+        images.extend(meshgate_harness::world::images(controller, controller.newest())?);
+    }
+    let namespaces = Check {
+        what: "user namespaces".to_owned(),
+        found: namespaces::check().map(|()| "may be entered".to_owned()).map_err(|error| error.to_string()),
+        why: "is what the embedded cluster lives in",
+        remedy: "see the message".to_owned(),
+    };
+    let mut checks = vec![namespaces];
+    checks.extend(Catalogue::built_in(std::env::current_exe()?).check(&images));
+    Ok(checks)
+}

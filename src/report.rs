@@ -1,0 +1,48 @@
+//! `meshgate report`: what a report says.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use meshgate_harness::report::{Report, markdown, terminal};
+
+use crate::fail;
+
+/// Which report, and how.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The report folder
+    #[arg(long, default_value = "report", value_name = "DIR")]
+    report_dir: PathBuf,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t = Format::Matrix)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// The matrix
+    Matrix,
+    /// The whole report as Markdown
+    Markdown,
+    /// The page's claims with their verdicts
+    Claims,
+}
+
+/// Prints the report; exits as `run` did.
+pub fn main(args: Args) -> ExitCode {
+    let report = match Report::read(&args.report_dir.join("report.json")) {
+        Ok(report) => report,
+        Err(error) => return fail(2, &error.into()),
+    };
+    match args.format {
+        Format::Matrix => print!("{}", terminal::render(&report)),
+        Format::Markdown => print!("{}", markdown::render(&report)),
+        Format::Claims => {
+            for claim in &report.claims {
+                println!("{:<10} {:<32} {}", markdown::name(claim.verdict), claim.id, claim.text);
+            }
+        }
+    }
+    ExitCode::from(u8::from(!report.is_green()))
+}

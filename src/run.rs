@@ -1,0 +1,208 @@
+//! `meshgate run`: the main job.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use meshgate_fixtures::{Fixtures, Recipe, nearest};
+use meshgate_harness::case::Case;
+use meshgate_harness::cell::Spec;
+use meshgate_harness::matrix::{self, Cell, Selection};
+use meshgate_harness::report::{Environment, Report};
+use meshgate_harness::runner::{self, Job, Options};
+use tokio_util::sync::CancellationToken;
+
+use crate::fail;
+use crate::progress::Progress;
+
+/// What to run and where the report goes.
+#[derive(clap::Args, Clone)]
+pub struct Args {
+    /// Controllers, `name` or `name@version`; all on their newest version when left out
+    #[arg(long, value_delimiter = ',')]
+    pub controllers: Vec<String>,
+    /// Recipes by name, or one folder with a recipe of your own (`--recipe DIR`)
+    #[arg(long = "recipe", value_delimiter = ',', value_name = "NAME|DIR")]
+    pub recipes: Vec<String>,
+    /// Dialects of the proxy in ingress mode: documented, modern
+    #[arg(long = "dialect", value_delimiter = ',')]
+    pub dialects: Vec<String>,
+    /// Only cases whose id contains one of these
+    #[arg(long = "case", value_delimiter = ',')]
+    pub cases: Vec<String>,
+    /// How many cells at once
+    #[arg(long, default_value_t = 2)]
+    pub parallel: usize,
+    /// The report folder
+    #[arg(long, default_value = "report", value_name = "DIR")]
+    pub report_dir: PathBuf,
+    /// Fixtures from a folder instead of the built-in ones
+    #[arg(long, value_name = "DIR")]
+    pub fixtures: Option<PathBuf>,
+    /// Seconds that setting a cell up may take
+    #[arg(long, default_value_t = 60)]
+    pub setup_timeout: u64,
+    /// Seconds that one case may take
+    #[arg(long, default_value_t = 60)]
+    pub case_timeout: u64,
+}
+
+/// Runs and reports: 0 when every verdict is as promised, 1 when not, 2 when it could not run.
+pub fn main(args: Args) -> ExitCode {
+    match execute(&args) {
+        Ok(report) => {
+            print!("\n{}", meshgate_harness::report::terminal::render(&report));
+            println!("report: {}", args.report_dir.join("report.md").display());
+            ExitCode::from(if report.is_green() { 0 } else { 1 })
+        }
+        Err(error) => fail(2, &error),
+    }
+}
+
+/// Runs what the arguments say and writes the report.
+pub fn execute(args: &Args) -> anyhow::Result<Report> {
+    let fixtures = fixtures(args.fixtures.as_deref())?;
+    let plan = plan(args, &fixtures)?;
+    std::fs::create_dir_all(&args.report_dir)
+        .with_context(|| format!("cannot make the report folder {}", args.report_dir.display()))?;
+    let progress = Progress::new(std::io::stderr().is_terminal(), plan.cells.iter().map(Cell::id).collect());
+    let started = Instant::now();
+    let time = now();
+    let backend = meshgate_clusters::embedded::prepare(&plan.images, &|text| progress.note(text))?;
+    let report_dir = std::path::absolute(&args.report_dir)?;
+    let jobs: Vec<Job> = plan
+        .cells
+        .iter()
+        .map(|cell| {
+            Ok(Job {
+                spec: Spec {
+                    cell: cell.clone(),
+                    cases: plan.cases.iter().map(|case| case.id.to_owned()).collect(),
+                    fixtures: args.fixtures.as_deref().map(std::path::absolute).transpose()?,
+                    recipe: plan.own_recipe.as_deref().map(std::path::absolute).transpose()?,
+                    report_dir: report_dir.clone(),
+                    setup_seconds: args.setup_timeout,
+                    case_seconds: args.case_timeout,
+                    backend: backend.clone(),
+                },
+                implementation: fixtures.controller(&cell.controller)?.implementation.clone(),
+            })
+        })
+        .collect::<anyhow::Result<_>>()?;
+    let options = Options {
+        command: vec![std::env::current_exe()?.into(), "cell".into()],
+        parallel: args.parallel,
+        cell_limit: Duration::from_secs(600),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let cells = runtime.block_on(async {
+        let cancel = CancellationToken::new();
+        tokio::spawn(cancel_on_signals(cancel.clone()));
+        let listen = |index: usize, event: &_| progress.event(index, event);
+        runner::run(&jobs, &options, &cancel, &listen).await
+    });
+    progress.done();
+    let environment = Environment {
+        meshgate: env!("CARGO_PKG_VERSION").to_owned(),
+        started: time,
+        seconds: started.elapsed().as_secs_f64(),
+        os: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+        cpus: std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let report = Report::new(environment, cells, &fixtures.claims);
+    report.write(&args.report_dir)?;
+    Ok(report)
+}
+
+/// The fixtures that were asked for.
+pub fn fixtures(dir: Option<&Path>) -> anyhow::Result<Fixtures> {
+    Ok(match dir {
+        Some(dir) => Fixtures::from_dir(dir)?,
+        None => Fixtures::built_in()?,
+    })
+}
+
+/// What is to be run.
+pub struct Plan {
+    /// The cells in their order.
+    pub cells: Vec<Cell>,
+    /// The cases in theirs.
+    pub cases: Vec<&'static Case>,
+    /// The images that the cells need.
+    pub images: Vec<String>,
+    /// The folder of the user's own recipe.
+    pub own_recipe: Option<PathBuf>,
+}
+
+/// Resolves the arguments against what there is.
+pub fn plan(args: &Args, fixtures: &Fixtures) -> anyhow::Result<Plan> {
+    let cases = cases(&args.cases)?;
+    let own_recipe = match args.recipes.as_slice() {
+        [only] if Path::new(only).is_dir() => Some(PathBuf::from(only)),
+        names if names.iter().any(|name| name.contains('/')) => {
+            bail!("--recipe {}: no such folder; give one folder, or names of recipes", names.join(","))
+        }
+        _ => None,
+    };
+    let cells = match &own_recipe {
+        None => {
+            let selection = Selection {
+                controllers: args.controllers.clone(),
+                recipes: args.recipes.clone(),
+                dialects: args.dialects.clone(),
+            };
+            matrix::cells(fixtures, &selection, "embedded")?
+        }
+        Some(dir) => {
+            let recipe = Recipe::from_dir(dir)?;
+            let dialects = matrix::dialects(&args.dialects)?;
+            let [controller] = args.controllers.as_slice() else {
+                bail!("a recipe of your own needs one controller to run it on: --controllers NAME[@VERSION]");
+            };
+            let (controller, version) = matrix::controller_at(fixtures, controller)?;
+            matrix::of_recipe(controller, &version, &recipe, &dialects, "embedded")
+        }
+    };
+    let mut images = Vec::new();
+    for cell in &cells {
+        let controller = fixtures.controller(&cell.controller)?;
+        images.extend(meshgate_harness::world::images(controller, &cell.version)?);
+    }
+    images.sort();
+    images.dedup();
+    Ok(Plan { cells, cases, images, own_recipe })
+}
+
+/// The cases whose id contains one of the filters; a filter that matches nothing is an error.
+pub fn cases(filters: &[String]) -> anyhow::Result<Vec<&'static Case>> {
+    let all = meshgate_suites::cases();
+    for filter in filters {
+        if !all.iter().any(|case| case.id.contains(filter.as_str())) {
+            let nearest = nearest(filter, all.iter().map(|case| case.id)).unwrap_or_default();
+            bail!("no case matches \"{filter}\"; did you mean \"{nearest}\"? (see `meshgate list cases`)");
+        }
+    }
+    Ok(all
+        .into_iter()
+        .filter(|case| filters.is_empty() || filters.iter().any(|filter| case.id.contains(filter.as_str())))
+        .collect())
+}
+
+/// The time of day, UTC, to the second.
+fn now() -> String {
+    meshgate_harness::report::timestamp()
+}
+
+/// Ctrl-C and SIGTERM end the cells, and with them everything they made.
+async fn cancel_on_signals(cancel: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    cancel.cancel();
+}
