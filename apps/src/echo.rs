@@ -33,7 +33,7 @@ mod tls;
 mod websocket;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// The environment of the echo backend.
 #[derive(clap::Args, Clone, Debug)]

@@ -36,7 +36,7 @@ pub mod tls;
 pub mod websocket;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use client::Client;
 pub use engine::{run, send};
