@@ -79,7 +79,10 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::main(args),
         Command::Proxy(_) => meshgate_proxy::main_from_env(),
         Command::ProxyInit(rest) => meshgate_proxy::init::main(rest.arguments),
-        Command::ControlPlane(_) => meshgate_control_plane::main_from_env(),
+        Command::ControlPlane(_) => match meshgate_control_plane::main_from_env() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(1, &error),
+        },
         Command::App(rest) => meshgate_apps::main(rest.arguments),
         Command::Cell(args) => cell::main(args),
         Command::PodExec(rest) => meshgate_node::pod_exec_main(rest.arguments),

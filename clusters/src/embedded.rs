@@ -3,7 +3,6 @@
 //! Two halves, on the two sides of the namespaces: [`prepare`] runs outside, where there is a network, and finds the programs
 //! that the cluster will run; [`Embedded::start`] runs inside and needs nothing but what was prepared.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,9 +12,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use meshgate_api::{Credentials, Listener, Running, Server, ServerConfig};
-use meshgate_images::{Catalogue, ImageError, Program, Tool};
+use meshgate_images::{Catalogue, ImageError, Tool};
 use meshgate_net::{Dialer, Netns, Network, NetworkConfig};
-use meshgate_node::{Image, ImageSource, Node, NodeConfig, Own, TokenRequest};
+use meshgate_node::{Node, NodeConfig, Own, TokenRequest};
 use meshgate_store::Store;
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -35,8 +34,6 @@ const STATE: &str = "/run/meshgate";
 struct Prepared {
     /// This program, which is also Meshgate's own image.
     program: PathBuf,
-    /// Images by name.
-    images: BTreeMap<String, Program>,
     nft: Tool,
 }
 
@@ -95,11 +92,10 @@ pub fn prepare_for(
     progress: &dyn Fn(&str),
 ) -> Result<serde_json::Value, EmbeddedError> {
     let catalogue = Catalogue::built_in(&program);
-    let images = images
-        .iter()
-        .map(|image| Ok((image.clone(), catalogue.fetch(image, progress)?)))
-        .collect::<Result<_, EmbeddedError>>()?;
-    let prepared = Prepared { program, images, nft: catalogue.nft(progress)? };
+    for image in images {
+        catalogue.fetch(image, progress)?;
+    }
+    let prepared = Prepared { program, nft: catalogue.nft(progress)? };
     Ok(serde_json::to_value(prepared)?)
 }
 
@@ -225,7 +221,7 @@ fn node_config(
     NodeConfig {
         store: store.clone(),
         network: Arc::clone(network),
-        images: Arc::new(Images { program: prepared.program.clone(), images: prepared.images.clone() }),
+        images: Arc::new(Catalogue::built_in(&prepared.program)),
         helper: vec![OsString::from("/proc/self/exe"), OsString::from("pod-exec")],
         tokens: Arc::new(move |request: &TokenRequest| {
             let audiences: Vec<String> = request.audience.iter().cloned().collect();
@@ -244,28 +240,6 @@ fn node_config(
         crash_back_off: Duration::from_secs(1),
         eager_probes: true,
         shutdown: shutdown.clone(),
-    }
-}
-
-/// The prepared programs as the node wants them.
-struct Images {
-    program: PathBuf,
-    images: BTreeMap<String, Program>,
-}
-
-impl ImageSource for Images {
-    fn resolve(&self, image: &str) -> Result<Image, String> {
-        let program = match self.images.get(image) {
-            Some(program) => program.clone(),
-            None => Catalogue::built_in(&self.program).resolve(image).map_err(|error| error.to_string())?,
-        };
-        Ok(Image {
-            id: program.id,
-            entrypoint: vec![program.name.clone()],
-            programs: vec![(program.name, program.path)],
-            own: program.own,
-            ..Image::default()
-        })
     }
 }
 
