@@ -1,0 +1,186 @@
+//! The control plane against the embedded cluster's API server, with the objects and the rights it is installed with.
+#![allow(clippy::unwrap_used)] // all of this file is test code, its helpers too
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+use kube::{
+    Api, Client,
+    api::{DynamicObject, Patch, PatchParams},
+    config::{KubeConfigOptions, Kubeconfig},
+    core::{ApiResource, GroupVersionKind},
+};
+use linkerd2_proxy_api::destination::{
+    DestinationProfile, GetDestination, destination_client::DestinationClient, update,
+};
+use meshgate_api::{Credentials, Listener, Running, Server as ApiServer, ServerConfig};
+use meshgate_control_plane::{Cluster, Index, Server, watch};
+use meshgate_store::{Attach, Exec, LogOptions, PodAccess, Status, Store};
+use serde_json::{Value, json};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+
+/// Long enough for a loaded machine; a test that passes never waits for it.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+struct NoPods;
+
+impl PodAccess for NoPods {
+    fn logs<'a>(
+        &'a self,
+        _: &'a str,
+        pod: &'a str,
+        _: &'a str,
+        _: LogOptions,
+    ) -> BoxFuture<'a, Result<mpsc::Receiver<Vec<u8>>, Status>> {
+        Box::pin(async move { Err(not_here(pod)) })
+    }
+
+    fn exec<'a>(
+        &'a self,
+        _: &'a str,
+        pod: &'a str,
+        _: &'a str,
+        _: Vec<String>,
+        _: Attach,
+    ) -> BoxFuture<'a, Result<Exec, Status>> {
+        Box::pin(async move { Err(not_here(pod)) })
+    }
+
+    fn forward<'a>(&'a self, _: &'a str, pod: &'a str, _: u16) -> BoxFuture<'a, Result<TcpStream, Status>> {
+        Box::pin(async move { Err(not_here(pod)) })
+    }
+}
+
+fn not_here(pod: &str) -> Status {
+    Status::not_found(&meshgate_store::GroupResource::new("", "pods"), pod)
+}
+
+async fn api_server() -> Running {
+    let store = Store::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = listener.local_addr().unwrap();
+    ApiServer::start(ServerConfig {
+        credentials: Credentials::generate(&store).unwrap(),
+        store,
+        pods: Arc::new(NoPods),
+        listeners: vec![Listener::Tcp(listener)],
+        names: ServerConfig::default_names(),
+        endpoint,
+        shutdown: CancellationToken::new(),
+    })
+    .unwrap()
+}
+
+/// A client with the administrator's rights, or with those of the token.
+async fn client(server: &Running, token: Option<String>) -> Client {
+    let url = format!("https://{}", server.addresses()[0]);
+    let mut kubeconfig = Kubeconfig::from_yaml(&server.kubeconfig(&url)).unwrap();
+    if let Some(token) = token {
+        let user = kubeconfig.auth_infos[0].auth_info.as_mut().unwrap();
+        user.token = Some(token.into());
+    }
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    Client::try_from(config).unwrap()
+}
+
+async fn apply(client: &Client, object: &Value) {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let (group, version) = text("/apiVersion").split_once('/').unwrap_or(("", text("/apiVersion")));
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, text("/kind")));
+    let api: Api<DynamicObject> = match text("/metadata/namespace") {
+        "" => Api::all_with(client.clone(), &resource),
+        namespace => Api::namespaced_with(client.clone(), namespace, &resource),
+    };
+    api.patch(text("/metadata/name"), &PatchParams::apply("test").force(), &Patch::Apply(object)).await.unwrap();
+}
+
+async fn next<T>(stream: &mut Streaming<T>) -> T {
+    timeout(DEADLINE, stream.message()).await.expect("an answer in time").unwrap().expect("an open stream")
+}
+
+async fn profile_where(stream: &mut Streaming<DestinationProfile>, wanted: impl Fn(&DestinationProfile) -> bool) {
+    while !wanted(&next(stream).await) {}
+}
+
+#[tokio::test]
+async fn objects_become_answers_with_the_rights_of_the_manifests() {
+    let server = api_server().await;
+    let admin = client(&server, None).await;
+    for manifest in meshgate_inject::control_plane_manifests(&meshgate_inject::Options::default()) {
+        apply(&admin, &manifest).await;
+    }
+    let token = server.tokens().issue("linkerd", "linkerd-destination", &[], Duration::from_secs(3600)).unwrap().token;
+    let index = Index::new(Cluster::default());
+    let _watches = watch(&client(&server, Some(token)).await, &index);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(Server::new(index.clone()).serve_destination(listener));
+    let mut destination = DestinationClient::connect(uri).await.unwrap();
+    let ask = || GetDestination {
+        path: "web.default.svc.cluster.local:80".into(),
+        context_token: r#"{"ns":"default"}"#.into(),
+        ..Default::default()
+    };
+    let mut profiles = destination.get_profile(ask()).await.unwrap().into_inner();
+    let mut updates = destination.get(ask()).await.unwrap().into_inner();
+    assert_eq!(next(&mut profiles).await, DestinationProfile::default());
+    assert!(matches!(next(&mut updates).await.update, Some(update::Update::NoEndpoints(none)) if !none.exists));
+
+    let metadata = |name: &str| json!({"name": name, "namespace": "default"});
+    apply(
+        &admin,
+        &json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": metadata("web"),
+            "spec": {"ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
+        }),
+    )
+    .await;
+    profile_where(&mut profiles, |profile| profile.fully_qualified_name == "web.default.svc.cluster.local").await;
+    assert!(matches!(next(&mut updates).await.update, Some(update::Update::NoEndpoints(none)) if none.exists));
+
+    apply(
+        &admin,
+        &json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": "web-1", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}},
+            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+            "endpoints": [{"addresses": ["10.244.0.7"], "conditions": {"ready": true}}],
+        }),
+    )
+    .await;
+    assert!(matches!(next(&mut updates).await.update, Some(update::Update::Add(set)) if set.addrs.len() == 1));
+
+    for (version, weights) in [("v1alpha2", json!([80, 20])), ("v1alpha1", json!(["500m", "1500m"]))] {
+        apply(
+            &admin,
+            &json!({
+                "apiVersion": format!("split.smi-spec.io/{version}"), "kind": "TrafficSplit", "metadata": metadata("split"),
+                "spec": {"service": "web", "backends": [
+                    {"service": "v1", "weight": weights[0]}, {"service": "v2", "weight": weights[1]},
+                ]},
+            }),
+        )
+        .await;
+        let want = if version == "v1alpha2" { [800_000, 200_000] } else { [5000, 15_000] };
+        profile_where(&mut profiles, |profile| {
+            profile.dst_overrides.iter().map(|dst| dst.weight).collect::<Vec<_>>() == want
+        })
+        .await;
+    }
+
+    apply(
+        &admin,
+        &json!({
+            "apiVersion": "linkerd.io/v1alpha2", "kind": "ServiceProfile", "metadata": metadata("web.default.svc.cluster.local"),
+            "spec": {"routes": [{"name": "GET /", "condition": {"method": "GET", "pathRegex": "/"}, "timeout": "250ms"}]},
+        }),
+    )
+    .await;
+    profile_where(&mut profiles, |profile| profile.routes.len() == 1 && profile.routes[0].timeout.is_some()).await;
+}
