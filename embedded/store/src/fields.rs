@@ -1,8 +1,10 @@
 //! The seam to the machinery: schemas, ownership of fields, server-side apply.
 
-use serde_json::Value;
+use meshgate_machinery::managed_fields::{self, ApplyError, Writer};
+use meshgate_machinery::shape::Shape;
+use serde_json::{Value, json};
 
-use crate::{ResourceType, Status, Subresource, WriteOptions};
+use crate::{ResourceType, Status, Subresource, WriteOptions, meta};
 
 /// Kinds in which null is a value of its own, because fields hold any JSON.
 const NULL_MATTERS: [&str; 2] = ["CustomResourceDefinition", "ControllerRevision"];
@@ -31,35 +33,62 @@ pub(crate) fn complete(_kind: &ResourceType, _version: &str, _object: &mut Value
     Ok(())
 }
 
-/// Notes in `managedFields` what a manager changed.
+/// Notes in `managedFields` what a write that is no apply changed.
 pub(crate) fn track(
-    _kind: &ResourceType,
-    _old: Option<&Value>,
-    _new: &mut Value,
-    _sub: Subresource,
-    _options: &WriteOptions,
+    kind: &ResourceType,
+    old: Option<&Value>,
+    new: &mut Value,
+    subresource: Subresource,
+    options: &WriteOptions,
 ) {
+    let time = meta::now();
+    managed_fields::track_update(shape(kind), old, new, writer(kind, subresource, options, &time));
 }
 
-/// Server-side apply of a configuration to the live object.
+/// Server-side apply: the live object (`None` creates) with a configuration merged into it, owners noted.
 pub(crate) fn merge(
-    _kind: &ResourceType,
+    kind: &ResourceType,
     live: Option<&Value>,
     applied: &Value,
-    _subresource: Subresource,
-    _options: &WriteOptions,
+    subresource: Subresource,
+    options: &WriteOptions,
 ) -> Result<Value, Status> {
-    fn merge_into(target: &mut Value, patch: &Value) {
-        match (target, patch) {
-            (Value::Object(target), Value::Object(patch)) => {
-                for (key, value) in patch {
-                    merge_into(target.entry(key.clone()).or_insert(Value::Null), value);
-                }
-            }
-            (target, patch) => *target = patch.clone(),
-        }
+    let time = meta::now();
+    let writer = writer(kind, subresource, options, &time);
+    managed_fields::apply(shape(kind), live, applied, writer, options.force).map_err(|error| refused(&error))
+}
+
+/// How lists and maps of a kind merge. Custom objects are stored in their preferred version.
+fn shape(kind: &ResourceType) -> Shape<'_> {
+    if kind.builtin {
+        return Shape::Builtin(&kind.kind);
     }
-    let mut merged = live.cloned().unwrap_or_else(|| Value::Object(Default::default()));
-    merge_into(&mut merged, applied);
-    Ok(merged)
+    match kind.versions.first().and_then(|version| version.schema.as_deref()) {
+        Some(schema) => Shape::Custom(schema),
+        None => Shape::Unknown,
+    }
+}
+
+fn writer<'a>(kind: &ResourceType, subresource: Subresource, options: &'a WriteOptions, time: &'a str) -> Writer<'a> {
+    Writer {
+        manager: &options.manager,
+        subresource: (subresource == Subresource::Status).then_some("status"),
+        has_status: meta::has_status(kind),
+        time,
+    }
+}
+
+fn refused(error: &ApplyError) -> Status {
+    let ApplyError::Conflicts(conflicts) = error else {
+        return Status::bad_request(error.to_string());
+    };
+    let causes: Vec<Value> = conflicts
+        .iter()
+        .map(|conflict| {
+            json!({"reason": "FieldManagerConflict", "message": conflict.message(), "field": conflict.field})
+        })
+        .collect();
+    let mut status = Status::new(409, "Conflict", error.to_string());
+    status.details = json!({"causes": causes});
+    status
 }

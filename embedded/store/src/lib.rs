@@ -19,7 +19,6 @@ mod json;
 mod meta;
 mod pods;
 mod resource;
-mod selector;
 mod status;
 
 mod store;

@@ -154,6 +154,12 @@ pub(crate) fn prepare_update(resource: &ResourceType, old: &Value, new: &mut Val
     }
     drop_meta(new, "selfLink");
     drop_empty(new);
+    // A PUT without them keeps them.
+    if new.pointer("/metadata/managedFields").is_none()
+        && let Some(managers) = old.pointer("/metadata/managedFields")
+    {
+        set_meta(new, "managedFields", managers.clone());
+    }
     Ok(())
 }
 

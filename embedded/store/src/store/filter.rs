@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::selector::{FieldSelector, LabelSelector};
+use meshgate_machinery::selector::{FieldSelector, LabelSelector};
 use serde_json::{Value, json};
 
 use super::table::Change;
@@ -36,7 +36,7 @@ impl Filter {
     /// Whether an object is in the namespace and selected.
     pub(super) fn matches(&self, object: &Value) -> bool {
         self.namespace.as_deref().is_none_or(|namespace| str_at(object, "/metadata/namespace") == namespace)
-            && self.labels.matches(object.pointer("/metadata/labels").unwrap_or(&Value::Null))
+            && self.labels.matches(object)
             && self.fields.matches(object)
     }
 

@@ -315,6 +315,86 @@ async fn a_reader_that_falls_behind_is_closed() {
     assert!((16_000..17_000).contains(&seen), "{seen}");
 }
 
+fn by(manager: &str) -> WriteOptions {
+    WriteOptions { manager: manager.to_owned(), ..WriteOptions::default() }
+}
+
+fn managers(object: &Value) -> Vec<(&str, &str)> {
+    let entries = object["metadata"]["managedFields"].as_array().unwrap();
+    entries.iter().map(|entry| (entry["manager"].as_str().unwrap(), entry["operation"].as_str().unwrap())).collect()
+}
+
+#[test]
+fn apply_creates_merges_and_tells_conflicts() {
+    let store = Store::new();
+    let apply = |object: Value, options: &WriteOptions| {
+        store.apply(&deployments(), "default", "web", Subresource::Main, object, options)
+    };
+    let (created, new) = apply(deployment("web"), &by("one")).unwrap();
+    assert!(new);
+    assert_eq!(managers(&created), [("one", "Apply")]);
+    let (again, new) = apply(deployment("web"), &by("one")).unwrap();
+    assert!(!new);
+    assert_eq!(again, created, "applying the same keeps the revision");
+    let mut scaled = deployment("web");
+    scaled["spec"]["template"]["spec"]["containers"][0]["image"] = json!("c:2");
+    let error = apply(scaled.clone(), &by("two")).unwrap_err();
+    assert_eq!((error.code, error.reason.as_str()), (409, "Conflict"));
+    assert_eq!(error.details["causes"][0]["reason"], "FieldManagerConflict");
+    let force = WriteOptions { force: true, ..by("two") };
+    let (taken, _) = apply(scaled, &force).unwrap();
+    assert_eq!(taken["spec"]["template"]["spec"]["containers"][0]["image"], "c:2");
+    assert_eq!(taken["metadata"]["generation"], 2);
+    assert_eq!(
+        store
+            .apply(&deployments(), "default", "web", Subresource::Main, deployment("web"), &options())
+            .unwrap_err()
+            .code,
+        400
+    );
+}
+
+#[test]
+fn apply_removes_what_its_manager_leaves_out() {
+    let store = Store::new();
+    let apply = |data: Value| {
+        let object = json!({"metadata": {"name": "a"}, "data": data});
+        store.apply(&configmaps(), "default", "a", Subresource::Main, object, &by("one")).unwrap().0
+    };
+    apply(json!({"kept": "1", "left": "2"}));
+    let mut add = |object: &mut Value| {
+        object["data"]["other"] = json!("3");
+        Ok(())
+    };
+    store.modify(&configmaps(), "default", "a", Subresource::Main, &by("two"), &mut add).unwrap();
+    assert_eq!(apply(json!({"kept": "1"}))["data"], json!({"kept": "1", "other": "3"}));
+}
+
+#[test]
+fn writes_note_their_manager_and_a_put_without_managers_keeps_them() {
+    let store = Store::new();
+    let created = store.create(&deployments(), "default", deployment("web"), &by("creator")).unwrap();
+    assert_eq!(managers(&created), [("creator", "Update")]);
+    let again =
+        store.update(&deployments(), "default", "web", Subresource::Main, deployment("web"), &by("other")).unwrap();
+    assert_eq!(created, again, "nothing changed, so nobody is noted");
+    let mut status = |object: &mut Value| {
+        object["status"] = json!({"replicas": 1});
+        Ok(())
+    };
+    let told =
+        store.modify(&deployments(), "default", "web", Subresource::Status, &by("controller"), &mut status).unwrap();
+    let entries = told["metadata"]["managedFields"].as_array().unwrap();
+    let entry = entries.iter().find(|entry| entry["manager"] == "controller").unwrap();
+    assert_eq!(entry["subresource"], "status");
+    let mut reset = |object: &mut Value| {
+        object["metadata"]["managedFields"] = json!([{}]);
+        Ok(())
+    };
+    let bare = store.modify(&deployments(), "default", "web", Subresource::Main, &options(), &mut reset).unwrap();
+    assert_eq!(bare["metadata"].get("managedFields"), None);
+}
+
 fn widgets() -> Value {
     json!({
         "metadata": {"name": "widgets.example.com"},

@@ -8,7 +8,7 @@ use super::admission;
 use super::state::State;
 use super::{DeleteOptions, Object, Subresource, WriteOptions};
 use crate::invalid::FieldErrors;
-use crate::json::{drop_meta, int_at, items, set_meta, str_at};
+use crate::json::{int_at, items, set_meta, str_at};
 use crate::{GroupResource, ResourceType, Status, conversion, defaults, fields, meta, validation};
 
 /// Namespaces that may not be deleted.
@@ -20,13 +20,33 @@ const FOREGROUND: &str = "foregroundDeletion";
 /// Holds an owner until its dependents are freed of it.
 const ORPHAN: &str = "orphan";
 
+/// Who keeps `managedFields`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ownership {
+    /// This write notes what it changes.
+    Noted,
+    /// An apply has settled it before.
+    Settled,
+}
+
 /// Creates an object.
 pub(super) fn create(
     state: &mut State,
     resource: &GroupResource,
     namespace: &str,
+    object: Value,
+    options: &WriteOptions,
+) -> Result<Object, Status> {
+    create_owned(state, resource, namespace, object, options, Ownership::Noted)
+}
+
+fn create_owned(
+    state: &mut State,
+    resource: &GroupResource,
+    namespace: &str,
     mut object: Value,
     options: &WriteOptions,
+    ownership: Ownership,
 ) -> Result<Object, Status> {
     let kind = state.resource(resource)?;
     let version = meta::check_kind(&kind, &object)?;
@@ -44,7 +64,9 @@ pub(super) fn create(
     fields::complete(&kind, &version, &mut object)?;
     admission::admit(state, &kind, None, &mut object)?;
     validation::check(&kind, None, &object)?;
-    fields::track(&kind, None, &mut object, Subresource::Main, options);
+    if ownership == Ownership::Noted {
+        fields::track(&kind, None, &mut object, Subresource::Main, options);
+    }
     if options.dry_run {
         return Ok(Arc::new(object));
     }
@@ -66,8 +88,20 @@ pub(super) fn replace(
     resource: &GroupResource,
     current: &Object,
     subresource: Subresource,
+    object: Value,
+    options: &WriteOptions,
+) -> Result<Object, Status> {
+    replace_owned(state, resource, current, subresource, object, options, Ownership::Noted)
+}
+
+fn replace_owned(
+    state: &mut State,
+    resource: &GroupResource,
+    current: &Object,
+    subresource: Subresource,
     mut object: Value,
     options: &WriteOptions,
+    ownership: Ownership,
 ) -> Result<Object, Status> {
     let kind = state.resource(resource)?;
     let version = meta::check_kind(&kind, &object)?;
@@ -86,7 +120,9 @@ pub(super) fn replace(
     }
     validation::check(&kind, Some(current), &object)?;
     meta::bump_generation(&kind, current, &mut object);
-    fields::track(&kind, Some(current), &mut object, subresource, options);
+    if ownership == Ownership::Noted {
+        fields::track(&kind, Some(current), &mut object, subresource, options);
+    }
     if options.dry_run {
         return Ok(Arc::new(object));
     }
@@ -117,9 +153,8 @@ fn keep_the_other_part(kind: &ResourceType, current: &Value, subresource: Subres
                     object.as_object_mut().map(|map| map.remove("status"));
                 }
             }
-            match managers {
-                Some(managers) => set_meta(object, "managedFields", managers),
-                None => drop_meta(object, "managedFields"),
+            if let Some(managers) = managers {
+                set_meta(object, "managedFields", managers);
             }
         }
     }
@@ -161,15 +196,16 @@ pub(super) fn apply(
             meta::check_uid(resource, &current, str_at(&object, "/metadata/uid"))?;
             meta::check_revision(resource, &current, str_at(&object, "/metadata/resourceVersion"))?;
             let merged = fields::merge(&kind, Some(&current), &object, subresource, options)?;
-            let untracked = WriteOptions { manager: String::new(), strict: false, ..options.clone() };
-            Ok((replace(state, resource, &current, subresource, merged, &untracked)?, false))
+            // What the configuration may say was checked above; the live object may hold older fields.
+            let options = WriteOptions { strict: false, ..options.clone() };
+            let settled = Ownership::Settled;
+            Ok((replace_owned(state, resource, &current, subresource, merged, &options, settled)?, false))
         }
         None if subresource == Subresource::Status => Err(Status::not_found(resource, name)),
         None => {
             set_meta(&mut object, "name", name);
             let merged = fields::merge(&kind, None, &object, subresource, options)?;
-            let untracked = WriteOptions { manager: String::new(), strict: false, ..options.clone() };
-            Ok((create(state, resource, namespace, merged, &untracked)?, true))
+            Ok((create_owned(state, resource, namespace, merged, options, Ownership::Settled)?, true))
         }
     }
 }

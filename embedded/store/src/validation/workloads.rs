@@ -1,6 +1,6 @@
 //! Rules of the kinds that make pods.
 
-use crate::selector::LabelSelector;
+use meshgate_machinery::selector::LabelSelector;
 use serde_json::Value;
 
 use super::names;
@@ -62,8 +62,8 @@ fn selector(spec: &Value, errors: &mut FieldErrors) {
     }
     let labels =
         spec.pointer("/template/metadata/labels").cloned().unwrap_or_else(|| Value::Object(Default::default()));
-    match LabelSelector::from_value(selector) {
-        Ok(parsed) if parsed.matches(&labels) => {}
+    match LabelSelector::from_object(selector) {
+        Ok(parsed) if parsed.matches_labels(&labels) => {}
         Ok(_) => {
             errors.invalid("spec.template.metadata.labels", &labels, "`selector` does not match template `labels`")
         }
