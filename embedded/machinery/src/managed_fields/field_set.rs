@@ -1,0 +1,325 @@
+//! Sets of paths, and the `fieldsV1` form of them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+/// One step of a path.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PathElement {
+    /// `f:name`: a field of an object.
+    Field(String),
+    /// `k:{"name":"web"}`: the item of a list with these keys. JSON with sorted names.
+    Key(String),
+    /// `v:"x"`: the item of a set with this value. JSON.
+    Value(String),
+    /// `i:0`: the item at this index. Kubernetes reads it but does not write it.
+    Index(usize),
+}
+
+/// A set of paths, as a tree. An empty set is the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldSet {
+    /// Whether the path that ends here is in the set; never at the root.
+    owned: bool,
+    children: BTreeMap<PathElement, FieldSet>,
+}
+
+/// Why a `fieldsV1` value could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FieldSetError {
+    /// A value is not an object.
+    #[error("fieldsV1: expected an object at {0:?}, found something else")]
+    NotAnObject(String),
+    /// A name has no known prefix, or what follows the prefix is malformed.
+    #[error("fieldsV1: expected a name like f:field, k:{{\"key\":\"value\"}}, v:value, i:0 or \".\", found {0:?}")]
+    Element(String),
+}
+
+impl PathElement {
+    fn parse(text: &str) -> Result<Self, FieldSetError> {
+        let error = || FieldSetError::Element(text.to_owned());
+        let json = |text: &str| serde_json::from_str::<Value>(text).map_err(|_| error());
+        let (prefix, rest) = text.split_once(':').ok_or_else(error)?;
+        match prefix {
+            "f" => Ok(Self::Field(rest.to_owned())),
+            "v" => Ok(Self::Value(json(rest)?.to_string())),
+            "i" => rest.parse().map(Self::Index).map_err(|_| error()),
+            // Parsing and printing sorts the names.
+            "k" => match json(rest)? {
+                Value::Object(keys) => Ok(Self::key(keys.into_iter().collect())),
+                _ => Err(error()),
+            },
+            _ => Err(error()),
+        }
+    }
+
+    /// The item of an associative list with these keys.
+    pub(super) fn key(keys: BTreeMap<String, Value>) -> Self {
+        let pairs: Vec<String> =
+            keys.into_iter().map(|(name, value)| format!("{}:{value}", Value::String(name))).collect();
+        Self::Key(format!("{{{}}}", pairs.join(",")))
+    }
+
+    fn write(&self) -> String {
+        match self {
+            Self::Field(name) => format!("f:{name}"),
+            Self::Key(keys) => format!("k:{keys}"),
+            Self::Value(value) => format!("v:{value}"),
+            Self::Index(index) => format!("i:{index}"),
+        }
+    }
+}
+
+/// As in messages: `.spec`, `[name="web"]`, `[="x"]`, `[0]`.
+impl fmt::Display for PathElement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Field(name) => write!(f, ".{name}"),
+            Self::Value(value) => write!(f, "[={value}]"),
+            Self::Index(index) => write!(f, "[{index}]"),
+            Self::Key(keys) => {
+                let keys: BTreeMap<String, Value> = serde_json::from_str(keys).unwrap_or_default();
+                let keys: Vec<String> = keys.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                write!(f, "[{}]", keys.join(","))
+            }
+        }
+    }
+}
+
+impl FieldSet {
+    /// Reads the `fieldsV1` form.
+    pub fn from_fields_v1(fields: &Value) -> Result<Self, FieldSetError> {
+        let mut set = Self::read(fields, "")?;
+        set.owned = false;
+        Ok(set)
+    }
+
+    fn read(fields: &Value, at: &str) -> Result<Self, FieldSetError> {
+        let fields = fields.as_object().ok_or_else(|| FieldSetError::NotAnObject(at.to_owned()))?;
+        let mut set = Self { owned: fields.is_empty(), children: BTreeMap::new() };
+        for (name, value) in fields {
+            if name == "." {
+                set.owned = true;
+            } else {
+                set.children.insert(PathElement::parse(name)?, Self::read(value, name)?);
+            }
+        }
+        Ok(set)
+    }
+
+    /// The `fieldsV1` form.
+    pub fn to_fields_v1(&self) -> Value {
+        let mut fields = Map::new();
+        if self.owned && !self.children.is_empty() {
+            fields.insert(".".to_owned(), Value::Object(Map::new()));
+        }
+        for (element, child) in &self.children {
+            fields.insert(element.write(), child.to_fields_v1());
+        }
+        Value::Object(fields)
+    }
+
+    /// Whether no path is in the set.
+    pub fn is_empty(&self) -> bool {
+        !self.owned && self.children.values().all(Self::is_empty)
+    }
+
+    /// Whether a path is in the set.
+    pub fn contains(&self, path: &[PathElement]) -> bool {
+        match path {
+            [] => self.owned,
+            [first, rest @ ..] => self.children.get(first).is_some_and(|child| child.contains(rest)),
+        }
+    }
+
+    /// Adds a path.
+    pub fn insert(&mut self, path: &[PathElement]) {
+        match path {
+            [] => self.owned = true,
+            [first, rest @ ..] => self.child(first.clone()).insert(rest),
+        }
+    }
+
+    /// All paths as messages show them: `.spec.containers[name="web"].image`.
+    pub fn paths(&self) -> Vec<String> {
+        let mut paths = Vec::new();
+        self.collect("", &mut paths);
+        paths
+    }
+
+    fn collect(&self, prefix: &str, paths: &mut Vec<String>) {
+        if self.owned {
+            paths.push(prefix.to_owned());
+        }
+        for (element, child) in &self.children {
+            child.collect(&format!("{prefix}{element}"), paths);
+        }
+    }
+
+    /// Adds the paths of another set.
+    pub fn add(&mut self, other: &Self) {
+        self.owned |= other.owned;
+        for (element, child) in &other.children {
+            self.child(element.clone()).add(child);
+        }
+    }
+
+    /// Removes the paths of another set.
+    pub fn subtract(&mut self, other: &Self) {
+        self.owned &= !other.owned;
+        for (element, theirs) in &other.children {
+            if let Some(mine) = self.children.get_mut(element) {
+                mine.subtract(theirs);
+                if mine.is_empty() {
+                    self.children.remove(element);
+                }
+            }
+        }
+    }
+
+    /// The paths that are in both.
+    pub fn intersection(&self, other: &Self) -> Self {
+        let mut common = Self { owned: self.owned && other.owned, children: BTreeMap::new() };
+        for (element, theirs) in &other.children {
+            if let Some(both) = self.children.get(element).map(|mine| mine.intersection(theirs))
+                && !both.is_empty()
+            {
+                common.children.insert(element.clone(), both);
+            }
+        }
+        common
+    }
+
+    /// The set with every field that a path in it goes through. Items of lists are not fields.
+    pub(super) fn with_ancestors(&self) -> Self {
+        let children = self.children.iter().map(|(element, child)| {
+            let mut child = child.with_ancestors();
+            child.owned |= matches!(element, PathElement::Field(_)) && !child.children.is_empty();
+            (element.clone(), child)
+        });
+        Self { owned: self.owned, children: children.collect() }
+    }
+
+    /// Removes a path of fields and all that goes through it.
+    pub(super) fn forget(&mut self, path: &[&str]) {
+        let [first, rest @ ..] = path else { return };
+        let element = PathElement::Field((*first).to_owned());
+        if rest.is_empty() {
+            self.children.remove(&element);
+        } else if let Some(child) = self.children.get_mut(&element) {
+            child.forget(rest);
+            if child.is_empty() {
+                self.children.remove(&element);
+            }
+        }
+    }
+
+    /// Removes a path of fields, but not those that go through it.
+    pub(super) fn disown(&mut self, path: &[&str]) {
+        let mut set = Self::default();
+        set.insert(&path.iter().map(|name| PathElement::Field((*name).to_owned())).collect::<Vec<_>>());
+        self.subtract(&set);
+    }
+
+    pub(super) fn own(&mut self) {
+        self.owned = true;
+    }
+
+    pub(super) fn is_owned(&self) -> bool {
+        self.owned
+    }
+
+    pub(super) fn children(&self) -> impl Iterator<Item = (&PathElement, &Self)> {
+        self.children.iter()
+    }
+
+    /// The subtree of an element, made if need be.
+    pub(super) fn child(&mut self, element: PathElement) -> &mut Self {
+        self.children.entry(element).or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn fields_v1_is_read_and_written() {
+        let fields = json!({
+            "f:metadata": {"f:labels": {".": {}, "f:app": {}}, "f:finalizers": {"v:\"a/b\"": {}}},
+            "f:spec": {
+                "f:replicas": {},
+                "f:containers": {"k:{\"name\":\"web\"}": {".": {}, "f:image": {},
+                    "f:ports": {"k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}, "f:containerPort": {}}}}},
+            },
+        });
+        let set = FieldSet::from_fields_v1(&fields).unwrap();
+        assert_eq!(set.to_fields_v1(), fields);
+        assert_eq!(
+            set.paths(),
+            [
+                ".metadata.finalizers[=\"a/b\"]",
+                ".metadata.labels",
+                ".metadata.labels.app",
+                ".spec.containers[name=\"web\"]",
+                ".spec.containers[name=\"web\"].image",
+                ".spec.containers[name=\"web\"].ports[containerPort=80,protocol=\"TCP\"]",
+                ".spec.containers[name=\"web\"].ports[containerPort=80,protocol=\"TCP\"].containerPort",
+                ".spec.replicas",
+            ]
+        );
+    }
+
+    #[test]
+    fn keys_are_sorted_whatever_order_they_come_in() {
+        let a = FieldSet::from_fields_v1(&json!({"k:{\"b\":1, \"a\":2}": {}})).unwrap();
+        let b = FieldSet::from_fields_v1(&json!({"k:{\"a\":2,\"b\":1}": {}})).unwrap();
+        assert_eq!(a, b);
+    }
+
+    #[test]
+    fn malformed_sets_are_refused() {
+        for fields in [json!([]), json!({"spec": {}}), json!({"k:[]": {}}), json!({"f:a": 1}), json!({"i:x": {}})] {
+            assert!(FieldSet::from_fields_v1(&fields).is_err(), "{fields}");
+        }
+    }
+
+    fn set() -> impl Strategy<Value = FieldSet> {
+        let element = prop_oneof![
+            "[a-c]".prop_map(PathElement::Field),
+            "[a-b]".prop_map(|name| PathElement::key([("name".to_owned(), name.into())].into())),
+        ];
+        prop::collection::vec(prop::collection::vec(element, 1..4), 0..8).prop_map(|paths| {
+            let mut set = FieldSet::default();
+            paths.iter().for_each(|path| set.insert(path));
+            set
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn writing_and_reading_is_the_identity(set in set()) {
+            prop_assert_eq!(FieldSet::from_fields_v1(&set.to_fields_v1()).unwrap(), set);
+        }
+
+        #[test]
+        fn set_algebra_holds(a in set(), b in set()) {
+            let mut union = a.clone();
+            union.add(&b);
+            let common = a.intersection(&b);
+            let mut only_a = a.clone();
+            only_a.subtract(&b);
+            prop_assert!(only_a.intersection(&b).is_empty());
+            let mut rebuilt = only_a;
+            rebuilt.add(&common);
+            prop_assert_eq!(&rebuilt, &a);
+            union.subtract(&a);
+            prop_assert!(union.intersection(&a).is_empty());
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Strategic merge patch: a merge patch that merges lists by key and understands directives.
+//!
+//! | directive | meaning |
+//! |---|---|
+//! | `$patch: replace` | the map, or as an item of a list the list, is replaced by what else is there |
+//! | `$patch: delete` | the map is emptied; as an item of a list, the item with the same key is removed |
+//! | `$patch: merge` | the default |
+//! | `$retainKeys: [..]` | all other keys of the old map go |
+//! | `$setElementOrder/x: [..]` | the order of the items of list `x` after the merge |
+//! | `$deleteFromPrimitiveList/x: [..]` | scalars to be removed from list `x` |
+
+use serde_json::{Map, Value, json};
+
+use super::{PatchError, type_name};
+use crate::shape::{PatchStrategy, Place, Shape};
+
+const PATCH: &str = "$patch";
+const RETAIN_KEYS: &str = "$retainKeys";
+const ORDER: &str = "$setElementOrder/";
+const DELETE_PRIMITIVES: &str = "$deleteFromPrimitiveList/";
+
+/// Applies a strategic merge patch to an object of a built-in kind. On an error the target may be partly changed.
+pub fn strategic_merge_patch(kind: &str, target: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    let Value::Object(patch) = patch else { return Err(PatchError::NotAnObject(type_name(patch))) };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    let Value::Object(target) = target else { return Ok(()) };
+    merge_map(Shape::Builtin(kind).root(), "", target, patch)
+}
+
+/// What `$patch` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Directive {
+    Merge,
+    Replace,
+    Delete,
+}
+
+fn directive(path: &str, patch: &Map<String, Value>) -> Result<Directive, PatchError> {
+    match patch.get(PATCH).map(|value| value.as_str().ok_or(value)) {
+        None | Some(Ok("merge")) => Ok(Directive::Merge),
+        Some(Ok("replace")) => Ok(Directive::Replace),
+        Some(Ok("delete")) => Ok(Directive::Delete),
+        Some(Ok(other)) => {
+            Err(invalid(PATCH, path, format!("expected \"merge\", \"replace\" or \"delete\", found {other:?}")))
+        }
+        Some(Err(other)) => Err(invalid(PATCH, path, format!("expected a string, found {}", type_name(other)))),
+    }
+}
+
+fn invalid(directive: &str, path: &str, problem: String) -> PatchError {
+    PatchError::Directive { directive: directive.to_owned(), path: path.to_owned(), problem }
+}
+
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+/// A directive's value, which must be a list.
+fn list<'p>(patch: &'p Map<String, Value>, name: &str, path: &str) -> Result<Option<&'p Vec<Value>>, PatchError> {
+    match patch.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Array(list)) => Ok(Some(list)),
+        Some(other) => Err(invalid(name, path, format!("expected an array, found {}", type_name(other)))),
+    }
+}
+
+fn merge_map(
+    place: Place<'_>,
+    path: &str,
+    target: &mut Map<String, Value>,
+    patch: &Map<String, Value>,
+) -> Result<(), PatchError> {
+    match directive(path, patch)? {
+        Directive::Merge => {}
+        Directive::Delete => {
+            target.clear();
+            return Ok(());
+        }
+        Directive::Replace => {
+            *target = patch
+                .iter()
+                .filter(|(key, _)| *key != PATCH)
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect();
+            return Ok(());
+        }
+    }
+    if let Some(keep) = list(patch, RETAIN_KEYS, path)? {
+        target.retain(|key, _| keep.iter().any(|kept| kept == key));
+    }
+    for (key, value) in patch {
+        if let Some(name) = key.strip_prefix(DELETE_PRIMITIVES) {
+            let gone = list(patch, key, path)?.map_or(&[][..], Vec::as_slice);
+            if let Some(Value::Array(items)) = target.get_mut(name) {
+                items.retain(|item| !gone.contains(item));
+            }
+        } else if !key.starts_with(ORDER) && key != PATCH && key != RETAIN_KEYS {
+            merge_field(place.field(key), &join(path, key), target, key, value)?;
+        }
+    }
+    for (key, _) in patch.iter().filter(|(key, _)| key.starts_with(ORDER)) {
+        let name = &key[ORDER.len()..];
+        let order = list(patch, key, path)?.map_or(&[][..], Vec::as_slice);
+        if let Some(Value::Array(items)) = target.get_mut(name) {
+            let strategy = place.field(name).patch_strategy();
+            let identity = |item: &Value| match strategy {
+                PatchStrategy::MergeBy(merge_key) => item.get(merge_key).cloned(),
+                PatchStrategy::MergePrimitives | PatchStrategy::Replace => Some(item.clone()),
+            };
+            let order: Vec<Value> = order.iter().filter_map(identity).collect();
+            reorder(items, &order, identity);
+        }
+    }
+    Ok(())
+}
+
+fn merge_field(
+    place: Place<'_>,
+    path: &str,
+    target: &mut Map<String, Value>,
+    key: &str,
+    patch: &Value,
+) -> Result<(), PatchError> {
+    if patch.is_null() {
+        target.remove(key);
+        return Ok(());
+    }
+    match (target.get_mut(key), patch) {
+        (Some(Value::Object(old)), Value::Object(patch)) => merge_map(place, path, old, patch),
+        (old, Value::Object(patch)) => {
+            // Even where nothing is to be merged, directives must not be stored.
+            let mut new = Map::new();
+            merge_map(place, path, &mut new, patch)?;
+            if directive(path, patch)? == Directive::Delete && old.is_none() {
+                return Ok(());
+            }
+            target.insert(key.to_owned(), Value::Object(new));
+            Ok(())
+        }
+        (old, Value::Array(patch)) => {
+            let old = match old {
+                Some(Value::Array(old)) => std::mem::take(old),
+                _ => Vec::new(),
+            };
+            let merged = merge_list(place, path, old, patch)?;
+            target.insert(key.to_owned(), Value::Array(merged));
+            Ok(())
+        }
+        (_, scalar) => {
+            target.insert(key.to_owned(), scalar.clone());
+            Ok(())
+        }
+    }
+}
+
+fn merge_list(place: Place<'_>, path: &str, old: Vec<Value>, patch: &[Value]) -> Result<Vec<Value>, PatchError> {
+    match place.patch_strategy() {
+        PatchStrategy::Replace => Ok(patch.to_vec()),
+        PatchStrategy::MergePrimitives => {
+            let mut merged = old;
+            for item in patch {
+                if !merged.contains(item) {
+                    merged.push(item.clone());
+                }
+            }
+            Ok(merged)
+        }
+        PatchStrategy::MergeBy(key) => merge_objects(place, path, key, old, patch),
+    }
+}
+
+fn merge_objects(
+    place: Place<'_>,
+    path: &str,
+    key: &str,
+    old: Vec<Value>,
+    patch: &[Value],
+) -> Result<Vec<Value>, PatchError> {
+    let mut merged = old;
+    let mut changes = Vec::new();
+    for item in patch {
+        let Value::Object(map) = item else {
+            let problem = format!("expected a list of objects, found {}", type_name(item));
+            return Err(invalid("item", path, problem));
+        };
+        match directive(path, map)? {
+            // A bare `$patch: replace` says that the rest of this list replaces the old one.
+            Directive::Replace if map.get(key).is_none() => merged.clear(),
+            directive => changes.push((directive, map)),
+        }
+    }
+    for (directive, map) in changes {
+        let Some(id) = map.get(key) else {
+            let item = Value::Object(map.clone()).to_string();
+            return Err(PatchError::MergeKey { path: path.to_owned(), key: key.to_owned(), item });
+        };
+        let found = merged.iter().position(|item| item.get(key) == Some(id));
+        match (directive, found) {
+            (Directive::Delete, _) => merged.retain(|item| item.get(key) != Some(id)),
+            (_, Some(at)) => {
+                if let Value::Object(old) = &mut merged[at] {
+                    merge_map(place.item(), path, old, map)?;
+                }
+            }
+            (_, None) => {
+                let mut new = Map::new();
+                merge_map(place.item(), path, &mut new, map)?;
+                merged.push(Value::Object(new));
+            }
+        }
+    }
+    Ok(merged)
+}
+
+/// Brings the items named in `order` into that order. The others keep their places relative to the items they were
+/// next to: each stays before the first ordered item that it preceded.
+fn reorder(items: &mut Vec<Value>, order: &[Value], identity: impl Fn(&Value) -> Option<Value>) {
+    let rank = |item: &Value| identity(item).and_then(|id| order.iter().position(|wanted| *wanted == id));
+    let mut ordered: Vec<(usize, usize, Value)> = Vec::new();
+    let mut others: Vec<(usize, Value)> = Vec::new();
+    for (at, item) in std::mem::take(items).into_iter().enumerate() {
+        match rank(&item) {
+            Some(rank) => ordered.push((rank, at, item)),
+            None => others.push((at, item)),
+        }
+    }
+    ordered.sort_by_key(|(rank, at, _)| (*rank, *at));
+    let mut others = others.into_iter().peekable();
+    for (_, at, item) in ordered {
+        while let Some((_, other)) = others.next_if(|(other, _)| *other < at) {
+            items.push(other);
+        }
+        items.push(item);
+    }
+    items.extend(others.map(|(_, item)| item));
+}
+
+#[cfg(test)]
+mod tests;

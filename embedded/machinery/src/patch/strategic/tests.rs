@@ -1,0 +1,154 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn patched(kind: &str, mut target: Value, patch: Value) -> Value {
+    strategic_merge_patch(kind, &mut target, &patch).unwrap();
+    target
+}
+
+fn deployment() -> Value {
+    json!({
+        "metadata": {"name": "web", "labels": {"app": "web"}, "finalizers": ["a/x", "b/y"]},
+        "spec": {
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}},
+            "template": {"spec": {
+                "containers": [
+                    {"name": "web", "image": "web:1", "ports": [{"containerPort": 80}], "args": ["a", "b"]},
+                    {"name": "side", "image": "side:1"},
+                ],
+                "volumes": [{"name": "v", "emptyDir": {}}],
+                "tolerations": [{"key": "a"}],
+            }},
+        },
+    })
+}
+
+#[test]
+fn lists_merge_by_key_and_others_are_replaced() {
+    let patch = json!({"spec": {"template": {"spec": {
+        "containers": [{"name": "web", "image": "web:2", "args": ["c"], "ports": [{"containerPort": 81}]}, {"name": "new"}],
+        "tolerations": [{"key": "b"}],
+    }}}});
+    let got = patched("Deployment", deployment(), patch);
+    let spec = &got["spec"]["template"]["spec"];
+    assert_eq!(
+        spec["containers"],
+        json!([
+            {"name": "web", "image": "web:2", "args": ["c"], "ports": [{"containerPort": 80}, {"containerPort": 81}]},
+            {"name": "side", "image": "side:1"},
+            {"name": "new"},
+        ])
+    );
+    assert_eq!(spec["tolerations"], json!([{"key": "b"}]));
+}
+
+#[test]
+fn items_and_fields_are_deleted() {
+    let patch = json!({
+        "metadata": {"labels": {"app": null}, "$deleteFromPrimitiveList/finalizers": ["a/x"], "finalizers": ["c/z"]},
+        "spec": {"template": {"spec": {
+            "containers": [{"name": "side", "$patch": "delete"}, {"name": "absent", "$patch": "delete"}],
+            "tolerations": null,
+        }}},
+    });
+    let got = patched("Deployment", deployment(), patch);
+    assert_eq!(got["metadata"], json!({"name": "web", "labels": {}, "finalizers": ["b/y", "c/z"]}));
+    assert_eq!(got["spec"]["template"]["spec"]["containers"].as_array().unwrap().len(), 1);
+    assert!(got["spec"]["template"]["spec"].get("tolerations").is_none());
+}
+
+#[test]
+fn retain_keys_drops_the_others() {
+    let patch = json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate", "rollingUpdate": null}}});
+    assert_eq!(patched("Deployment", deployment(), patch)["spec"]["strategy"], json!({"type": "Recreate"}));
+    let patch = json!({"spec": {"template": {"spec": {
+        "volumes": [{"name": "v", "$retainKeys": ["name", "configMap"], "configMap": {"name": "c"}}],
+    }}}});
+    let got = patched("Deployment", deployment(), patch);
+    assert_eq!(got["spec"]["template"]["spec"]["volumes"], json!([{"name": "v", "configMap": {"name": "c"}}]));
+}
+
+#[test]
+fn replace_applies_to_maps_and_lists() {
+    let patch = json!({
+        "metadata": {"labels": {"$patch": "replace", "new": "x"}},
+        "spec": {"template": {"spec": {"containers": [{"$patch": "replace"}, {"name": "only"}]}}},
+    });
+    let got = patched("Deployment", deployment(), patch);
+    assert_eq!(got["metadata"]["labels"], json!({"new": "x"}));
+    assert_eq!(got["spec"]["template"]["spec"]["containers"], json!([{"name": "only"}]));
+    let patch = json!({"metadata": {"labels": {"$patch": "delete"}, "annotations": {"$patch": "delete"}}});
+    let got = patched("Deployment", deployment(), patch);
+    assert_eq!(got["metadata"]["labels"], json!({}));
+    assert!(got["metadata"].get("annotations").is_none());
+}
+
+#[test]
+fn element_order_is_obeyed_and_strangers_keep_their_place() {
+    let target =
+        json!({"spec": {"containers": [{"name": "injected"}, {"name": "a"}, {"name": "b"}, {"name": "last"}]}});
+    let patch = json!({"spec": {
+        "$setElementOrder/containers": [{"name": "c"}, {"name": "b"}, {"name": "a"}],
+        "containers": [{"name": "c", "image": "c"}],
+    }});
+    let got = patched("Pod", target, patch);
+    let names: Vec<_> =
+        got["spec"]["containers"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+    let order: Vec<usize> = ["c", "b", "a"].iter().map(|n| names.iter().position(|m| m == n).unwrap()).collect();
+    assert!(order.is_sorted(), "{names:?}");
+    assert_eq!(names[0], "injected");
+}
+
+#[test]
+fn directives_never_reach_the_object() {
+    let patch = json!({"spec": {
+        "$setElementOrder/ports": [{"port": 80}],
+        "ports": [{"port": 80, "$patch": "merge"}, {"port": 81, "$patch": "delete"}],
+        "sessionAffinityConfig": {"$retainKeys": ["clientIP"], "clientIP": {"timeoutSeconds": 1, "x": null}},
+    }});
+    let got = patched("Service", json!({}), patch);
+    assert_eq!(
+        got,
+        json!({"spec": {"ports": [{"port": 80}], "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 1}}}})
+    );
+}
+
+#[test]
+fn malformed_patches_are_refused() {
+    let refuse = |patch: Value| {
+        strategic_merge_patch("Pod", &mut json!({"spec": {"containers": [{"name": "a"}]}}), &patch).unwrap_err()
+    };
+    assert!(matches!(refuse(json!([])), PatchError::NotAnObject("an array")));
+    assert!(matches!(refuse(json!({"$patch": "remove"})), PatchError::Directive { .. }));
+    assert!(matches!(refuse(json!({"spec": {"$retainKeys": "x"}})), PatchError::Directive { .. }));
+    let error = refuse(json!({"spec": {"containers": [{"image": "x"}]}}));
+    assert_eq!(
+        error.to_string(),
+        r#"an item of "spec.containers" in the patch does not contain its merge key "name": {"image":"x"}"#
+    );
+}
+
+fn containers() -> impl Strategy<Value = Value> {
+    prop::collection::btree_map("[a-d]", ("[x-z]", prop::option::of(0..3u8)), 0..4).prop_map(|items| {
+        let items = items.into_iter().map(|(name, (image, port))| {
+            let ports: Vec<Value> = port.into_iter().map(|port| json!({"containerPort": port})).collect();
+            json!({"name": name, "image": image, "ports": ports})
+        });
+        json!({"spec": {"containers": items.collect::<Vec<_>>()}})
+    })
+}
+
+proptest! {
+    #[test]
+    fn applying_twice_is_applying_once(target in containers(), patch in containers()) {
+        let once = patched("Pod", target, patch.clone());
+        let twice = patched("Pod", once.clone(), patch);
+        prop_assert_eq!(once, twice);
+    }
+
+    #[test]
+    fn an_object_patched_onto_nothing_is_itself(object in containers()) {
+        prop_assert_eq!(patched("Pod", json!({}), object.clone()), object);
+    }
+}

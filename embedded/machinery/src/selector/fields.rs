@@ -1,0 +1,155 @@
+//! Field selectors: comparisons of single fields with strings.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use super::SelectorError;
+
+/// A conjunction of comparisons. The empty one selects everything.
+///
+/// Kubernetes knows a few fields per kind; here any dotted path works. A missing field is `""`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldSelector(Vec<Term>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Term {
+    path: String,
+    value: String,
+    equal: bool,
+}
+
+impl FieldSelector {
+    /// Parses `metadata.name=web,status.phase!=Running`; `\\`, `\,` and `\=` escape in values.
+    pub fn parse(text: &str) -> Result<Self, SelectorError> {
+        let terms = split_terms(text).into_iter().filter(|term| !term.trim().is_empty());
+        let terms = terms.map(|term| {
+            let error = || SelectorError::Term { selector: text.to_owned(), term: term.to_owned() };
+            let at = term.find('=').ok_or_else(error)?;
+            let (path, value) = (&term[..at], &term[at + 1..]);
+            let (path, equal) = path.strip_suffix('!').map_or((path, true), |path| (path, false));
+            let value = if equal { value.strip_prefix('=').unwrap_or(value) } else { value };
+            let value = unescape(value).ok_or_else(error)?;
+            Ok(Term { path: path.trim().to_owned(), value, equal })
+        });
+        Ok(Self(terms.collect::<Result<_, _>>()?))
+    }
+
+    /// Whether everything is selected.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The value that a field must have, when the selector says so.
+    pub fn exact(&self, path: &str) -> Option<&str> {
+        self.0.iter().find(|term| term.equal && term.path == path).map(|term| term.value.as_str())
+    }
+
+    /// Whether an object satisfies every comparison.
+    pub fn matches(&self, object: &Value) -> bool {
+        self.0.iter().all(|term| (text_at(object, &term.path) == term.value) == term.equal)
+    }
+}
+
+/// Splits at commas that no backslash protects.
+fn split_terms(text: &str) -> Vec<&str> {
+    let (mut terms, mut begin, mut escaped) = (Vec::new(), 0, false);
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b',' => {
+                terms.push(&text[begin..at]);
+                begin = at + 1;
+            }
+            _ => {}
+        }
+    }
+    terms.push(&text[begin..]);
+    terms
+}
+
+/// `None` for a lone backslash, an escape of another character or an unescaped `=`.
+fn unescape(value: &str) -> Option<String> {
+    let mut plain = String::with_capacity(value.len());
+    let mut chars = value.trim().chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => plain.push(chars.next().filter(|c| matches!(c, '\\' | ',' | '='))?),
+            '=' => return None,
+            _ => plain.push(c),
+        }
+    }
+    Some(plain)
+}
+
+/// A field as text; `""` when it is missing or null.
+fn text_at<'a>(object: &'a Value, path: &str) -> Cow<'a, str> {
+    let path = path.strip_prefix('.').unwrap_or(path);
+    let found = path.split('.').try_fold(object, |value, key| match value {
+        Value::Array(items) => items.get(key.parse::<usize>().ok()?),
+        value => value.get(key),
+    });
+    match found {
+        None | Some(Value::Null) => Cow::Borrowed(""),
+        Some(Value::String(text)) => Cow::Borrowed(text),
+        Some(other) => Cow::Owned(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn selects(selector: &str) -> bool {
+        let pod = json!({
+            "metadata": {"name": "web", "generation": 2},
+            "spec": {"hostNetwork": true, "nodeName": "a,b=c"},
+            "status": {"phase": null},
+        });
+        FieldSelector::parse(selector).unwrap().matches(&pod)
+    }
+
+    #[test]
+    fn comparisons() {
+        for selector in [
+            "",
+            "metadata.name=web",
+            "metadata.name==web,status.phase!=Running",
+            "status.phase=",
+            "spec.nothing.at.all=",
+            "metadata.generation=2",
+            "spec.hostNetwork=true",
+            r"spec.nodeName=a\,b\=c",
+        ] {
+            assert!(selects(selector), "{selector}");
+        }
+        for selector in ["metadata.name=api", "metadata.name!=web", "spec.nothing!=", "status.phase=Running"] {
+            assert!(!selects(selector), "{selector}");
+        }
+    }
+
+    #[test]
+    fn malformed_selectors_are_refused() {
+        for selector in ["metadata.name", "a=b,c", r"a=\x", "a=b=c", "a=\\"] {
+            assert!(FieldSelector::parse(selector).is_err(), "{selector}");
+        }
+    }
+
+    #[test]
+    fn exact_values_can_be_asked_for() {
+        let selector = FieldSelector::parse("metadata.name=web,metadata.namespace!=x").unwrap();
+        assert_eq!(selector.exact("metadata.name"), Some("web"));
+        assert_eq!(selector.exact("metadata.namespace"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_never_panics(text in ".{0,40}") {
+            let _ = FieldSelector::parse(&text);
+        }
+    }
+}
