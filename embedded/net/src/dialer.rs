@@ -78,7 +78,7 @@ impl Dialer {
         let socket = self.socket(Type::STREAM).await?;
         socket.set_reuse_address(true)?;
         socket.bind(&on.into())?;
-        socket.listen(1024)?;
+        socket.listen(4096)?;
         TcpListener::from_std(socket.into())
     }
 

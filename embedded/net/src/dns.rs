@@ -1,168 +1,74 @@
-//! The cluster's DNS server.
+//! DNS as CoreDNS answers it in a cluster: names of Services and pods below `cluster.local`, and a few outside names.
 //!
-//! It answers two sets of names: the cluster's own, replaced as a whole whenever Services change, and names of the outside
-//! world, which a test sets one by one. Everything else does not exist. Only IPv4 addresses are served; a name that exists has
-//! an empty answer for other types, so that resolvers ask no further.
+//! The server is authoritative for everything it knows and forwards nothing: the cluster has no way out. Search paths
+//! are the client's business, as everywhere.
 
 use std::collections::HashMap;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
-use hickory_proto::rr::rdata::A;
-use hickory_proto::rr::{RData, Record, RecordType};
 use parking_lot::RwLock;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::task::JoinSet;
 
-/// Seconds that an answer may be kept. Short: tests move names.
-const TTL: u32 = 1;
+use zone::Zone;
 
-/// Names in lower case without the final dot.
-type Names = HashMap<String, Vec<Ipv4Addr>>;
+mod answer;
+mod server;
+mod zone;
 
-#[derive(Default)]
-struct Zones {
-    cluster: RwLock<Names>,
-    external: RwLock<Names>,
+/// Why DNS could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} for DNS: {cause}; is the address on a link of this namespace?")]
+pub struct DnsError {
+    address: SocketAddr,
+    cause: io::Error,
 }
 
-/// A running DNS server. Cheap to clone.
-#[derive(Clone)]
+/// A DNS server over UDP and TCP. It ends when dropped.
 pub struct Dns {
-    zones: Arc<Zones>,
+    zone: Arc<RwLock<Zone>>,
+    address: SocketAddr,
+    /// Aborted on drop.
+    _servers: JoinSet<()>,
 }
 
 impl Dns {
-    /// Serves UDP and TCP on port 53 of an address, until the runtime ends.
+    /// Listens on an address of the calling thread's namespace; port 0 chooses one, the same for both.
     ///
     /// # Errors
-    /// When the address cannot be listened on.
-    pub async fn start(address: Ipv4Addr) -> io::Result<Self> {
-        let zones = Arc::new(Zones::default());
-        let udp = UdpSocket::bind((address, 53)).await?;
-        let tcp = TcpListener::bind((address, 53)).await?;
-        tokio::spawn(serve_udp(udp, Arc::clone(&zones)));
-        tokio::spawn(serve_tcp(tcp, Arc::clone(&zones)));
-        Ok(Self { zones })
+    /// When the address cannot be bound.
+    pub async fn start(address: SocketAddr) -> Result<Self, DnsError> {
+        let failed = |cause| DnsError { address, cause };
+        let tcp = TcpListener::bind(address).await.map_err(failed)?;
+        let address = tcp.local_addr().map_err(failed)?;
+        let udp = UdpSocket::bind(address).await.map_err(failed)?;
+        let zone = Arc::new(RwLock::new(Zone::default()));
+        let mut servers = JoinSet::new();
+        servers.spawn(server::udp(udp, zone.clone()));
+        servers.spawn(server::tcp(tcp, zone.clone()));
+        Ok(Self { zone, address, _servers: servers })
     }
 
-    /// Replaces all names of the cluster. Names without their final dot; any case.
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Replaces all names of the cluster with an address: `web.shop.svc.cluster.local`, any case, no final dot.
     pub fn set_cluster(&self, names: HashMap<String, Vec<Ipv4Addr>>) {
-        *self.zones.cluster.write() = names.into_iter().map(|(name, ips)| (name.to_ascii_lowercase(), ips)).collect();
+        self.zone.write().set_cluster(names);
     }
 
-    /// Sets a name of the outside world; no addresses removes it.
+    /// Replaces all names of the cluster that lead to ports (SRV): `_http._tcp.web.shop.svc.cluster.local` to port and
+    /// target.
+    pub fn set_cluster_ports(&self, names: HashMap<String, Vec<(u16, String)>>) {
+        self.zone.write().set_cluster_ports(names);
+    }
+
+    /// Sets the addresses of a name outside the cluster; without addresses the name does not exist any more.
     pub fn set_external(&self, name: &str, addresses: &[Ipv4Addr]) {
-        let name = name.trim_end_matches('.').to_ascii_lowercase();
-        let mut names = self.zones.external.write();
-        if addresses.is_empty() {
-            names.remove(&name);
-        } else {
-            names.insert(name, addresses.to_vec());
-        }
-    }
-}
-
-impl Zones {
-    fn find(&self, name: &str) -> Option<Vec<Ipv4Addr>> {
-        let name = name.trim_end_matches('.').to_ascii_lowercase();
-        self.cluster.read().get(&name).or(self.external.read().get(&name)).cloned()
-    }
-
-    /// The answer to a query, `None` for what is none.
-    fn answer(&self, query: &[u8]) -> Option<Vec<u8>> {
-        let query = Message::from_vec(query).ok()?;
-        if query.metadata.message_type != MessageType::Query {
-            return None;
-        }
-        let mut reply = Message::response(query.metadata.id, query.metadata.op_code);
-        reply.metadata.recursion_desired = query.metadata.recursion_desired;
-        reply.metadata.recursion_available = true;
-        let Some(question) = query.queries.first().filter(|_| query.metadata.op_code == OpCode::Query) else {
-            reply.metadata.response_code = ResponseCode::NotImp;
-            return reply.to_vec().ok();
-        };
-        reply.add_query(question.clone());
-        reply.metadata.authoritative = true;
-        match self.find(&question.name().to_ascii()) {
-            None => reply.metadata.response_code = ResponseCode::NXDomain,
-            Some(addresses) if question.query_type() == RecordType::A => {
-                for address in addresses {
-                    reply.add_answer(Record::from_rdata(question.name().clone(), TTL, RData::A(A(address))));
-                }
-            }
-            Some(_) => {}
-        }
-        reply.to_vec().ok()
-    }
-}
-
-async fn serve_udp(socket: UdpSocket, zones: Arc<Zones>) {
-    let mut buffer = [0; 4096];
-    loop {
-        // An error here is a client's port that closed; the next query is another's.
-        let Ok((length, client)) = socket.recv_from(&mut buffer).await else { continue };
-        if let Some(answer) = zones.answer(&buffer[..length])
-            && let Err(error) = socket.send_to(&answer, client).await
-        {
-            tracing::debug!(%client, %error, "answering a DNS query");
-        }
-    }
-}
-
-async fn serve_tcp(listener: TcpListener, zones: Arc<Zones>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::spawn(serve_stream(stream, Arc::clone(&zones)));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the DNS server accepts no more TCP");
-                return;
-            }
-        }
-    }
-}
-
-async fn serve_stream(mut stream: TcpStream, zones: Arc<Zones>) -> io::Result<()> {
-    loop {
-        let length = stream.read_u16().await?;
-        let mut query = vec![0; usize::from(length)];
-        stream.read_exact(&mut query).await?;
-        let Some(answer) = zones.answer(&query) else { return Ok(()) };
-        let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
-        stream.write_u16(length).await?;
-        stream.write_all(&answer).await?;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use hickory_proto::op::Query;
-    use hickory_proto::rr::Name;
-
-    fn ask(zones: &Zones, name: &str, kind: RecordType) -> (ResponseCode, usize) {
-        let mut query = Message::query();
-        query.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
-        let answer = zones.answer(&query.to_vec().unwrap()).unwrap();
-        let answer = Message::from_vec(&answer).unwrap();
-        assert_eq!(answer.metadata.id, query.metadata.id);
-        (answer.metadata.response_code, answer.answers.len())
-    }
-
-    #[test]
-    fn names_exist_or_not_and_have_ipv4_only() {
-        let zones = Zones::default();
-        let address = Ipv4Addr::new(10, 96, 1, 1);
-        zones.cluster.write().insert("web.default.svc.cluster.local".into(), vec![address]);
-        zones.external.write().insert("example.com".into(), vec![address, address]);
-        assert_eq!(ask(&zones, "Web.default.svc.cluster.local.", RecordType::A), (ResponseCode::NoError, 1));
-        assert_eq!(ask(&zones, "web.default.svc.cluster.local.", RecordType::AAAA), (ResponseCode::NoError, 0));
-        assert_eq!(ask(&zones, "example.com.", RecordType::A), (ResponseCode::NoError, 2));
-        assert_eq!(ask(&zones, "web.", RecordType::A), (ResponseCode::NXDomain, 0));
-        assert!(zones.answer(b"nonsense").is_none());
+        self.zone.write().set_external(name, addresses);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! [`namespaces::enter`] makes the process the first of fresh user, network, mount and PID namespaces; its network
 //! namespace is the *node*. [`Network::start`] gives the node its addresses, an outside world to be reached from, one nft
-//! table for Services ([`services`]) and a DNS server ([`dns`]). Each pod gets a namespace of its own with one address
+//! table for [`Service`]s and a [`Dns`] server. Each pod gets a namespace of its own with one address
 //! ([`Network::add_pod`]); [`Dialer`] connects from any of these places.
 //!
 //! ```text
@@ -13,17 +13,22 @@
 //!
 //! Everything works without root. What it was measured against is in the design's notes on namespaces.
 
-pub mod dns;
+pub mod addresses;
 pub mod namespaces;
-pub mod services;
 
 mod dialer;
+mod dns;
 mod links;
 mod netns;
 mod network;
+mod nft;
+mod services;
+mod sysctl;
 
+pub use addresses::{CLIENTS, NODE};
 pub use dialer::Dialer;
-pub use dns::Dns;
+pub use dns::{Dns, DnsError};
 pub use netns::Netns;
-pub use network::{CLIENTS, NODE, Network, NetworkConfig, NetworkError, PodNet};
+pub use network::{Network, NetworkConfig, NetworkError, PodNet};
+pub use nft::NftError;
 pub use services::{LoadBalancer, Policy, Port, Protocol, Service};

@@ -48,7 +48,8 @@ impl AsFd for Netns {
     }
 }
 
-fn in_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+/// Runs a closure in a fresh thread, which may change its namespaces because it ends with the closure.
+pub(crate) fn in_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
         std::thread::Builder::new()
             .name("netns".into())
