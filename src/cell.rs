@@ -8,7 +8,7 @@ use anyhow::Context;
 use meshgate_clusters::Cluster;
 use meshgate_clusters::embedded::Embedded;
 use meshgate_fixtures::Recipe;
-use meshgate_harness::cell::{self, Spec, Teller};
+use meshgate_harness::cell::{self, Assignment, Spec, Teller};
 use meshgate_harness::event::Event;
 
 use crate::fail;
@@ -51,7 +51,8 @@ fn execute(args: &Args, started: Instant, teller: &Teller) -> anyhow::Result<()>
         teller.progress("starting the cluster");
         let cluster = Arc::new(Embedded::start(spec.backend.clone()).await?);
         let handle: Arc<dyn Cluster> = Arc::clone(&cluster) as _;
-        cell::run(&spec, &fixtures, &controller, &recipe, &cases, handle, started, teller).await;
+        let assignment = Assignment { spec: &spec, fixtures: &fixtures, controller: &controller, recipe: &recipe };
+        cell::run(&assignment, &cases, handle, started, teller).await;
         anyhow::Ok(())
     })?;
     // What still runs ends with this process: it is the first of its PID namespace.

@@ -134,7 +134,8 @@ impl Embedded {
         let store = Store::new();
         let credentials = Credentials::generate(&store)?;
         let nft = prepared.nft.clone();
-        let network = Arc::new(Network::start(NetworkConfig { nft: nft.path.clone(), nft_env: nft.env.clone() }).await?);
+        let network =
+            Arc::new(Network::start(NetworkConfig { nft: nft.path.clone(), nft_env: nft.env.clone() }).await?);
         let node = Arc::new(Node::start(node_config(&store, &network, &credentials, &prepared, &shutdown))?);
         let listener = TcpListener::bind(API).await.map_err(during("listening for the API"))?;
         let mut listeners = vec![Listener::Tcp(listener)];
@@ -214,7 +215,8 @@ fn node_config(
     shutdown: &CancellationToken,
 ) -> NodeConfig {
     let tokens = credentials.tokens().clone();
-    let mut own = Own { env: vec![("MESHGATE_NFT".into(), prepared.nft.path.display().to_string())], files: Vec::new() };
+    let mut own =
+        Own { env: vec![("MESHGATE_NFT".into(), prepared.nft.path.display().to_string())], files: Vec::new() };
     own.env.extend(prepared.nft.env.iter().cloned());
     own.files.push(prepared.nft.path.clone());
     own.files.extend(prepared.nft.env.iter().flat_map(|(_, folders)| folders.split(':').map(PathBuf::from)));

@@ -39,12 +39,15 @@ fn outside() -> ExitCode {
 fn inside(prepared: &str, kubectl: &str) -> ExitCode {
     meshgate_net::namespaces::enter().expect("namespaces");
     let prepared = serde_json::from_str(prepared).expect("what was prepared");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let started = Instant::now();
         let cluster = Embedded::start(prepared).await.expect("a cluster");
         eprintln!("started after {:?}", started.elapsed());
-        tokio::time::timeout(Duration::from_secs(60), scenario(&cluster, Path::new(kubectl))).await.expect("within a minute");
+        tokio::time::timeout(Duration::from_secs(60), scenario(&cluster, Path::new(kubectl)))
+            .await
+            .expect("within a minute");
     });
     runtime.shutdown_background();
     ExitCode::SUCCESS
@@ -104,7 +107,8 @@ async fn scenario(cluster: &Embedded, kubectl: &Path) {
     }
     kubectl.run("apply -f -", Some(&manifests)).await;
     let started = Instant::now();
-    let rollout = format!("rollout status deployment/{} -n {} --timeout=30s", controller.workload, controller.namespace);
+    let rollout =
+        format!("rollout status deployment/{} -n {} --timeout=30s", controller.workload, controller.namespace);
     kubectl.run(&rollout, None).await;
     eprintln!("rolled out after {:?}", started.elapsed());
 

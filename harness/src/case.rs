@@ -131,9 +131,10 @@ impl Need {
                 cell.mode == Mode::Default || !promises.sets_override,
                 "the recipe makes the controller set l5d-dst-override".into(),
             ),
-            Self::Weights(weights) => {
-                (promises.weights == Some(weights), "the recipe says nothing like it of the controller's weights".into())
-            }
+            Self::Weights(weights) => (
+                promises.weights == Some(weights),
+                "the recipe says nothing like it of the controller's weights".into(),
+            ),
         };
         (!holds).then_some(why)
     }

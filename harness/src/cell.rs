@@ -45,6 +45,19 @@ pub struct Spec {
     pub backend: serde_json::Value,
 }
 
+/// What a cell has to do, with its names resolved.
+#[derive(Clone, Copy)]
+pub struct Assignment<'a> {
+    /// What the parent said.
+    pub spec: &'a Spec,
+    /// All fixtures.
+    pub fixtures: &'a Fixtures,
+    /// The cell's controller.
+    pub controller: &'a Controller,
+    /// The cell's recipe.
+    pub recipe: &'a Recipe,
+}
+
 /// Tells events to the parent, a line each.
 #[derive(Clone, Default)]
 pub struct Teller {
@@ -68,15 +81,13 @@ impl Teller {
 
 /// Sets the world of the cell up on a cluster, runs the cases and tells everything to the parent.
 pub async fn run(
-    spec: &Spec,
-    fixtures: &Fixtures,
-    controller: &Controller,
-    recipe: &Recipe,
+    assignment: &Assignment<'_>,
     cases: &[Case],
     cluster: Arc<dyn Cluster>,
     started: Instant,
     teller: &Teller,
 ) {
+    let Assignment { spec, recipe, .. } = *assignment;
     let wanted: Vec<Case> = cases.iter().filter(|case| spec.cases.iter().any(|id| id == case.id)).copied().collect();
     let (apply, not): (Vec<Case>, Vec<Case>) =
         wanted.into_iter().partition(|case| case.not_applicable(&spec.cell, recipe).is_none());
@@ -93,7 +104,7 @@ pub async fn run(
         })
         .collect();
     let deadline = Duration::from_secs(spec.setup_seconds);
-    let world = match World::set_up(spec, fixtures, controller, recipe, cluster, &plans, deadline, teller).await {
+    let world = match World::set_up(assignment, cluster, &plans, deadline, teller).await {
         Ok(world) => Arc::new(world),
         Err(broken) => {
             let reason = format!("{:#}", broken.error);
@@ -183,7 +194,16 @@ async fn look(case: &Case, world: &Arc<World>, plan: &Plan, limit: Duration, att
             .collect(),
         _ => BTreeMap::new(),
     };
-    CaseReport { id: case.id.to_owned(), verdict, seconds: 0.0, attempts: attempt, flaky: false, reason, claims, artefacts }
+    CaseReport {
+        id: case.id.to_owned(),
+        verdict,
+        seconds: 0.0,
+        attempts: attempt,
+        flaky: false,
+        reason,
+        claims,
+        artefacts,
+    }
 }
 
 /// The event of a case that was not run.

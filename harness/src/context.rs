@@ -69,8 +69,11 @@ impl Context {
 
     /// A GET for a route through another instance of the controller.
     pub fn get_at(&self, instance: &str, route: &str) -> Result<Request, Failure> {
-        let address =
-            self.world.instances.get(instance).ok_or_else(|| anyhow!("{} declares no instance {instance:?}", self.id))?;
+        let address = self
+            .world
+            .instances
+            .get(instance)
+            .ok_or_else(|| anyhow!("{} declares no instance {instance:?}", self.id))?;
         Ok(self.world.request_to(self.route(route)?, *address))
     }
 

@@ -45,7 +45,10 @@ impl Kubernetes {
     pub async fn apply_all(&self, objects: &[Value]) -> anyhow::Result<()> {
         let rank = |object: &Value| match object["kind"].as_str() {
             Some("CustomResourceDefinition" | "Namespace") => 0,
-            Some("ServiceAccount" | "ClusterRole" | "Role" | "ClusterRoleBinding" | "RoleBinding" | "ConfigMap" | "Secret") => 1,
+            Some(
+                "ServiceAccount" | "ClusterRole" | "Role" | "ClusterRoleBinding" | "RoleBinding" | "ConfigMap"
+                | "Secret",
+            ) => 1,
             Some("Deployment" | "DaemonSet" | "Job" | "Pod") => 3,
             _ => 2,
         };
@@ -68,7 +71,8 @@ impl Kubernetes {
 
     async fn api_of(&self, object: &Value) -> anyhow::Result<(Api<DynamicObject>, String)> {
         let text = |value: &Value| value.as_str().map(str::to_owned);
-        let api_version = text(&object["apiVersion"]).ok_or_else(|| anyhow!("an object without apiVersion: {object}"))?;
+        let api_version =
+            text(&object["apiVersion"]).ok_or_else(|| anyhow!("an object without apiVersion: {object}"))?;
         let kind = text(&object["kind"]).ok_or_else(|| anyhow!("an object without kind: {object}"))?;
         let name = text(&object["metadata"]["name"]).ok_or_else(|| anyhow!("a {kind} without metadata.name"))?;
         let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
@@ -152,7 +156,11 @@ impl Kubernetes {
                 .collect::<Vec<_>>();
             if !containers.is_empty() {
                 let name = pod.metadata.name.unwrap_or_default();
-                lines.push(format!("  pod {}/{name}: {}", pod.metadata.namespace.unwrap_or_default(), containers.join("; ")));
+                lines.push(format!(
+                    "  pod {}/{name}: {}",
+                    pod.metadata.namespace.unwrap_or_default(),
+                    containers.join("; ")
+                ));
             }
         }
         Ok(lines.join("\n"))

@@ -230,10 +230,7 @@ mod tests {
     fn ingress_cells_run_under_every_dialect() {
         let cells = select(&["traefik"], &["ingress-middleware", "ingress-pod-ip"], &[]).unwrap();
         let ids: Vec<_> = cells.iter().map(|cell| format!("{}/{}", cell.recipe, cell.variant())).collect();
-        assert_eq!(
-            ids,
-            ["ingress-middleware/documented", "ingress-middleware/modern", "ingress-pod-ip/default"]
-        );
+        assert_eq!(ids, ["ingress-middleware/documented", "ingress-middleware/modern", "ingress-pod-ip/default"]);
     }
 
     #[test]

@@ -70,9 +70,9 @@ impl Metrics {
         let wanted: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value:?}")).collect();
         let candidates: Vec<String> =
             self.samples.iter().filter(|sample| sample.name == name).take(12).map(Sample::to_string).collect();
-        let candidates =
-            if candidates.is_empty() { "no series of that name".into() } else { candidates.join("; ") };
-        Err(check(format!("{name}{{{}}}", wanted.join(","))).failure(expected.to_string(), format!("{found} ({candidates})")))
+        let candidates = if candidates.is_empty() { "no series of that name".into() } else { candidates.join("; ") };
+        Err(check(format!("{name}{{{}}}", wanted.join(",")))
+            .failure(expected.to_string(), format!("{found} ({candidates})")))
     }
 }
 
@@ -133,7 +133,8 @@ fn sample(line: &str) -> Option<Sample> {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "# HELP a x\na{le=\"0.5\",path=\"/x,y=\\\"1\\\"\"} 3\na_total 2\na{} 4 1700000000\nb{x=\"}\"} +Inf\n";
+    const TEXT: &str =
+        "# HELP a x\na{le=\"0.5\",path=\"/x,y=\\\"1\\\"\"} 3\na_total 2\na{} 4 1700000000\nb{x=\"}\"} +Inf\n";
 
     #[test]
     fn names_and_labels_are_exact() {

@@ -34,7 +34,10 @@ impl Connect for From {
     fn connect<'a>(&'a self, target: &'a str) -> BoxFuture<'a, io::Result<Stream>> {
         Box::pin(async move {
             let to: SocketAddr = target.parse().map_err(|_| {
-                io::Error::new(io::ErrorKind::InvalidInput, format!("expected address:port to connect to, found {target:?}"))
+                io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    format!("expected address:port to connect to, found {target:?}"),
+                )
             })?;
             Ok(Box::pin(self.cluster.connect(self.vantage, to).await?) as Stream)
         })
@@ -68,7 +71,8 @@ impl Prober {
     /// When the pod does not answer with records.
     pub async fn run_inside(&self, pod: SocketAddr, batch: &Batch) -> anyhow::Result<Vec<Record>> {
         let body = serde_json::to_vec(batch)?;
-        let request = http::Request::post("/batch").header("content-type", "application/json").body(Full::from(body))?;
+        let request =
+            http::Request::post("/batch").header("content-type", "application/json").body(Full::from(body))?;
         serde_json::from_slice(&self.exchange(pod, request).await?).context("the probe pod's answer")
     }
 
@@ -81,7 +85,11 @@ impl Prober {
         Ok(String::from_utf8_lossy(&self.exchange(from, request).await?).into_owned())
     }
 
-    async fn exchange(&self, to: SocketAddr, mut request: http::Request<Full<bytes::Bytes>>) -> anyhow::Result<bytes::Bytes> {
+    async fn exchange(
+        &self,
+        to: SocketAddr,
+        mut request: http::Request<Full<bytes::Bytes>>,
+    ) -> anyhow::Result<bytes::Bytes> {
         let what = format!("{} {to}{}", request.method(), request.uri());
         request.headers_mut().insert(http::header::HOST, to.to_string().parse()?);
         let stream = self.cluster.connect(Vantage::Node, to).await.with_context(|| what.clone())?;

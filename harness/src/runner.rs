@@ -243,11 +243,8 @@ mod tests {
     }
 
     async fn run_script(script: &str, limit: Duration) -> CellReport {
-        let options = Options {
-            command: ["sh", "-c", script].map(OsString::from).to_vec(),
-            parallel: 1,
-            cell_limit: limit,
-        };
+        let options =
+            Options { command: ["sh", "-c", script].map(OsString::from).to_vec(), parallel: 1, cell_limit: limit };
         let jobs = [job(&["a/x", "a/y"])];
         run(&jobs, &options, &CancellationToken::new(), &|_, _| {}).await.remove(0)
     }

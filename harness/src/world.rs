@@ -15,7 +15,7 @@ use meshgate_inject as inject;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::cell::{Spec, Teller};
+use crate::cell::{Assignment, Teller};
 use crate::convergence::converge;
 use crate::kubernetes::Kubernetes;
 use crate::matrix::Cell;
@@ -84,17 +84,14 @@ fn values(controller: &Controller, version: &Version, workload: &str) -> BTreeMa
 
 impl World {
     /// Applies mesh, controller, apps and the plans of all cases, and waits until all of it is ready.
-    #[allow(clippy::too_many_arguments)]
     pub async fn set_up(
-        spec: &Spec,
-        fixtures: &Fixtures,
-        controller: &Controller,
-        recipe: &Recipe,
+        assignment: &Assignment<'_>,
         cluster: Arc<dyn Cluster>,
         plans: &BTreeMap<&'static str, Plan>,
         within: Duration,
         teller: &Teller,
     ) -> Result<Self, Broken> {
+        let Assignment { spec, fixtures, controller, recipe } = *assignment;
         let mut world = Self {
             cell: spec.cell.clone(),
             controller: controller.clone(),
@@ -156,7 +153,9 @@ impl World {
             if record.is(200) && record.service() == Some(backend) { Ok(()) } else { Err(probe::outcome(&record)) }
         })
         .await
-        .map_err(|seen| anyhow!("the route {} ({}{}) did not answer from {backend}: {seen}", route.name, route.host, route.path))
+        .map_err(|seen| {
+            anyhow!("the route {} ({}{}) did not answer from {backend}: {seen}", route.name, route.host, route.path)
+        })
     }
 
     /// A GET for a route, to one instance's address.
@@ -172,7 +171,11 @@ impl World {
         let none = BTreeMap::new();
         let mut objects = inject::control_plane_manifests(&inject::Options::default());
         for template in &self.controller.install {
-            objects.extend(template.instantiate(&values(&self.controller, &self.cell.version, &self.controller.workload))?);
+            objects.extend(template.instantiate(&values(
+                &self.controller,
+                &self.cell.version,
+                &self.controller.workload,
+            ))?);
         }
         objects.extend(self.instance_objects(&self.controller.workload, &BTreeMap::new())?);
         for app in ["emojivoto", "echo"] {
@@ -205,7 +208,8 @@ impl World {
 
     /// The Deployment and Service of an instance of the controller, its proxy in the cell's mode and dialect.
     fn instance_objects(&self, workload: &str, further: &BTreeMap<String, String>) -> anyhow::Result<Vec<Value>> {
-        let mut objects = self.controller.instance.instantiate(&values(&self.controller, &self.cell.version, workload))?;
+        let mut objects =
+            self.controller.instance.instantiate(&values(&self.controller, &self.cell.version, workload))?;
         for object in &mut objects {
             self.inject_as(object, self.cell.mode.annotation(), further);
         }

@@ -26,7 +26,7 @@ impl Catalogue {
             why,
             remedy: remedy.to_owned(),
         };
-        checks.push(program("python3", "fetches programs from PyPI", "sudo apt-get install python3 python3-pip"));
+        checks.push(program("python3", "is what fetches programs from PyPI", "sudo apt-get install python3 python3-pip"));
         let pip = duct::cmd!("python3", "-m", "pip", "--version").stderr_capture().unchecked().read();
         checks.push(Check {
             what: "pip".to_owned(),
@@ -34,7 +34,7 @@ impl Catalogue {
                 Ok(version) if !version.is_empty() => Ok(version),
                 _ => Err("python3 -m pip does not run".to_owned()),
             },
-            why: "fetches programs from PyPI",
+            why: "is what fetches programs from PyPI",
             remedy: "sudo apt-get install python3-pip".to_owned(),
         });
         let cache = cache_dir();
@@ -47,7 +47,7 @@ impl Catalogue {
                 (None, true) => Ok("not installed; will be unpacked from Debian's packages".to_owned()),
                 (None, false) => Err("not on PATH, and this is no Debian to unpack it from".to_owned()),
             },
-            why: "Services, load balancers and the proxies' redirection are nft rules",
+            why: "makes Services, load balancers and the redirection to proxies",
             remedy: "sudo apt-get install nftables".to_owned(),
         });
         for image in images {
@@ -60,7 +60,7 @@ impl Catalogue {
                     }
                     Err(error) => Err(error.to_string()),
                 },
-                why: "the controller under test",
+                why: "is the controller under test",
                 remedy: "see the message".to_owned(),
             });
         }
@@ -70,7 +70,7 @@ impl Catalogue {
                 Ok(()) => Ok(cache.display().to_string()),
                 Err(error) => Err(format!("{}: {error}", cache.display())),
             },
-            why: "fetched programs are kept there",
+            why: "is where fetched programs are kept",
             remedy: "export MESHGATE_CACHE=FOLDER".to_owned(),
         });
         checks

@@ -41,7 +41,8 @@ pub fn summary(cell: &CellReport, area: &str) -> String {
 /// The matrix with its legend and totals.
 pub fn render(report: &Report) -> String {
     let areas = areas(report);
-    let mut rows = vec![["cell".to_owned()].into_iter().chain(areas.iter().map(|area| short(area))).collect::<Vec<_>>()];
+    let mut rows =
+        vec![["cell".to_owned()].into_iter().chain(areas.iter().map(|area| short(area))).collect::<Vec<_>>()];
     for cell in &report.cells {
         let mut row = vec![cell.id.clone()];
         row.extend(areas.iter().map(|area| summary(cell, area)));

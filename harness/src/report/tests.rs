@@ -41,7 +41,8 @@ fn report(cells: Vec<CellReport>) -> Report {
         kernel: "6.1".into(),
         cpus: 2,
     };
-    let claim = |id: &str| Claim { id: id.into(), section: "s".into(), text: format!("{id} | holds"), untestable: None };
+    let claim =
+        |id: &str| Claim { id: id.into(), section: "s".into(), text: format!("{id} | holds"), untestable: None };
     Report::new(environment, cells, &Claims(vec![claim("one"), claim("two")]))
 }
 
@@ -59,7 +60,8 @@ fn every_report_follows_its_schema() {
     let schema: serde_json::Value = serde_json::from_str(JSON_SCHEMA).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
     let value = serde_json::to_value(&report).unwrap();
-    let errors: Vec<String> = validator.iter_errors(&value).map(|error| format!("{} {error}", error.instance_path())).collect();
+    let errors: Vec<String> =
+        validator.iter_errors(&value).map(|error| format!("{} {error}", error.instance_path())).collect();
     assert!(errors.is_empty(), "{errors:#?}");
     // The control: the schema refuses what is not a report.
     let mut wrong = value.clone();
