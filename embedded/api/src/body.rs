@@ -66,10 +66,9 @@ pub(crate) fn json(bytes: &[u8], strict: bool) -> Result<Value, Status> {
 
 /// YAML, of which JSON is a part. Keys that occur twice are always refused.
 pub(crate) fn yaml(bytes: &[u8], strict: bool) -> Result<Value, Status> {
-    if bytes.first() == Some(&b'{') {
-        if let Ok(value) = json(bytes, strict) {
-            return Ok(value);
-        }
+    // Clients send JSON as an apply patch, too; only there can a key occur twice.
+    if serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok() {
+        return json(bytes, strict);
     }
     serde_yaml::from_slice(bytes)
         .map_err(|error| Status::bad_request(format!("error converting YAML to JSON: yaml: {error}")))

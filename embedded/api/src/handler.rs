@@ -155,6 +155,9 @@ async fn answer_resource(call: Call, verb: &str) -> Result<Reply, Status> {
         return reviews::create(call, kind, verb).await;
     }
     let served = served(&call.api.store, path)?;
+    if path.name.is_empty() && matches!(verb, "update" | "patch") {
+        return Err(reply::method_not_allowed());
+    }
     match (path.subresource.as_str(), verb) {
         ("", "get") => verbs::get(&call, &served),
         ("", "list") => verbs::list(&call, &served),

@@ -1,5 +1,6 @@
 //! The dialects of PATCH.
 
+use meshgate_machinery::patch::{self, PatchError};
 use meshgate_store::Status;
 use serde_json::Value;
 
@@ -36,10 +37,10 @@ impl PatchKind {
         }
     }
 
-    /// The patch in a body, for objects of a group and kind.
-    pub(crate) fn parse(self, bytes: &[u8], strict: bool, group: &str, kind: &str) -> Result<Patch, Status> {
+    /// The patch in a body, for objects of a kind.
+    pub(crate) fn parse(self, bytes: &[u8], strict: bool, kind: &str) -> Result<Patch, Status> {
         let document = body::json(bytes, strict)?;
-        Ok(Patch { dialect: self, document, group: group.to_owned(), kind: kind.to_owned() })
+        Ok(Patch { dialect: self, document, kind: kind.to_owned() })
     }
 }
 
@@ -47,43 +48,31 @@ impl PatchKind {
 pub(crate) struct Patch {
     dialect: PatchKind,
     document: Value,
-    group: String,
     kind: String,
 }
 
 impl Patch {
     /// A merge patch.
     pub(crate) fn merge(document: Value) -> Self {
-        Self { dialect: PatchKind::Merge, document, group: String::new(), kind: String::new() }
+        Self { dialect: PatchKind::Merge, document, kind: String::new() }
     }
 
-    /// Changes an object; 422 when the patch does not fit it.
+    /// Changes an object; 400 when the patch is none, 422 when it does not fit the object.
     pub(crate) fn apply(&self, object: &mut Value) -> Result<(), Status> {
-        match self.dialect {
-            PatchKind::Merge | PatchKind::Apply => merge(object, &self.document),
-            _ => {
-                return Err(Status::internal(format!("{} {}", self.group, self.kind)));
+        let applied = match self.dialect {
+            PatchKind::Json => patch::json_patch(object, &self.document),
+            PatchKind::Merge | PatchKind::Apply => patch::merge_patch(object, &self.document),
+            PatchKind::Strategic => patch::strategic_merge_patch(&self.kind, object, &self.document),
+        };
+        applied.map_err(|error| match error {
+            PatchError::Operation(_) => {
+                let message = format!("the server rejected our request due to an error in our request: {error}");
+                Status::new(422, "Invalid", message)
             }
-        }
-        Ok(())
-    }
-}
-
-fn merge(target: &mut Value, patch: &Value) {
-    let Some(patch) = patch.as_object() else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = serde_json::json!({});
-    }
-    if let Some(map) = target.as_object_mut() {
-        for (key, value) in patch {
-            if value.is_null() {
-                map.remove(key);
-            } else {
-                merge(map.entry(key.clone()).or_insert(Value::Null), value);
-            }
-        }
+            PatchError::NotAJsonPatch(_)
+            | PatchError::NotAnObject(_)
+            | PatchError::Directive { .. }
+            | PatchError::MergeKey { .. } => Status::bad_request(error.to_string()),
+        })
     }
 }

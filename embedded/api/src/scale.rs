@@ -32,7 +32,7 @@ pub(crate) async fn answer(mut call: Call, served: &Served, verb: &str) -> Resul
             match kind {
                 // Of a Scale only one field can be set, so applying one is merging it.
                 PatchKind::Apply => Ok(Patch::merge(body::yaml(&bytes, options.strict)?)),
-                kind => kind.parse(&bytes, options.strict, "autoscaling", "Scale"),
+                kind => kind.parse(&bytes, options.strict, "Scale"),
             }?
             .apply(&mut scale)?;
             scale

@@ -74,7 +74,7 @@ impl Shape {
         match self.form {
             Form::Table(_) => {
                 let revision = object.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default();
-                reply::json(code, &self.table(&[object.clone()], json!({"resourceVersion": revision}), true))
+                reply::json(code, &self.table(std::slice::from_ref(object), json!({"resourceVersion": revision}), true))
             }
             Form::Metadata(version) => reply::json(code, &metadata_only(object, version)),
             Form::Yaml => match serde_yaml::to_string(self.versioned(object).as_ref()) {
@@ -122,7 +122,7 @@ impl Shape {
             Form::Table(_) => {
                 let first = !std::mem::replace(&mut self.columns_sent, true);
                 let revision = object.pointer("/metadata/resourceVersion").cloned().unwrap_or(Value::Null);
-                Cow::Owned(self.table(&[object.clone()], json!({"resourceVersion": revision}), first))
+                Cow::Owned(self.table(std::slice::from_ref(object), json!({"resourceVersion": revision}), first))
             }
             Form::Metadata(version) => Cow::Owned(metadata_only(object, version)),
             Form::Yaml | Form::Json | Form::Discovery => self.versioned(object),

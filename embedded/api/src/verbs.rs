@@ -286,7 +286,7 @@ pub(crate) async fn patch(mut call: Call, served: &Served) -> Result<Reply, Stat
             "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch";
         return Err(Status::new(422, "Invalid", message));
     }
-    let patch = kind.parse(&bytes, options.strict, &served.kind.resource.group, &served.kind.kind)?;
+    let patch = kind.parse(&bytes, options.strict, &served.kind.kind)?;
     let api_version = served.api_version();
     let mut change = |object: &mut Value| {
         let stored = object["apiVersion"].clone();

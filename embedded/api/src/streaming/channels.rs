@@ -6,6 +6,8 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 /// Adds the half-close message to version 4.
 pub(crate) const V5: &str = "v5.channel.k8s.io";
@@ -34,6 +36,11 @@ pub(crate) fn parts(message: Message) -> Option<(u8, Bytes)> {
     }
     let channel = data.split_to(1)[0];
     Some((channel, data))
+}
+
+/// The last message of a session that went well. kubectl takes a close without a code for an error.
+pub(crate) fn farewell() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))
 }
 
 /// Sends what `from` gives on a channel until it ends or nobody listens.

@@ -59,7 +59,7 @@ async fn run(socket: Socket, exec: Exec, shutdown: CancellationToken) {
                 return;
             }
         }
-        if let Err(error) = sink.close().await {
+        if let Err(error) = sink.send(channels::farewell()).await {
             tracing::debug!(%error, "the WebSocket of an exec did not close");
         }
     };

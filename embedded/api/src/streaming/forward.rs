@@ -129,7 +129,7 @@ async fn run(socket: Socket, target: &Target, ports: &[u16], half_close: bool) {
                 return;
             }
         }
-        if let Err(error) = sink.close().await {
+        if let Err(error) = sink.send(channels::farewell()).await {
             tracing::debug!(%error, "the WebSocket of a port-forward did not close");
         }
     };

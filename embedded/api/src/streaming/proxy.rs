@@ -85,7 +85,10 @@ fn of_service(call: &Call, name: &str, port: &str) -> Result<(IpAddr, u16), Stat
     let ports = service.pointer("/spec/ports").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let named = ports.iter().find(|candidate| match port {
         "" => true,
-        port => candidate["name"].as_str() == Some(port) || candidate["port"].to_string() == port,
+        port => {
+            candidate["name"].as_str() == Some(port)
+                || (candidate["port"].is_u64() && candidate["port"].as_u64() == port.parse().ok())
+        }
     });
     let unavailable =
         || Status::new(503, "ServiceUnavailable", format!("no endpoints available for service \"{}\"", call.path.name));

@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 
 use super::config::created_at;
 use super::format::{NONE, UNKNOWN, age, count, int, items, text, text_or};
-use super::printer::Builtin;
 use super::printer::Column::{self, Number, Text, Wide};
+use super::printer::{Builtin, Cells};
 
 pub(super) fn printer(group: &str, plural: &str) -> Option<Builtin> {
-    let (columns, cells): (&'static [Column], fn(&Value, Timestamp) -> Vec<Value>) = match (group, plural) {
+    let (columns, cells): (&'static [Column], Cells) = match (group, plural) {
         ("", "namespaces") => (&[Text("Status"), Text("Age")], namespace),
         ("", "nodes") => (
             &[

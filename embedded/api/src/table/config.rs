@@ -4,11 +4,11 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::format::{UNKNOWN, age, count, int, items, since, text};
-use super::printer::Builtin;
 use super::printer::Column::{self, Number, Text, Wide};
+use super::printer::{Builtin, Cells};
 
 pub(super) fn printer(group: &str, plural: &str) -> Option<Builtin> {
-    let (columns, cells): (&'static [Column], fn(&Value, Timestamp) -> Vec<Value>) = match (group, plural) {
+    let (columns, cells): (&'static [Column], Cells) = match (group, plural) {
         ("", "configmaps") => (&[Number("Data"), Text("Age")], config_map),
         ("", "secrets") => (&[Text("Type"), Number("Data"), Text("Age")], secret),
         ("", "serviceaccounts") => (&[Number("Secrets"), Text("Age")], service_account),

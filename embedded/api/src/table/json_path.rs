@@ -52,7 +52,7 @@ impl Step {
 fn is(value: &Value, text: &str) -> bool {
     match value {
         Value::String(value) => value == text,
-        other => other.to_string() == text,
+        other => serde_json::from_str::<Value>(text).is_ok_and(|text| text == *other),
     }
 }
 

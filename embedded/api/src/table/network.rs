@@ -4,11 +4,11 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::format::{NONE, age, first_three, items, labels, selector, text, text_or};
-use super::printer::Builtin;
 use super::printer::Column::{self, Text, Wide};
+use super::printer::{Builtin, Cells};
 
 pub(super) fn printer(group: &str, plural: &str) -> Option<Builtin> {
-    let (columns, cells): (&'static [Column], fn(&Value, Timestamp) -> Vec<Value>) = match (group, plural) {
+    let (columns, cells): (&'static [Column], Cells) = match (group, plural) {
         ("", "services") => (
             &[Text("Type"), Text("Cluster-IP"), Text("External-IP"), Text("Port(s)"), Text("Age"), Wide("Selector")],
             service,

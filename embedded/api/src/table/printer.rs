@@ -18,11 +18,14 @@ pub(super) enum Column {
     Wide(&'static str),
 }
 
+/// Makes the cells of an object at a moment.
+pub(super) type Cells = fn(&Value, Timestamp) -> Vec<Value>;
+
 /// Columns after `Name`, and what makes their cells.
 #[derive(Clone, Copy)]
 pub(super) struct Builtin {
     pub(super) columns: &'static [Column],
-    pub(super) cells: fn(&Value, Timestamp) -> Vec<Value>,
+    pub(super) cells: Cells,
 }
 
 /// How a kind is printed.

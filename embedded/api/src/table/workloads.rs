@@ -4,11 +4,11 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::format::{NONE, age, containers, count, duration, int, items, labels, selector, since, text, text_or};
-use super::printer::Builtin;
 use super::printer::Column::{self, Number, Text, Wide};
+use super::printer::{Builtin, Cells};
 
 pub(super) fn printer(group: &str, plural: &str) -> Option<Builtin> {
-    let (columns, cells): (&'static [Column], fn(&Value, Timestamp) -> Vec<Value>) = match (group, plural) {
+    let (columns, cells): (&'static [Column], Cells) = match (group, plural) {
         ("", "pods") => (
             &[
                 Text("Ready"),

@@ -138,14 +138,9 @@ fn malformed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::
 }
 
 /// Frames to bytes.
+#[derive(Default)]
 pub(super) struct Encoder {
     deflate: Option<Compress>,
-}
-
-impl Default for Encoder {
-    fn default() -> Self {
-        Self { deflate: None }
-    }
 }
 
 impl Encoder {

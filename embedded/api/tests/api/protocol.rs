@@ -1,0 +1,273 @@
+//! The edges of the protocol, spoken over a bare socket.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use crate::cluster::{Cluster, PATIENCE};
+
+/// Sends a request as the administrator over the Unix socket (plain HTTP there); status and body.
+async fn ask(cluster: &Cluster, method: &str, path: &str, headers: &[&str], body: &str) -> (u16, String) {
+    let token = format!("authorization: Bearer {}", cluster.running.credentials().admin_token());
+    let mut all = vec![token.as_str()];
+    all.extend(headers);
+    send(cluster, method, path, &all, body).await
+}
+
+/// The same with exactly these headers.
+async fn send(cluster: &Cluster, method: &str, path: &str, headers: &[&str], body: &str) -> (u16, String) {
+    let mut stream = UnixStream::connect(cluster.socket()).await.unwrap();
+    let mut request =
+        format!("{method} {path} HTTP/1.1\r\nhost: api\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+    for header in headers {
+        request.push_str(&format!("{header}\r\n"));
+    }
+    request.push_str(&format!("\r\n{body}"));
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("an answer in time").unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+    let code = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let chunked = head.to_lowercase().contains("transfer-encoding: chunked");
+    (code, if chunked { dechunked(body) } else { body.to_owned() })
+}
+
+fn dechunked(mut body: &str) -> String {
+    let mut text = String::new();
+    while let Some((size, rest)) = body.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).unwrap();
+        text.push_str(&rest[..size]);
+        body = rest[size..].trim_start_matches("\r\n");
+    }
+    text
+}
+
+/// Method, path, headers, body; the code and a part of the message that come back.
+type Case = (&'static str, &'static str, &'static [&'static str], &'static str, u16, &'static str);
+
+const JSON: &str = "content-type: application/json";
+
+#[tokio::test]
+async fn who_has_no_credentials_sees_health_and_version_only() {
+    let cluster = Cluster::start().await;
+    for path in ["/healthz", "/livez", "/readyz", "/version"] {
+        assert_eq!(send(&cluster, "GET", path, &[], "").await.0, 200, "{path}");
+    }
+    let (code, body) = send(&cluster, "GET", "/api/v1/namespaces", &[], "").await;
+    assert_eq!(code, 403);
+    assert!(body.contains("User \\\"system:anonymous\\\" cannot list resource \\\"namespaces\\\""), "{body}");
+    let (code, body) = send(&cluster, "GET", "/apis", &[], "").await;
+    assert_eq!(
+        (code, body.contains("forbidden: User \\\"system:anonymous\\\" cannot get path \\\"/apis\\\"")),
+        (403, true),
+        "{body}"
+    );
+    let (code, body) = send(&cluster, "GET", "/healthz", &["authorization: Bearer wrong"], "").await;
+    assert_eq!((code, body.contains("\"reason\":\"Unauthorized\"")), (401, true), "{body}");
+}
+
+#[tokio::test]
+async fn wrong_requests_get_kubernetes_answers() {
+    let cluster = Cluster::start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let map = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"}}"#;
+    let cases: &[Case] = &[
+        ("GET", "/apis/nope.io/v1/things", &[], "", 404, "the server could not find the requested resource"),
+        ("GET", "/api/v1/configmaps/a", &[], "", 404, "the server could not find the requested resource"),
+        ("GET", "/api/v1/namespaces/default/nodes", &[], "", 404, "the server could not find the requested resource"),
+        ("GET", "/apis/apps/v2/deployments", &[], "", 404, "the server could not find the requested resource"),
+        ("GET", "/openapi/v2", &[], "", 404, "the server could not find the requested resource"),
+        (
+            "GET",
+            "/api/v1/namespaces/default/pods/x/nope",
+            &[],
+            "",
+            404,
+            "the server could not find the requested resource",
+        ),
+        ("GET", "/api/v1/namespaces/default/configmaps/a", &[], "", 404, "configmaps \\\"a\\\" not found"),
+        ("POST", "/api/v1/configmaps", &[JSON], map, 405, "the server does not allow this method"),
+        ("PUT", maps, &[JSON], map, 405, "the server does not allow this method"),
+        (
+            "GET",
+            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+            &[],
+            "",
+            405,
+            "the server does not allow this method",
+        ),
+        ("POST", maps, &["content-type: text/html"], "<p>", 415, "accepted media types include"),
+        ("PATCH", "/api/v1/namespaces/default/configmaps/a", &[JSON], "{}", 415, "application/merge-patch+json"),
+        ("POST", maps, &[JSON], "{", 400, "json parse error"),
+        ("POST", maps, &[JSON], "", 400, "an object was expected"),
+        ("POST", maps, &[JSON], "[]", 400, "must be of type ConfigMap"),
+        (
+            "POST",
+            maps,
+            &[JSON],
+            r#"{"apiVersion":"v1","kind":"Secret"}"#,
+            400,
+            "does not match the expected kind (ConfigMap)",
+        ),
+        (
+            "POST",
+            maps,
+            &[JSON],
+            r#"{"metadata":{"name":"a","namespace":"other"}}"#,
+            400,
+            "does not match the namespace",
+        ),
+        ("POST", "/api/v1/namespaces/nope/configmaps", &[JSON], map, 404, "namespaces \\\"nope\\\" not found"),
+        ("POST", maps, &[JSON], r#"{"metadata":{"name":"A_b"}}"#, 422, "Invalid"),
+        ("GET", "/api/v1/configmaps?labelSelector=a%20b%20c", &[], "", 400, "BadRequest"),
+        ("GET", "/api/v1/configmaps?limit=x", &[], "", 400, "limit"),
+        ("GET", "/api/v1/configmaps?watch=1&resourceVersion=5", &[], "", 410, "Expired"),
+        ("GET", "/api/v1/configmaps?watch=1&sendInitialEvents=true", &[], "", 422, "resourceVersionMatch"),
+        ("GET", "/api/v1/configmaps", &["accept: text/html"], "", 406, "only the following media types are accepted"),
+        (
+            "POST",
+            "/api/v1/namespaces/default/configmaps?fieldValidation=Strict",
+            &[JSON],
+            r#"{"metadata":{"name":"a","name":"a"}}"#,
+            400,
+            "duplicate field",
+        ),
+        (
+            "PATCH",
+            "/api/v1/namespaces/default/configmaps/a",
+            &["content-type: application/apply-patch+yaml"],
+            map,
+            422,
+            "fieldManager",
+        ),
+        ("DELETE", "/api/v1/namespaces/default/configmaps/a", &[], "", 404, "configmaps \\\"a\\\" not found"),
+        ("GET", "/api/v1/namespaces/default/pods/x/exec?command=a", &[], "", 404, "pods \\\"x\\\" not found"),
+    ];
+    for (method, path, headers, body, code, message) in cases {
+        let (got, answer) = ask(&cluster, method, path, headers, body).await;
+        assert_eq!(got, *code, "{method} {path} {body}: {answer}");
+        assert!(answer.contains(message), "{method} {path} {body}: {answer}");
+        let status: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(
+            (&status["kind"], &status["status"], &status["code"]),
+            (&json!("Status"), &json!("Failure"), &json!(code))
+        );
+    }
+    let (_, list) = ask(&cluster, "GET", "/api/v1/namespaces/default/configmaps", &[], "").await;
+    let list: Value = serde_json::from_str(&list).unwrap();
+    assert_eq!(list["items"], json!([]), "nothing wrong was stored");
+    // The control: the same request without its mistake is taken.
+    assert_eq!(ask(&cluster, "POST", maps, &[JSON], map).await.0, 201);
+}
+
+#[tokio::test]
+async fn dry_runs_leave_nothing() {
+    let cluster = Cluster::start().await;
+    let path = "/api/v1/namespaces/default/configmaps";
+    let map = r#"{"metadata":{"name":"a"}}"#;
+    assert_eq!(ask(&cluster, "POST", &format!("{path}?dryRun=All"), &[JSON], map).await.0, 201);
+    assert_eq!(ask(&cluster, "GET", &format!("{path}/a"), &[], "").await.0, 404);
+    assert_eq!(ask(&cluster, "POST", &format!("{path}?dryRun=Some"), &[JSON], map).await.0, 422);
+}
+
+#[tokio::test]
+async fn a_watch_list_sends_what_is_there_and_then_the_mark() {
+    let cluster = Cluster::start().await;
+    let path = "/api/v1/namespaces?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan\
+                &allowWatchBookmarks=true&resourceVersion=5&timeoutSeconds=1";
+    let (code, body) =
+        ask(&cluster, "GET", path, &["accept: application/vnd.kubernetes.protobuf,application/json"], "").await;
+    assert_eq!(code, 200);
+    let events: Vec<Value> = body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (bookmark, added) = events.split_last().unwrap();
+    assert_eq!(added.len(), 4);
+    assert!(added.iter().all(|event| event["type"] == "ADDED" && event["object"]["kind"] == "Namespace"));
+    assert_eq!(bookmark["type"], "BOOKMARK");
+    assert_eq!(bookmark["object"]["kind"], "Namespace");
+    assert_eq!(bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    assert!(bookmark["object"]["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap() > 0);
+}
+
+#[tokio::test]
+async fn a_table_watch_sends_its_columns_once() {
+    let cluster = Cluster::start().await;
+    let accept = "accept: application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+    let (_, body) = ask(&cluster, "GET", "/api/v1/namespaces?watch=true&timeoutSeconds=1", &[accept], "").await;
+    let events: Vec<Value> = body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(events.len(), 4);
+    assert_eq!(events[0]["object"]["columnDefinitions"].as_array().unwrap().len(), 3);
+    assert_eq!(events[1]["object"]["columnDefinitions"], json!([]));
+    assert_eq!(events[1]["object"]["rows"][0]["object"]["kind"], "PartialObjectMetadata");
+}
+
+#[tokio::test]
+async fn forms_of_an_object() {
+    let cluster = Cluster::start().await;
+    let path = "/api/v1/namespaces/default";
+    let (_, yaml) = ask(&cluster, "GET", path, &["accept: application/yaml"], "").await;
+    assert!(yaml.contains("kind: Namespace"), "{yaml}");
+    let metadata = "accept: application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+    let (_, body) = ask(&cluster, "GET", path, &[metadata], "").await;
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((&body["kind"], &body["spec"]), (&json!("PartialObjectMetadata"), &Value::Null));
+    let yaml = "metadata:\n  name: a\n";
+    let (code, _) =
+        ask(&cluster, "POST", "/api/v1/namespaces/default/configmaps", &["content-type: application/yaml"], yaml).await;
+    assert_eq!(code, 201);
+    let hpa = r#"{"metadata":{"name":"h"},"spec":{"maxReplicas":3,"scaleTargetRef":{"kind":"Deployment","name":"web","apiVersion":"apps/v1"}}}"#;
+    let hpas = |version: &str| format!("/apis/autoscaling/{version}/namespaces/default/horizontalpodautoscalers");
+    assert_eq!(ask(&cluster, "POST", &hpas("v2"), &[JSON], hpa).await.0, 201);
+    let (_, body) = ask(&cluster, "GET", &format!("{}/h", hpas("v1")), &[], "").await;
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(body["apiVersion"], "autoscaling/v1", "the version that was asked for");
+}
+
+#[tokio::test]
+async fn tls_is_for_the_names_of_the_server() {
+    let cluster = Cluster::start().await;
+    let port = cluster.running.addresses()[0].port();
+    let trusting = |pem: &str| {
+        let certificate = reqwest::Certificate::from_pem(pem.as_bytes()).unwrap();
+        let address = cluster.running.addresses()[0];
+        reqwest::Client::builder()
+            .tls_certs_only([certificate])
+            .resolve("kubernetes.default.svc", address)
+            .resolve("elsewhere.test", address)
+            .timeout(Duration::from_secs(10))
+            .build()
+            .unwrap()
+    };
+    let client = trusting(cluster.running.ca_pem());
+    for host in ["127.0.0.1", "localhost", "kubernetes.default.svc"] {
+        let answer = client.get(format!("https://{host}:{port}/healthz")).send().await.unwrap();
+        assert_eq!(answer.version(), http::Version::HTTP_2, "{host}");
+        assert_eq!(answer.text().await.unwrap(), "ok");
+    }
+    assert!(client.get(format!("https://elsewhere.test:{port}/healthz")).send().await.is_err());
+    let other = Cluster::start().await;
+    let stranger = trusting(other.running.ca_pem());
+    assert!(stranger.get(format!("https://127.0.0.1:{port}/healthz")).send().await.is_err(), "another cluster's CA");
+}
+
+#[tokio::test]
+async fn the_server_is_ready_at_once_and_stops_when_told() {
+    let begin = std::time::Instant::now();
+    let cluster = Cluster::start().await;
+    assert_eq!(send(&cluster, "GET", "/readyz", &[], "").await.0, 200);
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}; a few tens of milliseconds on an idle machine");
+    let mut open = UnixStream::connect(cluster.socket()).await.unwrap();
+    let token = cluster.running.credentials().admin_token();
+    let watch =
+        format!("GET /api/v1/namespaces?watch=true HTTP/1.1\r\nhost: api\r\nauthorization: Bearer {token}\r\n\r\n");
+    open.write_all(watch.as_bytes()).await.unwrap();
+    let mut first = [0; 12];
+    open.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    tokio::time::timeout(PATIENCE, cluster.running.stop()).await.expect("an open watch does not hold the server");
+    let mut rest = Vec::new();
+    tokio::time::timeout(PATIENCE, open.read_to_end(&mut rest)).await.expect("the watch ends").unwrap();
+    assert!(rest.ends_with(b"0\r\n\r\n"), "the stream ends cleanly");
+}
