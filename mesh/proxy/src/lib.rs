@@ -1,1 +1,50 @@
-//! The mesh proxy.
+//! The mesh proxy that runs beside an application: wire-compatible with Linkerd's proxy, so that either can stand behind
+//! the same injector, the same control plane and the same assertions.
+//!
+//! What comes from the control plane flows down, what comes from clients flows across:
+//!
+//! ```text
+//!   control: GetProfile, OutboundPolicies.Watch, Get  (gRPC streams that reconnect)
+//!      |
+//!      v
+//!   outbound::plan: one answer of each becomes a Plan: routes, split, balancers, or a plain forward
+//!      |
+//!      v
+//!   client -> detect -> [ingress mode: dialect, per request] -> Plan -> split -> balance -> pool -> endpoint
+//!   peer   -> detect -> inbound ----------------------------------------------> pool -> application
+//! ```
+//!
+//! [`Config`] is the environment that Linkerd's injector writes (`LINKERD2_PROXY_*`) plus a few `MESHGATE_PROXY_*`
+//! variables, [`Proxy`] is the running proxy, [`main_from_env`] the role `meshgate proxy`, and [`init`] the role
+//! `meshgate proxy-init`, which redirects a pod's traffic.
+//!
+//! Connections between proxies are plaintext.
+
+mod admin;
+mod balance;
+mod cache;
+mod config;
+mod connect;
+mod control;
+mod detect;
+pub mod dialect;
+mod http;
+mod inbound;
+pub mod init;
+mod io;
+mod loop_guard;
+mod metrics;
+mod names;
+mod orig_dst;
+mod outbound;
+mod policy;
+mod process;
+mod profile;
+mod retry;
+mod split;
+mod tcp;
+
+pub use config::{Config, ConfigError, ConfigErrors, ProcessEnvironment, Strings};
+pub use names::{NameAddr, Target};
+pub use orig_dst::OriginalDst;
+pub use process::{Addresses, Proxy, StartError, main_from_env};

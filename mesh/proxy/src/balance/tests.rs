@@ -1,0 +1,103 @@
+use std::collections::VecDeque;
+
+use futures::FutureExt;
+
+use super::*;
+use crate::{
+    connect::Connector,
+    http::PoolSettings,
+    metrics::{Direction, Metrics},
+};
+
+fn balancer(failfast: Duration) -> Balancer {
+    let settings = PoolSettings {
+        connector: Connector::new(None, Duration::from_secs(1)),
+        idle_timeout: Duration::from_secs(3),
+        max_idle: 10,
+    };
+    let factory = EndpointFactory::new(Metrics::new(), settings, Direction::Outbound);
+    Balancer::new(NameAddr::parse("web.ns.svc.cluster.local:80").unwrap(), factory, failfast)
+}
+
+fn addresses(last: impl IntoIterator<Item = u8>) -> BTreeMap<SocketAddr, BTreeMap<String, String>> {
+    last.into_iter().map(|last| (([10, 0, 0, last], 80).into(), BTreeMap::new())).collect()
+}
+
+/// How often each endpoint is chosen, with eight requests in flight at all times.
+fn shares(balancer: &Balancer, draws: usize) -> BTreeMap<SocketAddr, usize> {
+    let mut shares = BTreeMap::new();
+    let mut in_flight = VecDeque::new();
+    for _ in 0..draws {
+        let endpoint = balancer.choose(&Tried::default()).unwrap();
+        *shares.entry(endpoint.address()).or_default() += 1;
+        endpoint.load().begin();
+        in_flight.push_back(endpoint);
+        if in_flight.len() > 8
+            && let Some(done) = in_flight.pop_front()
+        {
+            done.load().end(Duration::from_millis(1));
+        }
+    }
+    shares
+}
+
+#[test]
+fn equal_endpoints_get_equal_shares() {
+    let balancer = balancer(Duration::ZERO);
+    balancer.update(EndpointUpdate::Reset(addresses(1..=4)));
+    for (address, share) in shares(&balancer, 8000) {
+        assert!(share.abs_diff(2000) < 240, "{address} got {share}");
+    }
+}
+
+#[test]
+fn the_slower_of_two_is_left_alone() {
+    let balancer = balancer(Duration::ZERO);
+    balancer.update(EndpointUpdate::Reset(addresses(1..=2)));
+    let slow = balancer.choose(&Tried::default()).unwrap();
+    slow.load().begin();
+    slow.load().end(Duration::from_secs(4));
+    assert_eq!(shares(&balancer, 100).keys().filter(|address| **address == slow.address()).count(), 0);
+}
+
+#[test]
+fn updates_keep_the_endpoints_that_stay() {
+    let balancer = balancer(Duration::ZERO);
+    balancer.update(EndpointUpdate::Reset(addresses([1])));
+    let first = balancer.choose(&Tried::default()).unwrap();
+    balancer.update(EndpointUpdate::Add(addresses([2])));
+    assert_eq!(shares(&balancer, 1000).len(), 2);
+    balancer.update(EndpointUpdate::Remove(vec![([10, 0, 0, 2], 80).into()]));
+    assert!(Arc::ptr_eq(&first, &balancer.choose(&Tried::default()).unwrap()));
+    balancer.update(EndpointUpdate::Reset(addresses([3])));
+    assert_eq!(shares(&balancer, 10).into_keys().collect::<Vec<_>>(), [([10, 0, 0, 3], 80).into()]);
+}
+
+#[tokio::test]
+async fn without_endpoints_the_first_request_waits_and_the_next_do_not() {
+    const FAILFAST: Duration = Duration::from_millis(50);
+    let balancer = balancer(FAILFAST);
+    let none = Tried::default();
+    assert!(balancer.is_available(), "nothing is known yet");
+    balancer.update(EndpointUpdate::Reset(BTreeMap::new()));
+    assert!(!balancer.is_available());
+
+    let start = time::Instant::now();
+    assert!(matches!(balancer.next(&none).await, Err(ProxyError::FailFast(_))));
+    assert!(start.elapsed() >= FAILFAST);
+    assert!(matches!(balancer.next(&none).now_or_never(), Some(Err(ProxyError::LoadShed(_)))));
+
+    balancer.update(EndpointUpdate::Add(addresses([1])));
+    assert!(matches!(balancer.next(&none).now_or_never(), Some(Ok(_))));
+}
+
+#[tokio::test]
+async fn a_waiting_request_gets_the_first_endpoint_that_comes() {
+    let balancer = balancer(Duration::from_secs(60));
+    let none = Tried::default();
+    let (endpoint, ()) = tokio::join!(balancer.next(&none), async {
+        tokio::task::yield_now().await;
+        balancer.update(EndpointUpdate::Add(addresses([1])));
+    });
+    assert_eq!(endpoint.unwrap().address(), ([10, 0, 0, 1], 80).into());
+}

@@ -1,0 +1,290 @@
+//! The environment of the proxy: `LINKERD2_PROXY_*` as Linkerd's injector writes it, and a few variables of its own.
+
+mod parse;
+
+use std::{collections::HashMap, fmt, net::SocketAddr, ops::RangeInclusive, time::Duration};
+
+use ipnet::IpNet;
+
+use crate::dialect::Dialect;
+use parse::Reader;
+
+/// Where variables come from, so that no test needs to change the environment of its process.
+pub trait Strings {
+    /// The value of a variable, if it is set.
+    fn get(&self, name: &str) -> Option<String>;
+}
+
+/// The environment of this process.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ProcessEnvironment;
+
+impl Strings for ProcessEnvironment {
+    fn get(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+}
+
+impl Strings for HashMap<String, String> {
+    fn get(&self, name: &str) -> Option<String> {
+        HashMap::get(self, name).cloned()
+    }
+}
+
+/// Everything that can be set. Addresses and timeouts that are not set are Linkerd's.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `LINKERD2_PROXY_OUTBOUND_LISTEN_ADDRS`: where the application's connections are redirected to.
+    pub outbound_listen_addrs: Vec<SocketAddr>,
+    /// `LINKERD2_PROXY_INBOUND_LISTEN_ADDR`: where connections to the pod are redirected to.
+    pub inbound_listen_addr: SocketAddr,
+    /// `LINKERD2_PROXY_ADMIN_LISTEN_ADDR`: `/metrics`, `/ready`, `/live`, `/shutdown`.
+    pub admin_listen_addr: SocketAddr,
+    /// `LINKERD2_PROXY_INGRESS_MODE`: requests choose their targets, not connections.
+    pub ingress_mode: bool,
+    /// `MESHGATE_PROXY_DIALECT`: by which rule they do.
+    pub dialect: Dialect,
+    /// `MESHGATE_PROXY_LOOP_GUARD`: whether requests that come back are refused.
+    pub loop_guard: bool,
+    /// `LINKERD2_PROXY_INBOUND_IPS`: the pod's addresses. Inbound connections to others are dropped; empty is any.
+    pub inbound_ips: Vec<std::net::IpAddr>,
+    /// `LINKERD2_PROXY_INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION`: ports whose connections are opaque.
+    pub opaque_ports: Vec<RangeInclusive<u16>>,
+    /// `LINKERD2_PROXY_DESTINATION_SVC_ADDR`: `host:port` of the Destination service.
+    pub destination_addr: String,
+    /// `LINKERD2_PROXY_DESTINATION_CONTEXT`: sent with each of its calls.
+    pub destination_context: String,
+    /// `LINKERD2_PROXY_POLICY_SVC_ADDR`: `host:port` of the policy service. Without it there are no policies.
+    pub policy_addr: Option<String>,
+    /// `LINKERD2_PROXY_POLICY_WORKLOAD`: `namespace:pod`, sent with each of its calls.
+    pub policy_workload: String,
+    /// `LINKERD2_PROXY_DESTINATION_PROFILE_SUFFIXES`: names that can be Services, without dots at either end.
+    pub profile_suffixes: Vec<String>,
+    /// `LINKERD2_PROXY_DESTINATION_PROFILE_NETWORKS`: addresses that can have a profile.
+    pub profile_networks: Vec<IpNet>,
+    /// `LINKERD2_PROXY_OUTBOUND_CONNECT_TIMEOUT`.
+    pub outbound_connect_timeout: Duration,
+    /// `LINKERD2_PROXY_INBOUND_CONNECT_TIMEOUT`.
+    pub inbound_connect_timeout: Duration,
+    /// `LINKERD2_PROXY_OUTBOUND_DETECT_TIMEOUT`.
+    pub outbound_detect_timeout: Duration,
+    /// `LINKERD2_PROXY_INBOUND_DETECT_TIMEOUT`.
+    pub inbound_detect_timeout: Duration,
+    /// `LINKERD2_PROXY_OUTBOUND_HTTP_FAILFAST_TIMEOUT`: how long a request waits for an endpoint.
+    pub failfast_timeout: Duration,
+    /// `LINKERD2_PROXY_OUTBOUND_DISCOVERY_IDLE_TIMEOUT`: how long an unused destination is remembered.
+    pub outbound_discovery_idle_timeout: Duration,
+    /// `LINKERD2_PROXY_INBOUND_DISCOVERY_IDLE_TIMEOUT`: the same for inbound profiles.
+    pub inbound_discovery_idle_timeout: Duration,
+    /// `MESHGATE_PROXY_DISCOVERY_TIMEOUT`: how long a request waits for the control plane. Linkerd waits forever.
+    pub discovery_timeout: Duration,
+    /// `LINKERD2_PROXY_SHUTDOWN_GRACE_PERIOD`: how long requests in flight may take after SIGTERM.
+    pub shutdown_grace_period: Duration,
+    /// `LINKERD2_PROXY_SHUTDOWN_ENDPOINT_ENABLED`: whether `POST /shutdown` works.
+    pub shutdown_endpoint: bool,
+    /// The opposite of `LINKERD2_PROXY_OUTBOUND_DISABLE_INFORMATIONAL_HEADERS`, which ingress mode sets: whether
+    /// applications see `l5d-proxy-error` on answers that Linkerd's proxy gives too.
+    pub informational_headers: bool,
+    /// `MESHGATE_PROXY_SOCKET_MARK`: `SO_MARK` of every socket that the proxy dials with.
+    pub socket_mark: Option<u32>,
+    /// `MESHGATE_PROXY_OUTBOUND_LOOPBACK=allow`: whether outbound connections may go to the loopback interface.
+    pub allow_loopback: bool,
+    /// `LINKERD2_PROXY_LOG`: directives such as `warn,linkerd=debug`, where `linkerd` is this proxy.
+    pub log: String,
+}
+
+/// A variable that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// It must be set.
+    #[error("{name} is not set: expected {expected}")]
+    Missing {
+        /// The variable.
+        name: &'static str,
+        /// What it is for.
+        expected: &'static str,
+    },
+    /// It has a value that means nothing.
+    #[error("{name}: expected {expected}, found `{found}`")]
+    Invalid {
+        /// The variable.
+        name: &'static str,
+        /// What would have been right.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
+}
+
+/// Everything that is wrong with the environment.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the environment of the proxy is not usable, set these variables and start it again:")?;
+        self.0.iter().try_for_each(|error| write!(f, "\n  {error}"))
+    }
+}
+
+impl Config {
+    /// Reads every variable.
+    ///
+    /// # Errors
+    ///
+    /// All variables that are missing or cannot be read, at once.
+    pub fn from_strings(strings: &impl Strings) -> Result<Self, ConfigErrors> {
+        let mut read = Reader::new(strings);
+        let ingress_mode = read.or("LINKERD2_PROXY_INGRESS_MODE", "`true` or `false`", parse::boolean, false);
+        let config = Self {
+            outbound_listen_addrs: match strings.get("LINKERD2_PROXY_OUTBOUND_LISTEN_ADDRS") {
+                Some(_) => {
+                    read.list("LINKERD2_PROXY_OUTBOUND_LISTEN_ADDRS", "IP addresses and ports", parse::from_str, &[])
+                }
+                None => vec![read.or("LINKERD2_PROXY_OUTBOUND_LISTEN_ADDR", ADDRESS, parse::from_str, OUTBOUND)],
+            },
+            inbound_listen_addr: read.or("LINKERD2_PROXY_INBOUND_LISTEN_ADDR", ADDRESS, parse::from_str, INBOUND),
+            admin_listen_addr: read.or("LINKERD2_PROXY_ADMIN_LISTEN_ADDR", ADDRESS, parse::from_str, ADMIN),
+            ingress_mode,
+            dialect: read.or(
+                "MESHGATE_PROXY_DIALECT",
+                "`documented` or `modern`",
+                |value| match value {
+                    "modern" => Some(Dialect::Modern),
+                    "documented" => Some(Dialect::Documented),
+                    _ => None,
+                },
+                Dialect::Modern,
+            ),
+            loop_guard: read.or("MESHGATE_PROXY_LOOP_GUARD", "`on` or `off`", parse::on_off, true),
+            inbound_ips: read.list("LINKERD2_PROXY_INBOUND_IPS", "IP addresses", parse::from_str, &[]),
+            opaque_ports: read.list(
+                "LINKERD2_PROXY_INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION",
+                "ports and ranges of ports such as `25,4000-4100`",
+                parse::ports,
+                &[],
+            ),
+            destination_addr: read.required("LINKERD2_PROXY_DESTINATION_SVC_ADDR", HOST_PORT, parse::authority),
+            destination_context: strings.get("LINKERD2_PROXY_DESTINATION_CONTEXT").unwrap_or_default(),
+            policy_addr: read.optional("LINKERD2_PROXY_POLICY_SVC_ADDR", HOST_PORT, parse::authority),
+            policy_workload: strings.get("LINKERD2_PROXY_POLICY_WORKLOAD").unwrap_or_default(),
+            profile_suffixes: read.list(
+                "LINKERD2_PROXY_DESTINATION_PROFILE_SUFFIXES",
+                "DNS suffixes such as `svc.cluster.local.`",
+                parse::suffix,
+                &["svc.cluster.local".to_owned()],
+            ),
+            profile_networks: read.list(
+                "LINKERD2_PROXY_DESTINATION_PROFILE_NETWORKS",
+                "networks such as `10.0.0.0/8`",
+                parse::from_str,
+                &parse::private_networks(),
+            ),
+            outbound_connect_timeout: read.duration("LINKERD2_PROXY_OUTBOUND_CONNECT_TIMEOUT", 1_000),
+            inbound_connect_timeout: read.duration("LINKERD2_PROXY_INBOUND_CONNECT_TIMEOUT", 300),
+            outbound_detect_timeout: read.duration("LINKERD2_PROXY_OUTBOUND_DETECT_TIMEOUT", 10_000),
+            inbound_detect_timeout: read.duration("LINKERD2_PROXY_INBOUND_DETECT_TIMEOUT", 10_000),
+            failfast_timeout: read.duration("LINKERD2_PROXY_OUTBOUND_HTTP_FAILFAST_TIMEOUT", 3_000),
+            outbound_discovery_idle_timeout: read.duration("LINKERD2_PROXY_OUTBOUND_DISCOVERY_IDLE_TIMEOUT", 5_000),
+            inbound_discovery_idle_timeout: read.duration("LINKERD2_PROXY_INBOUND_DISCOVERY_IDLE_TIMEOUT", 90_000),
+            discovery_timeout: read.duration("MESHGATE_PROXY_DISCOVERY_TIMEOUT", 10_000),
+            shutdown_grace_period: read.duration("LINKERD2_PROXY_SHUTDOWN_GRACE_PERIOD", 120_000),
+            shutdown_endpoint: read.or(
+                "LINKERD2_PROXY_SHUTDOWN_ENDPOINT_ENABLED",
+                "`true` or `false`",
+                parse::boolean,
+                false,
+            ),
+            informational_headers: !read.or(
+                "LINKERD2_PROXY_OUTBOUND_DISABLE_INFORMATIONAL_HEADERS",
+                "`true` or `false`",
+                parse::boolean,
+                ingress_mode,
+            ),
+            socket_mark: read.optional(
+                "MESHGATE_PROXY_SOCKET_MARK",
+                "a number such as `0x2102` or `8450`",
+                parse::number,
+            ),
+            allow_loopback: read.or(
+                "MESHGATE_PROXY_OUTBOUND_LOOPBACK",
+                "`allow` or `refuse`",
+                |value| match value {
+                    "allow" => Some(true),
+                    "refuse" => Some(false),
+                    _ => None,
+                },
+                false,
+            ),
+            log: strings.get("LINKERD2_PROXY_LOG").unwrap_or_else(|| "warn,linkerd=info".to_owned()),
+        };
+        read.finish(config)
+    }
+
+    /// Whether inbound connections to `port` skip detection.
+    pub(crate) fn is_opaque(&self, port: u16) -> bool {
+        self.opaque_ports.iter().any(|ports| ports.contains(&port))
+    }
+}
+
+const ADDRESS: &str = "an IP address and port such as `127.0.0.1:4140`";
+const HOST_PORT: &str = "`host:port` of the control plane";
+const OUTBOUND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4140);
+const INBOUND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 4143);
+const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4191);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strings(pairs: &[(&str, &str)]) -> HashMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn linkerds_environment_is_understood() {
+        let config = Config::from_strings(&strings(&[
+            ("LINKERD2_PROXY_DESTINATION_SVC_ADDR", "linkerd-dst.linkerd.svc.cluster.local.:8086"),
+            ("LINKERD2_PROXY_POLICY_SVC_ADDR", "linkerd-policy.linkerd.svc.cluster.local.:8090"),
+            ("LINKERD2_PROXY_DESTINATION_PROFILE_SUFFIXES", "svc.cluster.local., .example.org."),
+            ("LINKERD2_PROXY_INGRESS_MODE", "true"),
+            ("LINKERD2_PROXY_INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", "25,4000-4100"),
+            ("LINKERD2_PROXY_INBOUND_CONNECT_TIMEOUT", "100ms"),
+            ("LINKERD2_PROXY_INBOUND_IPS", "10.244.0.2"),
+            ("LINKERD2_PROXY_INBOUND_PORTS", ""),
+            ("MESHGATE_PROXY_SOCKET_MARK", "0x2102"),
+        ]))
+        .unwrap();
+        assert_eq!(config.outbound_listen_addrs, ["127.0.0.1:4140".parse().unwrap()]);
+        assert_eq!(config.inbound_listen_addr, "0.0.0.0:4143".parse().unwrap());
+        assert_eq!(config.profile_suffixes, ["svc.cluster.local", "example.org"]);
+        assert!(config.ingress_mode && !config.informational_headers && config.loop_guard);
+        assert!(config.is_opaque(25) && config.is_opaque(4050) && !config.is_opaque(80));
+        assert_eq!(config.inbound_connect_timeout, Duration::from_millis(100));
+        assert_eq!(config.socket_mark, Some(0x2102));
+        assert_eq!(config.dialect, Dialect::Modern);
+        assert!(
+            config.profile_networks.iter().any(|network| network.contains(&std::net::IpAddr::from([10, 96, 0, 1])))
+        );
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once() {
+        let errors = Config::from_strings(&strings(&[
+            ("LINKERD2_PROXY_INBOUND_LISTEN_ADDR", "4143"),
+            ("LINKERD2_PROXY_OUTBOUND_CONNECT_TIMEOUT", "10"),
+            ("MESHGATE_PROXY_DIALECT", "old"),
+        ]))
+        .unwrap_err();
+        let text = errors.to_string();
+        for part in [
+            "LINKERD2_PROXY_DESTINATION_SVC_ADDR is not set",
+            "LINKERD2_PROXY_INBOUND_LISTEN_ADDR: expected an IP address and port",
+            "LINKERD2_PROXY_OUTBOUND_CONNECT_TIMEOUT: expected a duration with a unit such as `1s` or `100ms`, found `10`",
+            "MESHGATE_PROXY_DIALECT: expected `documented` or `modern`, found `old`",
+        ] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        assert_eq!(errors.0.len(), 4);
+    }
+}

@@ -1,0 +1,173 @@
+//! Reading variables, and remembering what is wrong with them.
+
+use std::{ops::RangeInclusive, str::FromStr, time::Duration};
+
+use ipnet::IpNet;
+
+use super::{ConfigError, ConfigErrors, Strings};
+
+/// Reads variables one after the other.
+pub(super) struct Reader<'a, S> {
+    strings: &'a S,
+    errors: Vec<ConfigError>,
+}
+
+impl<'a, S: Strings> Reader<'a, S> {
+    pub(super) fn new(strings: &'a S) -> Self {
+        Self { strings, errors: Vec::new() }
+    }
+
+    /// `config` if nothing was wrong.
+    pub(super) fn finish<T>(self, config: T) -> Result<T, ConfigErrors> {
+        if self.errors.is_empty() { Ok(config) } else { Err(ConfigErrors(self.errors)) }
+    }
+
+    /// A variable that may be absent or empty.
+    pub(super) fn optional<T>(
+        &mut self,
+        name: &'static str,
+        expected: &'static str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        let found = self.strings.get(name).filter(|value| !value.trim().is_empty())?;
+        let parsed = parse(found.trim());
+        if parsed.is_none() {
+            self.errors.push(ConfigError::Invalid { name, expected, found });
+        }
+        parsed
+    }
+
+    /// A variable with a default.
+    pub(super) fn or<T>(
+        &mut self,
+        name: &'static str,
+        expected: &'static str,
+        parse: impl Fn(&str) -> Option<T>,
+        default: T,
+    ) -> T {
+        self.optional(name, expected, parse).unwrap_or(default)
+    }
+
+    /// A variable that must be there. What is returned when it is not never gets past [`Reader::finish`].
+    pub(super) fn required<T: Default>(
+        &mut self,
+        name: &'static str,
+        expected: &'static str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> T {
+        if self.strings.get(name).is_none_or(|value| value.trim().is_empty()) {
+            self.errors.push(ConfigError::Missing { name, expected });
+            return T::default();
+        }
+        self.optional(name, expected, parse).unwrap_or_default()
+    }
+
+    /// A list with commas between its items. The default is for a variable that is not set; an empty one is an empty list.
+    pub(super) fn list<T: Clone>(
+        &mut self,
+        name: &'static str,
+        expected: &'static str,
+        parse: impl Fn(&str) -> Option<T>,
+        default: &[T],
+    ) -> Vec<T> {
+        let Some(found) = self.strings.get(name) else { return default.to_vec() };
+        let items = found.split(',').map(str::trim).filter(|item| !item.is_empty());
+        match items.map(parse).collect() {
+            Some(list) => list,
+            None => {
+                self.errors.push(ConfigError::Invalid { name, expected, found });
+                Vec::new()
+            }
+        }
+    }
+
+    pub(super) fn duration(&mut self, name: &'static str, default_millis: u64) -> Duration {
+        let expected = "a duration with a unit such as `1s` or `100ms`";
+        self.or(name, expected, duration, Duration::from_millis(default_millis))
+    }
+}
+
+pub(super) fn from_str<T: FromStr>(value: &str) -> Option<T> {
+    value.parse().ok()
+}
+
+pub(super) fn boolean(value: &str) -> Option<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "enabled" => Some(true),
+        "false" | "0" | "no" | "disabled" => Some(false),
+        _ => None,
+    }
+}
+
+pub(super) fn on_off(value: &str) -> Option<bool> {
+    match value {
+        "on" => Some(true),
+        "off" => Some(false),
+        _ => None,
+    }
+}
+
+pub(super) fn number(value: &str) -> Option<u32> {
+    match value.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16).ok(),
+        None => value.parse().ok(),
+    }
+}
+
+pub(super) fn ports(value: &str) -> Option<RangeInclusive<u16>> {
+    let (first, last) = value.split_once('-').unwrap_or((value, value));
+    Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
+}
+
+pub(super) fn suffix(value: &str) -> Option<String> {
+    Some(value.trim_matches('.').to_ascii_lowercase())
+}
+
+/// `host:port`; the port is needed.
+pub(super) fn authority(value: &str) -> Option<String> {
+    let authority = http::uri::Authority::try_from(value).ok()?;
+    (authority.port_u16().is_some() && !authority.host().is_empty()).then(|| value.to_owned())
+}
+
+/// The networks that Linkerd's chart takes for the cluster's.
+pub(super) fn private_networks() -> Vec<IpNet> {
+    ["10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8"]
+        .into_iter()
+        .filter_map(from_str)
+        .collect()
+}
+
+fn duration(value: &str) -> Option<Duration> {
+    let digits = value.find(|character: char| !character.is_ascii_digit())?;
+    let (number, unit) = value.split_at(digits);
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    Some(Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(millis)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(duration("100ms"), Some(Duration::from_millis(100)));
+        assert_eq!(duration("2m"), Some(Duration::from_secs(120)));
+        for wrong in ["10", "", "s", "-1s", "1.5s", "1w", "99999999999999999999s"] {
+            assert_eq!(duration(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn control_planes_have_a_host_and_a_port() {
+        assert!(authority("linkerd-dst.linkerd.svc.cluster.local.:8086").is_some());
+        assert!(authority("127.0.0.1:8086").is_some() && authority("[::1]:8086").is_some());
+        assert!(authority("linkerd-dst").is_none() && authority("http://dst:8086").is_none());
+    }
+}

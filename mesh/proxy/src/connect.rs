@@ -1,0 +1,100 @@
+//! Dialling, with the mark that keeps the proxy's own connections from being redirected to the proxy.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::{
+    net::{TcpSocket, TcpStream, lookup_host},
+    time,
+};
+
+/// Why no connection could be made. Nothing has been sent to anyone.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum ConnectError {
+    /// The kernel or the peer said no.
+    #[error("{address}: {message}")]
+    Io { address: SocketAddr, kind: io::ErrorKind, message: String },
+    /// No answer in time.
+    #[error("{address}: no connection within {timeout:?}")]
+    TimedOut { address: SocketAddr, timeout: Duration },
+    /// The peer accepted the connection and then did not speak the expected version of HTTP.
+    #[error("{address}: {message}")]
+    Handshake { address: SocketAddr, message: String },
+}
+
+/// Dials connections of one direction.
+#[derive(Debug, Clone)]
+pub(crate) struct Connector {
+    mark: Option<u32>,
+    timeout: Duration,
+    refuse_loopback: bool,
+}
+
+impl Connector {
+    /// `mark` is set as `SO_MARK` on every socket; connecting ends after `timeout`.
+    pub(crate) fn new(mark: Option<u32>, timeout: Duration) -> Self {
+        Self { mark, timeout, refuse_loopback: false }
+    }
+
+    /// Linkerd's outbound proxy never dials loopback: a redirected connection never was for it, so such an address can
+    /// only be a way around the proxy into the pod.
+    pub(crate) fn refuse_loopback(self) -> Self {
+        Self { refuse_loopback: true, ..self }
+    }
+
+    /// Connects, with Nagle's algorithm off.
+    pub(crate) async fn connect(&self, address: SocketAddr) -> Result<TcpStream, ConnectError> {
+        let io = |error: io::Error| ConnectError::Io { address, kind: error.kind(), message: error.to_string() };
+        if self.refuse_loopback && is_loopback(address.ip()) {
+            return Err(io(io::Error::new(
+                io::ErrorKind::ConnectionRefused,
+                "outbound connections to the loopback interface are refused",
+            )));
+        }
+        let socket = self.socket(address).map_err(io)?;
+        match time::timeout(self.timeout, socket.connect(address)).await {
+            Ok(connected) => {
+                let stream = connected.map_err(io)?;
+                stream.set_nodelay(true).map_err(io)?;
+                Ok(stream)
+            }
+            Err(_) => Err(ConnectError::TimedOut { address, timeout: self.timeout }),
+        }
+    }
+
+    /// Connects to the first address of `host:port` that answers. The name is looked up anew each time, so a Service that
+    /// came back at another address is found.
+    pub(crate) async fn connect_by_name(&self, authority: &str) -> io::Result<TcpStream> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, format!("`{authority}` has no address"));
+        for address in time::timeout(self.timeout * 4, lookup_host(authority)).await?? {
+            match self.connect(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = io::Error::other(error),
+            }
+        }
+        Err(last)
+    }
+
+    fn socket(&self, address: SocketAddr) -> io::Result<TcpSocket> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        if let Some(mark) = self.mark {
+            socket.set_mark(mark)?;
+        }
+        Ok(TcpSocket::from_std_stream(socket.into()))
+    }
+}
+
+/// Whether this process may set `mark` on its sockets; the error says why not.
+pub(crate) fn check_mark(mark: u32) -> io::Result<()> {
+    let socket = TcpSocket::new_v4()?;
+    SockRef::from(&socket).set_mark(mark)
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}

@@ -1,0 +1,292 @@
+//! The client of the control plane: three streams of answers that reconnect for as long as somebody listens.
+
+mod channel;
+mod follow;
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+use linkerd2_proxy_api::{
+    destination::{
+        DestinationProfile, GetDestination, Update, WeightedAddrSet, destination_client::DestinationClient, update,
+    },
+    outbound::{
+        OutboundPolicy, TrafficSpec, outbound_policies_client::OutboundPoliciesClient,
+        traffic_spec::Target as ApiTarget,
+    },
+};
+use tokio::sync::watch;
+use tonic::{Code, Status, transport::Channel};
+use tracing::{debug, warn};
+
+use crate::{
+    Config, NameAddr, Target,
+    balance::{Balancer, EndpointUpdate},
+    connect::Connector,
+    metrics::Metrics,
+};
+use follow::{Event, Follow, Next};
+
+/// What the control plane says about a target.
+#[derive(Debug, Clone)]
+pub(crate) enum Answer<T> {
+    /// This.
+    Found(Arc<T>),
+    /// Nothing: there is no such thing, or it was not asked, by configuration.
+    Nothing,
+    /// An error that asking again would not mend soon.
+    Failed(Status),
+}
+
+/// Answers as they change; `None` before the first.
+pub(crate) type Answers<T> = watch::Receiver<Option<Answer<T>>>;
+
+/// The control plane.
+#[derive(Clone)]
+pub(crate) struct Control {
+    destination: DestinationClient<Channel>,
+    policies: Option<OutboundPoliciesClient<Channel>>,
+    facts: Arc<Facts>,
+}
+
+struct Facts {
+    context: String,
+    workload: String,
+    suffixes: Vec<String>,
+    networks: Vec<ipnet::IpNet>,
+    metrics: Metrics,
+    destination_address: String,
+    policy_address: String,
+}
+
+impl Control {
+    /// Connects when it is first asked.
+    pub(crate) fn new(
+        config: &Config,
+        connector: &Connector,
+        metrics: Metrics,
+    ) -> Result<Self, tonic::transport::Error> {
+        let channel = |address: &str| channel::lazy(address, connector.clone());
+        let policies = config.policy_addr.as_deref().map(channel).transpose()?;
+        Ok(Self {
+            destination: DestinationClient::new(channel(&config.destination_addr)?),
+            policies: policies.map(OutboundPoliciesClient::new),
+            facts: Arc::new(Facts {
+                context: config.destination_context.clone(),
+                workload: config.policy_workload.clone(),
+                suffixes: config.profile_suffixes.clone(),
+                networks: config.profile_networks.clone(),
+                metrics,
+                destination_address: config.destination_addr.clone(),
+                policy_address: config.policy_addr.clone().unwrap_or_default(),
+            }),
+        })
+    }
+
+    /// `Destination.GetProfile`, for names and addresses that may have one.
+    pub(crate) fn profile(&self, target: &Target) -> Answers<DestinationProfile> {
+        let (answers, listener) = watch::channel(None);
+        let facts = &self.facts;
+        let asked = match target {
+            Target::Name(name) => facts.suffixes.iter().any(|suffix| name.is_within(suffix)),
+            Target::Address(address) => facts.networks.iter().any(|network| network.contains(&address.ip())),
+        };
+        if !asked {
+            answers.send_replace(Some(Answer::Nothing));
+            return listener;
+        }
+        let request = self.request(target.to_string());
+        let client = self.destination.clone();
+        let open = move || {
+            let (mut client, request) = (client.clone(), request.clone());
+            async move { client.get_profile(request).await }
+        };
+        let follow = self.follow("GetProfile", target, &facts.destination_address);
+        tokio::spawn(async move {
+            let on = |event| match event {
+                Event::Item { item, .. } => {
+                    answers.send_replace(Some(Answer::Found(Arc::new(item))));
+                    Next::Continue
+                }
+                Event::Failed(status) => {
+                    // What was known stays known. What never was is told at once, unless it may come back soon.
+                    if answers.borrow().is_none() && !is_transient(&status) {
+                        answers.send_replace(Some(Answer::Failed(status.clone())));
+                    }
+                    next(status.code(), &[Code::InvalidArgument, Code::FailedPrecondition])
+                }
+            };
+            tokio::select! {
+                () = follow.run(open, on) => answers.closed().await,
+                () = answers.closed() => {}
+            }
+        });
+        listener
+    }
+
+    /// `OutboundPolicies.Watch`.
+    pub(crate) fn policy(&self, target: &Target) -> Answers<OutboundPolicy> {
+        let (answers, listener) = watch::channel(None);
+        let Some(client) = self.policies.clone() else {
+            answers.send_replace(Some(Answer::Nothing));
+            return listener;
+        };
+        let request = TrafficSpec {
+            source_workload: self.facts.workload.clone(),
+            target: Some(match target {
+                Target::Name(name) => ApiTarget::Authority(name.to_string()),
+                Target::Address(address) => ApiTarget::Addr((*address).into()),
+            }),
+        };
+        let open = move || {
+            let (mut client, request) = (client.clone(), request.clone());
+            async move { client.watch(request).await }
+        };
+        let follow = self.follow("Watch", target, &self.facts.policy_address);
+        tokio::spawn(async move {
+            let on = |event| match event {
+                Event::Item { item, .. } => {
+                    answers.send_replace(Some(Answer::Found(Arc::new(item))));
+                    Next::Continue
+                }
+                Event::Failed(status) => {
+                    if answers.borrow().is_none() && !is_transient(&status) {
+                        answers.send_replace(Some(match status.code() {
+                            Code::NotFound | Code::Unimplemented => Answer::Nothing,
+                            _ => Answer::Failed(status.clone()),
+                        }));
+                    }
+                    let last = [Code::InvalidArgument, Code::FailedPrecondition, Code::NotFound, Code::Unimplemented];
+                    next(status.code(), &last)
+                }
+            };
+            tokio::select! {
+                () = follow.run(open, on) => answers.closed().await,
+                () = answers.closed() => {}
+            }
+        });
+        listener
+    }
+
+    /// `Destination.Get`: keeps the balancer's endpoints current until the returned future is dropped.
+    pub(crate) fn endpoints(
+        &self,
+        name: &NameAddr,
+        balancer: std::sync::Weak<Balancer>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let request = self.request(name.to_string());
+        let client = self.destination.clone();
+        let open = move || {
+            let (mut client, request) = (client.clone(), request.clone());
+            async move { client.get(request).await }
+        };
+        let follow = self.follow("Get", &Target::Name(name.clone()), &self.facts.destination_address);
+        follow.run(open, move |event| {
+            let Some(balancer) = balancer.upgrade() else { return Next::Stop };
+            match event {
+                Event::Item { item, first } => {
+                    if let Some(update) = endpoint_update(item, first) {
+                        balancer.update(update);
+                    }
+                    Next::Continue
+                }
+                Event::Failed(status) => {
+                    let next = next(status.code(), &[Code::InvalidArgument, Code::FailedPrecondition]);
+                    if next == Next::Stop {
+                        balancer.update(EndpointUpdate::Reset(BTreeMap::new()));
+                    }
+                    next
+                }
+            }
+        })
+    }
+
+    fn request(&self, path: String) -> GetDestination {
+        GetDestination { path, context_token: self.facts.context.clone(), ..Default::default() }
+    }
+
+    fn follow(&self, call: &'static str, target: &Target, address: &str) -> Follow {
+        let metrics = &self.facts.metrics;
+        Follow::new(call, target.to_string(), address, metrics)
+    }
+}
+
+/// Whether the control plane is away, rather than sure of its answer.
+fn is_transient(status: &Status) -> bool {
+    // An error with a source was made by the transport, whatever its code.
+    status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
+}
+
+fn next(code: Code, last: &[Code]) -> Next {
+    if last.contains(&code) { Next::Stop } else { Next::Continue }
+}
+
+fn endpoint_update(update: Update, first: bool) -> Option<EndpointUpdate> {
+    match update.update? {
+        update::Update::Add(added) => {
+            let added = weighted(added);
+            Some(if first { EndpointUpdate::Reset(added) } else { EndpointUpdate::Add(added) })
+        }
+        update::Update::Remove(removed) => {
+            let removed: Vec<_> =
+                removed.addrs.into_iter().filter_map(|addr| SocketAddr::try_from(addr).ok()).collect();
+            Some(if first { EndpointUpdate::Reset(BTreeMap::new()) } else { EndpointUpdate::Remove(removed) })
+        }
+        update::Update::NoEndpoints(_) => Some(EndpointUpdate::Reset(BTreeMap::new())),
+    }
+}
+
+fn weighted(set: WeightedAddrSet) -> BTreeMap<SocketAddr, BTreeMap<String, String>> {
+    let WeightedAddrSet { addrs, metric_labels } = set;
+    let endpoint = |addr: linkerd2_proxy_api::destination::WeightedAddr| {
+        let Some(Ok(address)) = addr.addr.map(SocketAddr::try_from) else {
+            warn!(?addr.addr, "an endpoint without a valid address is ignored");
+            return None;
+        };
+        if addr.tls_identity.is_some() {
+            debug!(%address, "the endpoint has an identity; connections to it are plaintext all the same");
+        }
+        let mut labels: BTreeMap<_, _> = metric_labels.clone().into_iter().collect();
+        labels.extend(addr.metric_labels);
+        Some((address, labels))
+    };
+    addrs.into_iter().filter_map(endpoint).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use linkerd2_proxy_api::{
+        destination::{AddrSet, NoEndpoints, WeightedAddr},
+        net::TcpAddress,
+    };
+
+    use super::*;
+
+    fn address(last: u8) -> SocketAddr {
+        ([10, 0, 0, last], 80).into()
+    }
+
+    #[test]
+    fn the_first_update_of_a_stream_replaces_what_was_known() {
+        let add = || Update {
+            update: Some(update::Update::Add(WeightedAddrSet {
+                addrs: vec![WeightedAddr {
+                    addr: Some(TcpAddress::from(address(1))),
+                    metric_labels: [("pod".to_owned(), "web-1".to_owned())].into(),
+                    ..Default::default()
+                }],
+                metric_labels: [("service".to_owned(), "web".to_owned())].into(),
+            })),
+        };
+        let labels = BTreeMap::from([("pod".to_owned(), "web-1".to_owned()), ("service".to_owned(), "web".to_owned())]);
+        let endpoints = BTreeMap::from([(address(1), labels)]);
+        assert_eq!(endpoint_update(add(), true), Some(EndpointUpdate::Reset(endpoints.clone())));
+        assert_eq!(endpoint_update(add(), false), Some(EndpointUpdate::Add(endpoints)));
+
+        let remove = AddrSet { addrs: vec![TcpAddress::from(address(1))] };
+        let remove = Update { update: Some(update::Update::Remove(remove)) };
+        assert_eq!(endpoint_update(remove, false), Some(EndpointUpdate::Remove(vec![address(1)])));
+        let none = Update { update: Some(update::Update::NoEndpoints(NoEndpoints { exists: true })) };
+        assert_eq!(endpoint_update(none, false), Some(EndpointUpdate::Reset(BTreeMap::new())));
+        assert_eq!(endpoint_update(Update { update: None }, false), None);
+    }
+}

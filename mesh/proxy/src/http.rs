@@ -1,0 +1,19 @@
+//! HTTP in and out: serving connections, sending requests, and what lies between the two.
+
+mod body;
+mod continuation;
+mod error;
+mod headers;
+mod pool;
+mod server;
+mod upgrade;
+
+pub(crate) use body::{EndpointLoad, RequestBody, RequestBodyError, ResponseBody};
+pub(crate) use error::{Abort, ProxyError, Respond, broken_class};
+pub(crate) use headers::strip_hop_by_hop;
+pub(crate) use pool::{Pool, PoolSettings, SendError};
+pub(crate) use server::{Version, serve};
+pub(crate) use upgrade::Upgrade;
+
+/// Requests and responses may have this much in their heads.
+pub(crate) const MAX_HEAD: usize = 128 * 1024;

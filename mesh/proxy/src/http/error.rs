@@ -1,0 +1,241 @@
+//! What can go wrong with a request, and what the client is told.
+
+use std::{fmt, time::Duration};
+
+use http::{
+    HeaderValue, Request, Response, StatusCode, Version,
+    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE},
+};
+
+use super::ResponseBody;
+use crate::{
+    NameAddr, Target,
+    connect::ConnectError,
+    dialect::Invalid,
+    metrics::{ErrorClass, is_grpc},
+};
+
+/// Why this proxy answers instead of an application. Statuses are Linkerd's.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProxyError {
+    /// No endpoint for as long as a request waits for one.
+    #[error("logical service {0}: service in fail-fast")]
+    FailFast(NameAddr),
+    /// As before, and it is known already.
+    #[error("logical service {0}: service unavailable")]
+    LoadShed(NameAddr),
+    /// No endpoint could be connected to.
+    #[error("endpoint {0}")]
+    Connect(#[source] ConnectError),
+    /// The connection broke before a response.
+    #[error("endpoint connection: {0}")]
+    Broken(#[source] hyper::Error),
+    /// No response in the time that the route allows.
+    #[error("HTTP response timeout after {0:?}")]
+    ResponseTimeout(Duration),
+    /// The policy has no route for such a request.
+    #[error("no route of {0} matches the request")]
+    NoRoute(Target),
+    /// The control plane knows nothing by that name.
+    #[error("there is no Service `{0}`")]
+    NoSuchService(Target),
+    /// The control plane says that the name cannot be served.
+    #[error("discovery of {target} failed: {message}")]
+    Discovery { target: Target, message: String },
+    /// The control plane says nothing.
+    #[error("discovery of {target} did not finish within {timeout:?}")]
+    DiscoveryTimedOut { target: Target, timeout: Duration },
+    /// The request names a target that it may not have.
+    #[error(transparent)]
+    Target(#[from] Invalid),
+    /// The request names a host that DNS does not know.
+    #[error("the host `{name}` has no address: {message}")]
+    Unresolvable { name: NameAddr, message: String },
+    /// The request has been here before.
+    #[error("loop: this proxy ({0}) has sent the request before")]
+    Loop(String),
+    /// The request would go from the inbound proxy to itself.
+    #[error("inbound connection must not target port {0}")]
+    InboundPort(u16),
+    /// The request's head contradicts itself.
+    #[error("malformed request: {0}")]
+    Malformed(&'static str),
+    /// A policy's route fails this share of its requests, as configured.
+    #[error("{message}")]
+    Injected { status: StatusCode, message: String },
+}
+
+impl ProxyError {
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::FailFast(_) | Self::ResponseTimeout(_) | Self::DiscoveryTimedOut { .. } => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+            Self::Connect(ConnectError::TimedOut { .. }) => StatusCode::GATEWAY_TIMEOUT,
+            Self::LoadShed(_) | Self::Discovery { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Connect(_) | Self::Broken(_) | Self::Unresolvable { .. } => StatusCode::BAD_GATEWAY,
+            Self::Target(Invalid::OutsideTheCluster { .. }) => StatusCode::BAD_GATEWAY,
+            Self::Target(Invalid::NotAName(_)) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::NoRoute(_) | Self::NoSuchService(_) => StatusCode::NOT_FOUND,
+            Self::Loop(_) => StatusCode::LOOP_DETECTED,
+            Self::InboundPort(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Injected { status, .. } => *status,
+        }
+    }
+
+    /// The code for a gRPC client.
+    fn grpc_status(&self) -> &'static str {
+        match self.status() {
+            StatusCode::GATEWAY_TIMEOUT => "4",
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => "14",
+            StatusCode::LOOP_DETECTED => "10",
+            StatusCode::NOT_FOUND => "5",
+            StatusCode::BAD_REQUEST => "3",
+            _ => "13",
+        }
+    }
+
+    /// The label of `*_http_errors_total`. A connection that was refused is not counted there, as in Linkerd: the
+    /// endpoint's `response_total` has it.
+    pub(crate) fn label(&self) -> Option<&'static str> {
+        match self {
+            Self::FailFast(_) => Some("failfast"),
+            Self::LoadShed(_) => Some("loadshed"),
+            Self::ResponseTimeout(_) => Some("response timeout"),
+            Self::Broken(_) => Some("i/o"),
+            Self::Loop(_) => Some("loop"),
+            Self::Connect(_) | Self::Injected { .. } => None,
+            _ => Some("unexpected"),
+        }
+    }
+
+    /// The label `error` of a route's `response_total`.
+    pub(crate) fn class(&self) -> ErrorClass {
+        ErrorClass(match self {
+            Self::ResponseTimeout(_) => "timeout",
+            Self::Broken(error) => broken_class(error).0,
+            _ => "unclassified",
+        })
+    }
+
+    /// Whether the client's HTTP/1 connection ends with the answer. Errors of the request alone leave it open.
+    fn closes(&self) -> bool {
+        !matches!(
+            self,
+            Self::NoRoute(_) | Self::NoSuchService(_) | Self::Target(_) | Self::Loop(_) | Self::Injected { .. }
+        )
+    }
+
+    /// Linkerd closes the connection without an answer where these come up, or has no such check at all. Their reason is
+    /// always told, even where the proxy adds no headers of its own otherwise.
+    fn always_explained(&self) -> bool {
+        matches!(
+            self,
+            Self::Target(_)
+                | Self::Unresolvable { .. }
+                | Self::Loop(_)
+                | Self::NoSuchService(_)
+                | Self::Discovery { .. }
+                | Self::DiscoveryTimedOut { .. }
+        )
+    }
+}
+
+/// The label `error` of a response that broke.
+pub(crate) fn broken_class(error: &hyper::Error) -> ErrorClass {
+    let reason = h2_error(error).and_then(h2::Error::reason);
+    ErrorClass(match reason {
+        Some(h2::Reason::NO_ERROR) => "h2(NO_ERROR)",
+        Some(h2::Reason::PROTOCOL_ERROR) => "h2(PROTOCOL_ERROR)",
+        Some(h2::Reason::INTERNAL_ERROR) => "h2(INTERNAL_ERROR)",
+        Some(h2::Reason::FLOW_CONTROL_ERROR) => "h2(FLOW_CONTROL_ERROR)",
+        Some(h2::Reason::STREAM_CLOSED) => "h2(STREAM_CLOSED)",
+        Some(h2::Reason::FRAME_SIZE_ERROR) => "h2(FRAME_SIZE_ERROR)",
+        Some(h2::Reason::REFUSED_STREAM) => "h2(REFUSED_STREAM)",
+        Some(h2::Reason::CANCEL) => "h2(CANCEL)",
+        Some(h2::Reason::ENHANCE_YOUR_CALM) => "h2(ENHANCE_YOUR_CALM)",
+        Some(_) => "h2",
+        None => "unclassified",
+    })
+}
+
+fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        source = error.source();
+    }
+    None
+}
+
+/// A response that cannot be made: the client's stream is reset with the reason of the server's.
+#[derive(Debug)]
+pub(crate) struct Abort(hyper::Error);
+
+impl fmt::Display for Abort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Abort {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+/// How to answer one request: what its client understands, remembered before the request moves on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Respond {
+    version: Version,
+    grpc: bool,
+    informational: bool,
+}
+
+impl Respond {
+    /// `informational` is whether the client may see `l5d-proxy-error` and `l5d-proxy-connection`.
+    pub(crate) fn to<B>(request: &Request<B>, informational: bool) -> Self {
+        Self { version: request.version(), grpc: is_grpc(request.headers()), informational }
+    }
+
+    /// The answer for `error`. A reset HTTP/2 stream is passed on as such.
+    pub(crate) fn with(self, error: ProxyError) -> Result<Response<ResponseBody>, Abort> {
+        if let ProxyError::Broken(broken) = error {
+            if self.version == Version::HTTP_2 && h2_error(&broken).is_some() {
+                return Err(Abort(broken));
+            }
+            return Ok(self.response(ProxyError::Broken(broken)));
+        }
+        Ok(self.response(error))
+    }
+
+    fn response(self, error: ProxyError) -> Response<ResponseBody> {
+        let mut response = Response::new(ResponseBody::empty());
+        *response.version_mut() = self.version;
+        let explain = self.informational || error.always_explained();
+        let message = HeaderValue::from_str(&error.to_string().replace(['\n', '\r'], " ")).ok().filter(|_| explain);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        if let Some(message) = message {
+            if self.grpc {
+                headers.insert("grpc-message", message.clone());
+            }
+            headers.insert("l5d-proxy-error", message);
+        }
+        if error.closes() && self.version != Version::HTTP_2 {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if error.closes() && self.informational {
+            headers.insert("l5d-proxy-connection", HeaderValue::from_static("close"));
+        }
+        if self.grpc {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert("grpc-status", HeaderValue::from_static(error.grpc_status()));
+        } else {
+            *response.status_mut() = error.status();
+        }
+        response
+    }
+}

@@ -1,0 +1,283 @@
+//! The connections to one endpoint.
+//!
+//! HTTP/1: one request per connection at a time; idle ones are kept for a while. HTTP/2: one connection for all requests,
+//! made by whoever comes first while the others wait for it.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
+use http::{Method, Request, Response, StatusCode, Version};
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::time;
+use tracing::debug;
+
+use super::{MAX_HEAD, RequestBody};
+use crate::{
+    connect::{ConnectError, Connector},
+    io::Io,
+    metrics::TcpScope,
+};
+
+/// Linkerd's windows: 64 KiB for a stream, 1 MiB for a connection.
+const STREAM_WINDOW: u32 = 65_535;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+type Http1 = http1::SendRequest<RequestBody>;
+type Http2 = http2::SendRequest<RequestBody>;
+
+/// What the pools of one direction have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct PoolSettings {
+    pub(crate) connector: Connector,
+    /// How long an idle HTTP/1 connection is kept.
+    pub(crate) idle_timeout: Duration,
+    /// How many idle HTTP/1 connections are kept.
+    pub(crate) max_idle: usize,
+}
+
+/// The connections to one address.
+pub(crate) struct Pool {
+    address: SocketAddr,
+    settings: Arc<PoolSettings>,
+    tcp: Arc<TcpScope>,
+    idle: Mutex<Idle>,
+    shared: Mutex<SharedConnection>,
+}
+
+#[derive(Default)]
+struct Idle {
+    connections: Vec<(Http1, Instant)>,
+    reaped: bool,
+}
+
+enum SharedConnection {
+    None,
+    Connecting(Shared<BoxFuture<'static, Result<Http2, ConnectError>>>),
+    Ready(Http2),
+}
+
+/// Why there is no response.
+pub(crate) enum SendError {
+    /// Nothing has left this proxy: the request may go to another endpoint.
+    NotSent(Box<Request<RequestBody>>, ConnectError),
+    /// Something may have left it.
+    Broken(hyper::Error),
+}
+
+/// An HTTP/1 connection that returns to its pool when its response has ended.
+pub(crate) struct Returning {
+    pool: Weak<Pool>,
+    connection: Http1,
+}
+
+impl Pool {
+    pub(crate) fn new(address: SocketAddr, settings: Arc<PoolSettings>, tcp: Arc<TcpScope>) -> Arc<Self> {
+        let shared = Mutex::new(SharedConnection::None);
+        Arc::new(Self { address, settings, tcp, idle: Mutex::default(), shared })
+    }
+
+    /// A connection for anything but HTTP.
+    pub(crate) async fn connect(&self) -> Result<Io, ConnectError> {
+        let stream = self.settings.connector.connect(self.address).await?;
+        Ok(Io::new(stream, self.tcp.opened()))
+    }
+
+    /// Sends a request in its own version of HTTP. An HTTP/1 connection comes along if it can be used again. `sending` is
+    /// called when there is a connection to send on.
+    pub(crate) async fn send(
+        self: &Arc<Self>,
+        request: Request<RequestBody>,
+        sending: impl FnMut(),
+    ) -> Result<(Response<Incoming>, Option<Returning>), SendError> {
+        if request.version() == Version::HTTP_2 {
+            return Ok((self.send_http2(request, sending).await?, None));
+        }
+        self.send_http1(request, sending).await
+    }
+
+    async fn send_http1(
+        self: &Arc<Self>,
+        mut request: Request<RequestBody>,
+        mut sending: impl FnMut(),
+    ) -> Result<(Response<Incoming>, Option<Returning>), SendError> {
+        let reusable = request.version() == Version::HTTP_11;
+        let connect = request.method() == Method::CONNECT;
+        loop {
+            let idle = self.checkout();
+            let reused = idle.is_some();
+            let mut connection = match idle {
+                Some(connection) => connection,
+                None => match self.connect_http1().await {
+                    Ok(connection) => connection,
+                    Err(error) => return Err(SendError::NotSent(Box::new(request), error)),
+                },
+            };
+            sending();
+            match connection.try_send_request(request).await {
+                Ok(response) => {
+                    let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS
+                        || connect && response.status().is_success();
+                    let returning =
+                        (reusable && !upgraded).then(|| Returning { pool: Arc::downgrade(self), connection });
+                    return Ok((response, returning));
+                }
+                Err(mut error) => match error.take_message() {
+                    // The endpoint had closed the idle connection; the next one is newer or new.
+                    Some(unsent) if reused => request = unsent,
+                    Some(unsent) => {
+                        let error = self.handshake_error(&error.into_error());
+                        return Err(SendError::NotSent(Box::new(unsent), error));
+                    }
+                    None => return Err(SendError::Broken(error.into_error())),
+                },
+            }
+        }
+    }
+
+    async fn send_http2(
+        &self,
+        mut request: Request<RequestBody>,
+        mut sending: impl FnMut(),
+    ) -> Result<Response<Incoming>, SendError> {
+        loop {
+            let (mut connection, reused) = match self.shared_connection().await {
+                Ok(found) => found,
+                Err(error) => return Err(SendError::NotSent(Box::new(request), error)),
+            };
+            sending();
+            match connection.try_send_request(request).await {
+                Ok(response) => return Ok(response),
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) if reused => request = unsent,
+                    Some(unsent) => {
+                        let error = self.handshake_error(&error.into_error());
+                        return Err(SendError::NotSent(Box::new(unsent), error));
+                    }
+                    None => return Err(SendError::Broken(error.into_error())),
+                },
+            }
+        }
+    }
+
+    fn handshake_error(&self, error: &hyper::Error) -> ConnectError {
+        ConnectError::Handshake { address: self.address, message: error.to_string() }
+    }
+
+    async fn connect_http1(&self) -> Result<Http1, ConnectError> {
+        let io = self.connect().await?;
+        let (mut sender, connection) = http1::Builder::new()
+            .max_buf_size(MAX_HEAD.max(400 * 1024))
+            .handshake(TokioIo::new(io))
+            .await
+            .map_err(|error| self.handshake_error(&error))?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                debug!(%error, "an HTTP/1 connection to an endpoint ended");
+            }
+        });
+        sender.ready().await.map_err(|error| self.handshake_error(&error))?;
+        Ok(sender)
+    }
+
+    /// The shared connection, and whether it was there before.
+    async fn shared_connection(&self) -> Result<(Http2, bool), ConnectError> {
+        let connecting = {
+            let mut shared = self.shared.lock();
+            match &*shared {
+                SharedConnection::Ready(connection) if !connection.is_closed() => {
+                    return Ok((connection.clone(), true));
+                }
+                SharedConnection::Connecting(connecting) => connecting.clone(),
+                SharedConnection::Ready(_) | SharedConnection::None => {
+                    let connecting = self.connect_http2().boxed().shared();
+                    *shared = SharedConnection::Connecting(connecting.clone());
+                    connecting
+                }
+            }
+        };
+        let result = connecting.clone().await;
+        let mut shared = self.shared.lock();
+        if matches!(&*shared, SharedConnection::Connecting(current) if current.ptr_eq(&connecting)) {
+            *shared = match &result {
+                Ok(connection) => SharedConnection::Ready(connection.clone()),
+                Err(_) => SharedConnection::None,
+            };
+        }
+        result.map(|connection| (connection, false))
+    }
+
+    fn connect_http2(&self) -> impl Future<Output = Result<Http2, ConnectError>> + Send + 'static {
+        let (settings, tcp, address) = (Arc::clone(&self.settings), Arc::clone(&self.tcp), self.address);
+        async move {
+            let stream = settings.connector.connect(address).await?;
+            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_header_list_size(MAX_HEAD as u32)
+                .handshake(TokioIo::new(Io::new(stream, tcp.opened())))
+                .await
+                .map_err(|error| ConnectError::Handshake { address, message: error.to_string() })?;
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    debug!(%error, "an HTTP/2 connection to an endpoint ended");
+                }
+            });
+            Ok(sender)
+        }
+    }
+
+    /// The youngest idle connection that is free. One whose response has just ended may need another moment; it stays.
+    fn checkout(&self) -> Option<Http1> {
+        let mut idle = self.idle.lock();
+        idle.connections.retain(|(connection, _)| !connection.is_closed());
+        let free = idle.connections.iter().rposition(|(connection, _)| connection.is_ready())?;
+        Some(idle.connections.remove(free).0)
+    }
+
+    fn give_back(self: &Arc<Self>, connection: Http1) {
+        let mut idle = self.idle.lock();
+        if connection.is_closed() || idle.connections.len() >= self.settings.max_idle {
+            return;
+        }
+        idle.connections.push((connection, Instant::now()));
+        if !std::mem::replace(&mut idle.reaped, true) {
+            tokio::spawn(reap(Arc::downgrade(self), self.settings.idle_timeout));
+        }
+    }
+}
+
+/// Drops connections that have been idle for too long, until there are none.
+async fn reap(pool: Weak<Pool>, timeout: Duration) {
+    loop {
+        time::sleep(timeout).await;
+        let Some(pool) = pool.upgrade() else { return };
+        let mut idle = pool.idle.lock();
+        idle.connections.retain(|(connection, since)| !connection.is_closed() && since.elapsed() < timeout);
+        if idle.connections.is_empty() {
+            idle.reaped = false;
+            return;
+        }
+    }
+}
+
+impl Returning {
+    /// Makes the connection available to the next request.
+    pub(crate) fn give_back(self) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.give_back(self.connection);
+        }
+    }
+}

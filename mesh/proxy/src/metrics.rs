@@ -1,0 +1,165 @@
+//! What the proxy counts, under Linkerd's names and with Linkerd's labels in Linkerd's order.
+//!
+//! Counting must cost nothing that a request could feel: whoever counts holds its counters (`Arc<Counter>`), resolved once
+//! per endpoint, route or connection. Labels are text that was rendered when the series was made.
+
+mod http;
+mod labels;
+mod registry;
+mod tcp;
+
+pub(crate) use http::{ErrorClass, HttpFamilies, HttpScope, Observation, Observations, is_grpc};
+pub(crate) use labels::{Labels, endpoint_labels, inbound_labels, source_labels};
+pub(crate) use registry::{Counter, Family, Gauge, Histogram, Keyed, Registry};
+pub(crate) use tcp::{TcpConnection, TcpFamilies, TcpScope};
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A direction of traffic, as label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Inbound,
+    Outbound,
+}
+
+impl Direction {
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
+/// Every family of the proxy.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    pub(crate) registry: Registry,
+    pub(crate) http: HttpFamilies,
+    pub(crate) route: HttpFamilies,
+    pub(crate) route_actual: HttpFamilies,
+    pub(crate) route_retryable: Family<Counter>,
+    pub(crate) tcp: TcpFamilies,
+    pub(crate) outbound_http_errors: Family<Counter>,
+    pub(crate) inbound_http_errors: Family<Counter>,
+    pub(crate) outbound_tcp_errors: Family<Counter>,
+    pub(crate) inbound_tcp_errors: Family<Counter>,
+    pub(crate) outbound_detections: Family<Counter>,
+    pub(crate) inbound_detections: Family<Counter>,
+    pub(crate) balancer_endpoints: Family<Gauge>,
+    pub(crate) policy_route_statuses: Family<Counter>,
+    pub(crate) policy_backend_requests: Family<Counter>,
+    pub(crate) policy_backend_statuses: Family<Counter>,
+    pub(crate) loops_refused: Family<Counter>,
+    pub(crate) control_requests: Family<Counter>,
+    pub(crate) control_responses: Family<Counter>,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let registry = Registry::default();
+        let counter = |name, help| registry.family::<Counter>(name, help);
+        Self {
+            http: HttpFamilies::new(
+                &registry,
+                ["request_total", "response_total"],
+                Some("response_latency_ms"),
+                "of requests to one endpoint",
+            ),
+            route: HttpFamilies::new(
+                &registry,
+                ["route_request_total", "route_response_total"],
+                Some("route_response_latency_ms"),
+                "of requests on a ServiceProfile's route, before retries",
+            ),
+            route_actual: HttpFamilies::new(
+                &registry,
+                ["route_actual_request_total", "route_actual_response_total"],
+                None,
+                "of attempts on a ServiceProfile's route",
+            ),
+            route_retryable: counter("route_retryable_total", "Responses that could have been retried."),
+            tcp: TcpFamilies::new(&registry),
+            outbound_http_errors: counter(
+                "outbound_http_errors_total",
+                "Answers that this proxy made up for an error.",
+            ),
+            inbound_http_errors: counter("inbound_http_errors_total", "Answers that this proxy made up for an error."),
+            outbound_tcp_errors: counter("outbound_tcp_errors_total", "Connections that failed in this proxy."),
+            inbound_tcp_errors: counter("inbound_tcp_errors_total", "Connections that failed in this proxy."),
+            outbound_detections: counter("outbound_tcp_detect_http_results_total", "What first bytes looked like."),
+            inbound_detections: counter("inbound_tcp_detect_http_results_total", "What first bytes looked like."),
+            balancer_endpoints: registry
+                .family("outbound_http_balancer_endpoints", "Endpoints of a balancer, by state."),
+            policy_route_statuses: counter(
+                "outbound_http_route_request_statuses_total",
+                "Answers to requests on a policy's route.",
+            ),
+            policy_backend_requests: counter(
+                "outbound_http_route_backend_requests_total",
+                "Requests sent to a backend of a policy's route.",
+            ),
+            policy_backend_statuses: counter(
+                "outbound_http_route_backend_response_statuses_total",
+                "Answers from a backend of a policy's route.",
+            ),
+            loops_refused: counter(
+                "meshgate_loop_refused_total",
+                "Requests refused because this proxy had sent them before.",
+            ),
+            control_requests: counter("control_request_total", "Calls to the control plane."),
+            control_responses: counter("control_response_total", "Calls to the control plane that ended."),
+            registry,
+        }
+    }
+
+    /// Adds what is always there: the build and the process.
+    pub(crate) fn describe_process(&self) {
+        let build = Labels::new()
+            .with("date", "")
+            .with("git_sha", "")
+            .with("profile", if cfg!(debug_assertions) { "debug" } else { "release" })
+            .with("vendor", "meshgate")
+            .with("version", env!("CARGO_PKG_VERSION"));
+        self.registry.family::<Gauge>("proxy_build_info", "What this proxy was built from.").hold(&build).set(1);
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        self.registry
+            .family::<Gauge>("process_start_time_seconds", "When the process started, in seconds of the Unix epoch.")
+            .hold(&Labels::new())
+            .set(i64::try_from(started).unwrap_or(i64::MAX));
+        self.registry.on_render(ProcessGauges {
+            resident: self
+                .registry
+                .family::<Gauge>("process_resident_memory_bytes", "Resident memory.")
+                .hold(&Labels::new()),
+            threads: self.registry.family::<Gauge>("process_threads", "Threads.").hold(&Labels::new()),
+            descriptors: self.registry.family::<Gauge>("process_open_fds", "Open files.").hold(&Labels::new()),
+        });
+    }
+}
+
+/// What is read from /proc when somebody asks.
+pub(crate) struct ProcessGauges {
+    resident: std::sync::Arc<Gauge>,
+    threads: std::sync::Arc<Gauge>,
+    descriptors: std::sync::Arc<Gauge>,
+}
+
+impl ProcessGauges {
+    fn refresh(&self) {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse::<i64>().ok()
+        };
+        if let Some(kilobytes) = field("VmRSS:") {
+            self.resident.set(kilobytes * 1024);
+        }
+        if let Some(threads) = field("Threads:") {
+            self.threads.set(threads);
+        }
+        if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
+            self.descriptors.set(i64::try_from(entries.count()).unwrap_or(i64::MAX));
+        }
+    }
+}

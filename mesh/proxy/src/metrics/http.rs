@@ -1,0 +1,201 @@
+//! The families that count requests and responses: `request_total`, `route_*` and `route_actual_*` have one shape.
+
+use std::{sync::Arc, time::Instant};
+
+use http::{HeaderMap, StatusCode};
+
+use super::{Counter, Family, Histogram, Keyed, Labels, Registry};
+use crate::profile::ResponseClasses;
+
+/// Requests, responses and, but for attempts, latencies.
+#[derive(Clone)]
+pub(crate) struct HttpFamilies {
+    requests: Family<Counter>,
+    responses: Family<Counter>,
+    latencies: Option<Family<Histogram>>,
+}
+
+/// The series of one endpoint or route.
+pub(crate) struct HttpScope {
+    families: HttpFamilies,
+    labels: Labels,
+    requests: Arc<Counter>,
+    responses: Keyed<Outcome, Counter>,
+    latencies: Keyed<Option<StatusCode>, Histogram>,
+}
+
+/// How a response ended: the labels that follow the scope's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Outcome {
+    status: Option<StatusCode>,
+    success: bool,
+    grpc_status: Option<u32>,
+    error: &'static str,
+}
+
+/// Why there was no response, or no whole one: the label `error` of `response_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ErrorClass(pub(crate) &'static str);
+
+impl HttpFamilies {
+    pub(super) fn new(
+        registry: &Registry,
+        [requests, responses]: [&'static str; 2],
+        latencies: Option<&'static str>,
+        help: &'static str,
+    ) -> Self {
+        Self {
+            requests: registry.family(requests, help),
+            responses: registry.family(responses, help),
+            latencies: latencies.map(|name| registry.family(name, help)),
+        }
+    }
+
+    /// The series with these labels.
+    pub(crate) fn scope(&self, labels: Labels) -> Arc<HttpScope> {
+        Arc::new(HttpScope {
+            requests: self.requests.hold(&labels),
+            families: self.clone(),
+            labels,
+            responses: Keyed::default(),
+            latencies: Keyed::default(),
+        })
+    }
+}
+
+impl HttpScope {
+    /// A request that is about to be made; it counts from [`Observation::sent`] on.
+    pub(crate) fn observe(self: &Arc<Self>, classes: Option<Arc<ResponseClasses>>) -> Observation {
+        Observation {
+            scope: Arc::clone(self),
+            classes,
+            started: Instant::now(),
+            sent: false,
+            head: None,
+            latency_taken: false,
+            ended: false,
+        }
+    }
+
+    fn count(&self, outcome: Outcome) {
+        let make = || {
+            let labels = match outcome.status {
+                Some(status) => self.labels.clone().with("status_code", status.as_str()),
+                None => self.labels.clone(),
+            };
+            let labels = labels.with("classification", if outcome.success { "success" } else { "failure" });
+            let labels = match outcome.grpc_status {
+                Some(code) => labels.with_display("grpc_status", code),
+                None => labels.with("grpc_status", ""),
+            };
+            self.families.responses.hold(&labels.with("error", outcome.error))
+        };
+        self.responses.get_or_make(outcome, make).increment();
+    }
+}
+
+/// One request on its way. Counted exactly once, at the end of the response's stream.
+pub(crate) struct Observation {
+    scope: Arc<HttpScope>,
+    classes: Option<Arc<ResponseClasses>>,
+    started: Instant,
+    sent: bool,
+    head: Option<Head>,
+    latency_taken: bool,
+    ended: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    status: StatusCode,
+    grpc: bool,
+    grpc_status: Option<u32>,
+}
+
+impl Observation {
+    /// The request leaves, or would leave if there were somewhere to send it to.
+    pub(crate) fn sent(&mut self) {
+        if !std::mem::replace(&mut self.sent, true) {
+            self.scope.requests.increment();
+        }
+    }
+
+    /// The response's head has come.
+    pub(crate) fn head(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.head = Some(Head { status, grpc: is_grpc(headers), grpc_status: grpc_status(headers) });
+    }
+
+    /// The first frame of the body has come, or there is none.
+    pub(crate) fn first_frame(&mut self) {
+        if std::mem::replace(&mut self.latency_taken, true) {
+            return;
+        }
+        let Some(family) = &self.scope.families.latencies else { return };
+        let status = self.head.map(|head| head.status);
+        let make = || {
+            let labels = self.scope.labels.clone();
+            family.hold(&match status {
+                Some(status) => labels.with("status_code", status.as_str()),
+                None => labels,
+            })
+        };
+        self.scope.latencies.get_or_make(status, make).observe(self.started.elapsed());
+    }
+
+    /// The stream has ended well.
+    pub(crate) fn end(&mut self, trailers: Option<&HeaderMap>) {
+        let Some(head) = self.head else { return };
+        self.first_frame();
+        let grpc_status = trailers.and_then(grpc_status).or(head.grpc_status);
+        let success = match (&self.classes, grpc_status) {
+            (_, Some(code)) if head.grpc => code == 0,
+            (Some(classes), _) => classes.is_success(head.status),
+            (None, _) => !head.status.is_server_error(),
+        };
+        let grpc_status = grpc_status.filter(|_| head.grpc);
+        self.finish(Outcome { status: Some(head.status), success, grpc_status, error: "" });
+    }
+
+    /// There is no response, or its stream broke.
+    pub(crate) fn fail(&mut self, ErrorClass(error): ErrorClass) {
+        self.finish(Outcome { status: None, success: false, grpc_status: None, error });
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        if !std::mem::replace(&mut self.ended, true) {
+            self.scope.count(outcome);
+        }
+    }
+}
+
+impl Drop for Observation {
+    // A client that goes away in the middle of a response still had one.
+    fn drop(&mut self) {
+        self.end(None);
+    }
+}
+
+/// Everything that counts one response: its endpoint, and its route if there is one.
+#[derive(Default)]
+pub(crate) struct Observations([Option<Observation>; 3]);
+
+impl Observations {
+    pub(crate) fn add(&mut self, observation: Observation) {
+        if let Some(free) = self.0.iter_mut().find(|slot| slot.is_none()) {
+            *free = Some(observation);
+        }
+    }
+
+    pub(crate) fn each(&mut self, act: impl FnMut(&mut Observation)) {
+        self.0.iter_mut().flatten().for_each(act);
+    }
+}
+
+/// Whether a message is gRPC, by its content type.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(http::header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+fn grpc_status(headers: &HeaderMap) -> Option<u32> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}

@@ -1,0 +1,141 @@
+//! Labels, rendered once.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write},
+    net::SocketAddr,
+};
+
+use super::Direction;
+
+/// The labels of one series as they stand between the braces, in the order in which they were added.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Labels(String);
+
+impl Labels {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a label.
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        if !self.0.is_empty() {
+            self.0.push(',');
+        }
+        self.0.extend([name, "=\""]);
+        for character in value.chars() {
+            match character {
+                '\\' => self.0.push_str("\\\\"),
+                '"' => self.0.push_str("\\\""),
+                '\n' => self.0.push_str("\\n"),
+                other => self.0.push(other),
+            }
+        }
+        self.0.push('"');
+        self
+    }
+
+    /// Adds a label with a value that needs no escaping.
+    pub(crate) fn with_display(mut self, name: &str, value: impl fmt::Display) -> Self {
+        let comma = if self.0.is_empty() { "" } else { "," };
+        // Writing into a String cannot fail.
+        let _ = write!(self.0, "{comma}{name}=\"{value}\"");
+        self
+    }
+
+    /// Adds all of `others`.
+    pub(crate) fn followed_by(mut self, others: &Self) -> Self {
+        if !self.0.is_empty() && !others.0.is_empty() {
+            self.0.push(',');
+        }
+        self.0.push_str(&others.0);
+        self
+    }
+
+    pub(crate) fn with_target(self, address: SocketAddr) -> Self {
+        self.with_display("target_addr", address)
+            .with_display("target_ip", address.ip())
+            .with_display("target_port", address.port())
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn without_tls(labels: Labels, reason: &str) -> Labels {
+    labels.with("tls", "no_identity").with("no_tls_reason", reason)
+}
+
+/// The labels of an outbound endpoint, after `direction` (and `peer`, for TCP). `authority` is the logical name, absent for
+/// an endpoint that was dialled by address; `metric_labels` are what the control plane says about it.
+pub(crate) fn endpoint_labels(
+    start: Labels,
+    authority: Option<&str>,
+    address: SocketAddr,
+    metric_labels: &BTreeMap<String, String>,
+) -> Labels {
+    let named = match authority {
+        Some(authority) => start.with("authority", authority),
+        None => start,
+    };
+    let labels = without_tls(named.with_target(address), "not_provided_by_service_discovery");
+    metric_labels.iter().fold(labels, |labels, (key, value)| labels.with(&format!("dst_{key}"), value))
+}
+
+/// The labels of accepted connections.
+pub(crate) fn source_labels(direction: Direction, original: SocketAddr) -> Labels {
+    let labels = Labels::new().with("direction", direction.label()).with("peer", "src").with_target(original);
+    match direction {
+        Direction::Outbound => without_tls(labels, "loopback"),
+        Direction::Inbound => server_labels(without_tls(labels, "no_tls_from_remote"), original.port()),
+    }
+}
+
+/// The labels of requests that reach the application at `address`.
+pub(crate) fn inbound_labels(address: SocketAddr) -> Labels {
+    let labels = Labels::new().with("direction", Direction::Inbound.label()).with_target(address);
+    server_labels(without_tls(labels, "no_tls_from_remote"), address.port())
+        .with("route_group", "")
+        .with("route_kind", "default")
+        .with("route_name", "default")
+        .with("authz_group", "")
+        .with("authz_kind", "default")
+        .with("authz_name", "all-unauthenticated")
+}
+
+fn server_labels(labels: Labels, port: u16) -> Labels {
+    labels
+        .with("srv_group", "")
+        .with("srv_kind", "default")
+        .with("srv_name", "all-unauthenticated")
+        .with_display("srv_port", port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_escaped() {
+        assert_eq!(Labels::new().with("a", "x\"y\\z\n").with("b", "").as_str(), r#"a="x\"y\\z\n",b="""#);
+    }
+
+    #[test]
+    fn endpoints_have_linkerds_labels_in_linkerds_order() {
+        let facts =
+            BTreeMap::from([("service".to_owned(), "web".to_owned()), ("namespace".to_owned(), "ns".to_owned())]);
+        let labels = endpoint_labels(
+            Labels::new().with("direction", "outbound"),
+            Some("web.ns.svc.cluster.local"),
+            "10.1.2.3:8080".parse().unwrap(),
+            &facts,
+        );
+        assert_eq!(
+            labels.as_str(),
+            "direction=\"outbound\",authority=\"web.ns.svc.cluster.local\",target_addr=\"10.1.2.3:8080\",\
+             target_ip=\"10.1.2.3\",target_port=\"8080\",tls=\"no_identity\",\
+             no_tls_reason=\"not_provided_by_service_discovery\",dst_namespace=\"ns\",dst_service=\"web\""
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! The `tcp_*` families.
+
+use std::{io, sync::Arc};
+
+use super::{Counter, Family, Gauge, Keyed, Labels, Registry};
+
+/// `tcp_open_total`, `tcp_open_connections`, `tcp_read_bytes_total`, `tcp_write_bytes_total` and `tcp_close_total`.
+#[derive(Clone)]
+pub(crate) struct TcpFamilies {
+    open_total: Family<Counter>,
+    open: Family<Gauge>,
+    read: Family<Counter>,
+    written: Family<Counter>,
+    close: Family<Counter>,
+}
+
+/// The series of one kind of connection.
+pub(crate) struct TcpScope {
+    labels: Labels,
+    open_total: Arc<Counter>,
+    open: Arc<Gauge>,
+    read: Arc<Counter>,
+    written: Arc<Counter>,
+    close: Family<Counter>,
+    closed: Keyed<&'static str, Counter>,
+}
+
+/// One open connection; dropping it counts it as closed.
+pub(crate) struct TcpConnection {
+    scope: Arc<TcpScope>,
+    errno: &'static str,
+}
+
+impl TcpFamilies {
+    pub(crate) fn new(registry: &Registry) -> Self {
+        let counter = |name, help| registry.family(name, help);
+        Self {
+            open_total: counter("tcp_open_total", "Connections opened."),
+            open: registry.family("tcp_open_connections", "Connections that are open."),
+            read: counter("tcp_read_bytes_total", "Bytes read from peers."),
+            written: counter("tcp_write_bytes_total", "Bytes written to peers."),
+            close: counter("tcp_close_total", "Connections closed."),
+        }
+    }
+
+    /// The series with these labels.
+    pub(crate) fn scope(&self, labels: Labels) -> Arc<TcpScope> {
+        Arc::new(TcpScope {
+            open_total: self.open_total.hold(&labels),
+            open: self.open.hold(&labels),
+            read: self.read.hold(&labels),
+            written: self.written.hold(&labels),
+            close: self.close.clone(),
+            closed: Keyed::default(),
+            labels,
+        })
+    }
+}
+
+impl TcpScope {
+    /// Counts a connection that has just opened.
+    pub(crate) fn opened(self: &Arc<Self>) -> TcpConnection {
+        self.open_total.increment();
+        self.open.add(1);
+        TcpConnection { scope: Arc::clone(self), errno: "" }
+    }
+}
+
+impl TcpConnection {
+    pub(crate) fn read(&self, bytes: usize) {
+        self.scope.read.add(bytes as u64);
+    }
+
+    pub(crate) fn written(&self, bytes: usize) {
+        self.scope.written.add(bytes as u64);
+    }
+
+    /// Remembers the first error, for the label `errno`.
+    pub(crate) fn failed(&mut self, error: &io::Error) {
+        if self.errno.is_empty() {
+            self.errno = errno(error);
+        }
+    }
+}
+
+impl Drop for TcpConnection {
+    fn drop(&mut self) {
+        let Self { scope, errno } = self;
+        scope.open.add(-1);
+        let labels = || scope.labels.clone().with("errno", errno);
+        scope.closed.get_or_make(errno, || scope.close.hold(&labels())).increment();
+    }
+}
+
+fn errno(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset => "ECONNRESET",
+        io::ErrorKind::ConnectionAborted => "ECONNABORTED",
+        io::ErrorKind::ConnectionRefused => "ECONNREFUSED",
+        io::ErrorKind::BrokenPipe => "EPIPE",
+        io::ErrorKind::NotConnected => "ENOTCONN",
+        io::ErrorKind::TimedOut => "ETIMEDOUT",
+        io::ErrorKind::HostUnreachable => "EHOSTUNREACH",
+        io::ErrorKind::NetworkUnreachable => "ENETUNREACH",
+        _ => "EIO",
+    }
+}

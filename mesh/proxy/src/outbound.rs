@@ -1,0 +1,212 @@
+//! The application's connections: where they were going decides where they go, or in ingress mode what each request says.
+
+mod balancers;
+mod destination;
+mod http;
+mod plan;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use ::http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::{net::TcpStream, time};
+use tracing::{debug, warn};
+
+use crate::{
+    Config, OriginalDst, Target,
+    balance::EndpointFactory,
+    cache::Cache,
+    connect::Connector,
+    control::Control,
+    detect::{Detected, detect},
+    dialect::Dialect,
+    http::{Abort, PoolSettings, ProxyError, ResponseBody, Version, serve},
+    io::Io,
+    loop_guard::LoopGuard,
+    metrics::{Counter, Direction, Keyed, Labels, Metrics, source_labels},
+    process::Drain,
+    tcp,
+};
+use balancers::Balancers;
+use destination::Destination;
+use plan::{Parts, Plan, TcpPlan};
+
+/// Linkerd's pool: idle HTTP/1 connections are kept for 3 s.
+pub(crate) const POOL_IDLE: Duration = Duration::from_secs(3);
+pub(crate) const POOL_MAX_IDLE: usize = 10_000;
+
+/// The outbound side of the proxy.
+pub(crate) struct Outbound {
+    ingress: Option<Ingress>,
+    discovery_timeout: Duration,
+    detect_timeout: Duration,
+    informational: bool,
+    original: OriginalDst,
+    control: Control,
+    parts: Parts,
+    destinations: Arc<Cache<Target, Destination>>,
+    guard: LoopGuard,
+    metrics: Metrics,
+    errors: Keyed<&'static str, Counter>,
+    detections: Keyed<&'static str, Counter>,
+    drain: Drain,
+}
+
+/// What ingress mode needs to know.
+struct Ingress {
+    dialect: Dialect,
+    suffixes: Vec<String>,
+}
+
+/// How the requests of one connection find their destinations.
+#[derive(Clone)]
+enum Routing {
+    /// All go to the same.
+    Connection(Arc<Destination>),
+    /// Each chooses; the address is for those that do not.
+    Request(SocketAddr),
+}
+
+impl Outbound {
+    pub(crate) fn new(
+        config: &Config,
+        guard_id: Option<Arc<str>>,
+        mark: Option<u32>,
+        control: Control,
+        metrics: Metrics,
+        original: OriginalDst,
+        drain: Drain,
+    ) -> Self {
+        let connector = Connector::new(mark, config.outbound_connect_timeout);
+        let connector = if config.allow_loopback { connector } else { connector.refuse_loopback() };
+        let settings = PoolSettings { connector, idle_timeout: POOL_IDLE, max_idle: POOL_MAX_IDLE };
+        let factory = EndpointFactory::new(metrics.clone(), settings, Direction::Outbound);
+        let balancers = Arc::new(Balancers::new(control.clone(), factory.clone(), config.failfast_timeout));
+        let ingress =
+            config.ingress_mode.then(|| Ingress { dialect: config.dialect, suffixes: config.profile_suffixes.clone() });
+        Self {
+            parts: Parts { balancers, factory, ingress: config.ingress_mode, metrics: metrics.clone() },
+            ingress,
+            discovery_timeout: config.discovery_timeout,
+            detect_timeout: config.outbound_detect_timeout,
+            informational: config.informational_headers,
+            original,
+            control,
+            destinations: Cache::new(config.outbound_discovery_idle_timeout),
+            guard: LoopGuard::new(guard_id, Direction::Outbound, &metrics),
+            metrics,
+            errors: Keyed::default(),
+            detections: Keyed::default(),
+            drain,
+        }
+    }
+
+    /// Serves one connection of the application.
+    pub(crate) async fn connection(self: Arc<Self>, stream: TcpStream) {
+        let original = match self.original.of(&stream) {
+            Ok(original) => original,
+            Err(error) => return warn!(%error, "a connection without an original destination is closed"),
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            return debug!(%error, "a connection was closed before it was served");
+        }
+        let scope = self.metrics.tcp.scope(source_labels(Direction::Outbound, original));
+        let mut io = Io::new(stream, scope.opened());
+
+        let routing = if self.ingress.is_some() {
+            Routing::Request(original)
+        } else {
+            let destination = self.destination(&Target::Address(original));
+            // A server that speaks first must not wait for a client that does not, so this comes before detection. A
+            // client that speaks HTTP is told when discovery takes too long; another's connection is closed then.
+            if let Ok(plan) = time::timeout(self.discovery_timeout, destination.plan()).await
+                && plan.opaque
+            {
+                return self.opaque(io, original, &plan).await;
+            }
+            Routing::Connection(destination)
+        };
+        let version = match self.detect(&mut io).await {
+            Some(Detected::Http1) => Version::Http1,
+            Some(Detected::Http2) => Version::Http2,
+            Some(Detected::Tls | Detected::Opaque | Detected::TimedOut) => {
+                let destination = match routing {
+                    Routing::Connection(destination) => destination,
+                    Routing::Request(original) => self.destination(&Target::Address(original)),
+                };
+                return match time::timeout(self.discovery_timeout, destination.plan()).await {
+                    Ok(plan) => self.opaque(io, original, &plan).await,
+                    Err(_) => self.tcp_error(original, "unexpected"),
+                };
+            }
+            None => return,
+        };
+        let drain = self.drain.clone();
+        serve(io, version, &drain, move |request| Arc::clone(&self).request(routing.clone(), request)).await;
+    }
+
+    async fn detect(&self, io: &mut Io) -> Option<Detected> {
+        let detected = match detect(io, self.detect_timeout).await {
+            Ok(detected) => detected,
+            Err(error) => {
+                debug!(%error, "a connection broke before its protocol was known");
+                return None;
+            }
+        };
+        let label = detected.label();
+        let make = || self.metrics.outbound_detections.hold(&Labels::new().with("result", label));
+        self.detections.get_or_make(label, make).increment();
+        Some(detected)
+    }
+
+    fn destination(&self, target: &Target) -> Arc<Destination> {
+        self.destinations
+            .get_or_make(target, || Destination::discover(target.clone(), &self.control, self.parts.clone()))
+    }
+
+    /// Passes bytes on, to wherever the plan sends them.
+    async fn opaque(&self, io: Io, original: SocketAddr, plan: &Plan) {
+        let TcpPlan::Backends(backends) = &plan.tcp else {
+            debug!(%original, "the policy forbids the connection");
+            return self.tcp_error(original, "forbidden TCP route");
+        };
+        let backend = backends.choose(&mut rand::rng(), plan::Backend::is_available).cloned();
+        let Some(backend) = backend else { return self.tcp_error(original, "unexpected") };
+        match backend.connect().await {
+            Ok((server, _load)) => tcp::join(io, server).await,
+            Err(error) => {
+                debug!(%original, %error, "a connection could not be passed on");
+                self.tcp_error(original, error.label().unwrap_or("i/o"));
+            }
+        }
+    }
+
+    fn tcp_error(&self, original: SocketAddr, error: &str) {
+        let labels = Labels::new().with_target(original).with("error", error);
+        self.metrics.outbound_tcp_errors.hold(&labels).increment();
+    }
+
+    /// Answers one request.
+    async fn request(
+        self: Arc<Self>,
+        routing: Routing,
+        request: Request<Incoming>,
+    ) -> Result<Response<ResponseBody>, Abort> {
+        let respond = crate::http::Respond::to(&request, self.informational);
+        match self.respond(routing, request).await {
+            Ok(response) => Ok(response),
+            Err(error) => {
+                self.count(&error);
+                respond.with(error)
+            }
+        }
+    }
+
+    fn count(&self, error: &ProxyError) {
+        debug!(%error, "a request failed in this proxy");
+        if let Some(label) = error.label() {
+            let make = || self.metrics.outbound_http_errors.hold(&Labels::new().with("error", label));
+            self.errors.get_or_make(label, make).increment();
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! One request on its way out.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use ::http::{
+    HeaderMap, HeaderName, Method, Request, Response, Uri, Version,
+    header::{EXPECT, HOST},
+    uri::{Authority, Scheme},
+};
+use hyper::body::Incoming;
+use tokio::{net::lookup_host, time};
+
+use super::{
+    Outbound, Routing,
+    destination::Destination,
+    plan::{Backend, HttpPlan, PolicyBackend},
+};
+use crate::{
+    NameAddr, Target,
+    dialect::{Choice, OVERRIDE, choose},
+    http::{ProxyError, RequestBody, ResponseBody, Upgrade, strip_hop_by_hop},
+    metrics::{Direction, is_grpc},
+    policy::Routes,
+    profile::{Route, RouteScopes, ServiceProfile},
+    retry::Recorder,
+    split::Split,
+};
+
+const CANONICAL: HeaderName = HeaderName::from_static("l5d-dst-canonical");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("l5d-proxy-connection");
+
+impl Outbound {
+    pub(super) async fn respond(
+        &self,
+        routing: Routing,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<ResponseBody>, ProxyError> {
+        self.guard.check(request.headers())?;
+        let destination = self.choose(routing, &mut request).await?;
+
+        // `Connection` may name the override, so it is looked at after that has been read.
+        let upgrade = Upgrade::of(&mut request)?;
+        let version = request.version();
+        if version == Version::HTTP_2 {
+            complete_uri(&mut request)?;
+        } else {
+            strip_hop_by_hop(request.headers_mut(), upgrade.keeps_headers());
+        }
+        self.guard.mark(request.headers_mut());
+
+        let plan = time::timeout(self.discovery_timeout, destination.plan()).await.map_err(|_| {
+            ProxyError::DiscoveryTimedOut { target: destination.target().clone(), timeout: self.discovery_timeout }
+        })?;
+        let mut response = match &plan.http {
+            HttpPlan::Profile(profile, backends) => self.through_profile(profile, backends, request).await?,
+            HttpPlan::Policy(routes) => self.through_policy(destination.target(), routes, request).await?,
+            HttpPlan::Backend(backend) => backend.send(RequestBody::pass(request), None).await?,
+            HttpPlan::NoSuchService => return Err(ProxyError::NoSuchService(destination.target().clone())),
+            HttpPlan::Failed(message) => {
+                let target = destination.target().clone();
+                return Err(ProxyError::Discovery { target, message: message.clone() });
+            }
+        };
+
+        if version != Version::HTTP_2 {
+            let upgraded = upgrade.complete(&mut response, &self.drain);
+            strip_hop_by_hop(response.headers_mut(), upgraded);
+            response.headers_mut().remove(PROXY_CONNECTION);
+            *response.version_mut() = Version::HTTP_11;
+        }
+        Ok(response)
+    }
+
+    /// The request's destination. In ingress mode the override is removed, whatever it says.
+    async fn choose(&self, routing: Routing, request: &mut Request<Incoming>) -> Result<Arc<Destination>, ProxyError> {
+        let original = match (routing, &self.ingress) {
+            (Routing::Connection(destination), _) => return Ok(destination),
+            (Routing::Request(original), _) => original,
+        };
+        let Some(ingress) = &self.ingress else { return Ok(self.destination(&Target::Address(original))) };
+        let choice = choose(ingress.dialect, request.uri(), request.headers(), &ingress.suffixes);
+        request.headers_mut().remove(OVERRIDE);
+        let target = match choice {
+            Choice::Service(name) => Target::Name(name),
+            Choice::Original => Target::Address(original),
+            Choice::Address(address) => Target::Address(address),
+            Choice::Elsewhere(name) => Target::Address(resolve(&name).await?),
+            Choice::Invalid(invalid) => return Err(invalid.into()),
+        };
+        Ok(self.destination(&target))
+    }
+
+    async fn through_policy(
+        &self,
+        target: &Target,
+        routes: &Routes<PolicyBackend>,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<ResponseBody>, ProxyError> {
+        let chosen = routes.choose(&request).ok_or_else(|| ProxyError::NoRoute(target.clone()))?;
+        let result = async {
+            chosen.rule.filter(&mut request)?;
+            let backend = chosen.rule.backends().choose(&mut rand::rng(), |leg| leg.backend.is_available());
+            let backend = backend.ok_or_else(|| ProxyError::NoRoute(target.clone()))?;
+            backend.requests.increment();
+            let sent = backend.backend.send(RequestBody::pass(request), None);
+            let result = match chosen.rule.timeout() {
+                Some(timeout) => {
+                    time::timeout(timeout, sent).await.unwrap_or(Err(ProxyError::ResponseTimeout(timeout)))
+                }
+                None => sent.await,
+            };
+            backend.count(&self.metrics, status(&result));
+            result
+        };
+        let result = result.await;
+        chosen.count(&self.metrics.policy_route_statuses, status(&result));
+        result
+    }
+
+    async fn through_profile(
+        &self,
+        profile: &ServiceProfile,
+        backends: &Split<Backend>,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<ResponseBody>, ProxyError> {
+        let route = Arc::clone(profile.route(request.method(), request.uri().path()));
+        let scopes = route.scopes(&self.metrics, Direction::Outbound);
+        let mut observation = scopes.route.observe(Some(Arc::clone(route.classes())));
+        observation.sent();
+        request.headers_mut().insert(CANONICAL, profile.canonical().clone());
+
+        let attempts = self.attempts(profile, &route, scopes, backends, request);
+        let result = match route.timeout() {
+            Some(timeout) => {
+                time::timeout(timeout, attempts).await.unwrap_or(Err(ProxyError::ResponseTimeout(timeout)))
+            }
+            None => attempts.await,
+        };
+        match result {
+            Ok(mut response) => {
+                observation.head(response.status(), response.headers());
+                response.body_mut().observe(observation);
+                Ok(response)
+            }
+            Err(error) => {
+                if let ProxyError::Connect(_) = &error {
+                    // Linkerd answers these below the route, which then sees a response.
+                    observation.head(error.status(), &HeaderMap::new());
+                    observation.end(None);
+                } else {
+                    observation.fail(error.class());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Sends a request, and again while its route allows it and its responses are failures.
+    async fn attempts(
+        &self,
+        profile: &ServiceProfile,
+        route: &Route,
+        scopes: &RouteScopes,
+        backends: &Split<Backend>,
+        request: Request<Incoming>,
+    ) -> Result<Response<ResponseBody>, ProxyError> {
+        let budget = profile.budget(route).filter(|_| is_repeatable(&request));
+        let Some(budget) = budget else {
+            return self.attempt(route, scopes, backends, RequestBody::pass(request)).await;
+        };
+        budget.deposit();
+        let (head, body) = request.into_parts();
+        let head = Head { method: head.method, uri: head.uri, version: head.version, headers: head.headers };
+        let recorder = match Recorder::new(body) {
+            Ok(recorder) => recorder,
+            Err(body) => return self.attempt(route, scopes, backends, head.with(RequestBody::Passed(body))).await,
+        };
+        let mut body = recorder.replay();
+        loop {
+            let Some(replay) = body.take() else { return Err(ProxyError::Malformed("its body was read twice")) };
+            let response = self.attempt(route, scopes, backends, head.with(RequestBody::Replayed(replay))).await?;
+            if !is_failure(route, &response) {
+                return Ok(response);
+            }
+            body = recorder.replay();
+            if body.is_none() {
+                return Ok(response);
+            }
+            if !budget.withdraw() {
+                scopes.no_budget.increment();
+                return Ok(response);
+            }
+            scopes.retried.increment();
+        }
+    }
+
+    async fn attempt(
+        &self,
+        route: &Route,
+        scopes: &RouteScopes,
+        backends: &Split<Backend>,
+        request: Request<RequestBody>,
+    ) -> Result<Response<ResponseBody>, ProxyError> {
+        let mut observation = scopes.actual.observe(Some(Arc::clone(route.classes())));
+        observation.sent();
+        let backend = backends.choose(&mut rand::rng(), Backend::is_available);
+        // A profile has at least one leg.
+        let backend = backend.ok_or(ProxyError::Malformed("its destination has no backends"))?;
+        match backend.send(request, Some(route.classes())).await {
+            Ok(mut response) => {
+                observation.head(response.status(), response.headers());
+                response.body_mut().observe(observation);
+                Ok(response)
+            }
+            Err(error) => {
+                observation.fail(error.class());
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A request's head, to be sent more than once.
+struct Head {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    headers: HeaderMap,
+}
+
+impl Head {
+    fn with(&self, body: RequestBody) -> Request<RequestBody> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.version_mut() = self.version;
+        *request.headers_mut() = self.headers.clone();
+        request
+    }
+}
+
+/// Whether a request may be sent twice: not if it is to become something else, or its body waits for the application.
+fn is_repeatable<B>(request: &Request<B>) -> bool {
+    request.method() != Method::CONNECT
+        && !request.headers().contains_key(EXPECT)
+        && !request.headers().contains_key(::http::header::UPGRADE)
+}
+
+fn is_failure(route: &Route, response: &Response<ResponseBody>) -> bool {
+    let grpc = || response.headers().get("grpc-status").is_some_and(|code| code.as_bytes() != b"0");
+    !route.classes().is_success(response.status()) || is_grpc(response.headers()) && grpc()
+}
+
+fn status(result: &Result<Response<ResponseBody>, ProxyError>) -> ::http::StatusCode {
+    match result {
+        Ok(response) => response.status(),
+        Err(error) => error.status(),
+    }
+}
+
+async fn resolve(name: &NameAddr) -> Result<SocketAddr, ProxyError> {
+    let unresolvable = |message: String| ProxyError::Unresolvable { name: name.clone(), message };
+    let mut addresses =
+        lookup_host((name.name(), name.port())).await.map_err(|error| unresolvable(error.to_string()))?;
+    addresses.next().ok_or_else(|| unresolvable("DNS has none".to_owned()))
+}
+
+/// HTTP/2 requests carry scheme and authority; a client may have sent the authority as `Host` only.
+fn complete_uri<B>(request: &mut Request<B>) -> Result<(), ProxyError> {
+    if request.uri().authority().is_some() && request.uri().scheme().is_some() || request.method() == Method::CONNECT {
+        return Ok(());
+    }
+    let host = request.headers().get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let mut parts = request.uri().clone().into_parts();
+    parts.authority = parts.authority.or(host);
+    if parts.authority.is_none() {
+        return Err(ProxyError::Malformed("an HTTP/2 request needs :authority or Host"));
+    }
+    parts.scheme = parts.scheme.or(Some(Scheme::HTTP));
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| ProxyError::Malformed("its target is not a URI"))?;
+    Ok(())
+}

@@ -1,0 +1,250 @@
+//! The running proxy: its listeners, and how it starts and stops.
+
+use std::{io, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    signal::unix::{SignalKind, signal},
+    time,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    Config, OriginalDst, ProcessEnvironment, admin,
+    connect::{self, Connector},
+    control::Control,
+    inbound::Inbound,
+    loop_guard,
+    metrics::Metrics,
+    outbound::Outbound,
+};
+
+/// The exit code for an unusable environment, as Linkerd's (`EX_USAGE`).
+const BAD_CONFIG: u8 = 64;
+
+/// Stops a proxy without cutting its connections.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Drain {
+    token: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Drain {
+    /// Runs a task that stopping waits for.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    /// Ends when the proxy is to stop.
+    pub(crate) async fn stopping(&self) {
+        self.token.cancelled().await;
+    }
+
+    pub(crate) fn stop(&self) {
+        self.token.cancel();
+    }
+}
+
+/// Where a proxy listens, with the ports that it was given.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// For the application's connections.
+    pub outbound: Vec<SocketAddr>,
+    /// For connections to the pod.
+    pub inbound: SocketAddr,
+    /// `/metrics` and the rest.
+    pub admin: SocketAddr,
+}
+
+/// Why a proxy does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address is taken, or not this machine's.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The control plane's address is not one.
+    #[error("cannot make a client of the control plane: {0}")]
+    Control(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A running proxy. It runs in the background until it is stopped or its runtime ends.
+pub struct Proxy {
+    addresses: Addresses,
+    drain: Drain,
+}
+
+impl Proxy {
+    /// Opens the listeners and starts to serve. Needs a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// See [`StartError`].
+    pub async fn start(config: Config, original: OriginalDst) -> Result<Self, StartError> {
+        let mark = config.socket_mark.filter(|mark| match connect::check_mark(*mark) {
+            Ok(()) => true,
+            Err(error) => {
+                warn!(
+                    mark = format!("{mark:#x}"),
+                    %error,
+                    "connections of this proxy are not marked, which takes CAP_NET_ADMIN; they must be exempt from \
+                     redirection by the proxy's user id"
+                );
+                false
+            }
+        });
+        let config = Arc::new(config);
+        let metrics = Metrics::new();
+        metrics.describe_process();
+        let drain = Drain::default();
+        let control = Control::new(&config, &Connector::new(mark, config.outbound_connect_timeout), metrics.clone())
+            .map_err(|error| StartError::Control(error.into()))?;
+
+        let admin = listen(config.admin_listen_addr).await?;
+        let inbound_listener = listen(config.inbound_listen_addr).await?;
+        let mut outbound_listeners = Vec::new();
+        for address in &config.outbound_listen_addrs {
+            outbound_listeners.push(listen(*address).await?);
+        }
+        let address = |listener: &TcpListener| {
+            listener.local_addr().map_err(|source| StartError::Listen { address: config.inbound_listen_addr, source })
+        };
+        let addresses = Addresses {
+            outbound: outbound_listeners.iter().map(address).collect::<Result<_, _>>()?,
+            inbound: address(&inbound_listener)?,
+            admin: address(&admin)?,
+        };
+
+        let id = config.loop_guard.then(loop_guard::random_id);
+        let inbound = Arc::new(Inbound::new(
+            &config,
+            addresses.inbound.port(),
+            id.clone(),
+            mark,
+            control.clone(),
+            metrics.clone(),
+            original.clone(),
+            drain.clone(),
+        ));
+        let outbound = Arc::new(Outbound::new(&config, id, mark, control, metrics.clone(), original, drain.clone()));
+        accept(inbound_listener, &drain, move |stream| Arc::clone(&inbound).connection(stream));
+        for listener in outbound_listeners {
+            let outbound = Arc::clone(&outbound);
+            accept(listener, &drain, move |stream| Arc::clone(&outbound).connection(stream));
+        }
+        admin::serve(admin, metrics, config.shutdown_endpoint, drain.clone());
+        info!(?addresses, ingress = config.ingress_mode, dialect = ?config.dialect, "the proxy serves");
+        Ok(Self { addresses, drain })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Ends when somebody has asked the proxy to stop at `/shutdown`.
+    pub async fn stopping(&self) {
+        self.drain.stopping().await;
+    }
+
+    /// Stops accepting and waits for requests and connections in flight, for at most `grace`. Whether all of them ended.
+    pub async fn stop(self, grace: Duration) -> bool {
+        self.drain.stop();
+        self.drain.tasks.close();
+        time::timeout(grace, self.drain.tasks.wait()).await.is_ok()
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
+}
+
+/// Serves each connection in a task of its own until the proxy is to stop.
+fn accept<F>(listener: TcpListener, drain: &Drain, serve: impl Fn(TcpStream) -> F + Send + 'static)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let drain = drain.clone();
+    tokio::spawn(async move {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = drain.stopping() => return,
+            };
+            match accepted {
+                Ok((stream, _)) => drain.spawn(serve(stream)),
+                Err(error) => {
+                    // Out of files, or the client left already. The former takes a while to pass.
+                    warn!(%error, "a connection could not be accepted");
+                    time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+        }
+    });
+}
+
+/// The role `meshgate proxy`: runs until SIGTERM or SIGINT, then lets requests in flight finish. Exits with 64 if the
+/// environment is not usable, with 1 if the proxy cannot start, else with 0.
+pub fn main_from_env() -> ExitCode {
+    let config = match Config::from_strings(&ProcessEnvironment) {
+        Ok(config) => config,
+        Err(errors) => {
+            eprintln!("meshgate proxy: {errors}");
+            return ExitCode::from(BAD_CONFIG);
+        }
+    };
+    log(&config.log);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("meshgate proxy: cannot start a runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!(%error, "the proxy cannot start");
+            eprintln!("meshgate proxy: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(config: Config) -> Result<(), anyhow::Error> {
+    let grace = config.shutdown_grace_period;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let proxy = Proxy::start(config, OriginalDst::Socket).await?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = proxy.stopping() => {}
+    }
+    info!(?grace, "the proxy stops; connections in flight may finish");
+    if !proxy.stop(grace).await {
+        warn!("connections were still open at the end of the grace period");
+    }
+    Ok(())
+}
+
+/// Logs to standard error. Linkerd's directives name its own crates; here they mean this one.
+fn log(directives: &str) {
+    let own: Vec<_> = directives
+        .split(',')
+        .map(|directive| match directive.split_once('=') {
+            Some(("linkerd" | "linkerd2_proxy", level)) => format!("{}={level}", env!("CARGO_CRATE_NAME")),
+            _ => directive.to_owned(),
+        })
+        .collect();
+    let filter = EnvFilter::new(own.join(","));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(io::stderr);
+    // A second subscriber is refused, which only tests meet.
+    let _ = subscriber.try_init();
+}
