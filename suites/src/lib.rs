@@ -23,7 +23,8 @@ mod tests {
     fn ids_are_unique_and_well_formed() {
         let mut seen = std::collections::BTreeSet::new();
         for case in cases() {
-            let (area, name) = case.id.split_once('/').unwrap_or_else(|| panic!("{}: expected area/behaviour", case.id));
+            let (area, name) =
+                case.id.split_once('/').unwrap_or_else(|| panic!("{}: expected area/behaviour", case.id));
             assert!(area.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{}", case.id);
             assert!(name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'), "{}", case.id);
             assert!(seen.insert(case.id), "{} twice", case.id);

@@ -43,7 +43,7 @@ async fn host(context: Context) -> CaseResult {
 
 async fn path(context: Context) -> CaseResult {
     for (route, backend, path) in [("a", Backend::A, "/a/deep?x=1"), ("b", Backend::B, "/b/")] {
-        let seen = context.expect_seen(context.get(route)?.path(path)).await?;
+        let seen = context.expect_seen(meshgate_harness::probe::Request { path: path.into(), ..context.get(route)? }).await?;
         check(format!("the backend of {path}")).equal(seen.service, backend.name())?;
         check("the path that arrives").equal(seen.path, path)?;
     }
