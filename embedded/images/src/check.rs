@@ -1,7 +1,7 @@
 //! What is missing on this machine, for `meshgate doctor`.
 
+use crate::Catalogue;
 use crate::debian::on_path;
-use crate::{Catalogue, cache_dir};
 
 /// One thing that is needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,14 +10,14 @@ pub struct Check {
     pub what: String,
     /// Where it is, or what is wrong.
     pub found: Result<String, String>,
-    /// What it is needed for.
+    /// What it is needed for, as the end of a sentence that begins with `what`.
     pub why: &'static str,
     /// The command that mends it.
     pub remedy: String,
 }
 
 impl Catalogue {
-    /// Everything that fetching and running programs needs on this machine. Changes nothing and fetches nothing.
+    /// Everything that fetching and running programs needs on this machine. Fetches nothing, and makes nothing but an empty cache.
     pub fn check(&self, images: &[String]) -> Vec<Check> {
         let mut checks = Vec::new();
         let program = |name: &str, why, remedy: &str| Check {
@@ -26,18 +26,19 @@ impl Catalogue {
             why,
             remedy: remedy.to_owned(),
         };
-        checks.push(program("python3", "is what fetches programs from PyPI", "sudo apt-get install python3 python3-pip"));
-        let pip = duct::cmd!("python3", "-m", "pip", "--version").stderr_capture().unchecked().read();
+        let python = self.python.display().to_string();
+        checks.push(program(&python, "is what fetches programs from PyPI", "sudo apt-get install python3 python3-pip"));
+        let pip = duct::cmd!(&self.python, "-m", "pip", "--version").stderr_capture().unchecked().read();
         checks.push(Check {
             what: "pip".to_owned(),
             found: match pip {
                 Ok(version) if !version.is_empty() => Ok(version),
-                _ => Err("python3 -m pip does not run".to_owned()),
+                _ => Err(format!("{python} -m pip does not run")),
             },
             why: "is what fetches programs from PyPI",
             remedy: "sudo apt-get install python3-pip".to_owned(),
         });
-        let cache = cache_dir();
+        let cache = &self.cache;
         let unpacked = cache.join("nft/usr/sbin/nft");
         checks.push(Check {
             what: "nft".to_owned(),
@@ -66,8 +67,8 @@ impl Catalogue {
         }
         checks.push(Check {
             what: "cache".to_owned(),
-            found: match std::fs::create_dir_all(&cache) {
-                Ok(()) => Ok(cache.display().to_string()),
+            found: match std::fs::create_dir_all(cache).and_then(|()| tempfile::tempfile_in(cache)) {
+                Ok(_) => Ok(cache.display().to_string()),
                 Err(error) => Err(format!("{}: {error}", cache.display())),
             },
             why: "is where fetched programs are kept",

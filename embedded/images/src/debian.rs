@@ -13,6 +13,11 @@ pub(crate) fn nft(cache: &Path, packages: &[String], progress: &dyn Fn(&str)) ->
     if let Some(path) = on_path("nft") {
         return Ok(Tool { path, env: Vec::new() });
     }
+    unpacked(cache, packages, progress)
+}
+
+/// `nft` unpacked into the cache, where it is usable without being installed.
+fn unpacked(cache: &Path, packages: &[String], progress: &dyn Fn(&str)) -> Result<Tool, ImageError> {
     let home = cache.join("nft");
     let path = home.join("usr/sbin/nft");
     if !executable(&path) {
@@ -55,5 +60,38 @@ fn unpack(cache: &Path, home: &Path, packages: &[String]) -> Result<(), String> 
         // Another process was faster.
         Err(_) if executable(&home.join("usr/sbin/nft")) => Ok(()),
         result => result.map_err(|error| format!("{}: {error}", home.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn administrators_folders_are_looked_into() {
+        assert!(on_path("sh").is_some());
+        assert!(on_path("no-such-program").is_none());
+    }
+
+    #[test]
+    fn packages_that_do_not_exist_are_told_and_leave_nothing() {
+        if on_path("apt-get").is_none() {
+            return;
+        }
+        let cache = tempfile::tempdir().unwrap();
+        let error = unpack(cache.path(), &cache.path().join("nft"), &["no-such-package-at-all".into()]).unwrap_err();
+        assert!(error.contains("no-such-package-at-all") && error.contains("apt-get update"), "{error}");
+        assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    #[ignore = "needs Debian's archive and lists fetched by apt-get update"]
+    fn nft_is_unpacked_and_runs() {
+        let cache = tempfile::tempdir().unwrap();
+        let catalogue = crate::Catalogue::built_in("/bin/meshgate");
+        let tool = unpacked(cache.path(), catalogue.nft_packages(), &|_| {}).unwrap();
+        assert!(tool.path.starts_with(cache.path()));
+        let version = duct::cmd!(&tool.path, "--version").env(&tool.env[0].0, &tool.env[0].1).read().unwrap();
+        assert!(version.contains("nftables"), "{version}");
     }
 }

