@@ -26,7 +26,8 @@ impl DaemonSets {
         Self { store, events }
     }
 
-    /// Brings one node's pods to one of the current template. An outdated pod goes first; its successor comes once it is gone.
+    /// Brings one node's pods to one of the current template. An outdated pod goes first; its successor comes once it
+    /// is gone.
     fn node(&self, set: &Object, node: &Object, pods: &[&Object], hash: &str) -> Result<(), Status> {
         let current = |pod: &&&Object| pod["metadata"]["labels"][REVISION] == hash;
         let rolls = str_at(set, "/spec/updateStrategy/type") == "RollingUpdate";
@@ -39,12 +40,10 @@ impl DaemonSets {
                 pods::delete(&self.store, &self.events, set, pod)?;
             }
         }
-        if keep.is_some()
-            || pods.iter().any(|pod| {
-                find(&self.store, &resources::pods(), objects::namespace(pod), objects::name(pod))
-                    .is_ok_and(|pod| pod.is_some())
-            })
-        {
+        // A deleted pod may be there still, ending.
+        let present =
+            |pod: &&Object| self.store.get(&resources::pods(), objects::namespace(pod), objects::name(pod)).is_ok();
+        if keep.is_some() || pods.iter().any(present) {
             return Ok(());
         }
         let mut pod = pods::from_template(set, &set["spec"]["template"]);

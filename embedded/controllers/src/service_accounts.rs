@@ -9,6 +9,8 @@ use crate::runner::{Controller, Key, Next, Seen, Watched};
 const ACCOUNT: &str = "default";
 const CERTIFICATE: &str = "kube-root-ca.crt";
 
+const DESCRIPTION: &str = "The certificate that pods verify the API server by";
+
 /// The controller; its keys are namespaces.
 pub(crate) struct ServiceAccounts {
     store: Store,
@@ -47,7 +49,7 @@ impl Controller for ServiceAccounts {
         self.ensure(&resources::service_accounts(), &key.name, json!({"metadata": {"name": ACCOUNT}}))?;
         let map = json!({
             "metadata": {"name": CERTIFICATE, "annotations": {
-                "kubernetes.io/description": "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters.",
+                "kubernetes.io/description": DESCRIPTION,
             }},
             "data": {"ca.crt": self.ca_pem},
         });
