@@ -7,6 +7,7 @@ use http::Request;
 use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
+use meshgate_machinery::protobuf::{DecodeError, decode_envelope};
 use meshgate_store::Status;
 use serde_json::Value;
 
@@ -46,6 +47,7 @@ pub(crate) async fn optional_object(request: &mut Request<Incoming>, strict: boo
         "" | "application/json" | "text/json" => json(&bytes, strict)?,
         "application/yaml" | "text/yaml" | "application/x-yaml" => yaml(&bytes, strict)?,
 
+        "application/vnd.kubernetes.protobuf" => protobuf(&bytes)?,
         _ => {
             let accepted = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
             return Err(reply::unsupported_media_type(&accepted));
@@ -72,4 +74,17 @@ pub(crate) fn yaml(bytes: &[u8], strict: bool) -> Result<Value, Status> {
     }
     serde_yaml::from_slice(bytes)
         .map_err(|error| Status::bad_request(format!("error converting YAML to JSON: yaml: {error}")))
+}
+
+/// Protobuf; 415 for kinds without a decoder, such as custom ones.
+fn protobuf(bytes: &[u8]) -> Result<Value, Status> {
+    decode_envelope(bytes).map_err(|error| match error {
+        DecodeError::UnknownKind { .. } | DecodeError::Content(_) => {
+            Status::new(415, "UnsupportedMediaType", error.to_string())
+        }
+        DecodeError::NotAnEnvelope
+        | DecodeError::Truncated
+        | DecodeError::Malformed(_)
+        | DecodeError::FieldType { .. } => Status::bad_request(error.to_string()),
+    })
 }

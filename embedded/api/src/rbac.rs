@@ -2,6 +2,7 @@
 
 mod defaults;
 
+use meshgate_machinery::selector::LabelSelector;
 use meshgate_store::{GroupResource, Object, Selectors, Store};
 use serde_json::Value;
 
@@ -110,15 +111,12 @@ fn role_rules(store: &Store, binding: &Value, namespace: &str) -> Vec<Value> {
     rules
 }
 
-/// The rules of all ClusterRoles with the labels of `selector` (`matchLabels`).
+/// The rules of all ClusterRoles that a selector selects. One that cannot be read selects none.
 fn aggregated(store: &Store, selector: &Value) -> Vec<Value> {
-    let Some(labels) = selector.get("matchLabels").and_then(Value::as_object) else { return Vec::new() };
-    let terms: Vec<String> =
-        labels.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
-    let selectors = Selectors { labels: terms.join(","), fields: String::new() };
-    let listing = store.list(&GroupResource::new(GROUP, "clusterroles"), None, &selectors);
+    let Ok(selector) = LabelSelector::from_object(selector) else { return Vec::new() };
+    let listing = store.list(&GroupResource::new(GROUP, "clusterroles"), None, &Selectors::default());
     let roles = listing.map(|listing| listing.items).unwrap_or_default();
-    roles.iter().flat_map(|role| array(role, "rules").to_vec()).collect()
+    roles.iter().filter(|role| selector.matches(role)).flat_map(|role| array(role, "rules").to_vec()).collect()
 }
 
 /// Whether a subject of a binding (in `place`, `""` for a cluster role binding) means the user.

@@ -67,7 +67,8 @@ fn resource_path(path: &str) -> Option<ResourcePath> {
     let raw: Vec<&str> = segments.collect();
     let mut target = ResourcePath { group, version, ..ResourcePath::default() };
     let mut parts = raw.as_slice();
-    if parts.last() == Some(&"") && parts.get(3) != Some(&"proxy") && parts.get(4) != Some(&"proxy") {
+    // A slash at the end means nothing, except to what a proxy leads to.
+    if parts.last() == Some(&"") && !parts.contains(&"proxy") {
         parts = &parts[..parts.len() - 1];
     }
     // `namespaces/NS/status` and `/finalize` are subresources of the namespace; `namespaces/NS/x` is a resource in it.

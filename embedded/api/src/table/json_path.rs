@@ -132,6 +132,7 @@ fn unquoted(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -156,5 +157,11 @@ mod tests {
         assert_eq!(found(".status.conditions[?(@.type == 'Synced')].status"), [json!("False")]);
         assert_eq!(found(".status.missing.deep"), [] as [Value; 0]);
         assert_eq!(found("no dot"), [] as [Value; 0]);
+    }
+    proptest! {
+        #[test]
+        fn no_path_does_harm(path in "[.a\\[\\]?(@=!*'\"\\\\0-9äß{}$-]{0,24}") {
+            find(&json!({"a": [{"a": 1}, {"b": "ä"}]}), &path);
+        }
     }
 }

@@ -28,6 +28,7 @@ const SYN_STREAM: u16 = 1;
 const SYN_REPLY: u16 = 2;
 const RST_STREAM: u16 = 3;
 const PING: u16 = 6;
+const HEADERS: u16 = 8;
 const FIN: u8 = 1;
 /// Length of the head of every frame.
 const HEAD: usize = 8;
@@ -69,7 +70,7 @@ impl Decoder {
         // Stream and associated stream, priority and slot; then the headers.
         let needed = match second {
             SYN_STREAM => 10,
-            SYN_REPLY | PING => 4,
+            SYN_REPLY | HEADERS | PING => 4,
             RST_STREAM => 8,
             _ => 0,
         };
@@ -82,7 +83,17 @@ impl Decoder {
                 payload.advance(6);
                 Frame::SynStream { stream, headers: self.headers(&payload)?, fin }
             }
-            SYN_REPLY => Frame::SynReply { stream: payload.get_u32() & 0x7fff_ffff },
+            // These are not read, but the next header block continues theirs.
+            SYN_REPLY => {
+                let stream = payload.get_u32() & 0x7fff_ffff;
+                self.unpack(&payload)?;
+                Frame::SynReply { stream }
+            }
+            HEADERS => {
+                payload.advance(4);
+                self.unpack(&payload)?;
+                Frame::Other
+            }
             RST_STREAM => Frame::Reset { stream: payload.get_u32() & 0x7fff_ffff },
             PING => Frame::Ping { id: payload.get_u32() },
             _ => Frame::Other,
@@ -311,6 +322,8 @@ fn dictionary() -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -325,33 +338,48 @@ mod tests {
         assert_eq!(b << 16 | a, 0xe3c6_a7c2);
     }
 
-    #[test]
-    fn frames_survive_the_wire_in_any_pieces() {
-        let (mut encoder, mut decoder) = (Encoder::default(), Decoder::default());
-        let headers = |id: &str| {
-            HashMap::from(
-                [("streamtype", "data"), ("port", "8080"), ("requestid", id)].map(|(k, v)| (k.into(), v.into())),
-            )
-        };
-        let frames = [
-            Frame::SynStream { stream: 1, headers: headers("0"), fin: false },
-            Frame::SynStream { stream: 3, headers: headers("1"), fin: true },
-            Frame::SynReply { stream: 3 },
-            Frame::Data { stream: 3, data: Bytes::from_static(b"hello"), fin: false },
-            Frame::Data { stream: 3, data: Bytes::new(), fin: true },
-            Frame::Ping { id: 7 },
-            Frame::Reset { stream: 1 },
-        ];
-        let mut buffer = BytesMut::new();
-        let mut decoded = Vec::new();
-        for frame in &frames {
-            for byte in encoder.encode(frame).unwrap() {
-                buffer.put_u8(byte);
-                decoded.extend(decoder.decode(&mut buffer).unwrap());
+    fn frame() -> impl Strategy<Value = Frame> {
+        let stream = 0..0x8000_0000_u32;
+        let headers = prop::collection::hash_map("[a-z]{0,8}", ".{0,20}", 0..4);
+        let data = prop::collection::vec(any::<u8>(), 0..200).prop_map(Bytes::from);
+        prop_oneof![
+            (stream.clone(), headers, any::<bool>()).prop_map(|(stream, headers, fin)| Frame::SynStream {
+                stream,
+                headers,
+                fin
+            }),
+            (stream.clone(), data, any::<bool>()).prop_map(|(stream, data, fin)| Frame::Data { stream, data, fin }),
+            stream.clone().prop_map(|stream| Frame::SynReply { stream }),
+            stream.prop_map(|stream| Frame::Reset { stream }),
+            any::<u32>().prop_map(|id| Frame::Ping { id }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn frames_survive_the_wire_in_any_pieces(frames in prop::collection::vec(frame(), 0..12), piece in 1..50_usize) {
+            let (mut encoder, mut decoder) = (Encoder::default(), Decoder::default());
+            let wire: Vec<u8> = frames.iter().flat_map(|frame| encoder.encode(frame).unwrap()).collect();
+            let mut buffer = BytesMut::new();
+            let mut decoded = Vec::new();
+            for piece in wire.chunks(piece) {
+                buffer.put_slice(piece);
+                while let Some(frame) = decoder.decode(&mut buffer).unwrap() {
+                    decoded.push(frame);
+                }
             }
+            prop_assert_eq!(decoded, frames);
+            prop_assert!(buffer.is_empty());
         }
-        assert_eq!(decoded, frames);
-        assert!(buffer.is_empty());
+
+        #[test]
+        fn no_bytes_do_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            // The head of a SYN_STREAM, so that the header block is reached.
+            let mut buffer = BytesMut::from(&[0x80, 3, 0, 1, 0, 0, 0, bytes.len() as u8][..]);
+            buffer.put_slice(&bytes);
+            let mut decoder = Decoder::default();
+            while let Ok(Some(_)) = decoder.decode(&mut buffer) {}
+        }
     }
 
     #[test]
