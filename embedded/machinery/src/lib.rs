@@ -2,8 +2,7 @@
 //!
 //! What a write goes through, in order:
 //!
-//! 1. the body becomes a JSON object: [`protobuf`] decodes the typed clients' bodies, `schema::duplicate_fields`
-//!    finds keys that a JSON parser would silently drop;
+//! 1. the body becomes a JSON object: [`protobuf`] decodes the bodies of typed clients;
 //! 2. a patch is applied to the live object: [`patch`] for the three patch formats, [`managed_fields::apply`] for
 //!    server-side apply;
 //! 3. [`schema`] says which fields are unknown or have the wrong type, and prunes, defaults and validates custom
