@@ -179,6 +179,17 @@ mod tests {
     }
 
     #[test]
+    fn every_kind_has_a_schema_in_every_version() {
+        for kind in types() {
+            for version in &kind.versions {
+                let (group, version) = (&kind.resource.group, &version.name);
+                let found = meshgate_machinery::schema::Builtin::find(group, version, &kind.kind);
+                assert!(found.is_some(), "no schema of {group}/{version} {}", kind.kind);
+            }
+        }
+    }
+
+    #[test]
     fn generation_exceptions_are_kinds_of_the_table() {
         let kinds: HashSet<String> = types().map(|kind| kind.kind).collect();
         assert!(WITHOUT_GENERATION.iter().all(|kind| kinds.contains(*kind)));

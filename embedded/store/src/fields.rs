@@ -1,36 +1,46 @@
 //! The seam to the machinery: schemas, ownership of fields, server-side apply.
 
 use meshgate_machinery::managed_fields::{self, ApplyError, Writer};
+use meshgate_machinery::schema::{self, Builtin, custom};
 use meshgate_machinery::shape::Shape;
 use serde_json::{Value, json};
 
+use crate::invalid::FieldErrors;
 use crate::{ResourceType, Status, Subresource, WriteOptions, meta};
 
-/// Kinds in which null is a value of its own, because fields hold any JSON.
-const NULL_MATTERS: [&str; 2] = ["CustomResourceDefinition", "ControllerRevision"];
-
-/// Checks types and, when `strict`, unknown fields. Nulls in built-in kinds mean unset and are dropped.
-pub(crate) fn decode(kind: &ResourceType, _version: &str, object: &mut Value, _strict: bool) -> Result<(), Status> {
-    if kind.builtin && !NULL_MATTERS.contains(&kind.kind.as_str()) {
-        drop_nulls(object);
+/// Checks types, takes out nulls that mean unset and fields that the kind does not have. With `strict` the latter are a 400.
+pub(crate) fn decode(kind: &ResourceType, version: &str, object: &mut Value, strict: bool) -> Result<(), Status> {
+    let decoded = match Builtin::find(&kind.resource.group, version, &kind.kind) {
+        Some(builtin) if kind.builtin => builtin.decode(object),
+        _ => match schema_of(kind, version) {
+            Some(schema) => custom::decode(schema, &kind.kind, version, object),
+            None => Ok(Vec::new()),
+        },
+    };
+    let unknown = decoded.map_err(|error| Status::bad_request(error.to_string()))?;
+    if strict && !unknown.is_empty() {
+        return Err(Status::bad_request(schema::strict_error(&unknown)));
     }
     Ok(())
 }
 
-fn drop_nulls(value: &mut Value) {
-    match value {
-        Value::Object(map) => {
-            map.retain(|_, value| !value.is_null());
-            map.values_mut().for_each(drop_nulls);
-        }
-        Value::Array(list) => list.iter_mut().for_each(drop_nulls),
-        _ => {}
+/// Fills in the defaults of a custom object's schema.
+pub(crate) fn apply_defaults(kind: &ResourceType, version: &str, object: &mut Value) {
+    if let Some(schema) = schema_of(kind, version) {
+        custom::apply_defaults(schema, object);
     }
 }
 
-/// Prunes, defaults and validates a custom object against its schema.
-pub(crate) fn complete(_kind: &ResourceType, _version: &str, _object: &mut Value) -> Result<(), Status> {
-    Ok(())
+/// Validates a custom object against its schema.
+pub(crate) fn validate(kind: &ResourceType, version: &str, object: &Value, errors: &mut FieldErrors) {
+    for error in schema_of(kind, version).map(|schema| custom::validate(schema, object)).unwrap_or_default() {
+        errors.other(error.reason, error.field, error.message);
+    }
+}
+
+/// The schema of a custom kind in one version.
+fn schema_of<'a>(kind: &'a ResourceType, version: &str) -> Option<&'a Value> {
+    kind.versions.iter().find(|served| served.name == version)?.schema.as_deref()
 }
 
 /// Notes in `managedFields` what a write that is no apply changed.

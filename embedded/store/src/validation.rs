@@ -13,17 +13,19 @@ use serde_json::Value;
 
 use crate::invalid::FieldErrors;
 use crate::json::{items, str_at};
-use crate::{ResourceType, Status};
+use crate::{ResourceType, Status, fields};
 
 /// Largest sum of annotation keys and values, in bytes.
 const MAX_ANNOTATIONS: usize = 256 * 1024;
 
-/// Refuses an object that breaks a rule with a 422 naming every broken one.
-pub(crate) fn check(kind: &ResourceType, old: Option<&Value>, object: &Value) -> Result<(), Status> {
+/// Refuses an object, written in a version, that breaks a rule with a 422 naming every broken one.
+pub(crate) fn check(kind: &ResourceType, version: &str, old: Option<&Value>, object: &Value) -> Result<(), Status> {
     let mut errors = FieldErrors::default();
     metadata(kind, object, &mut errors);
     if kind.builtin {
         built_in(kind, old, object, &mut errors);
+    } else {
+        fields::validate(kind, version, object, &mut errors);
     }
     errors.into_result(kind, str_at(object, "/metadata/name"))
 }

@@ -454,6 +454,53 @@ fn a_crd_brings_its_resource_and_takes_it_away() {
 }
 
 #[test]
+fn custom_objects_are_pruned_defaulted_and_validated() {
+    let store = Store::new();
+    let crds = GroupResource::new("apiextensions.k8s.io", "customresourcedefinitions");
+    let resource = GroupResource::new("example.com", "widgets");
+    store.create(&crds, "", widgets(), &options()).unwrap();
+    let widget = |spec: Value| json!({"apiVersion": "example.com/v1", "metadata": {"name": "a"}, "spec": spec});
+    let strict = WriteOptions { strict: true, ..options() };
+    let error = store.create(&resource, "default", widget(json!({"size": 1, "sise": 2})), &strict).unwrap_err();
+    assert_eq!((error.code, error.message.as_str()), (400, "strict decoding error: unknown field \"spec.sise\""));
+    let error = store.create(&resource, "default", widget(json!({"size": 0})), &options()).unwrap_err();
+    assert_eq!((error.code, error.reason.as_str()), (422, "Invalid"));
+    assert!(error.message.starts_with("Widget.example.com \"a\" is invalid: spec.size: Invalid value"), "{error}");
+    let error = store.create(&resource, "default", widget(json!({})), &options()).unwrap_err();
+    assert_eq!(error.details["causes"][0]["reason"], "FieldValueRequired");
+    assert!(store.list(&resource, None, &Selectors::default()).unwrap().items.is_empty());
+    let created = store.create(&resource, "default", widget(json!({"size": 1, "sise": 2})), &options()).unwrap();
+    assert_eq!(created["spec"], json!({"size": 1, "colour": "red"}));
+    let put = |revision: &Value| {
+        let mut object = widget(json!({"size": 2}));
+        object["metadata"]["resourceVersion"] = revision.clone();
+        store.update(&resource, "default", "a", Subresource::Main, object, &options())
+    };
+    assert_eq!(put(&Value::Null).unwrap_err().code, 422, "a custom object is not replaced blindly");
+    let updated = put(&created["metadata"]["resourceVersion"]).unwrap();
+    assert_eq!(updated["metadata"]["generation"], 2);
+}
+
+#[test]
+fn built_in_kinds_refuse_what_their_types_do_not_have() {
+    let store = Store::new();
+    let strict = WriteOptions { strict: true, ..options() };
+    let mut object = deployment("web");
+    object["spec"]["replcas"] = json!(2);
+    let error = store.create(&deployments(), "default", object.clone(), &strict).unwrap_err();
+    assert_eq!((error.code, error.message.as_str()), (400, "strict decoding error: unknown field \"spec.replcas\""));
+    let created = store.create(&deployments(), "default", object, &options()).unwrap();
+    assert_eq!(created["spec"].get("replcas"), None, "without strict it is dropped");
+    let mut wrong = |object: &mut Value| {
+        object["spec"]["replicas"] = json!("two");
+        Ok(())
+    };
+    let error = store.modify(&deployments(), "default", "web", Subresource::Main, &options(), &mut wrong).unwrap_err();
+    assert_eq!(error.code, 400);
+    assert!(error.message.contains("cannot unmarshal string into Go struct field"), "{error}");
+}
+
+#[test]
 fn events_are_the_same_objects_in_both_groups() {
     let store = Store::new();
     let (core, new) = (GroupResource::new("", "events"), GroupResource::new("events.k8s.io", "events"));

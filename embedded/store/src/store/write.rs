@@ -61,9 +61,9 @@ fn create_owned(
     }
     defaults::first_status(&kind, &mut object);
     defaults::apply(&kind, &mut object);
-    fields::complete(&kind, &version, &mut object)?;
+    fields::apply_defaults(&kind, &version, &mut object);
     admission::admit(state, &kind, None, &mut object)?;
-    validation::check(&kind, None, &object)?;
+    validation::check(&kind, &version, None, &object)?;
     if ownership == Ownership::Noted {
         fields::track(&kind, None, &mut object, Subresource::Main, options);
     }
@@ -113,12 +113,12 @@ fn replace_owned(
     if subresource == Subresource::Main {
         defaults::apply(&kind, &mut object);
     }
-    fields::complete(&kind, &version, &mut object)?;
+    fields::apply_defaults(&kind, &version, &mut object);
     admission::admit(state, &kind, Some(current), &mut object)?;
     if meta::same(current, &object) {
         return Ok(Arc::clone(current));
     }
-    validation::check(&kind, Some(current), &object)?;
+    validation::check(&kind, &version, Some(current), &object)?;
     meta::bump_generation(&kind, current, &mut object);
     if ownership == Ownership::Noted {
         fields::track(&kind, Some(current), &mut object, subresource, options);
