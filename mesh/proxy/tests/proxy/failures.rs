@@ -1,0 +1,171 @@
+//! What clients see when there is nobody to answer.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use tokio::net::TcpListener;
+
+use crate::support::{App, ControlPlane, Setup, client, endpoint, h2, served_by, text};
+
+const WEB: &str = "web.ns.svc.cluster.local";
+
+fn cluster_ip() -> std::net::SocketAddr {
+    ([10, 96, 0, 1], 80).into()
+}
+
+/// An address at which nobody listens.
+async fn refusing() -> std::net::SocketAddr {
+    TcpListener::bind("127.0.2.1:0").await.unwrap().local_addr().unwrap()
+}
+
+#[tokio::test]
+async fn without_endpoints_the_first_request_waits_and_the_next_do_not() {
+    let setup = Setup::new().with("LINKERD2_PROXY_OUTBOUND_HTTP_FAILFAST_TIMEOUT", "100ms");
+    let mesh = setup.original(1, cluster_ip()).start().await;
+    mesh.control.service("web", cluster_ip(), &[]);
+
+    let start = Instant::now();
+    let reply = mesh.connect(1).await.get("/", &[]).await;
+    assert!(start.elapsed() >= Duration::from_millis(100));
+    assert_eq!(reply.status, 504);
+    assert_eq!(
+        reply.header("l5d-proxy-error"),
+        Some("logical service web.ns.svc.cluster.local:80: service in fail-fast")
+    );
+    assert_eq!(reply.header("l5d-proxy-connection"), Some("close"));
+    assert_eq!(reply.header("connection"), Some("close"));
+    assert_eq!(mesh.connect(1).await.get("/", &[]).await.status, 503);
+    assert_eq!(mesh.metric("outbound_http_errors_total{error=\"failfast\"}").await, Some(1));
+    assert_eq!(mesh.metric("outbound_http_errors_total{error=\"loadshed\"}").await, Some(1));
+
+    let app = App::named("web").await;
+    mesh.control.set_endpoints(&format!("{WEB}:80"), &[app.address]);
+    mesh.wait_for_sum(&["outbound_http_balancer_endpoints"], 1).await;
+    assert_eq!(mesh.connect(1).await.get("/", &[]).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_a_bad_gateway() {
+    let refusing = refusing().await;
+    let mesh = Setup::new().original(1, cluster_ip()).original(2, refusing).start().await;
+    mesh.control.service("web", cluster_ip(), &[refusing]);
+    mesh.control.set_profile(&refusing.to_string(), Ok(endpoint(refusing)));
+    for attempt in 1..=3 {
+        for client in [1, 2] {
+            let reply = mesh.connect(client).await.get("/", &[]).await;
+            assert_eq!(reply.status, 502, "{reply:?}");
+            assert!(reply.header("l5d-proxy-error").unwrap().starts_with(&format!("endpoint {refusing}")), "{reply:?}");
+        }
+        assert_eq!(mesh.sum(&["response_total", "status_code=\"502\"", "authority"]).await, attempt);
+        assert_eq!(mesh.sum(&["request_total", "authority"]).await, attempt);
+    }
+    assert_eq!(mesh.sum(&["outbound_http_errors_total"]).await, 0);
+}
+
+/// Linkerd's proxy fails 129 to 149 of these 200 requests.
+#[tokio::test]
+async fn one_refusing_endpoint_of_two_costs_no_request() {
+    let app = App::named("web").await;
+    let mesh = Setup::new().original(1, cluster_ip()).start().await;
+    mesh.control.service("web", cluster_ip(), &[app.address, refusing().await]);
+    let mut connection = mesh.connect(1).await;
+    for _ in 0..200 {
+        assert_eq!(served_by(&connection.get("/", &[]).await.body), "web");
+    }
+    assert_eq!(mesh.sum(&["request_total", "authority"]).await, 200);
+}
+
+#[tokio::test]
+async fn an_application_that_hangs_up_is_a_bad_gateway() {
+    let app = App::tcp(|stream| async move { drop(stream) }).await;
+    let mesh = Setup::new().original(1, app.address).start().await;
+    assert_eq!(mesh.connect(1).await.get("/", &[]).await.status, 502);
+}
+
+#[tokio::test]
+async fn an_answer_of_the_application_is_passed_on_whatever_it_is() {
+    let app = App::http(|_| async { text(503, "overloaded") }).await;
+    let mesh = Setup::new().original(1, app.address).start().await;
+    let mut connection = mesh.connect(1).await;
+    for _ in 0..2 {
+        let reply = connection.get("/", &[]).await;
+        assert_eq!((reply.status.as_u16(), &*reply.body), (503, "overloaded"));
+        assert_eq!(reply.header("l5d-proxy-error"), None);
+    }
+}
+
+#[tokio::test]
+async fn grpc_clients_are_answered_in_grpc() {
+    let setup = Setup::new().with("LINKERD2_PROXY_OUTBOUND_HTTP_FAILFAST_TIMEOUT", "50ms");
+    let refusing = refusing().await;
+    let mesh = setup.original(1, cluster_ip()).original(2, refusing).start().await;
+    mesh.control.service("web", cluster_ip(), &[]);
+    for (number, code) in [(1, "4"), (2, "14")] {
+        let mut connection = h2(client(number), mesh.proxy.addresses().outbound[0]).await;
+        let request = Request::post("http://web/Service/Method")
+            .header("content-type", "application/grpc")
+            .body(Empty::<Bytes>::new().boxed_unsync())
+            .unwrap();
+        let response = connection.send_request(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["grpc-status"], code);
+        assert!(response.headers().contains_key("grpc-message"));
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_the_application_resets_is_reset() {
+    let app = App::tcp(|stream| async move {
+        let mut server = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((_, mut respond))) = server.accept().await {
+            respond.send_reset(h2::Reason::ENHANCE_YOUR_CALM);
+        }
+    })
+    .await;
+    let mesh = Setup::new().original(1, app.address).start().await;
+    let mut connection = h2(client(1), mesh.proxy.addresses().outbound[0]).await;
+    for _ in 0..2 {
+        let request = Request::get("http://web/").body(Empty::<Bytes>::new().boxed_unsync()).unwrap();
+        let error = connection.send_request(request).await.unwrap_err();
+        let reason = std::error::Error::source(&error).unwrap().downcast_ref::<h2::Error>().unwrap().reason();
+        assert_eq!(reason, Some(h2::Reason::ENHANCE_YOUR_CALM));
+    }
+    assert!(!connection.is_closed(), "only the streams end");
+    let outcome = "classification=\"failure\",grpc_status=\"\",error=\"h2(ENHANCE_YOUR_CALM)\"}";
+    mesh.wait_for_sum(&["response_total", outcome], 2).await;
+    assert_eq!(mesh.sum(&["response_total", "status_code"]).await, 0);
+}
+
+#[tokio::test]
+async fn http2_to_an_application_that_speaks_http1_is_a_bad_gateway() {
+    let app = App::tcp(|mut stream| async move {
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+    })
+    .await;
+    let mesh = Setup::new().original(1, app.address).start().await;
+    let mut connection = h2(client(1), mesh.proxy.addresses().outbound[0]).await;
+    for _ in 0..2 {
+        let request = Request::get("http://web/").body(Empty::<Bytes>::new().boxed_unsync()).unwrap();
+        // Whether the request had left already when the answer came is up to the scheduler.
+        match connection.send_request(request).await {
+            Ok(response) => assert_eq!(response.status(), 502),
+            Err(error) => assert!(!error.is_closed()),
+        }
+    }
+    assert!(!connection.is_closed());
+}
+
+#[tokio::test]
+async fn a_silent_control_plane_does_not_hold_requests_forever() {
+    let setup = Setup::ingress().with("MESHGATE_PROXY_DISCOVERY_TIMEOUT", "100ms").original(1, cluster_ip());
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let setup =
+        setup.with("LINKERD2_PROXY_DESTINATION_SVC_ADDR", &address).with("LINKERD2_PROXY_POLICY_SVC_ADDR", &address);
+    let mesh = setup.start_with(ControlPlane::start().await).await;
+    let reply = mesh.connect(1).await.get("/", &[("l5d-dst-override", WEB)]).await;
+    assert_eq!(reply.status, 504);
+    assert!(reply.header("l5d-proxy-error").unwrap().contains("did not finish within 100ms"), "{reply:?}");
+}

@@ -1,0 +1,12 @@
+//! The proxy between real sockets: real clients, real applications, and a control plane that answers as a test says.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod failures;
+mod http;
+mod inbound;
+mod lifecycle;
+mod opaque;
+mod profiles;
+mod routing;
+mod support;

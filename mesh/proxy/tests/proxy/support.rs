@@ -1,0 +1,135 @@
+//! A control plane, applications and clients, all on loopback: what a proxy meets in a pod.
+
+mod apps;
+mod client;
+mod control_plane;
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use meshgate_proxy::{Config, OriginalDst, Proxy};
+
+pub use apps::{App, served_by, text};
+pub use client::{Connection, Reply, h2};
+pub use control_plane::{ControlPlane, endpoint, leg, profile, route};
+
+/// A proxy, and from where it is dialled: each client address has an original destination.
+pub struct Mesh {
+    pub proxy: Proxy,
+    pub control: ControlPlane,
+}
+
+/// What a proxy is started with.
+pub struct Setup {
+    variables: HashMap<String, String>,
+    original: HashMap<IpAddr, SocketAddr>,
+}
+
+/// The `n`th client: connections from its address are for the `n`th original destination.
+pub fn client(n: u8) -> IpAddr {
+    Ipv4Addr::new(127, 9, 0, n).into()
+}
+
+impl Setup {
+    pub fn new() -> Self {
+        let variables = [
+            ("LINKERD2_PROXY_OUTBOUND_LISTEN_ADDRS", "127.0.0.1:0"),
+            ("LINKERD2_PROXY_INBOUND_LISTEN_ADDR", "127.0.0.1:0"),
+            ("LINKERD2_PROXY_ADMIN_LISTEN_ADDR", "127.0.0.1:0"),
+            ("LINKERD2_PROXY_POLICY_WORKLOAD", "ns:pod"),
+            ("LINKERD2_PROXY_DESTINATION_CONTEXT", "{\"ns\":\"ns\"}"),
+            ("LINKERD2_PROXY_DESTINATION_PROFILE_NETWORKS", "127.0.0.0/8,10.0.0.0/8"),
+            ("MESHGATE_PROXY_OUTBOUND_LOOPBACK", "allow"),
+        ];
+        Self {
+            variables: variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            original: HashMap::new(),
+        }
+    }
+
+    pub fn ingress() -> Self {
+        Self::new().with("LINKERD2_PROXY_INGRESS_MODE", "true")
+    }
+
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.variables.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Connections from `client(n)` are for `original`.
+    pub fn original(mut self, n: u8, original: SocketAddr) -> Self {
+        self.original.insert(client(n), original);
+        self
+    }
+
+    /// Connections from `client` are for `original`.
+    pub fn original_of(mut self, client: IpAddr, original: SocketAddr) -> Self {
+        self.original.insert(client, original);
+        self
+    }
+
+    pub async fn start(self) -> Mesh {
+        let control = ControlPlane::start().await;
+        self.start_with(control).await
+    }
+
+    pub async fn start_with(mut self, control: ControlPlane) -> Mesh {
+        for name in ["LINKERD2_PROXY_DESTINATION_SVC_ADDR", "LINKERD2_PROXY_POLICY_SVC_ADDR"] {
+            self.variables.entry(name.to_owned()).or_insert_with(|| control.address().to_string());
+        }
+        let config = Config::from_strings(&self.variables).unwrap();
+        let proxy = Proxy::start(config, OriginalDst::Fixed(Arc::new(self.original))).await.unwrap();
+        Mesh { proxy, control }
+    }
+}
+
+impl Mesh {
+    /// A connection of `client(n)` to the outbound side.
+    pub async fn connect(&self, n: u8) -> Connection {
+        Connection::open(client(n), self.proxy.addresses().outbound[0]).await
+    }
+
+    /// A connection of `client(n)` to the inbound side.
+    pub async fn connect_inbound(&self, n: u8) -> Connection {
+        Connection::open(client(n), self.proxy.addresses().inbound).await
+    }
+
+    /// The text of `/metrics`.
+    pub async fn metrics(&self) -> String {
+        let mut connection = Connection::open(client(250), self.proxy.addresses().admin).await;
+        connection.send("GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        connection.reply().await.body
+    }
+
+    /// The value of the series with this name and exactly these labels.
+    pub async fn metric(&self, series: &str) -> Option<u64> {
+        let metrics = self.metrics().await;
+        let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+        Some(line.parse().unwrap())
+    }
+
+    /// The sum over all series whose text contains all of `parts`, the first of which is the name.
+    pub async fn sum(&self, parts: &[&str]) -> u64 {
+        let metrics = self.metrics().await;
+        let lines =
+            metrics.lines().filter(|line| line.starts_with(parts[0]) && parts.iter().all(|part| line.contains(part)));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    }
+
+    /// Waits until the sum is `expected`.
+    pub async fn wait_for_sum(&self, parts: &[&str], expected: u64) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let sum = self.sum(parts).await;
+            if sum == expected {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{parts:?} is {sum}, not {expected}:\n{}", self.metrics().await);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
