@@ -8,10 +8,16 @@
 use meshgate_harness::case::Case;
 
 mod routing;
+mod traffic_split;
 
 /// All cases, area by area, in the order of the report.
 pub fn cases() -> Vec<&'static Case> {
-    [routing::CASES].into_iter().flatten().collect()
+    let areas = [
+        // One line per area: the lists of its files.
+        &[routing::CASES][..],
+        traffic_split::CASES,
+    ];
+    areas.into_iter().flatten().copied().flatten().collect()
 }
 
 #[cfg(test)]

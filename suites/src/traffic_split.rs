@@ -1,0 +1,97 @@
+//! Traffic split: whose weights count, and what a leg without pods costs.
+//!
+//! Shares are judged over 2000 requests ([`Share::of`] has both error rates). Before measuring, a case sees an answer that only
+//! the split in question can give, so that no request of the old state is counted.
+
+use std::time::Duration;
+
+use meshgate_harness::case::Case;
+use meshgate_harness::context::Context;
+use meshgate_harness::convergence::converge;
+use meshgate_harness::plan::Backend;
+use meshgate_harness::probe::{Record, Request, Summary, describe};
+use meshgate_harness::statistics::Share;
+use meshgate_harness::verdict::{Failure, check};
+
+mod changes;
+mod controller_weights;
+mod shares;
+mod void;
+
+/// The cases of this area.
+pub const CASES: &[&[Case]] = &[shares::CASES, changes::CASES, void::CASES, controller_weights::CASES];
+
+/// How long a change may take to reach every proxy.
+const SETTLES: Duration = Duration::from_secs(10);
+
+/// Over how many keep-alive connections a case sends.
+const CONNECTIONS: usize = 16;
+
+/// How often each backend answered.
+struct Answers(Summary);
+
+impl Answers {
+    /// Counts records, of which every one has to be the 200 of an echo backend.
+    fn all_good(what: &str, records: &[Record]) -> Result<Self, Failure> {
+        let summary = Summary::of(records);
+        let answered: usize = summary.services.values().sum();
+        check(format!("the answers {what}"))
+            .that(
+                summary.status(200) == records.len() && answered == records.len(),
+                format!("{} times 200 from an echo backend", records.len()),
+                format!("statuses {:?}, errors {:?}, {answered} of an echo backend", summary.statuses, summary.errors),
+            )
+            .map(|()| Self(summary))
+    }
+
+    fn of(&self, backend: Backend) -> usize {
+        self.0.service(backend.name())
+    }
+
+    /// The backend's share is as expected of [`Share::of`]'s sample.
+    fn share(&self, backend: Backend, share: f64) -> Result<(), Failure> {
+        let expected = Share::of(share);
+        let found = self.of(backend);
+        check(format!("the requests that {} answered", backend.name())).that(
+            self.0.total as u64 == expected.n && expected.accepts(found as u64),
+            expected.describe(),
+            format!("{found} of {} ({:?})", self.0.total, self.0.services),
+        )
+    }
+
+    /// All came from one backend.
+    fn only(&self, backend: Backend) -> Result<(), Failure> {
+        check(format!("the requests that {} answered", backend.name())).that(
+            self.of(backend) == self.0.total,
+            format!("all {}", self.0.total),
+            format!("{:?}", self.0.services),
+        )
+    }
+}
+
+/// Sends the sample and counts it.
+async fn sample(context: &Context, what: &str, request: Request) -> Result<Answers, Failure> {
+    let n = Share::of(0.5).n as usize;
+    Answers::all_good(what, &context.send_many(request, n, CONNECTIONS).await)
+}
+
+/// Waits until a backend has been seen to answer, even one that answers few of the requests: the weights that send anything to
+/// it are then in force, as a proxy takes them over in one step.
+async fn until_seen(context: &Context, request: &Request, backend: Backend) -> Result<(), Failure> {
+    converge(SETTLES, || async {
+        let summary = Summary::of(&context.send_many(request.clone(), 40, 8).await);
+        if summary.service(backend.name()) > 0 {
+            Ok(())
+        } else {
+            Err(format!("{:?}, {:?}", summary.statuses, summary.services))
+        }
+    })
+    .await
+    .map_err(|seen| check(describe(request)).failure(format!("an answer of {}", backend.name()), seen))
+}
+
+/// Waits until a backend answers a request, several times in a row.
+async fn until_from(context: &Context, request: &Request, backend: Backend) -> Result<(), Failure> {
+    let accept = |record: &Record| record.is(200) && record.service() == Some(backend.name());
+    context.until(SETTLES, &format!("{} to answer", backend.name()), request.clone(), accept).await
+}

@@ -1,0 +1,114 @@
+//! Splits that change and legs that die while requests come in.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use meshgate_harness::case::{Case, Evidence, Need, Stage};
+use meshgate_harness::context::Context;
+use meshgate_harness::plan::Backend;
+use meshgate_harness::probe::{Record, Summary, outcome};
+use meshgate_harness::verdict::{CaseResult, Outcome, check};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::{Answers, shares, until_from};
+
+/// The cases of this file.
+pub const CASES: &[Case] = &[
+    Case {
+        id: "traffic_split/changed-under-load",
+        summary: "A split that turns from 100/0 to 0/100 under load fails no request and then sends all to the new leg",
+        needs: &[Need::Serves, Need::Split],
+        claims: &[Evidence::Confirms("ingress.split")],
+        stage: Stage::Shared,
+        plan: |plan| shares::split(plan, 100, 0),
+        run: |context| Box::pin(changed_under_load(context)),
+    },
+    Case {
+        id: "traffic_split/dead-leaf",
+        summary: "A leg without endpoints fails at most one request per connection, then the living leg gets everything",
+        needs: &[Need::Serves, Need::Split],
+        claims: &[],
+        stage: Stage::Shared,
+        plan: |plan| {
+            plan.service("apex", Backend::A);
+            plan.service("live", Backend::A);
+            plan.service("dead", Backend::Nothing);
+            plan.split("apex", &[("live", 100), ("dead", 0)]);
+            plan.route("apex", "apex");
+        },
+        run: |context| Box::pin(dead_leaf(context)),
+    },
+];
+
+async fn changed_under_load(context: Context) -> CaseResult {
+    let request = context.get("apex")?;
+    let kubernetes = &context.world.kubernetes;
+    kubernetes.apply(&context.plan.split_object("apex", &[("one", 100), ("two", 0)])).await?;
+    until_from(&context, &request, Backend::A).await?;
+
+    let (flowing, stop) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+    let load = {
+        let (context, request) = (context.clone(), request.clone());
+        let (flowing, stop) = (Arc::clone(&flowing), Arc::clone(&stop));
+        tokio::spawn(async move {
+            let mut records: Vec<Record> = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                records.extend(context.send_many(request.clone(), 100, 4).await);
+                flowing.notify_one();
+            }
+            records
+        })
+    };
+    flowing.notified().await;
+    kubernetes.apply(&context.plan.split_object("apex", &[("one", 0), ("two", 100)])).await?;
+    let turned = until_from(&context, &request, Backend::B).await;
+    stop.store(true, Ordering::Relaxed);
+    let records = load.await.context("the load ended early")?;
+    turned?;
+
+    let during = Answers::all_good("while the split changed", &records)?;
+    check("the requests that the old leg answered under load").that(
+        during.of(Backend::A) > 0,
+        "some: the load began before the change",
+        format!("{:?}", during.0.services),
+    )?;
+    let after = context.send_many(request, 400, super::CONNECTIONS).await;
+    Answers::all_good("after the change", &after)?.only(Backend::B)?;
+    Ok(Outcome::Pass)
+}
+
+/// Linkerd's proxy was observed to fail one request per connection, after 3 s, and then to leave the leg out.
+async fn dead_leaf(context: Context) -> CaseResult {
+    const CONNECTIONS: usize = 8;
+    let request = context.get("apex")?;
+    let kubernetes = &context.world.kubernetes;
+    kubernetes.apply(&context.plan.split_object("apex", &[("live", 80), ("dead", 20)])).await?;
+
+    // The first failure shows that the split is in force.
+    let deadline = Instant::now() + Duration::from_secs(15);
+    let records = loop {
+        let records = context.send_many(request.clone(), 400, CONNECTIONS).await;
+        if records.iter().any(|record| !record.is(200)) || Instant::now() >= deadline {
+            break records;
+        }
+    };
+    let failed: Vec<&Record> = records.iter().filter(|record| !record.is(200)).collect();
+    check("requests that failed when a leg without endpoints got a weight").that(
+        (1..=CONNECTIONS).contains(&failed.len()),
+        format!("1 to {CONNECTIONS} of {}, at most one per connection", records.len()),
+        format!("{} ({:?})", failed.len(), Summary::of(&records).statuses),
+    )?;
+    for record in failed {
+        check("a request to a leg without endpoints").that(
+            matches!(record.status, Some(503 | 504)) && record.total_us < 5_000_000,
+            "503 or 504 within 5 s",
+            format!("{} after {:.1} s", outcome(record), record.total_us as f64 / 1e6),
+        )?;
+    }
+    let after = context.send_many(request, 400, CONNECTIONS).await;
+    Answers::all_good("once the leg is known to be dead", &after)?.only(Backend::A)?;
+    Ok(Outcome::Pass)
+}

@@ -1,0 +1,88 @@
+//! The controller's own weights, under one override for the route and under one per Service.
+
+use meshgate_fixtures::Weights;
+use meshgate_harness::case::{Case, Evidence, Need, Stage};
+use meshgate_harness::context::Context;
+use meshgate_harness::plan::{Backend, NAMESPACE, Plan};
+use meshgate_harness::probe::Request;
+use meshgate_harness::statistics::Share;
+use meshgate_harness::verdict::{CaseResult, Outcome, check};
+
+use super::{Answers, CONNECTIONS, sample, until_from, until_seen};
+
+/// The cases of this file.
+pub const CASES: &[Case] = &[
+    Case {
+        id: "traffic_split/weights-void",
+        summary: "Under one override for the whole route the controller's weights are void: all goes to the override's Service",
+        needs: &[Need::Serves, Need::Template("weighted"), Need::Weights(Weights::Void)],
+        claims: &[Evidence::Confirms("traefik.weights-void")],
+        stage: Stage::Shared,
+        plan: |plan| weighted(plan, 50, 50),
+        run: |context| Box::pin(weights_void(context)),
+    },
+    Case {
+        id: "traffic_split/weights-honoured",
+        summary: "The controller's weights of 70/30 count where each Service carries its own override",
+        needs: &[Need::Serves, Need::Template("weighted"), Need::Weights(Weights::Honoured)],
+        claims: &[],
+        stage: Stage::Shared,
+        plan: |plan| weighted(plan, 70, 30),
+        run: |context| Box::pin(weights_honoured(context)),
+    },
+];
+
+fn weighted(plan: &mut Plan, one: u32, two: u32) {
+    plan.service("one", Backend::A);
+    plan.service("two", Backend::B);
+    let two_full = plan.full("two");
+    plan.route("main", "one")
+        .template("weighted")
+        .value("weight", one.to_string())
+        .value("weight_b", two.to_string())
+        .value("override_b", format!("{two_full}.{NAMESPACE}.svc.cluster.local:80"))
+        .value("service_b", two_full)
+        .unawaited();
+}
+
+async fn weights_void(context: Context) -> CaseResult {
+    let request = context.get("main")?;
+    until_from(&context, &request, Backend::A).await?;
+    let marker = format!("/weights-{:016x}", rand::random::<u64>());
+    let records =
+        context.send_many(Request { path: marker.clone(), ..request }, Share::of(0.5).n as usize, CONNECTIONS).await;
+    let answers = Answers::all_good("under 50/50 and one override", &records)?;
+    answers.only(Backend::A)?;
+
+    // The control: the controller did mean half of them for the other Service, as its access log says.
+    let (_, other) = context
+        .pods_of(Backend::B.name())
+        .await?
+        .into_iter()
+        .next()
+        .ok_or_else(|| check("the pods of the second Service").failure("one with an address", "none"))?;
+    let log = context.world.controller_log(&context.world.controller.workload).await?;
+    let meant = log.lines().filter(|line| line.contains(&marker) && line.contains(&format!("{other}:"))).count();
+    let half = Share::of(0.5);
+    check("the requests that the controller meant for the second Service, by its access log").that(
+        half.accepts(meant as u64),
+        half.describe(),
+        meant.to_string(),
+    )?;
+    Ok(Outcome::Weakness {
+        name: "weights-void",
+        observed: format!(
+            "the controller meant {meant} of {} requests for its second Service, which got {}",
+            records.len(),
+            answers.of(Backend::B)
+        ),
+    })
+}
+
+async fn weights_honoured(context: Context) -> CaseResult {
+    let request = context.get("main")?;
+    until_seen(&context, &request, Backend::B).await?;
+    let answers = sample(&context, "under the controller's 70/30", request).await?;
+    answers.share(Backend::A, 0.7)?;
+    Ok(Outcome::Pass)
+}

@@ -1,0 +1,52 @@
+//! Splits that do not count, because the controller sends to pods of its own choice.
+
+use meshgate_fixtures::Mode;
+use meshgate_harness::case::{Case, Evidence, Need, Stage};
+use meshgate_harness::context::Context;
+use meshgate_harness::plan::{Backend, Plan};
+use meshgate_harness::probe::{Batch, Request};
+use meshgate_harness::verdict::{CaseResult, Outcome};
+
+use super::{Answers, shares, until_from};
+
+/// The cases of this file.
+pub const CASES: &[Case] = &[
+    Case {
+        id: "traffic_split/not-in-default-mode",
+        summary: "In default mode a split is void when the controller sends to pods, and counts for a client of the Service",
+        needs: &[Need::Serves, Need::NoSplit, Need::Mode(Mode::Default)],
+        claims: &[Evidence::Confirms("default.no-split")],
+        stage: Stage::Shared,
+        plan: to_the_other,
+        run: |context| Box::pin(void(context)),
+    },
+    Case {
+        id: "traffic_split/not-without-override",
+        summary: "In ingress mode without the header a split is void when the controller sends to pods",
+        needs: &[Need::Serves, Need::NoSplit, Need::Mode(Mode::Ingress)],
+        claims: &[],
+        stage: Stage::Shared,
+        plan: to_the_other,
+        run: |context| Box::pin(void(context)),
+    },
+];
+
+/// Everything is to go to the other backend than the apex's own.
+fn to_the_other(plan: &mut Plan) {
+    shares::split(plan, 0, 100);
+}
+
+async fn void(context: Context) -> CaseResult {
+    let request = context.get("apex")?;
+    until_from(&context, &request, Backend::A).await?;
+
+    // The control: the same split, asked for by the Service's name from a meshed pod. It is known to every proxy now.
+    let apex = context.route("apex")?.authority();
+    let inside = Batch::repeated(Request::get(apex, "/"), 100, 4);
+    let records = context.send_inside(inside).await?;
+    Answers::all_good("from the probe pod to the apex", &records)?.only(Backend::B)?;
+
+    let records = context.send_many(request, 400, super::CONNECTIONS).await;
+    Answers::all_good("through the controller", &records)?.only(Backend::A)?;
+    Ok(Outcome::Pass)
+}
