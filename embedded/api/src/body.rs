@@ -8,8 +8,9 @@ use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use meshgate_machinery::protobuf::{DecodeError, decode_envelope};
+use meshgate_machinery::schema::{Builtin, strict_error};
 use meshgate_store::Status;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::reply;
 
@@ -56,6 +57,55 @@ pub(crate) async fn optional_object(request: &mut Request<Incoming>, strict: boo
     Ok(Some(object))
 }
 
+/// The same for an object of a built-in kind that is read and not stored: its type is checked, unknown fields are taken
+/// out, or refused with `strict`.
+pub(crate) async fn typed(
+    request: &mut Request<Incoming>,
+    strict: bool,
+    api_version: &str,
+    kind: &str,
+) -> Result<Value, Status> {
+    let mut object = object(request, strict).await?;
+    check_type(&mut object, strict, api_version, kind)?;
+    Ok(object)
+}
+
+/// Gives an object the type that it must have, or refuses it.
+pub(crate) fn check_type(object: &mut Value, strict: bool, api_version: &str, kind: &str) -> Result<(), Status> {
+    expect_type(object, api_version, kind)?;
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let Some(builtin) = Builtin::find(group, version, kind) else { return Ok(()) };
+    let unknown = builtin.decode(object).map_err(|error| Status::bad_request(error.to_string()))?;
+    if strict && !unknown.is_empty() {
+        return Err(Status::bad_request(strict_error(&unknown)));
+    }
+    Ok(())
+}
+
+/// Fills an absent `apiVersion` and `kind` and refuses others than the expected ones.
+pub(crate) fn expect_type(object: &mut Value, api_version: &str, kind: &str) -> Result<(), Status> {
+    let Some(map) = object.as_object_mut() else {
+        return Err(Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): expected a map"
+        )));
+    };
+    for (key, expected) in [("apiVersion", api_version), ("kind", kind)] {
+        let value = map.entry(key).or_insert(Value::Null);
+        match value.as_str() {
+            Some(found) if found == expected => {}
+            None | Some("") if value.is_null() || value.is_string() => *value = json!(expected),
+            _ => {
+                let what = if key == "kind" { "kind" } else { "API version" };
+                return Err(Status::bad_request(format!(
+                    "the {what} in the data ({}) does not match the expected {what} ({expected})",
+                    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// JSON. With `strict`, a key that occurs twice in a map is a 400.
 pub(crate) fn json(bytes: &[u8], strict: bool) -> Result<Value, Status> {
     let value = serde_json::from_slice(bytes)
@@ -87,4 +137,36 @@ fn protobuf(bytes: &[u8]) -> Result<Value, Status> {
         | DecodeError::Malformed(_)
         | DecodeError::FieldType { .. } => Status::bad_request(error.to_string()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_gets_its_type_from_the_path_or_must_have_it() {
+        let mut object = json!({"metadata": {}});
+        expect_type(&mut object, "apps/v1", "Deployment").unwrap();
+        assert_eq!(object["kind"], "Deployment");
+        let mut other = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet"});
+        let error = expect_type(&mut other, "apps/v1", "Deployment").unwrap_err();
+        assert_eq!(error.code, 400);
+        assert_eq!(error.message, "the kind in the data (ReplicaSet) does not match the expected kind (Deployment)");
+        assert_eq!(expect_type(&mut json!([]), "v1", "Pod").unwrap_err().code, 400);
+        assert_eq!(expect_type(&mut json!({"kind": 7}), "v1", "Pod").unwrap_err().code, 400);
+    }
+
+    #[test]
+    fn what_is_not_stored_is_checked_all_the_same() {
+        let review = |spec: Value| json!({"spec": spec});
+        let (version, kind) = ("authorization.k8s.io/v1", "SelfSubjectAccessReview");
+        let mut good = review(json!({"resourceAttributes": {"verb": "get"}}));
+        check_type(&mut good, true, version, kind).unwrap();
+        let mut unknown = review(json!({"resourceAttribute": {"verb": "get"}}));
+        let error = check_type(&mut unknown.clone(), true, version, kind).unwrap_err();
+        assert_eq!(error.message, "strict decoding error: unknown field \"spec.resourceAttribute\"");
+        check_type(&mut unknown, false, version, kind).unwrap();
+        let mut wrong = review(json!({"resourceAttributes": {"verb": 7}}));
+        assert_eq!(check_type(&mut wrong, false, version, kind).unwrap_err().code, 400);
+    }
 }

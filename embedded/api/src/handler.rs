@@ -137,7 +137,7 @@ fn answer_path(api: &Api, request: &Request<Incoming>, path: &str, query: &Query
     match segments.as_slice() {
         [] => Ok(reply::ok(&discovery::root(&api.store))),
         ["api" | "apis", ..] => discovery::answer(&api.store, request.headers(), &segments),
-        ["openapi", "v3", rest @ ..] => openapi::answer(api, rest),
+        ["openapi", "v3", rest @ ..] => openapi::answer(api, rest, query),
         ["version"] => Ok(reply::ok(&health::version())),
         [name @ ("healthz" | "livez" | "readyz"), ..] => Ok(health::check(name, query)),
         ["metrics"] => Ok(reply::with_type(

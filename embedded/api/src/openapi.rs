@@ -7,7 +7,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use http::StatusCode;
-use http::header::{ETAG, HeaderValue};
+use http::header::{CACHE_CONTROL, ETAG, HeaderValue};
+use meshgate_machinery::schema;
 use meshgate_store::{GroupResource, Status};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -15,6 +16,7 @@ use serde_json::{Map, Value, json};
 use crate::discovery::{self, Entry};
 use crate::handler::Api;
 use crate::health::GIT_VERSION;
+use crate::query::Query;
 use crate::reply::{self, Reply};
 
 /// The last document that was made, so that clients which ask for it one after another share the work.
@@ -22,11 +24,11 @@ use crate::reply::{self, Reply};
 pub(crate) struct Documents(Mutex<Option<(String, String)>>);
 
 /// `segments` are those after `/openapi/v3`.
-pub(crate) fn answer(api: &Api, segments: &[&str]) -> Result<Reply, Status> {
+pub(crate) fn answer(api: &Api, segments: &[&str], query: &Query) -> Result<Reply, Status> {
     match segments {
         [] => Ok(reply::ok(&index(api))),
-        ["api", version] => document(api, "", version),
-        ["apis", group, version] => document(api, group, version),
+        ["api", version] => document(api, "", version, query),
+        ["apis", group, version] => document(api, group, version, query),
         _ => Err(reply::no_such_resource()),
     }
 }
@@ -61,7 +63,7 @@ fn custom_schema(api: &Api, group: &str, version: &str, entry: &Entry) -> Option
     kind.versions.iter().find(|candidate| candidate.name == version)?.schema.clone()
 }
 
-fn document(api: &Api, group: &str, version: &str) -> Result<Reply, Status> {
+fn document(api: &Api, group: &str, version: &str, query: &Query) -> Result<Reply, Status> {
     let groups = discovery::groups(&api.store);
     let versions = groups.get(group).ok_or_else(reply::no_such_resource)?;
     let (_, entries) = versions.iter().find(|(name, _)| name == version).ok_or_else(reply::no_such_resource)?;
@@ -77,18 +79,27 @@ fn document(api: &Api, group: &str, version: &str) -> Result<Reply, Status> {
     };
     drop(kept);
     let mut reply = reply::with_type(StatusCode::OK, "application/json", text);
+    let headers = reply.headers_mut();
     if let Ok(tag) = HeaderValue::try_from(format!("\"{hash}\"")) {
-        reply.headers_mut().insert(ETAG, tag);
+        headers.insert(ETAG, tag);
     }
+    // The index names each document with its hash, so under that name it never changes; kubectl keeps it then.
+    let caching =
+        if query.get("hash") == Some(&hash) { "public, max-age=31536000, immutable" } else { "no-cache, private" };
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(caching));
     Ok(reply)
 }
 
 fn write(api: &Api, group: &str, version: &str, entries: &[Entry]) -> Value {
-    let (mut paths, mut schemas) = (Map::new(), Map::new());
+    let mut paths = Map::new();
+    let mut schemas = schema::openapi::components(group, version, entries.iter().map(|entry| entry.kind.as_str()));
     for entry in entries {
         let gvk = json!({"group": group, "version": version, "kind": entry.kind});
-        let schema = schemas_of(api, group, version, entry, &gvk, &mut schemas);
-        add_paths(group, version, entry, &gvk, schema.as_deref(), &mut paths);
+        let name = match custom_schema(api, group, version, entry) {
+            Some(schema) => Some(add_custom(group, version, &entry.kind, &schema, &mut schemas)),
+            None => schema::openapi::name(group, version, &entry.kind),
+        };
+        add_paths(group, version, entry, &gvk, name.as_deref(), &mut paths);
     }
     json!({
         "openapi": "3.0.0",
@@ -98,21 +109,28 @@ fn write(api: &Api, group: &str, version: &str, entries: &[Entry]) -> Value {
     })
 }
 
-/// Adds the schemas of a kind; the name of its own, if there is one.
-fn schemas_of(
-    api: &Api,
-    group: &str,
-    version: &str,
-    entry: &Entry,
-    gvk: &Value,
-    schemas: &mut Map<String, Value>,
-) -> Option<String> {
-    let mut schema = Value::clone(&*custom_schema(api, group, version, entry)?);
+/// Adds the schema of a custom kind, with the fields that all objects have, and returns its name.
+fn add_custom(group: &str, version: &str, kind: &str, schema: &Value, schemas: &mut Map<String, Value>) -> String {
+    const METADATA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+    if !schemas.contains_key(METADATA) {
+        // Metadata and all that it refers to come with any small built-in kind.
+        let mut shared = schema::openapi::components("", "v1", ["ConfigMap"]);
+        shared.retain(|name, _| !name.ends_with(".ConfigMap"));
+        schemas.extend(shared);
+    }
+    let mut schema = schema.clone();
+    let text = |description: &str| json!({"type": "string", "description": description});
+    schema["properties"]["apiVersion"] = text("The group and version of the object's schema.");
+    schema["properties"]["kind"] = text("The kind of the object.");
+    schema["properties"]["metadata"] = json!({
+        "description": "Standard object's metadata.",
+        "allOf": [{"$ref": format!("#/components/schemas/{METADATA}")}],
+    });
+    schema["x-kubernetes-group-version-kind"] = json!([{"group": group, "version": version, "kind": kind}]);
     let reversed: Vec<&str> = group.rsplit('.').collect();
-    let name = format!("{}.{version}.{}", reversed.join("."), entry.kind);
-    schema["x-kubernetes-group-version-kind"] = json!([gvk]);
+    let name = format!("{}.{version}.{kind}", reversed.join("."));
     schemas.insert(name.clone(), schema);
-    Some(name)
+    name
 }
 
 /// The operations of a resource: enough for clients that look for a kind among them.

@@ -10,7 +10,6 @@ use crate::handler::Call;
 use crate::rbac::{self, Request};
 use crate::reply::{self, Reply};
 use crate::subresources;
-use crate::verbs::expect_type;
 use crate::virtual_kinds::VirtualKind;
 
 /// Answers the creation of a resource without objects. Nothing is stored.
@@ -23,9 +22,8 @@ pub(crate) async fn create(mut call: Call, kind: &VirtualKind, verb: &str) -> Re
         return Err(reply::method_not_allowed());
     }
     let strict = call.query.get("fieldValidation") == Some("Strict");
-    let mut review = body::object(&mut call.request, strict).await?;
     let api_version = call.path.api_version();
-    expect_type(&mut review, &api_version, kind.kind)?;
+    let mut review = body::typed(&mut call.request, strict, &api_version, kind.kind).await?;
     if let Some(map) = review.as_object_mut() {
         map.entry("metadata").or_insert_with(|| json!({"creationTimestamp": null}));
     }

@@ -39,7 +39,7 @@ pub(crate) async fn answer(mut call: Call, served: &Served, verb: &str) -> Resul
         }
         _ => return Err(reply::method_not_allowed()),
     };
-    verbs::expect_type(&mut wanted, "autoscaling/v1", "Scale")?;
+    body::check_type(&mut wanted, options.strict, "autoscaling/v1", "Scale")?;
     let replicas = wanted.pointer("/spec/replicas").cloned().unwrap_or(json!(0));
     if replicas.as_i64().is_none_or(|replicas| replicas < 0) {
         return Err(invalid(&name, &replicas));

@@ -11,7 +11,7 @@ use crate::handler::{Call, Served};
 use crate::reply::{self, Reply};
 use crate::streaming;
 use crate::tokens::{ISSUER, Reference};
-use crate::verbs::{self, expect_type};
+use crate::verbs;
 
 /// Dispatches by resource and subresource; `served` has made sure that the pair exists.
 pub(crate) async fn answer(call: Call, served: &Served, verb: &str) -> Result<Reply, Status> {
@@ -30,8 +30,7 @@ pub(crate) async fn answer(call: Call, served: &Served, verb: &str) -> Result<Re
 
 /// `POST pods/NAME/binding`.
 async fn pod_binding(mut call: Call) -> Result<Reply, Status> {
-    let mut binding = body::object(&mut call.request, false).await?;
-    expect_type(&mut binding, "v1", "Binding")?;
+    let mut binding = body::typed(&mut call.request, false, "v1", "Binding").await?;
     binding["metadata"]["name"] = json!(call.path.name);
     bind(&call, &binding)
 }
@@ -60,8 +59,7 @@ pub(crate) fn bind(call: &Call, binding: &Value) -> Result<Reply, Status> {
 
 /// `POST pods/NAME/eviction`: a delete that could be refused. Disruption budgets are not consulted.
 async fn evict(mut call: Call) -> Result<Reply, Status> {
-    let mut eviction = body::object(&mut call.request, false).await?;
-    expect_type(&mut eviction, "policy/v1", "Eviction")?;
+    let eviction = body::typed(&mut call.request, false, "policy/v1", "Eviction").await?;
     let mut options = verbs::delete_options_of(&eviction["deleteOptions"]);
     options.dry_run |= call.query.dry_run()?;
     let pods = GroupResource::new("", "pods");
@@ -71,8 +69,7 @@ async fn evict(mut call: Call) -> Result<Reply, Status> {
 
 /// `POST serviceaccounts/NAME/token`.
 async fn token(mut call: Call) -> Result<Reply, Status> {
-    let mut request = body::object(&mut call.request, false).await?;
-    expect_type(&mut request, "authentication.k8s.io/v1", "TokenRequest")?;
+    let mut request = body::typed(&mut call.request, false, "authentication.k8s.io/v1", "TokenRequest").await?;
     let spec = &request["spec"];
     let audiences: Vec<String> =
         spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();

@@ -178,32 +178,8 @@ pub(crate) fn write_options(call: &Call) -> Result<WriteOptions, Status> {
 /// The object in the body of a request, with the type that the path says. A body of another type is a 400.
 pub(crate) async fn object_of(call: &mut Call, served: &Served, strict: bool) -> Result<Value, Status> {
     let mut object = body::object(&mut call.request, strict).await?;
-    expect_type(&mut object, &served.api_version(), &served.kind.kind)?;
+    body::expect_type(&mut object, &served.api_version(), &served.kind.kind)?;
     Ok(object)
-}
-
-/// Fills an absent `apiVersion` and `kind` and refuses others than the expected ones.
-pub(crate) fn expect_type(object: &mut Value, api_version: &str, kind: &str) -> Result<(), Status> {
-    let Some(map) = object.as_object_mut() else {
-        return Err(Status::bad_request(format!(
-            "the object provided is unrecognized (must be of type {kind}): expected a map"
-        )));
-    };
-    for (key, expected) in [("apiVersion", api_version), ("kind", kind)] {
-        let value = map.entry(key).or_insert(Value::Null);
-        match value.as_str() {
-            Some(found) if found == expected => {}
-            None | Some("") if value.is_null() || value.is_string() => *value = json!(expected),
-            _ => {
-                let what = if key == "kind" { "kind" } else { "API version" };
-                return Err(Status::bad_request(format!(
-                    "the {what} in the data ({}) does not match the expected {what} ({expected})",
-                    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-                )));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// `POST`.
@@ -274,7 +250,7 @@ pub(crate) async fn patch(mut call: Call, served: &Served) -> Result<Reply, Stat
             return Err(Status::new(422, "Invalid", message));
         }
         let mut object = body::yaml(&bytes, options.strict)?;
-        expect_type(&mut object, &served.api_version(), &served.kind.kind)?;
+        body::expect_type(&mut object, &served.api_version(), &served.kind.kind)?;
         placed(&object, namespace)?;
         named(&object, name)?;
         let store = &call.api.store;
@@ -292,7 +268,7 @@ pub(crate) async fn patch(mut call: Call, served: &Served) -> Result<Reply, Stat
         let stored = object["apiVersion"].clone();
         object["apiVersion"] = json!(api_version);
         patch.apply(object)?;
-        expect_type(object, &api_version, &served.kind.kind)?;
+        body::expect_type(object, &api_version, &served.kind.kind)?;
         named(object, name)?;
         object["apiVersion"] = stored;
         Ok(())
@@ -304,10 +280,12 @@ pub(crate) async fn patch(mut call: Call, served: &Served) -> Result<Reply, Stat
 /// The options of a delete, from the query and the body.
 pub(crate) async fn delete_options(call: &mut Call) -> Result<DeleteOptions, Status> {
     let body = match body::optional_object(&mut call.request, false).await? {
-        Some(body) => {
-            if !matches!(body["kind"].as_str(), None | Some("DeleteOptions")) {
-                return Err(Status::bad_request(format!("expected DeleteOptions in the body, found {}", body["kind"])));
+        Some(mut body) => {
+            // Clients give these options in `v1`, in `meta.k8s.io/v1` or in the version of what they delete.
+            if let Some(map) = body.as_object_mut() {
+                map.remove("apiVersion");
             }
+            body::check_type(&mut body, false, "v1", "DeleteOptions")?;
             body
         }
         None => Value::Null,
@@ -389,19 +367,6 @@ pub(crate) async fn delete_collection(mut call: Call, served: &Served) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_body_gets_its_type_from_the_path_or_must_have_it() {
-        let mut object = json!({"metadata": {}});
-        expect_type(&mut object, "apps/v1", "Deployment").unwrap();
-        assert_eq!(object["kind"], "Deployment");
-        let mut other = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet"});
-        let error = expect_type(&mut other, "apps/v1", "Deployment").unwrap_err();
-        assert_eq!(error.code, 400);
-        assert_eq!(error.message, "the kind in the data (ReplicaSet) does not match the expected kind (Deployment)");
-        assert_eq!(expect_type(&mut json!([]), "v1", "Pod").unwrap_err().code, 400);
-        assert_eq!(expect_type(&mut json!({"kind": 7}), "v1", "Pod").unwrap_err().code, 400);
-    }
 
     #[test]
     fn revisions() {
