@@ -126,14 +126,6 @@ impl FieldSet {
         !self.owned && self.children.values().all(Self::is_empty)
     }
 
-    /// Whether a path is in the set.
-    pub fn contains(&self, path: &[PathElement]) -> bool {
-        match path {
-            [] => self.owned,
-            [first, rest @ ..] => self.children.get(first).is_some_and(|child| child.contains(rest)),
-        }
-    }
-
     /// Adds a path.
     pub fn insert(&mut self, path: &[PathElement]) {
         match path {

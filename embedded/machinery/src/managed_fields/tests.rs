@@ -240,6 +240,36 @@ fn kubectl_may_change_what_it_set_on_the_client_side() {
     assert_eq!(conflicts(applied(Some(&live), &deployment(Some(3)), "kubectl", false)).len(), 1);
 }
 
+/// What `kubectl apply --server-side` does to an object that client-side apply made: it hands the fields over by a JSON
+/// patch of the managed fields, and applies again.
+#[test]
+fn ownership_moves_from_client_side_to_server_side_apply() {
+    let mut live = deployment(Some(2));
+    live["spec"]["minReadySeconds"] = json!(5);
+    live["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/last-applied-configuration": live.to_string()});
+    track_update(KIND, None, &mut live, writer("kubectl-client-side-apply", T1));
+    let config = deployment(Some(2));
+    let live = applied(Some(&live), &config, "kubectl", false).unwrap();
+    assert_eq!(live["spec"]["minReadySeconds"], 5, "still owned by client-side apply");
+
+    let mut entries = live["metadata"]["managedFields"].as_array().unwrap().clone();
+    let former = entries.iter().position(|entry| entry["manager"] == "kubectl-client-side-apply").unwrap();
+    let former = FieldSet::from_fields_v1(&entries.remove(former)["fieldsV1"]).unwrap();
+    let mut union = FieldSet::from_fields_v1(&entries[0]["fieldsV1"]).unwrap();
+    union.add(&former);
+    entries[0]["fieldsV1"] = union.to_fields_v1();
+    let mut handed_over = live.clone();
+    let patch = json!([{"op": "replace", "path": "/metadata/managedFields", "value": entries}]);
+    crate::patch::json_patch(&mut handed_over, &patch).unwrap();
+    let live = updated(&live, handed_over, "kubectl");
+    assert_eq!(live["metadata"]["managedFields"], Value::Array(entries));
+
+    let live = applied(Some(&live), &config, "kubectl", false).unwrap();
+    assert!(live["spec"].get("minReadySeconds").is_none(), "left out by the only owner");
+    assert_eq!(live["spec"]["replicas"], 2);
+    assert_eq!(live["metadata"]["managedFields"].as_array().unwrap().len(), 1);
+}
+
 #[test]
 fn managed_fields_can_be_replaced_and_reset() {
     let live = applied(None, &deployment(Some(2)), "one", false).unwrap();

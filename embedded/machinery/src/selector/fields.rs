@@ -35,16 +35,6 @@ impl FieldSelector {
         Ok(Self(terms.collect::<Result<_, _>>()?))
     }
 
-    /// Whether everything is selected.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The value that a field must have, when the selector says so.
-    pub fn exact(&self, path: &str) -> Option<&str> {
-        self.0.iter().find(|term| term.equal && term.path == path).map(|term| term.value.as_str())
-    }
-
     /// Whether an object satisfies every comparison.
     pub fn matches(&self, object: &Value) -> bool {
         self.0.iter().all(|term| (text_at(object, &term.path) == term.value) == term.equal)
@@ -137,13 +127,6 @@ mod tests {
         for selector in ["metadata.name", "a=b,c", r"a=\x", "a=b=c", "a=\\"] {
             assert!(FieldSelector::parse(selector).is_err(), "{selector}");
         }
-    }
-
-    #[test]
-    fn exact_values_can_be_asked_for() {
-        let selector = FieldSelector::parse("metadata.name=web,metadata.namespace!=x").unwrap();
-        assert_eq!(selector.exact("metadata.name"), Some("web"));
-        assert_eq!(selector.exact("metadata.namespace"), None);
     }
 
     proptest! {

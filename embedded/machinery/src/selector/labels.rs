@@ -43,19 +43,6 @@ impl LabelSelector {
         Ok(Self(requirements))
     }
 
-    /// From a plain map of labels, as in a Service's `spec.selector`. Null and `{}` select everything.
-    pub fn from_labels(labels: &Value) -> Self {
-        let labels = labels.as_object().into_iter().flatten();
-        Self(
-            labels
-                .map(|(key, value)| Requirement {
-                    key: key.clone(),
-                    operator: Operator::In(vec![value.as_str().unwrap_or_default().to_owned()]),
-                })
-                .collect(),
-        )
-    }
-
     /// Whether everything is selected.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
