@@ -70,7 +70,7 @@ pub fn execute(args: &Args) -> anyhow::Result<Report> {
     let progress = Progress::new(std::io::stderr().is_terminal(), plan.cells.iter().map(Cell::id).collect());
     let started = Instant::now();
     let time = now();
-    let backend = meshgate_clusters::embedded::prepare(&plan.images, &|text| progress.note(text))?;
+    let backend = meshgate_clusters::embedded::prepare(std::env::current_exe()?, &plan.images, &|text| progress.note(text))?;
     let report_dir = std::path::absolute(&args.report_dir)?;
     let jobs: Vec<Job> = plan
         .cells

@@ -18,6 +18,9 @@ use meshgate_harness::runner::{self, Job, Options};
 use meshgate_harness::verdict::Verdict;
 use meshgate_harness::world;
 
+/// The binary under test: it runs the cells and is every Meshgate image in them.
+const MESHGATE: &str = env!("CARGO_BIN_EXE_meshgate");
+
 /// A cell's index and a case's id.
 type Key = (usize, &'static str);
 
@@ -121,7 +124,7 @@ fn run(fixtures: &Fixtures, cells: &[Cell], keys: &[Key], board: &Board) -> anyh
     }
     images.sort();
     images.dedup();
-    let backend = meshgate_clusters::embedded::prepare(&images, &|text| eprintln!("{text}"))?;
+    let backend = meshgate_clusters::embedded::prepare(MESHGATE.into(), &images, &|text| eprintln!("{text}"))?;
     let report_dir = std::path::absolute(concat!(env!("CARGO_TARGET_TMPDIR"), "/conformance"))?;
     let indices: Vec<usize> = cases.keys().copied().collect();
     let jobs: Vec<Job> = cases
@@ -142,7 +145,7 @@ fn run(fixtures: &Fixtures, cells: &[Cell], keys: &[Key], board: &Board) -> anyh
         })
         .collect::<anyhow::Result<_>>()?;
     let options = Options {
-        command: vec![env!("CARGO_BIN_EXE_meshgate").into(), "cell".into()],
+        command: vec![MESHGATE.into(), "cell".into()],
         parallel: 2,
         cell_limit: Duration::from_secs(900),
     };

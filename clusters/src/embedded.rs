@@ -74,19 +74,11 @@ fn during(what: &'static str) -> impl FnOnce(io::Error) -> EmbeddedError {
 
 /// Finds, and fetches where need be, everything that a cluster with these images will run. For [`Embedded::start`].
 ///
-/// # Errors
-/// [`EmbeddedError::Image`], which says how to supply what is missing.
-pub fn prepare(images: &[String], progress: &dyn Fn(&str)) -> Result<serde_json::Value, EmbeddedError> {
-    let program = std::env::var_os("MESHGATE_BIN").map_or_else(std::env::current_exe, |path| Ok(path.into()));
-    let program = program.map_err(during("finding this program"))?;
-    prepare_for(program, images, progress)
-}
-
-/// [`prepare`] with another program than this one as Meshgate's own image.
+/// `program` is the binary that Meshgate's own image stands for.
 ///
 /// # Errors
-/// As [`prepare`].
-pub fn prepare_for(
+/// [`EmbeddedError::Image`], which says how to supply what is missing.
+pub fn prepare(
     program: PathBuf,
     images: &[String],
     progress: &dyn Fn(&str),

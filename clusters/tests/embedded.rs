@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use meshgate_clusters::embedded::{Embedded, prepare_for};
+use meshgate_clusters::embedded::{Embedded, prepare};
 use meshgate_clusters::{Cluster, Vantage};
 use meshgate_fixtures::Fixtures;
 use meshgate_images::Catalogue;
@@ -30,7 +30,7 @@ fn outside() -> ExitCode {
     let image = format!("docker.io/library/{}:v{}", controller.name, controller.newest());
     let program = std::env::current_exe().expect("this program");
     let note = |text: &str| eprintln!("{text}");
-    let prepared = prepare_for(program.clone(), &[image], &note).expect("the images");
+    let prepared = prepare(program.clone(), &[image], &note).expect("the images");
     let kubectl = Catalogue::built_in(&program).kubectl(&note).expect("kubectl").path;
     let status = Command::new(program).arg("inside").arg(prepared.to_string()).arg(kubectl).status().expect("it runs");
     if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -39,7 +39,7 @@ pub fn execute(args: &Args) -> anyhow::Result<()> {
     for controller in fixtures.controllers.values() {
         images.extend(meshgate_harness::world::images(controller, controller.newest())?);
     }
-    let prepared = meshgate_clusters::embedded::prepare(&images, &|text| eprintln!("{text}"))?;
+    let prepared = meshgate_clusters::embedded::prepare(std::env::current_exe()?, &images, &|text| eprintln!("{text}"))?;
     let log = dir.join("log");
     let log = std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(log)?;
     let spec = keeper::Spec { dir: dir.clone(), api_port: args.api_port, ingress_port: args.ingress_port, prepared };
