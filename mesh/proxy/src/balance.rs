@@ -56,7 +56,7 @@ impl Drop for Balancer {
         if let Some(follow) = self.follow.get() {
             follow.abort();
         }
-        self.ready.set(0);
+        self.ready.add(-(self.endpoints.load().len() as i64));
     }
 }
 
@@ -119,14 +119,15 @@ impl Balancer {
                     };
                     let endpoint = match current.iter().find(same) {
                         Some(endpoint) => Arc::clone(endpoint),
-                        None => self.factory.make(address, Some(&self.name), labels),
+                        None => Arc::new(self.factory.make(address, Some(&self.name), labels)),
                     };
                     next.insert(address, endpoint);
                 }
             }
             EndpointUpdate::Remove(removed) => next.retain(|address, _| !removed.contains(address)),
         }
-        self.ready.set(i64::try_from(next.len()).unwrap_or(i64::MAX));
+        // A difference, since another balancer of the same name may still be, or be already.
+        self.ready.add(next.len() as i64 - current.len() as i64);
         if !next.is_empty() {
             self.shut.store(false, Ordering::Relaxed);
         }

@@ -124,6 +124,8 @@ impl fmt::Display for Suffixes<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn decide(dialect: Dialect, uri: &str, lines: &[(&str, &str)]) -> String {
@@ -175,6 +177,18 @@ mod tests {
                 &[("host", "alt.default.svc.cluster.local"), ("l5d-dst-override", &value)],
             );
             assert_eq!(got, expected, "{value:?}");
+        }
+    }
+
+    proptest! {
+        /// No value whatever leads out of the cluster.
+        #[test]
+        fn no_override_is_an_open_relay(value in prop_oneof!["[ -~]{0,40}", "[a-z0-9.:@\\[\\]-]{0,40}(\\.svc\\.cluster\\.local)?"]) {
+            let choice = decide(Dialect::Modern, "/", &[("l5d-dst-override", value.trim())]);
+            prop_assert!(["service", "original", "not a", "outside"].iter().any(|start| choice.starts_with(start)));
+            if let Some(service) = choice.strip_prefix("service ") {
+                prop_assert!(service.rsplit_once(':').is_some_and(|(name, _)| name.ends_with("svc.cluster.local")));
+            }
         }
     }
 

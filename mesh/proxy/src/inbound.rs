@@ -3,7 +3,6 @@
 //! ServiceProfiles change nothing here but the counting: a request whose name has a profile is counted under its routes.
 
 use std::{
-    collections::HashMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -12,7 +11,6 @@ use std::{
 use http::{HeaderName, Request, Response, Version as HttpVersion, header::HOST, uri::Authority};
 use hyper::body::Incoming;
 use linkerd2_proxy_api::destination::DestinationProfile;
-use parking_lot::Mutex;
 use tokio::{net::TcpStream, sync::watch, time};
 use tracing::{debug, warn};
 
@@ -50,7 +48,7 @@ pub(crate) struct Inbound {
     original: OriginalDst,
     control: Control,
     factory: EndpointFactory,
-    applications: Mutex<HashMap<SocketAddr, Arc<Endpoint>>>,
+    applications: Arc<Cache<SocketAddr, Endpoint>>,
     profiles: Arc<Cache<NameAddr, Profile>>,
     guard: LoopGuard,
     metrics: Metrics,
@@ -81,7 +79,7 @@ impl Inbound {
             original,
             control,
             factory: EndpointFactory::new(metrics.clone(), settings, Direction::Inbound),
-            applications: Mutex::default(),
+            applications: Cache::new(config.inbound_discovery_idle_timeout),
             profiles: Cache::new(config.inbound_discovery_idle_timeout),
             guard: LoopGuard::new(guard_id, Direction::Inbound, &metrics),
             metrics,
@@ -140,9 +138,7 @@ impl Inbound {
         if address.port() == self.port {
             return Err(ProxyError::InboundPort(self.port));
         }
-        let mut applications = self.applications.lock();
-        let make = || self.factory.make(address, None, Default::default());
-        Ok(Arc::clone(applications.entry(address).or_insert_with(make)))
+        Ok(self.applications.get_or_make(&address, || self.factory.make(address, None, Default::default())))
     }
 
     async fn opaque(&self, io: Io, original: SocketAddr) {

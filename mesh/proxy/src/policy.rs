@@ -7,7 +7,7 @@
 use std::{cmp::Reverse, str, time::Duration};
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{self, HOST},
 };
 use linkerd2_proxy_api::{
@@ -37,7 +37,7 @@ pub(crate) struct Route<B> {
     name: Labels,
     hosts: Vec<HostMatch>,
     rules: Vec<Rule<B>>,
-    statuses: Keyed<StatusCode, Counter>,
+    ends: Keyed<End, Counter>,
 }
 
 /// What to do with the requests of one rule.
@@ -56,13 +56,40 @@ pub(crate) struct Chosen<'a, B> {
 }
 
 impl<B> Chosen<'_, B> {
-    /// Counts the answer to a request.
-    pub(crate) fn count(&self, statuses: &Family<Counter>, status: StatusCode) {
+    /// Counts how a request ended.
+    pub(crate) fn count(&self, statuses: &Family<Counter>, end: End) {
         let make = || {
             let labels = self.parent.clone().followed_by(&self.route.name).with("hostname", "");
-            statuses.hold(&labels.with("http_status", status.as_str()).with("error", ""))
+            statuses.hold(&end.label(labels))
         };
-        self.route.statuses.get_or_make(status, make).increment();
+        self.route.ends.get_or_make(end, make).increment();
+    }
+}
+
+/// How a request on a policy's route ended: with a status, or with an error by Linkerd's name for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct End {
+    status: Option<StatusCode>,
+    error: &'static str,
+}
+
+impl End {
+    pub(crate) fn of<B>(result: &Result<Response<B>, ProxyError>) -> Self {
+        let (status, error) = match result {
+            Ok(response) => (Some(response.status()), ""),
+            Err(ProxyError::FailFast(_)) => (None, "FAIL_FAST"),
+            Err(ProxyError::LoadShed(_)) => (None, "LOAD_SHED"),
+            Err(ProxyError::ResponseTimeout(_)) => (None, "RESPONSE_HEADERS_TIMEOUT"),
+            Err(ProxyError::Broken(_)) => (None, "IO"),
+            Err(error) => (Some(error.status()), ""),
+        };
+        Self { status, error }
+    }
+
+    /// Adds the labels `http_status` and `error`.
+    pub(crate) fn label(self, labels: Labels) -> Labels {
+        let status = self.status.as_ref().map(StatusCode::as_str).unwrap_or_default();
+        labels.with("http_status", status).with("error", self.error)
     }
 }
 
@@ -309,7 +336,7 @@ fn http_route<B>(
         })
     });
     let rules = rules.collect();
-    Route { hosts: hosts(&route.hosts), rules, name, statuses: Keyed::default() }
+    Route { hosts: hosts(&route.hosts), rules, name, ends: Keyed::default() }
 }
 
 fn grpc_routes<B>(
@@ -336,7 +363,7 @@ fn grpc_routes<B>(
         })
     });
     let rules = rules.collect();
-    Route { hosts: hosts(&route.hosts), rules, name, statuses: Keyed::default() }
+    Route { hosts: hosts(&route.hosts), rules, name, ends: Keyed::default() }
 }
 
 /// A response is awaited as long as the shorter of both timeouts says.

@@ -63,7 +63,7 @@ impl EndpointFactory {
         address: SocketAddr,
         name: Option<&NameAddr>,
         metric_labels: BTreeMap<String, String>,
-    ) -> Arc<Endpoint> {
+    ) -> Endpoint {
         let start = || Labels::new().with("direction", self.direction.label());
         let (http, tcp) = match self.direction {
             Direction::Outbound => {
@@ -76,7 +76,7 @@ impl EndpointFactory {
                 (inbound_labels(address), tcp.with("tls", "no_identity").with("no_tls_reason", "loopback"))
             }
         };
-        Arc::new(Endpoint {
+        Endpoint {
             address,
             pool: Pool::new(address, Arc::clone(&self.settings), self.metrics.tcp.scope(tcp)),
             scope: self.metrics.http.scope(http),
@@ -84,7 +84,7 @@ impl EndpointFactory {
             due: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             metric_labels,
-        })
+        }
     }
 }
 

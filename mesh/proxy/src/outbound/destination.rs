@@ -57,17 +57,26 @@ async fn compile(
 ) {
     // A stream that has given its last answer closes its channel; the other may still change.
     let (mut profile_open, mut policy_open) = (true, true);
+    let mut changed = true;
     loop {
-        let profile = profiles.borrow_and_update().clone();
-        let policy = policies.borrow_and_update().clone();
-        if let (Some(profile), Some(policy)) = (profile, policy) {
-            let plan = Plan::compile(&target, &profile, &policy, &parts);
-            debug!(%target, opaque = plan.opaque, "a new plan");
-            plans.send_replace(Some(Arc::new(plan)));
+        if changed {
+            let profile = profiles.borrow_and_update().clone();
+            let policy = policies.borrow_and_update().clone();
+            if let (Some(profile), Some(policy)) = (profile, policy) {
+                let plan = Plan::compile(&target, &profile, &policy, &parts);
+                debug!(%target, opaque = plan.opaque, "a new plan");
+                plans.send_replace(Some(Arc::new(plan)));
+            }
         }
         tokio::select! {
-            changed = profiles.changed(), if profile_open => profile_open = changed.is_ok(),
-            changed = policies.changed(), if policy_open => policy_open = changed.is_ok(),
+            next = profiles.changed(), if profile_open => {
+                changed = next.is_ok();
+                profile_open = changed;
+            }
+            next = policies.changed(), if policy_open => {
+                changed = next.is_ok();
+                policy_open = changed;
+            }
             () = plans.closed() => return,
         }
     }

@@ -20,7 +20,7 @@ use crate::{
     dialect::{Choice, OVERRIDE, choose},
     http::{ProxyError, RequestBody, ResponseBody, Upgrade, strip_hop_by_hop},
     metrics::{Direction, is_grpc},
-    policy::Routes,
+    policy::{End, Routes},
     profile::{Route, RouteScopes, ServiceProfile},
     retry::Recorder,
     split::Split,
@@ -109,11 +109,11 @@ impl Outbound {
                 }
                 None => sent.await,
             };
-            backend.count(&self.metrics, status(&result));
+            backend.count(&self.metrics, End::of(&result));
             result
         };
         let result = result.await;
-        chosen.count(&self.metrics.policy_route_statuses, status(&result));
+        chosen.count(&self.metrics.policy_route_statuses, End::of(&result));
         result
     }
 
@@ -249,13 +249,6 @@ fn is_repeatable<B>(request: &Request<B>) -> bool {
 fn is_failure(route: &Route, response: &Response<ResponseBody>) -> bool {
     let grpc = || response.headers().get("grpc-status").is_some_and(|code| code.as_bytes() != b"0");
     !route.classes().is_success(response.status()) || is_grpc(response.headers()) && grpc()
-}
-
-fn status(result: &Result<Response<ResponseBody>, ProxyError>) -> ::http::StatusCode {
-    match result {
-        Ok(response) => response.status(),
-        Err(error) => error.status(),
-    }
 }
 
 async fn resolve(name: &NameAddr) -> Result<SocketAddr, ProxyError> {

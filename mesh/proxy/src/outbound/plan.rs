@@ -14,7 +14,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use ::http::{Request, Response, StatusCode};
+use ::http::{Request, Response};
 use linkerd2_proxy_api::{
     destination::{DestinationProfile, WeightedAddr},
     outbound::{
@@ -33,7 +33,7 @@ use crate::{
     http::{EndpointLoad, ProxyError, RequestBody, ResponseBody, SendError},
     io::Io,
     metrics::{Counter, Keyed, Labels, Metrics},
-    policy::{self, Routes, metadata_labels},
+    policy::{self, End, Routes, metadata_labels},
     profile::{ResponseClasses, ServiceProfile, overrides_policy},
     split::Split,
 };
@@ -91,7 +91,7 @@ pub(super) struct PolicyBackend {
     pub(super) backend: Backend,
     pub(super) requests: Arc<Counter>,
     labels: Labels,
-    statuses: Keyed<StatusCode, Counter>,
+    ends: Keyed<End, Counter>,
 }
 
 impl Plan {
@@ -181,7 +181,7 @@ impl Parts {
             (Target::Name(_), Some(name)) => Some(self.balanced(&name)),
             (Target::Address(_), Some(name)) if self.ingress => Some(self.balanced(&name)),
             (Target::Address(address), _) => {
-                Some(Backend::Endpoint(self.factory.make(*address, None, Default::default())))
+                Some(Backend::Endpoint(Arc::new(self.factory.make(*address, None, Default::default()))))
             }
             (Target::Name(_), None) => None,
         }
@@ -202,7 +202,7 @@ impl Parts {
     fn forward(&self, endpoint: &WeightedAddr) -> Option<Backend> {
         let address = SocketAddr::try_from(endpoint.addr?).ok()?;
         let labels = endpoint.metric_labels.clone().into_iter().collect();
-        Some(Backend::Endpoint(self.factory.make(address, None, labels)))
+        Some(Backend::Endpoint(Arc::new(self.factory.make(address, None, labels))))
     }
 
     fn backend(&self, api: &ApiBackend) -> Option<Backend> {
@@ -231,7 +231,7 @@ impl Parts {
             backend: self.backend(api)?,
             requests: self.metrics.policy_backend_requests.hold(&labels),
             labels,
-            statuses: Keyed::default(),
+            ends: Keyed::default(),
         })
     }
 
@@ -292,10 +292,10 @@ impl Backend {
 }
 
 impl PolicyBackend {
-    /// Counts an answer.
-    pub(super) fn count(&self, metrics: &Metrics, status: StatusCode) {
-        let labels = || self.labels.clone().with("http_status", status.as_str()).with("error", "");
-        self.statuses.get_or_make(status, || metrics.policy_backend_statuses.hold(&labels())).increment();
+    /// Counts how a request ended.
+    pub(super) fn count(&self, metrics: &Metrics, end: End) {
+        let labels = || end.label(self.labels.clone());
+        self.ends.get_or_make(end, || metrics.policy_backend_statuses.hold(&labels())).increment();
     }
 }
 

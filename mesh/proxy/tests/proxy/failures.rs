@@ -39,6 +39,10 @@ async fn without_endpoints_the_first_request_waits_and_the_next_do_not() {
     assert_eq!(mesh.connect(1).await.get("/", &[]).await.status, 503);
     assert_eq!(mesh.metric("outbound_http_errors_total{error=\"failfast\"}").await, Some(1));
     assert_eq!(mesh.metric("outbound_http_errors_total{error=\"loadshed\"}").await, Some(1));
+    for error in ["FAIL_FAST", "LOAD_SHED"] {
+        let end = format!("http_status=\"\",error=\"{error}\"}}");
+        assert_eq!(mesh.sum(&["outbound_http_route_request_statuses_total", &end]).await, 1);
+    }
 
     let app = App::named("web").await;
     mesh.control.set_endpoints(&format!("{WEB}:80"), &[app.address]);

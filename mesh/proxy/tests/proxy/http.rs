@@ -190,6 +190,31 @@ async fn http_1_0_stays_http_1_0() {
 }
 
 #[tokio::test]
+async fn http_1_0_clients_get_no_chunks() {
+    let app = App::http(|_| async {
+        let frames = ["one ", "two"].map(|data| Ok::<_, Infallible>(Frame::data(Bytes::from(data))));
+        Response::new(StreamBody::new(stream::iter(frames)).boxed_unsync())
+    })
+    .await;
+    // This application answers any client in chunks.
+    let chunks = App::tcp(|mut stream| async move {
+        let _ = stream.read(&mut [0; 1024]).await;
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        let _ = stream.write_all(format!("{head}7\r\none two\r\n0\r\n\r\n").as_bytes()).await;
+    })
+    .await;
+    for app in [app, chunks] {
+        let mesh = mesh(&app).await;
+        let mut connection = mesh.connect(1).await;
+        connection.send("GET / HTTP/1.0\r\n\r\n").await;
+        let reply = String::from_utf8(connection.read_to_end().await).unwrap();
+        let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+        assert!(!head.contains("chunked"), "{reply}");
+        assert_eq!(body, "one two");
+    }
+}
+
+#[tokio::test]
 async fn large_heads_pass() {
     let app = App::http(|request| async move {
         let value = request.headers()["x-large"].clone();
