@@ -7,6 +7,7 @@
 
 use meshgate_harness::case::Case;
 
+mod loops;
 mod routing;
 mod traffic_split;
 
@@ -16,6 +17,7 @@ pub fn cases() -> Vec<&'static Case> {
         // One line per area: the lists of its files.
         &[routing::CASES][..],
         traffic_split::CASES,
+        loops::CASES,
     ];
     areas.into_iter().flatten().copied().flatten().collect()
 }

@@ -88,8 +88,8 @@ fn overrides(plan: &Plan, legs: &[(&str, &str)]) -> Value {
 
 /// Requests that the proxy beside the controller sent to a Service of the case and saw answered with 200.
 async fn counted(context: &Context, service: &str) -> Result<f64, Failure> {
-    let authority = format!("{}.{NAMESPACE}.svc.cluster.local:80", context.plan.full(service));
-    let labels = [("direction", "outbound"), ("authority", &*authority), ("status_code", "200")];
+    let service = context.plan.full(service);
+    let labels = [("direction", "outbound"), ("dst_service", &*service), ("status_code", "200")];
     Ok(context.controller_metrics().await?.sum("response_total", &labels))
 }
 

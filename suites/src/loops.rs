@@ -1,0 +1,182 @@
+//! Loops: how often one request passes a controller.
+//!
+//! The measure is amplification: every request of these cases has a path of its own, and the controller's access log says how often
+//! it passed. One in has to be at most one pass through each controller. The control experiments send the same request through
+//! instances of the controller whose proxy has its loop guard off, watch the request go round, and end the storm by taking
+//! the name that it follows out of DNS.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::anyhow;
+use meshgate_harness::case::Case;
+use meshgate_harness::context::Context;
+use meshgate_harness::convergence::converge;
+use meshgate_harness::plan::{Plan, Route};
+use meshgate_harness::probe::{Record, Request, describe, outcome};
+use meshgate_harness::verdict::{Failure, check};
+
+mod guarded;
+mod harmless;
+
+/// The cases of this area.
+pub const CASES: &[&[Case]] = &[guarded::CASES, harmless::CASES];
+
+/// How long routes, names and logs may take to follow.
+const SETTLES: Duration = Duration::from_secs(10);
+
+/// A loop has to be seen to go round so often before it counts as one.
+const ROUNDS: usize = 5;
+
+/// Instances of the controller without the loop guard.
+const UNGUARDED: &str = "unguarded";
+const UNGUARDED_TOO: &str = "unguarded-too";
+
+fn unguarded(plan: &mut Plan, name: &str) {
+    plan.instance(name, &[("config.meshgate.dev/loop-guard", "off")]);
+}
+
+/// An instance of the controller.
+#[derive(Clone)]
+struct Ingress {
+    workload: String,
+    address: Ipv4Addr,
+}
+
+impl Ingress {
+    /// The one that all cases share.
+    fn main(context: &Context) -> Self {
+        Self { workload: context.world.controller.workload.clone(), address: context.world.ingress }
+    }
+
+    /// One that the case declared.
+    fn named(context: &Context, name: &str) -> Result<Self, Failure> {
+        let address = context.world.instances.get(name);
+        let address = *address.ok_or_else(|| anyhow!("{} declares no instance {name:?}", context.id))?;
+        Ok(Self { workload: name.to_owned(), address })
+    }
+
+    /// `workload.namespace.svc.cluster.local:80`.
+    fn authority(&self, context: &Context) -> String {
+        format!("{}.{}.svc.cluster.local:{}", self.workload, context.world.controller.namespace, self.port(context))
+    }
+
+    fn port(&self, context: &Context) -> u16 {
+        context.world.controller.ports.http
+    }
+
+    fn request(&self, context: &Context, route: &Route) -> Request {
+        context.world.request_to(route, self.address)
+    }
+
+    /// How often a request has passed, once `least` passes and everything that ended before this call are in the log.
+    async fn passes(&self, context: &Context, marker: &str, least: usize) -> Result<usize, Failure> {
+        let count = || async { context.passes(&self.workload, marker).await };
+        converge(SETTLES, || async {
+            match count().await {
+                Ok(passes) if passes >= least => Ok(()),
+                Ok(passes) => Err(format!("{passes}")),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await
+        .map_err(|seen| {
+            check(format!("the passes of {marker} through {}", self.workload))
+                .failure(format!("at least {least}"), seen)
+        })?;
+
+        // Whatever had ended before a later request is in the log before it.
+        let target = SocketAddr::from((self.address, self.port(context))).to_string();
+        let fence = marker_path("fence");
+        context.send(Request::get(target, &fence).host(format!("nobody.{}", context.plan.full("test")))).await;
+        converge(SETTLES, || async {
+            match context.passes(&self.workload, &fence).await {
+                Ok(1..) => Ok(()),
+                Ok(0) => Err("not there".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await
+        .map_err(|seen| {
+            check(format!("a later request in the log of {}", self.workload)).failure("to be there", seen)
+        })?;
+        count().await
+    }
+
+    /// How many requests have reached its proxy, of whomever.
+    async fn arrivals(&self, context: &Context) -> Result<f64, Failure> {
+        let pod = context.world.controller_pod(&self.workload).await?;
+        Ok(context.metrics_of(pod).await?.sum("request_total", &[("direction", "inbound")]))
+    }
+
+    /// How many requests its proxy has refused as loops.
+    async fn refusals(&self, context: &Context) -> Result<f64, Failure> {
+        let pod = context.world.controller_pod(&self.workload).await?;
+        Ok(context.metrics_of(pod).await?.sum("meshgate_loop_refused_total", &[]))
+    }
+}
+
+/// A path that no other request has.
+fn marker_path(what: &str) -> String {
+    format!("/{what}-{:016x}", rand::random::<u64>())
+}
+
+/// Gives a request a path of its own and sends it.
+async fn send_marked(context: &Context, request: Request) -> (Record, String) {
+    let marker = marker_path("loop");
+    let record = context.send(Request { path: marker.clone(), ..request }).await;
+    (record, marker)
+}
+
+/// The request was refused as a loop: 508 with the reason.
+fn refused(what: &str, record: &Record) -> Result<(), Failure> {
+    let told = record.header("l5d-proxy-error").any(|reason| reason.starts_with("loop"));
+    check(what).that(record.is(508) && told, "508 and l5d-proxy-error: loop", outcome(record))
+}
+
+/// Amplification: how often a request that came in once passed an ingress.
+async fn passed(context: &Context, ingress: &Ingress, marker: &str, expected: usize) -> Result<(), Failure> {
+    let passes = ingress.passes(context, marker, expected).await?;
+    check(format!("the passes of {marker} through {}", ingress.workload)).equal(passes, expected)
+}
+
+/// Waits until an ingress serves a route whose Host DNS does not know, which the documented dialect looks up.
+async fn until_unresolvable(context: &Context, ingress: &Ingress, route: &Route, name: &str) -> Result<(), Failure> {
+    let accept = |record: &Record| {
+        record.is(502)
+            && record.header("l5d-proxy-error").any(|reason| reason.contains(name) && reason.contains("no address"))
+    };
+    context.until(SETTLES, &format!("the proxy to look {name} up"), ingress.request(context, route), accept).await
+}
+
+/// The control experiment: sends a request that is to go round through `watched`, sees it do so [`ROUNDS`] times, then takes `names`
+/// out of DNS, which ends it. Returns the request's mark.
+async fn storm(context: &Context, request: Request, watched: &Ingress, names: &[&str]) -> Result<String, Failure> {
+    let marker = marker_path("storm");
+    let request = Request { path: marker.clone(), ..request };
+    let what = describe(&request);
+    let before = watched.arrivals(context).await?;
+    let client = {
+        let context = context.clone();
+        tokio::spawn(async move { context.send(request).await })
+    };
+    let rounds = converge(SETTLES, || async {
+        let arrivals = watched.arrivals(context).await.map_err(|error| error.to_string())? - before;
+        if arrivals >= ROUNDS as f64 { Ok(()) } else { Err(format!("{arrivals} requests")) }
+    })
+    .await;
+    for name in names {
+        context.world.cluster.set_external_name(name, &[]);
+    }
+    let record = client.await.map_err(|error| anyhow!("the client ended early: {error}"))?;
+    rounds.map_err(|seen| {
+        check(format!("{what} without the loop guard"))
+            .failure(format!("to reach {} {ROUNDS} times", watched.workload), seen)
+    })?;
+    check(format!("{what}, when the name it follows is gone from DNS")).that(
+        record.is(502),
+        "502",
+        outcome(&record),
+    )?;
+    Ok(marker)
+}
