@@ -24,6 +24,9 @@ pub(crate) enum ConnectError {
     /// The peer accepted the connection and then did not speak the expected version of HTTP.
     #[error("{address}: {message}")]
     Handshake { address: SocketAddr, message: String },
+    /// The address is where the request comes from.
+    #[error("{address}: loop: the request has come through there")]
+    Itself { address: SocketAddr },
 }
 
 /// Dials connections of one direction.

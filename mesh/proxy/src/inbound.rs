@@ -187,6 +187,9 @@ impl Inbound {
         if version != HttpVersion::HTTP_2 {
             strip_hop_by_hop(request.headers_mut(), upgrade.keeps_headers());
         }
+        if self.config.ingress_mode {
+            self.guard.mark_entry(request.headers_mut(), original.port());
+        }
         let application = self.application(original)?;
         let (mut route, classes) = self.route(&request).await.unzip();
 

@@ -80,7 +80,13 @@ impl Outbound {
         let connector = Connector::new(mark, config.outbound_connect_timeout);
         let connector = if config.allow_loopback { connector } else { connector.refuse_loopback() };
         let settings = PoolSettings { connector, idle_timeout: POOL_IDLE, max_idle: POOL_MAX_IDLE };
+        let guard = LoopGuard::new(guard_id, Direction::Outbound, &metrics);
         let factory = EndpointFactory::new(metrics.clone(), settings, Direction::Outbound);
+        let factory = if config.ingress_mode {
+            factory.guarding(guard.clone(), config.inbound_ips.as_slice().into())
+        } else {
+            factory
+        };
         let balancers = Arc::new(Balancers::new(control.clone(), factory.clone(), config.failfast_timeout));
         let ingress =
             config.ingress_mode.then(|| Ingress { dialect: config.dialect, suffixes: config.profile_suffixes.clone() });
@@ -93,7 +99,7 @@ impl Outbound {
             original,
             control,
             destinations: Cache::new(config.outbound_discovery_idle_timeout),
-            guard: LoopGuard::new(guard_id, Direction::Outbound, &metrics),
+            guard,
             metrics,
             errors: Keyed::default(),
             detections: Keyed::default(),

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -18,6 +18,7 @@ use crate::{
     connect::ConnectError,
     http::{EndpointLoad, Pool, PoolSettings, RequestBody, ResponseBody, SendError},
     io::Io,
+    loop_guard::LoopGuard,
     metrics::{Direction, HttpScope, Labels, Metrics, Observations, endpoint_labels, inbound_labels},
     profile::ResponseClasses,
 };
@@ -34,6 +35,8 @@ pub(crate) struct EndpointFactory {
     metrics: Metrics,
     settings: Arc<PoolSettings>,
     direction: Direction,
+    /// For endpoints in the proxy's own pod.
+    guard: Option<(LoopGuard, Arc<[IpAddr]>)>,
 }
 
 /// An address with its connections, its load and its counters.
@@ -43,6 +46,8 @@ pub(crate) struct Endpoint {
     pool: Arc<Pool>,
     scope: Arc<HttpScope>,
     load: PeakEwma,
+    /// Present if it is in the proxy's own pod and must not get requests that have come from there.
+    guard: Option<LoopGuard>,
     /// When to try again after failed connects, in [`ewma::now`]'s nanoseconds; 0 while connects succeed.
     due: AtomicU64,
     failures: AtomicU32,
@@ -50,7 +55,12 @@ pub(crate) struct Endpoint {
 
 impl EndpointFactory {
     pub(crate) fn new(metrics: Metrics, settings: PoolSettings, direction: Direction) -> Self {
-        Self { metrics, settings: Arc::new(settings), direction }
+        Self { metrics, settings: Arc::new(settings), direction, guard: None }
+    }
+
+    /// Requests do not go back to the port of the proxy's own pod that they came in by.
+    pub(crate) fn guarding(self, guard: LoopGuard, own: Arc<[IpAddr]>) -> Self {
+        Self { guard: Some((guard, own)), ..self }
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
@@ -76,8 +86,10 @@ impl EndpointFactory {
                 (inbound_labels(address), tcp.with("tls", "no_identity").with("no_tls_reason", "loopback"))
             }
         };
+        let guard = self.guard.as_ref().filter(|(_, own)| own.contains(&address.ip()));
         Endpoint {
             address,
+            guard: guard.map(|(guard, _)| guard.clone()),
             pool: Pool::new(address, Arc::clone(&self.settings), self.metrics.tcp.scope(tcp)),
             scope: self.metrics.http.scope(http),
             load: PeakEwma::new(DEFAULT_RTT, DECAY),
@@ -118,6 +130,11 @@ impl Endpoint {
         request: Request<RequestBody>,
         classes: Option<Arc<ResponseClasses>>,
     ) -> Result<Response<ResponseBody>, SendError> {
+        if let Some(guard) = &self.guard
+            && guard.is_from(request.headers(), self.address.port())
+        {
+            return Err(SendError::NotSent(Box::new(request), ConnectError::Itself { address: self.address }));
+        }
         let mut observation = self.scope.observe(classes);
         let load = EndpointLoad::new(self);
         match self.pool.send(request, || observation.sent()).await {

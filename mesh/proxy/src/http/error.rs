@@ -72,6 +72,7 @@ impl ProxyError {
                 StatusCode::GATEWAY_TIMEOUT
             }
             Self::Connect(ConnectError::TimedOut { .. }) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Connect(ConnectError::Itself { .. }) => StatusCode::LOOP_DETECTED,
             Self::LoadShed(_) | Self::Discovery { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Connect(_) | Self::Broken(_) | Self::Unresolvable { .. } => StatusCode::BAD_GATEWAY,
             Self::Target(Invalid::OutsideTheCluster { .. }) => StatusCode::BAD_GATEWAY,
@@ -103,7 +104,7 @@ impl ProxyError {
             Self::LoadShed(_) => Some("loadshed"),
             Self::ResponseTimeout(_) => Some("response timeout"),
             Self::Broken(_) => Some("i/o"),
-            Self::Loop(_) => Some("loop"),
+            Self::Loop(_) | Self::Connect(ConnectError::Itself { .. }) => Some("loop"),
             Self::Connect(_) | Self::Injected { .. } => None,
             _ => Some("unexpected"),
         }
@@ -122,7 +123,12 @@ impl ProxyError {
     fn closes(&self) -> bool {
         !matches!(
             self,
-            Self::NoRoute(_) | Self::NoSuchService(_) | Self::Target(_) | Self::Loop(_) | Self::Injected { .. }
+            Self::NoRoute(_)
+                | Self::NoSuchService(_)
+                | Self::Target(_)
+                | Self::Loop(_)
+                | Self::Connect(ConnectError::Itself { .. })
+                | Self::Injected { .. }
         )
     }
 
@@ -134,6 +140,7 @@ impl ProxyError {
             Self::Target(_)
                 | Self::Unresolvable { .. }
                 | Self::Loop(_)
+                | Self::Connect(ConnectError::Itself { .. })
                 | Self::NoSuchService(_)
                 | Self::Discovery { .. }
                 | Self::DiscoveryTimedOut { .. }
