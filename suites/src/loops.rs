@@ -130,7 +130,7 @@ async fn send_marked(context: &Context, request: Request) -> (Record, String) {
 
 /// The request was refused as a loop: 508 with the reason.
 fn refused(what: &str, record: &Record) -> Result<(), Failure> {
-    let told = record.header("l5d-proxy-error").any(|reason| reason.starts_with("loop"));
+    let told = record.header("l5d-proxy-error").any(|reason| reason.contains("loop: "));
     check(what).that(record.is(508) && told, "508 and l5d-proxy-error: loop", outcome(record))
 }
 
