@@ -7,7 +7,10 @@
 
 use meshgate_harness::case::Case;
 
+mod counters;
 mod loops;
+mod modes;
+mod route_metrics;
 mod routing;
 mod traffic_split;
 
@@ -16,6 +19,8 @@ pub fn cases() -> Vec<&'static Case> {
     let areas = [
         // One line per area: the lists of its files.
         &[routing::CASES][..],
+        modes::CASES,
+        route_metrics::CASES,
         traffic_split::CASES,
         loops::CASES,
     ];

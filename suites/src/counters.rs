@@ -1,0 +1,119 @@
+//! Counters of a proxy: how far they moved while a case sent its requests.
+//!
+//! A response is counted at the end of its stream, a moment after the client has seen that end. So the counters are read until
+//! they have moved as expected, several times in a row: too far is as wrong as too little.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use k8s_openapi::api::core::v1::Service;
+use kube::api::Api;
+use meshgate_harness::context::Context;
+use meshgate_harness::convergence::converge;
+use meshgate_harness::metrics::Metrics;
+use meshgate_harness::plan::NAMESPACE;
+use meshgate_harness::verdict::{Failure, check};
+
+/// How long counters may take to tell of what has ended.
+const SETTLES: Duration = Duration::from_secs(5);
+
+/// The proxy that counts.
+#[derive(Clone, Copy, Debug)]
+pub enum Proxy {
+    /// Beside the controller.
+    Controller,
+    /// In this pod.
+    Pod(Ipv4Addr),
+}
+
+impl Proxy {
+    /// What it counts at present.
+    pub async fn read(self, context: &Context) -> Result<Metrics, Failure> {
+        match self {
+            Self::Controller => context.controller_metrics().await,
+            Self::Pod(pod) => context.metrics_of(pod).await,
+        }
+    }
+}
+
+/// Series, by name and labels, and by how much their sum has to move.
+#[derive(Clone, Debug)]
+pub struct Moved {
+    name: &'static str,
+    labels: Vec<(&'static str, String)>,
+    by: f64,
+}
+
+impl Moved {
+    /// The label value `""` stands for a label that is absent.
+    pub fn new<L: Into<String>>(
+        name: &'static str,
+        labels: impl IntoIterator<Item = (&'static str, L)>,
+        by: usize,
+    ) -> Self {
+        let labels = labels.into_iter().map(|(key, value)| (key, value.into())).collect();
+        Self { name, labels, by: by as f64 }
+    }
+
+    /// With these labels too.
+    pub fn and<L: Into<String>>(mut self, labels: impl IntoIterator<Item = (&'static str, L)>) -> Self {
+        self.labels.extend(labels.into_iter().map(|(key, value)| (key, value.into())));
+        self
+    }
+
+    fn sum(&self, metrics: &Metrics) -> f64 {
+        let labels: Vec<(&str, &str)> = self.labels.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        metrics.sum(self.name, &labels)
+    }
+
+    fn describe(&self, by: f64) -> String {
+        let labels: Vec<String> = self.labels.iter().map(|(key, value)| format!("{key}={value:?}")).collect();
+        format!("{}{{{}}} +{by}", self.name, labels.join(","))
+    }
+}
+
+/// Waits until all series have moved exactly as expected since `before`, and returns the metrics that say so.
+pub async fn settle(context: &Context, proxy: Proxy, before: &Metrics, expected: &[Moved]) -> Result<Metrics, Failure> {
+    let result = converge(SETTLES, || async {
+        let now = proxy.read(context).await.map_err(|failure| failure.to_string())?;
+        let wrong: Vec<String> = expected
+            .iter()
+            .map(|series| (series, series.sum(&now) - series.sum(before)))
+            .filter(|(series, by)| series.by != *by)
+            .map(|(series, by)| format!("{} instead of +{}", series.describe(by), series.by))
+            .collect();
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+    })
+    .await;
+    match result {
+        Ok(()) => proxy.read(context).await,
+        Err(seen) => {
+            let expected: Vec<String> = expected.iter().map(|series| series.describe(series.by)).collect();
+            Err(check(format!("the counters of the proxy ({proxy:?})")).failure(expected.join("; "), seen))
+        }
+    }
+}
+
+/// The whole name of a Service of the case: `service.workbench.svc.cluster.local`.
+pub fn fqdn(context: &Context, service: &str) -> String {
+    format!("{}.{NAMESPACE}.svc.cluster.local", context.plan.full(service))
+}
+
+/// The ClusterIP of a Service of the case.
+pub async fn cluster_ip(context: &Context, service: &str) -> Result<Ipv4Addr, Failure> {
+    let name = context.plan.full(service);
+    let api: Api<Service> = Api::namespaced(context.world.kubernetes.client(), NAMESPACE);
+    let object = api.get(&name).await.map_err(anyhow::Error::from)?;
+    let address = object.spec.and_then(|spec| spec.cluster_ip).and_then(|address| address.parse().ok());
+    Ok(address.ok_or_else(|| anyhow!("Service {name} has no ClusterIP"))?)
+}
+
+/// The address of the only pod with an `app` label.
+pub async fn only_pod(context: &Context, app: &str) -> Result<Ipv4Addr, Failure> {
+    let pods = context.pods_of(app).await?;
+    match pods.as_slice() {
+        [(_, address)] => Ok(*address),
+        _ => Err(anyhow!("expected one pod of {app}, found {pods:?}").into()),
+    }
+}

@@ -1,0 +1,181 @@
+//! Who chooses the pod that answers: the controller or the proxy beside it.
+
+use std::collections::BTreeMap;
+
+use meshgate_fixtures::Mode;
+use meshgate_harness::case::{Case, Evidence, Need, Stage};
+use meshgate_harness::context::Context;
+use meshgate_harness::plan::Backend;
+use meshgate_harness::probe::{Batch, Record, Request, Summary};
+use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
+
+use crate::counters::{Moved, Proxy, cluster_ip, fqdn, settle};
+
+/// The cases of this file.
+pub const CASES: &[Case] = &[
+    Case {
+        id: "modes/choice-honoured",
+        summary: "The pods that the controller chooses answer, in turn, and the proxy sends to no other",
+        needs: &[Need::Serves, Need::ControllerBalances, Need::Mode(Mode::Default)],
+        claims: &[Evidence::Confirms("default.honours-choice")],
+        stage: Stage::Shared,
+        plan: |plan| {
+            let app = plan.backend("pods", 2, &[]);
+            plan.service_for("main", &app);
+            plan.route("main", "main");
+        },
+        run: |context| Box::pin(choice_honoured(context)),
+    },
+    Case {
+        id: "modes/no-header-honours-choice",
+        summary: "In ingress mode, a request that names no Service goes to the pod that the controller chose",
+        needs: &[Need::Serves, Need::ControllerBalances, Need::Mode(Mode::Ingress)],
+        claims: &[],
+        stage: Stage::Shared,
+        plan: |plan| {
+            let app = plan.backend("pods", 2, &[]);
+            plan.service_for("main", &app);
+            plan.route("main", "main");
+        },
+        run: |context| Box::pin(choice_honoured(context)),
+    },
+    Case {
+        id: "modes/balances-itself",
+        summary: "In ingress mode the proxy spreads over the pods of the Service that the header names, wherever the controller \
+                  would have sent",
+        needs: &[Need::Serves, Need::ProxyBalances, Need::Mode(Mode::Ingress)],
+        claims: &[Evidence::Confirms("ingress.balances")],
+        stage: Stage::Shared,
+        plan: |plan| {
+            // The controller knows the one pod of `dialled`, the header names the two of `main`.
+            let app = plan.backend("pods", 2, &[]);
+            plan.service_for("main", &app);
+            plan.service("dialled", Backend::B);
+            let name = format!("{}.workbench.svc.cluster.local:80", plan.full("main"));
+            plan.route("main", "dialled").value("override", name).awaits = Some(app);
+        },
+        run: |context| Box::pin(balances_itself(context)),
+    },
+    Case {
+        id: "modes/balances-cluster-ip",
+        summary: "In default mode the proxy spreads over the pods of a Service whose cluster IP the controller sends to",
+        needs: &[Need::Serves, Need::ProxyBalances, Need::Mode(Mode::Default)],
+        claims: &[Evidence::Confirms("modes.cluster-ip-default")],
+        stage: Stage::Shared,
+        plan: |plan| {
+            let app = plan.backend("pods", 2, &[]);
+            plan.service_for("main", &app);
+            plan.route("main", "main");
+        },
+        run: |context| Box::pin(balances_cluster_ip(context)),
+    },
+];
+
+/// How many requests show a choice.
+const REQUESTS: usize = 100;
+
+/// How many answers each pod gave. Every answer has to be a 200 of one of the case's two pods.
+async fn by_pod(context: &Context, records: &[Record]) -> Result<BTreeMap<String, usize>, Failure> {
+    let summary = Summary::of(records);
+    let pods = context.pods_of(&context.plan.full("pods")).await?;
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for (name, address) in &pods {
+        counts.insert(format!("{address}:8080"), summary.pods.get(name).copied().unwrap_or_default());
+    }
+    check("the answers").that(
+        pods.len() == 2 && counts.values().sum::<usize>() == records.len() && summary.status(200) == records.len(),
+        format!("{} times 200 from two pods of the case's own", records.len()),
+        format!("statuses {:?}, errors {:?}, pods {:?}", summary.statuses, summary.errors, summary.pods),
+    )?;
+    Ok(counts)
+}
+
+/// Whether no pod answered twice in a row.
+fn takes_turns(records: &[Record]) -> bool {
+    records.windows(2).all(|pair| pair[0].pod() != pair[1].pod())
+}
+
+async fn choice_honoured(context: Context) -> CaseResult {
+    let before = Proxy::Controller.read(&context).await?;
+    let records = context.send_many(context.get("main")?, REQUESTS, 1).await;
+    let counts = by_pod(&context, &records).await?;
+    check("the order of the answers of two pods").that(
+        takes_turns(&records),
+        "one pod after the other, as the controller chooses",
+        format!("a pod twice in a row ({counts:?})"),
+    )?;
+    check("the answers of each pod").that(
+        counts.values().all(|count| *count == REQUESTS / 2),
+        format!("{} each", REQUESTS / 2),
+        format!("{counts:?}"),
+    )?;
+    // The proxy's word for the same: it was the pod, not a Service, that each request was for.
+    let expected: Vec<Moved> = counts
+        .iter()
+        .map(|(address, count)| {
+            let labels = [("direction", "outbound"), ("target_addr", address), ("authority", "")];
+            Moved::new("response_total", labels, *count).and([("status_code", "200")])
+        })
+        .collect();
+    settle(&context, Proxy::Controller, &before, &expected).await?;
+
+    // The control: where the proxy chooses among the same pods, they do not take turns.
+    let name = fqdn(&context, "main");
+    let batch = Batch::repeated(Request::get(format!("{name}:80"), "/"), REQUESTS, 1);
+    let balanced = context.send_inside(batch).await?;
+    by_pod(&context, &balanced).await?;
+    check("the control: the order of the answers through a proxy that balances").that(
+        !takes_turns(&balanced),
+        "not strictly in turn",
+        "strictly in turn, so that the order proves nothing",
+    )?;
+    Ok(Outcome::Pass)
+}
+
+/// Sends so many requests at a time that a balancer which counts what is under way has to use both pods, and checks that it
+/// did. `dialled` are the addresses that the controller may have connected to.
+async fn spreads(context: &Context) -> Result<(), Failure> {
+    let authority = fqdn(context, "main");
+    let before = Proxy::Controller.read(context).await?;
+    let request = Request { path: "/?delay_ms=50".to_owned(), ..context.get("main")? };
+    let records = context.send_many(request, REQUESTS, 25).await;
+    let counts = by_pod(context, &records).await?;
+    check("the answers of each pod").that(
+        counts.values().all(|count| *count >= REQUESTS / 10),
+        format!("at least {} each", REQUESTS / 10),
+        format!("{counts:?}"),
+    )?;
+    let expected: Vec<Moved> = counts
+        .iter()
+        .map(|(address, count)| {
+            let labels = [("direction", "outbound"), ("target_addr", address), ("authority", authority.as_str())];
+            Moved::new("request_total", labels, *count)
+        })
+        .collect();
+    let after = settle(context, Proxy::Controller, &before, &expected).await?;
+    for address in counts.keys() {
+        let labels = [("direction", "outbound"), ("peer", "src"), ("target_addr", address.as_str())];
+        check(format!("the controller's own connections to the pod {address}"))
+            .equal(after.sum("tcp_open_total", &labels), 0.0)?;
+    }
+    Ok(())
+}
+
+async fn balances_itself(context: Context) -> CaseResult {
+    spreads(&context).await?;
+    Ok(Outcome::Pass)
+}
+
+async fn balances_cluster_ip(context: Context) -> CaseResult {
+    spreads(&context).await?;
+    let address = format!("{}:80", cluster_ip(&context, "main").await?);
+    let metrics = Proxy::Controller.read(&context).await?;
+    let labels = [("direction", "outbound"), ("peer", "src"), ("target_addr", address.as_str())];
+    let opened = metrics.sum("tcp_open_total", &labels);
+    check(format!("the controller's connections to the cluster IP {address}")).that(
+        opened > 0.0,
+        "some",
+        opened.to_string(),
+    )?;
+    Ok(Outcome::Pass)
+}
