@@ -5,10 +5,9 @@ use meshgate_harness::case::{Case, Evidence, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::plan::{Backend, NAMESPACE, Plan};
 use meshgate_harness::probe::Request;
-use meshgate_harness::statistics::Share;
 use meshgate_harness::verdict::{CaseResult, Outcome, check};
 
-use super::{Answers, CONNECTIONS, sample, until_from, until_seen};
+use super::{rough, sample, until_from, until_seen};
 
 /// The cases of this file.
 pub const CASES: &[Case] = &[
@@ -49,9 +48,9 @@ async fn weights_void(context: Context) -> CaseResult {
     let request = context.get("main")?;
     until_from(&context, &request, Backend::A).await?;
     let marker = format!("/weights-{:016x}", rand::random::<u64>());
-    let records =
-        context.send_many(Request { path: marker.clone(), ..request }, Share::of(0.5).n as usize, CONNECTIONS).await;
-    let answers = Answers::all_good("under 50/50 and one override", &records)?;
+    let half = rough(0.5);
+    let answers =
+        sample(&context, "under 50/50 and one override", Request { path: marker.clone(), ..request }, half.n).await?;
     answers.only(Backend::A)?;
 
     // The control: the controller did mean half of them for the other Service, as its access log says.
@@ -63,7 +62,6 @@ async fn weights_void(context: Context) -> CaseResult {
         .ok_or_else(|| check("the pods of the second Service").failure("one with an address", "none"))?;
     let log = context.world.controller_log(&context.world.controller.workload).await?;
     let meant = log.lines().filter(|line| line.contains(&marker) && line.contains(&format!("{other}:"))).count();
-    let half = Share::of(0.5);
     check("the requests that the controller meant for the second Service, by its access log").that(
         half.accepts(meant as u64),
         half.describe(),
@@ -73,7 +71,7 @@ async fn weights_void(context: Context) -> CaseResult {
         name: "weights-void",
         observed: format!(
             "the controller meant {meant} of {} requests for its second Service, which got {}",
-            records.len(),
+            half.n,
             answers.of(Backend::B)
         ),
     })
@@ -82,7 +80,7 @@ async fn weights_void(context: Context) -> CaseResult {
 async fn weights_honoured(context: Context) -> CaseResult {
     let request = context.get("main")?;
     until_seen(&context, &request, Backend::B).await?;
-    let answers = sample(&context, "under the controller's 70/30", request).await?;
-    answers.share(Backend::A, 0.7)?;
+    let share = rough(0.7);
+    sample(&context, "under the controller's 70/30", request, share.n).await?.share(Backend::A, share)?;
     Ok(Outcome::Pass)
 }

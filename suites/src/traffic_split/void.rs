@@ -7,7 +7,7 @@ use meshgate_harness::plan::{Backend, Plan};
 use meshgate_harness::probe::{Batch, Request};
 use meshgate_harness::verdict::{CaseResult, Outcome};
 
-use super::{Answers, shares, until_from};
+use super::{Answers, sample, shares, until_from};
 
 /// The cases of this file.
 pub const CASES: &[Case] = &[
@@ -46,7 +46,6 @@ async fn void(context: Context) -> CaseResult {
     let records = context.send_inside(inside).await?;
     Answers::all_good("from the probe pod to the apex", &records)?.only(Backend::B)?;
 
-    let records = context.send_many(request, 400, super::CONNECTIONS).await;
-    Answers::all_good("through the controller", &records)?.only(Backend::A)?;
+    sample(&context, "through the controller", request, 400).await?.only(Backend::A)?;
     Ok(Outcome::Pass)
 }
