@@ -10,8 +10,10 @@ use meshgate_harness::case::Case;
 mod counters;
 mod loops;
 mod modes;
+mod resilience;
 mod route_metrics;
 mod routing;
+mod tls;
 mod traffic_split;
 
 /// All cases, area by area, in the order of the report.
@@ -23,6 +25,8 @@ pub fn cases() -> Vec<&'static Case> {
         route_metrics::CASES,
         traffic_split::CASES,
         loops::CASES,
+        resilience::CASES,
+        tls::CASES,
     ];
     areas.into_iter().flatten().copied().flatten().collect()
 }

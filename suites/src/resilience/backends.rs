@@ -1,0 +1,124 @@
+//! Pods that come and go under load.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DeleteParams};
+use meshgate_harness::case::{Case, Need, Stage};
+use meshgate_harness::context::Context;
+use meshgate_harness::plan::NAMESPACE;
+use meshgate_harness::probe::{Batch, Record, Request, Summary, outcome};
+use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
+
+use super::{
+    CONNECTIONS, Load, SETTLES, all_good, each_answers, failures, only_from, ready_pods, scale, serve_own, unhurried,
+};
+
+/// The cases of this file.
+pub const CASES: &[Case] = &[
+    Case {
+        id: "resilience/backend-killed",
+        summary: "One of two pods is killed under load: few requests fail, then the other and the replacement answer everything",
+        needs: &[Need::Serves],
+        claims: &[],
+        stage: Stage::Shared,
+        plan: |plan| serve_own(plan, 2),
+        run: |context| Box::pin(backend_killed(context)),
+    },
+    Case {
+        id: "resilience/scaled",
+        summary: "From one pod to three and back under load: all three answer, then one, and few requests fail",
+        needs: &[Need::Serves],
+        claims: &[],
+        stage: Stage::Shared,
+        plan: |plan| serve_own(plan, 1),
+        run: |context| Box::pin(scaled(context)),
+    },
+    Case {
+        id: "resilience/endpoints-gone-and-back",
+        summary: "A Service that loses its last pod is refused within seconds, then at once, and answers again when a pod is back",
+        needs: &[Need::Serves],
+        claims: &[],
+        stage: Stage::Shared,
+        plan: |plan| serve_own(plan, 1),
+        run: |context| Box::pin(endpoints_gone_and_back(context)),
+    },
+];
+
+/// How many requests may fail around the end of one pod: those under way on each connection, and for each connection those sent
+/// in the moment until everybody has learned of it.
+const PER_LOST_POD: usize = 4 * CONNECTIONS;
+
+async fn backend_killed(context: Context) -> CaseResult {
+    let before = scale(&context, 2).await?;
+    each_answers(&context, &before).await?;
+    let load = Load::start(&context, unhurried(&context)?).await?;
+    let victim = before.keys().next().context("two pods")?;
+    let api: Api<Pod> = Api::namespaced(context.world.kubernetes.client(), NAMESPACE);
+    let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    api.delete(victim, &at_once).await.with_context(|| format!("killing {victim}"))?;
+
+    let after = ready_pods(&context, 2).await?;
+    check("the pod that was killed").that(!after.contains_key(victim), "to be gone", format!("{after:?}"))?;
+    only_from(&context, &after).await?;
+    each_answers(&context, &after).await?;
+    let records = load.end().await?;
+    failures("while one of two pods was killed", &records, PER_LOST_POD)?;
+    all_good("afterwards", &context.send_many(context.get("main")?, 100, CONNECTIONS).await)?;
+    Ok(Outcome::Pass)
+}
+
+async fn scaled(context: Context) -> CaseResult {
+    scale(&context, 1).await?;
+    let load = Load::start(&context, unhurried(&context)?).await?;
+    let three = scale(&context, 3).await?;
+    each_answers(&context, &three).await?;
+    all_good("while one pod became three", &load.end().await?)?;
+
+    let load = Load::start(&context, unhurried(&context)?).await?;
+    let one = scale(&context, 1).await?;
+    only_from(&context, &one).await?;
+    failures("while three pods became one", &load.end().await?, 2 * PER_LOST_POD)?;
+    let records = context.send_many(context.get("main")?, 100, CONNECTIONS).await;
+    all_good("afterwards", &records)?;
+    check("the pods that answer afterwards").equal(Summary::of(&records).pods.len(), 1)?;
+    Ok(Outcome::Pass)
+}
+
+/// Which status says that there is no pod is the controller's choice where it looks at endpoints itself. The proxy's own answer is
+/// asked for from a meshed pod.
+async fn endpoints_gone_and_back(context: Context) -> CaseResult {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    const AT_ONCE: Duration = Duration::from_secs(1);
+    scale(&context, 1).await?;
+    let request = context.get("main")?;
+    context.until(PATIENCE, "the only pod to answer", request.clone(), |record| record.is(200)).await?;
+    scale(&context, 0).await?;
+
+    let gone = |record: &Record| refused(record, &[404, 503, 504], PATIENCE).is_ok();
+    context.until(SETTLES, "a Service without pods to be refused", request.clone(), gone).await?;
+    for _ in 0..3 {
+        refused(&context.send(request.clone()).await, &[404, 503, 504], AT_ONCE)?;
+    }
+    let authority = context.route("main")?.authority();
+    let direct = Request::get(authority.clone(), "/").header("l5d-dst-override", authority);
+    for within in [PATIENCE, AT_ONCE, AT_ONCE] {
+        let records = context.send_inside(Batch::of(vec![direct.clone()])).await?;
+        refused(records.first().context("a record of the probe pod")?, &[503, 504], within)?;
+    }
+
+    scale(&context, 1).await?;
+    context.until(PATIENCE, "the pod that is back to answer", request.clone(), |record| record.is(200)).await?;
+    all_good("afterwards", &context.send_many(request, 50, CONNECTIONS).await)?;
+    Ok(Outcome::Pass)
+}
+
+fn refused(record: &Record, statuses: &[u16], within: Duration) -> Result<(), Failure> {
+    let took = Duration::from_micros(record.total_us);
+    check("a request to a Service without pods").that(
+        statuses.iter().any(|status| record.is(*status)) && took <= within,
+        format!("one of {statuses:?} within {} s", within.as_secs()),
+        format!("{} after {:.1} s", outcome(record), took.as_secs_f64()),
+    )
+}

@@ -1,0 +1,177 @@
+//! Backends that are slow or refuse connections while their pods stay ready.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use meshgate_clusters::Vantage;
+use meshgate_fixtures::Balances;
+use meshgate_harness::case::{Case, Need, Stage};
+use meshgate_harness::context::Context;
+use meshgate_harness::convergence::converge;
+use meshgate_harness::plan::{Backend, Plan};
+use meshgate_harness::probe::{Record, Request, Summary, outcome};
+use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
+use serde_json::{Value, json};
+
+use super::{CONNECTIONS, SETTLES, all_good, failures, scale, serve_own};
+
+/// The cases of this file.
+pub const CASES: &[Case] = &[
+    Case {
+        id: "resilience/slow-backend",
+        summary: "A slow answer is waited for, and fast ones of the same backend do not wait with it",
+        needs: &[Need::Serves],
+        claims: &[],
+        stage: Stage::Shared,
+        plan: |plan| {
+            plan.serve("main", Backend::A);
+        },
+        run: |context| Box::pin(slow_backend(context)),
+    },
+    Case {
+        id: "resilience/refusing-backend",
+        summary: "One of two pods refuses connections: a proxy that balances goes to the other, a controller may not",
+        needs: &[Need::Serves],
+        claims: &[],
+        stage: Stage::Shared,
+        plan: |plan| {
+            serve_unprobed(plan, 2);
+            plan.route("direct", "main").port(8081);
+            for workload in &mut plan.workloads {
+                workload["spec"]["template"]["metadata"]["annotations"] = json!({SKIP_INBOUND: "8081"});
+            }
+        },
+        run: |context| Box::pin(refusing_backend(context)),
+    },
+    Case {
+        id: "resilience/all-refuse",
+        summary: "A Service whose only pod refuses connections is a 502 at once, and answers as soon as the pod does",
+        needs: &[Need::Serves],
+        claims: &[],
+        stage: Stage::Shared,
+        plan: |plan| serve_unprobed(plan, 1),
+        run: |context| Box::pin(all_refuse(context)),
+    },
+];
+
+/// Ports whose connections do not pass the pod's proxy.
+const SKIP_INBOUND: &str = "config.linkerd.io/skip-inbound-ports";
+
+/// How long a pod may take to do as it is told; the longest refusal of an earlier look included.
+const OBEYS: Duration = Duration::from_secs(25);
+
+/// The case's own pods without a readiness probe: they stay endpoints whatever they do.
+fn serve_unprobed(plan: &mut Plan, replicas: u32) {
+    serve_own(plan, replicas);
+    for workload in &mut plan.workloads {
+        if let Some(container) = workload.pointer_mut("/spec/template/spec/containers/0").and_then(Value::as_object_mut)
+        {
+            container.remove("readinessProbe");
+        }
+    }
+}
+
+async fn slow_backend(context: Context) -> CaseResult {
+    const SLOW: Duration = Duration::from_millis(1500);
+    let fast = context.get("main")?;
+    let slow = Request { path: format!("/?delay_ms={}", SLOW.as_millis()), ..fast.clone() };
+    let (slow, fast) = tokio::join!(context.send(slow), context.send_many(fast, 60, CONNECTIONS));
+    let took = Duration::from_micros(slow.total_us);
+    check("the slow request").that(
+        slow.is(200) && took >= SLOW && took < SLOW + Duration::from_secs(2),
+        "200 after 1.5 s",
+        format!("{} after {:.2} s", outcome(&slow), took.as_secs_f64()),
+    )?;
+    all_good("beside a slow one", &fast)?;
+    let median = Duration::from_micros(Summary::of(&fast).p50_us);
+    check("the median time of the requests beside a slow one")
+        .that(
+            median < SLOW / 4,
+            format!("less than {} ms", (SLOW / 4).as_millis()),
+            format!("{} ms", median.as_millis()),
+        )
+        .map(|()| Outcome::Pass)
+}
+
+/// The same pod refuses on two ports. On one its own proxy takes the connection and answers 502 in the application's place, as
+/// Linkerd's does: nobody can set the pod aside for that. The other port is without that proxy, so the refusal shows where the
+/// pod is chosen.
+async fn refusing_backend(context: Context) -> CaseResult {
+    const REQUESTS: usize = 300;
+    let pods = scale(&context, 2).await?;
+    for pod in pods.values() {
+        answers(&context, *pod, 200).await?;
+    }
+    let refusing = *pods.values().next().context("two pods")?;
+    refuse(&context, refusing, Duration::from_secs(20)).await?;
+    let direct = context.send_many(context.get("direct")?, REQUESTS, CONNECTIONS).await;
+    let proxied = context.send_many(context.get("main")?, REQUESTS / 2, CONNECTIONS).await;
+    // Still so at the end, or the samples were in part ones of two good pods.
+    let record = directly(&context, refusing).await;
+    check("the refusing pod at the end of the sample").that(record.is(502), "502 of its proxy", outcome(&record))?;
+
+    let most = match context.promises().balances {
+        Balances::Proxy => REQUESTS / 100,
+        Balances::Controller => REQUESTS * 7 / 10,
+    };
+    failures("while one of two pods refused", &direct, most)?;
+    failures("while one of two applications refused behind its proxy", &proxied, REQUESTS / 2 * 85 / 100)?;
+    for records in [&direct, &proxied] {
+        let statuses = Summary::of(records).statuses;
+        check("the answers while one of two pods refused").that(
+            statuses.keys().all(|status| [200, 502].contains(status)) && statuses.contains_key(&200),
+            "200 and 502",
+            format!("{statuses:?}"),
+        )?;
+    }
+    check("502 in the place of an application that refuses").that(
+        Summary::of(&proxied).status(502) > 0,
+        "some: the pod is still chosen",
+        "none",
+    )?;
+    Ok(Outcome::Pass)
+}
+
+async fn all_refuse(context: Context) -> CaseResult {
+    const AT_ONCE: Duration = Duration::from_secs(1);
+    let pods = scale(&context, 1).await?;
+    let pod = *pods.values().next().context("a pod")?;
+    answers(&context, pod, 200).await?;
+    refuse(&context, pod, Duration::from_secs(4)).await?;
+    let request = context.get("main")?;
+    for _ in 0..5 {
+        let record = context.send(request.clone()).await;
+        let took = Duration::from_micros(record.total_us);
+        check("a request to a Service whose only pod refuses").that(
+            record.is(502) && took <= AT_ONCE,
+            "502 within 1 s",
+            format!("{} after {:.2} s", outcome(&record), took.as_secs_f64()),
+        )?;
+    }
+    context.until(SETTLES, "the pod that accepts again to answer", request, |record: &Record| record.is(200)).await?;
+    Ok(Outcome::Pass)
+}
+
+/// A request from the node to a pod, past every balancer.
+async fn directly(context: &Context, pod: Ipv4Addr) -> Record {
+    context.send_from(Vantage::Node, Request::get(format!("{pod}:8080"), "/")).await
+}
+
+async fn answers(context: &Context, pod: Ipv4Addr, status: u16) -> Result<(), Failure> {
+    converge(OBEYS, || async {
+        let record = directly(context, pod).await;
+        if record.is(status) { Ok(()) } else { Err(outcome(&record)) }
+    })
+    .await
+    .map_err(|seen| check(format!("the pod {pod} itself")).failure(status.to_string(), seen))
+}
+
+/// Has a pod refuse connections for a while, and waits until it does: its own proxy says 502 then.
+async fn refuse(context: &Context, pod: Ipv4Addr, time: Duration) -> Result<(), Failure> {
+    let fault = format!("{{\"refuse_ms\": {}}}", time.as_millis());
+    let request = Request::get(format!("{pod}:8080"), "/_fault").body("POST", fault);
+    let record = context.send_from(Vantage::Node, request).await;
+    check("the answer to a fault").equal(record.status, Some(200))?;
+    answers(context, pod, 502).await
+}

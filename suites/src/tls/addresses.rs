@@ -1,0 +1,176 @@
+//! Which source address arrives, and what that costs: `externalTrafficPolicy`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use k8s_openapi::api::core::v1::Service;
+use kube::api::Api;
+use meshgate_clusters::Vantage;
+use meshgate_harness::case::{Case, Evidence, Need, Stage};
+use meshgate_harness::context::Context;
+use meshgate_harness::convergence::converge;
+use meshgate_harness::plan::{Backend, NAMESPACE, Plan};
+use meshgate_harness::probe::{Record, Request, outcome};
+use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+/// The cases of this file.
+pub const CASES: &[Case] = &[
+    Case {
+        id: "tls/traffic-policy-cluster",
+        summary: "externalTrafficPolicy Cluster hides the client's address behind the node's, and delays nothing",
+        needs: &[Need::Serves],
+        claims: &[Evidence::Refutes("notes.delay")],
+        stage: Stage::Shared,
+        plan: |plan| plain_backend(plan, "Cluster"),
+        run: |context| Box::pin(policy(context, "Cluster", Vantage::Node)),
+    },
+    Case {
+        id: "tls/traffic-policy-local",
+        summary: "externalTrafficPolicy Local keeps the client's address, and is as fast as Cluster",
+        needs: &[Need::Serves],
+        claims: &[],
+        stage: Stage::Shared,
+        plan: |plan| plain_backend(plan, "Local"),
+        run: |context| Box::pin(policy(context, "Local", CLIENT)),
+    },
+];
+
+/// The client that sends: one that has not connected to the addresses in question before.
+const CLIENT: Vantage = Vantage::Outside(1);
+
+/// Half of the shortest delay that the page speaks of.
+const PROMPT: Duration = Duration::from_secs(1);
+
+/// How long a new load balancer may take to work.
+const SETTLES: Duration = Duration::from_secs(10);
+
+/// A backend without a proxy, before which the source address shows, behind a load balancer of its own. A meshed pod sees
+/// its own proxy as the source whatever the policy.
+fn plain_backend(plan: &mut Plan, policy: &str) {
+    let name = plan.full("plain");
+    plan.object(json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}, "annotations": {"linkerd.io/inject": "disabled"}},
+                "spec": {"containers": [{
+                    "name": "echo", "image": "meshgate.dev/meshgate:dev", "args": ["app", "echo"],
+                    "env": [{"name": "NAME", "value": name}],
+                    "ports": [{"name": "http", "containerPort": 8080}],
+                    "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}},
+                }]},
+            },
+        },
+    }));
+    plan.object(json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "type": "LoadBalancer", "externalTrafficPolicy": policy, "selector": {"app": name},
+            "ports": [{"name": "http", "port": 80, "targetPort": "http"}],
+        },
+    }));
+    plan.serve("main", Backend::B);
+}
+
+async fn policy(context: Context, policy: &str, source: Vantage) -> CaseResult {
+    let address = external_address(&context, NAMESPACE, &context.plan.full("plain")).await?;
+    let request = Request::get(SocketAddr::from((address, 80)).to_string(), "/");
+    let records = prompt_answers(&context, policy, &request).await?;
+    for record in &records {
+        let peer = peer(record)?;
+        check(format!("the source address that a backend behind a load balancer with policy {policy} sees"))
+            .equal(peer, context.world.cluster.address(source))?;
+    }
+
+    // The same before the meshed controller, by a Service like its own.
+    let ingress = ingress_with(&context, policy).await?;
+    context.world.kubernetes.apply(&ingress).await?;
+    let namespace = &context.world.controller.namespace;
+    let address = external_address(&context, namespace, &context.plan.full("ingress")).await?;
+    let request = context.world.request_to(context.route("main")?, address);
+    let judged = prompt_answers(&context, policy, &request).await;
+    context.world.kubernetes.delete(&ingress).await?;
+    judged?;
+    Ok(Outcome::Pass)
+}
+
+/// Waits until a load balancer works, for one client, and has another one send on fresh connections: every answer, the first
+/// too, is there at once.
+async fn prompt_answers(context: &Context, policy: &str, request: &Request) -> Result<Vec<Record>, Failure> {
+    converge(SETTLES, || async {
+        let record = context.send(request.clone()).await;
+        if record.is(200) { Ok(()) } else { Err(outcome(&record)) }
+    })
+    .await
+    .map_err(|seen| check(format!("a load balancer with policy {policy}")).failure("200", seen))?;
+    let mut records = Vec::new();
+    for number in 1..=4 {
+        let record = context.send_from(CLIENT, request.clone()).await;
+        let took = Duration::from_micros(record.total_us);
+        check(format!("connection {number} under policy {policy}")).that(
+            record.is(200) && took < PROMPT,
+            format!("200 within {} s", PROMPT.as_secs()),
+            format!("{} after {:.2} s", outcome(&record), took.as_secs_f64()),
+        )?;
+        records.push(record);
+    }
+    Ok(records)
+}
+
+/// Where a backend saw the connection come from.
+fn peer(record: &Record) -> Result<Ipv4Addr, Failure> {
+    let body: Value = serde_json::from_str(&record.body).context("the answer of an echo backend")?;
+    let peer = body["peer"].as_str().unwrap_or_default();
+    let address: SocketAddr = peer.parse().with_context(|| format!("the peer of an echo backend: {peer:?}"))?;
+    match address {
+        SocketAddr::V4(address) => Ok(*address.ip()),
+        SocketAddr::V6(_) => Err(anyhow!("expected an IPv4 peer, found {address}").into()),
+    }
+}
+
+/// A Service like the controller's own, with another name and this policy.
+async fn ingress_with(context: &Context, policy: &str) -> Result<Value, Failure> {
+    let controller = &context.world.controller;
+    let api: Api<Service> = Api::namespaced(context.world.kubernetes.client(), &controller.namespace);
+    let own = api.get(&controller.workload).await.context("the controller's Service")?;
+    let spec = own.spec.context("the spec of the controller's Service")?;
+    let ports: Vec<Value> = spec
+        .ports
+        .into_iter()
+        .flatten()
+        .map(|port| json!({"name": port.name, "port": port.port, "targetPort": port.target_port}))
+        .collect();
+    Ok(json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": context.plan.full("ingress"), "namespace": controller.namespace},
+        "spec": {
+            "type": "LoadBalancer", "externalTrafficPolicy": policy, "selector": spec.selector, "ports": ports,
+        },
+    }))
+}
+
+async fn external_address(context: &Context, namespace: &str, service: &str) -> Result<Ipv4Addr, Failure> {
+    let api: Api<Service> = Api::namespaced(context.world.kubernetes.client(), namespace);
+    let deadline = Instant::now() + SETTLES;
+    loop {
+        let object = api.get(service).await.with_context(|| format!("the Service {namespace}/{service}"))?;
+        let address = object
+            .status
+            .and_then(|status| status.load_balancer?.ingress?.into_iter().next()?.ip)
+            .and_then(|address| address.parse().ok());
+        if let Some(address) = address {
+            return Ok(address);
+        }
+        if Instant::now() >= deadline {
+            return Err(anyhow!("the Service {namespace}/{service} got no external address").into());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
