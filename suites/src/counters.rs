@@ -67,32 +67,33 @@ impl Moved {
         metrics.sum(self.name, &labels)
     }
 
+    /// `series +3, not +4`.
     fn describe(&self, by: f64) -> String {
         let labels: Vec<String> = self.labels.iter().map(|(key, value)| format!("{key}={value:?}")).collect();
-        format!("{}{{{}}} +{by}", self.name, labels.join(","))
+        format!("{}{{{}}} +{by}, not +{}", self.name, labels.join(","), self.by)
     }
 }
 
 /// Waits until all series have moved exactly as expected since `before`, and returns the metrics that say so.
 pub async fn settle(context: &Context, proxy: Proxy, before: &Metrics, expected: &[Moved]) -> Result<Metrics, Failure> {
+    let wrong = |now: &Metrics| {
+        let moved = expected.iter().map(|series| (series, series.sum(now) - series.sum(before)));
+        moved.filter(|(series, by)| series.by != *by).map(|(series, by)| series.describe(by)).collect::<Vec<_>>()
+    };
     let result = converge(SETTLES, || async {
         let now = proxy.read(context).await.map_err(|failure| failure.to_string())?;
-        let wrong: Vec<String> = expected
-            .iter()
-            .map(|series| (series, series.sum(&now) - series.sum(before)))
-            .filter(|(series, by)| series.by != *by)
-            .map(|(series, by)| format!("{} instead of +{}", series.describe(by), series.by))
-            .collect();
+        let wrong = wrong(&now);
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
     })
     .await;
-    match result {
-        Ok(()) => proxy.read(context).await,
-        Err(seen) => {
-            let expected: Vec<String> = expected.iter().map(|series| series.describe(series.by)).collect();
-            Err(check(format!("the counters of the proxy ({proxy:?})")).failure(expected.join("; "), seen))
-        }
-    }
+    let now = proxy.read(context).await?;
+    result.map(|()| now).map_err(|seen| {
+        let whose = match proxy {
+            Proxy::Controller => "beside the controller".to_owned(),
+            Proxy::Pod(address) => format!("in the pod {address}"),
+        };
+        check(format!("how far the counters of the proxy {whose} moved")).failure("as far as the case's requests make them", seen)
+    })
 }
 
 /// The whole name of a Service of the case: `service.workbench.svc.cluster.local`.
