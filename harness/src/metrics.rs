@@ -58,7 +58,8 @@ impl Metrics {
 
     /// The sum of a selection; 0 when it is empty. A label asked for with the value `""` must be absent or empty.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        self.select(name, labels).map(|sample| sample.value).sum()
+        // The sum of no floats is -0.0, which a reader would wonder about.
+        self.select(name, labels).map(|sample| sample.value).sum::<f64>() + 0.0
     }
 
     /// Checks the sum of a selection and, when it differs, shows the series of that name.
@@ -144,6 +145,7 @@ mod tests {
         assert_eq!(metrics.sum("a", &[("path", "")]), 4.0);
         assert_eq!(metrics.sum("b", &[("x", "}")]), f64::INFINITY);
         assert!(metrics.expect("a", &[], 7.0).is_ok());
+        assert_eq!(metrics.sum("none", &[]).to_string(), "0");
     }
 
     #[test]
