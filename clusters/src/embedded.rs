@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Cluster, Vantage};
+use crate::{Cluster, Kubectl, Vantage};
 
 /// Where the API server listens inside: the address of the Service `kubernetes`.
 const API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)), 443);
@@ -35,6 +35,8 @@ struct Prepared {
     /// This program, which is also Meshgate's own image.
     program: PathBuf,
     nft: Tool,
+    /// For the cases that run the commands that people do; none when it could not be had.
+    kubectl: Option<PathBuf>,
 }
 
 /// Why an embedded cluster could not be prepared or started.
@@ -87,7 +89,16 @@ pub fn prepare(
     for image in images {
         catalogue.fetch(image, progress)?;
     }
-    let prepared = Prepared { program, nft: catalogue.nft(progress)? };
+    let nft = catalogue.nft(progress)?;
+    // A cluster runs without it, so only what needs it fails.
+    let kubectl = match catalogue.kubectl(progress) {
+        Ok(tool) => Some(tool.path),
+        Err(error) => {
+            progress(&format!("no kubectl: {error}"));
+            None
+        }
+    };
+    let prepared = Prepared { program, nft, kubectl };
     Ok(serde_json::to_value(prepared)?)
 }
 
@@ -100,6 +111,7 @@ pub struct Embedded {
     client: kube::Client,
     here: Dialer,
     shutdown: CancellationToken,
+    kubectl: Option<PathBuf>,
     /// Keeps the controllers running.
     _controllers: JoinSet<()>,
 }
@@ -146,7 +158,17 @@ impl Embedded {
         let client = client(&credentials).await?;
         let here = Netns::current().map_err(during("holding the node's namespace"))?;
         let here = Dialer::new(Arc::new(here)).map_err(during("dialling from the node"))?;
-        Ok(Self { store, network, node, server, client, here, shutdown, _controllers: controllers })
+        Ok(Self {
+            store,
+            network,
+            node,
+            server,
+            client,
+            here,
+            shutdown,
+            kubectl: prepared.kubectl,
+            _controllers: controllers,
+        })
     }
 
     /// A kubeconfig with an administrator's credentials for a URL of the API server.
@@ -196,6 +218,11 @@ impl Cluster for Embedded {
 
     async fn settled(&self) {
         self.node.synced(self.store.revision()).await;
+    }
+
+    fn kubectl(&self) -> Option<Kubectl> {
+        let program = self.kubectl.clone()?;
+        Some(Kubectl { program, kubeconfig: self.kubeconfig(&format!("https://{API}")) })
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 use tokio::net::TcpStream;
@@ -41,4 +42,16 @@ pub trait Cluster: Send + Sync {
 
     /// Waits until Service rules and DNS have caught up with everything written to the API so far.
     async fn settled(&self);
+
+    /// kubectl with full rights, where there is one.
+    fn kubectl(&self) -> Option<Kubectl>;
+}
+
+/// A kubectl and what it needs to reach a cluster from where the cases run.
+#[derive(Clone)]
+pub struct Kubectl {
+    /// The program.
+    pub program: PathBuf,
+    /// The content of its kubeconfig. It holds credentials.
+    pub kubeconfig: String,
 }
