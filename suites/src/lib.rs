@@ -20,7 +20,7 @@ mod traffic_split;
 pub fn cases() -> Vec<&'static Case> {
     let areas = [
         // One line per area: the lists of its files.
-        &[routing::CASES][..],
+        routing::CASES,
         modes::CASES,
         route_metrics::CASES,
         traffic_split::CASES,

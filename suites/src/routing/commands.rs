@@ -1,0 +1,108 @@
+//! The commands that the page tells its readers to type, typed into the real kubectl.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::Stdio;
+
+use anyhow::{Context as _, anyhow, bail};
+use meshgate_clusters::Kubectl;
+use meshgate_fixtures::Mode;
+use meshgate_harness::case::{Case, Evidence, Need, Stage};
+use meshgate_harness::context::Context;
+use meshgate_harness::plan::{Backend, NAMESPACE};
+use meshgate_harness::probe::Request;
+use meshgate_harness::verdict::{CaseResult, Outcome, check};
+
+/// The cases of this file.
+pub const CASES: &[Case] = &[
+    Case {
+        id: "routing/external-ip-command",
+        summary: "The page's kubectl command prints the external address, and a request there with the Host is answered",
+        needs: &[Need::Serves],
+        claims: &[Evidence::Confirms("traefik.external-ip"), Evidence::Confirms("traefik.curl")],
+        stage: Stage::Shared,
+        plan: |plan| {
+            plan.serve("a", Backend::A);
+        },
+        run: |context| Box::pin(external_ip(context)),
+    },
+    Case {
+        id: "routing/describe-pod",
+        summary: "kubectl describe shows the ingress annotation on the controller's pod in ingress mode, and on no other pod",
+        needs: &[],
+        claims: &[Evidence::Confirms("ingress.describe")],
+        stage: Stage::Shared,
+        plan: |_| {},
+        run: |context| Box::pin(describe_pod(context)),
+    },
+];
+
+async fn external_ip(context: Context) -> CaseResult {
+    let world = &context.world;
+    let label = format!("app={}", world.controller.workload);
+    let columns = "custom-columns=EXTERNAL-IP:.status.loadBalancer.ingress[0].ip";
+    let printed = kubectl(&context, &["get", "svc", "--all-namespaces", "-l", &label, "-o", columns]).await?;
+    let mut lines = printed.lines().map(str::trim);
+    check("the first line").equal(lines.next(), Some("EXTERNAL-IP"))?;
+    let found: BTreeSet<String> = lines.map(str::to_owned).collect();
+    // Other cases may have further instances of the controller, with the same label.
+    let expected: BTreeSet<String> =
+        world.instances.values().chain([&world.ingress]).map(ToString::to_string).collect();
+    check("the addresses below").equal(&found, &expected)?;
+
+    let port = world.controller.ports.http;
+    for address in found {
+        let request = Request { target: format!("{address}:{port}"), ..context.get("a")? };
+        let seen = context.expect_seen(request).await?;
+        check(format!("who answers at {address}")).equal(seen.service, Backend::A.name())?;
+    }
+    Ok(Outcome::Pass)
+}
+
+async fn describe_pod(context: Context) -> CaseResult {
+    let world = &context.world;
+    let controller = &world.controller;
+    let labels = format!("app.kubernetes.io/instance={}", controller.workload);
+    let pods = world.kubernetes.pods(&controller.namespace, &labels).await?;
+    let pod = pods.into_iter().find_map(|pod| pod.metadata.name).context("the controller has no pod")?;
+    let found = grep(&context, &controller.namespace, &pod).await?;
+    check(format!("the annotation on {pod}")).equal(found, usize::from(world.cell.mode == Mode::Ingress))?;
+
+    // The control: the same words are not on a pod that is injected for the default mode.
+    let pods = context.pods_of(Backend::A.name()).await?;
+    let (pod, _) = pods.first().ok_or_else(|| anyhow!("{} has no pod", Backend::A.name()))?;
+    check(format!("the annotation on {pod}")).equal(grep(&context, NAMESPACE, pod).await?, 0)?;
+    Ok(Outcome::Pass)
+}
+
+/// How many lines `kubectl describe pod/POD | grep "linkerd.io/inject: ingress"` prints.
+async fn grep(context: &Context, namespace: &str, pod: &str) -> anyhow::Result<usize> {
+    let described = kubectl(context, &["describe", &format!("pod/{pod}"), "-n", namespace]).await?;
+    Ok(described.lines().filter(|line| line.contains("linkerd.io/inject: ingress")).count())
+}
+
+/// What kubectl prints.
+async fn kubectl(context: &Context, arguments: &[&str]) -> anyhow::Result<String> {
+    let Kubectl { program, kubeconfig } = context.world.cluster.kubectl().context(
+        "expected a kubectl, found none: `meshgate doctor` says how to get it, MESHGATE_KUBECTL_BIN names one that is there",
+    )?;
+    // A home of its own, so that neither a person's settings nor their cache of another cluster's kinds matter.
+    let home = tempfile::tempdir().context("a home for kubectl")?;
+    let config = home.path().join("config");
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&config)?;
+    file.write_all(kubeconfig.as_bytes())?;
+    let output = tokio::process::Command::new(&program)
+        .args(arguments)
+        .env("HOME", home.path())
+        .env("KUBECONFIG", &config)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .with_context(|| format!("cannot run {}", program.display()))?;
+    if !output.status.success() {
+        bail!("kubectl {}: {}: {}", arguments.join(" "), output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
