@@ -31,6 +31,9 @@ pub const CASES: &[&[Case]] = &[backends::CASES, restarts::CASES, faults::CASES]
 /// How long pods may take to come and go, and everybody to know.
 const SETTLES: Duration = Duration::from_secs(15);
 
+/// Shorter than anything that a proxy waits for in vain: connections 1 s, endpoints 3 s.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
 /// Over how many keep-alive connections a case sends.
 const CONNECTIONS: usize = 4;
 
@@ -131,6 +134,17 @@ fn failures(what: &str, records: &[Record], most: usize) -> Result<(), Failure> 
         failed <= most,
         format!("at most {most} of {}", summary.total),
         format!("{failed} (statuses {:?}, errors {:?})", summary.statuses, summary.errors),
+    )
+}
+
+/// The quickest of several answers was there at once. All are asked for one after the other, so that what the proxy waits for
+/// would show in every one of them, and a busy machine only in some.
+fn quickest(what: &str, records: &[Record]) -> Result<(), Failure> {
+    let took = Duration::from_micros(records.iter().map(|record| record.total_us).min().unwrap_or(u64::MAX));
+    check(format!("the quickest of {} answers {what}", records.len())).that(
+        took <= AT_ONCE,
+        format!("within {} s", AT_ONCE.as_secs()),
+        format!("after {:.2} s", took.as_secs_f64()),
     )
 }
 

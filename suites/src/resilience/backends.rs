@@ -12,7 +12,8 @@ use meshgate_harness::probe::{Batch, Record, Request, Summary, outcome};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 
 use super::{
-    CONNECTIONS, Load, SETTLES, all_good, each_answers, failures, only_from, ready_pods, scale, serve_own, unhurried,
+    CONNECTIONS, Load, SETTLES, all_good, each_answers, failures, only_from, quickest, ready_pods, scale, serve_own,
+    unhurried,
 };
 
 /// The cases of this file.
@@ -90,7 +91,6 @@ async fn scaled(context: Context) -> CaseResult {
 /// asked for from a meshed pod.
 async fn endpoints_gone_and_back(context: Context) -> CaseResult {
     const PATIENCE: Duration = Duration::from_secs(5);
-    const AT_ONCE: Duration = Duration::from_secs(1);
     scale(&context, 1).await?;
     let request = context.get("main")?;
     context.until(PATIENCE, "the only pod to answer", request.clone(), |record| record.is(200)).await?;
@@ -98,15 +98,21 @@ async fn endpoints_gone_and_back(context: Context) -> CaseResult {
 
     let gone = |record: &Record| refused(record, &[404, 503, 504], PATIENCE).is_ok();
     context.until(SETTLES, "a Service without pods to be refused", request.clone(), gone).await?;
+    let mut records = Vec::new();
     for _ in 0..3 {
-        refused(&context.send(request.clone()).await, &[404, 503, 504], AT_ONCE)?;
+        records.push(context.send(request.clone()).await);
     }
+    records.iter().try_for_each(|record| refused(record, &[404, 503, 504], PATIENCE))?;
+    quickest("once the Service is known to have no pods", &records)?;
+
     let authority = context.route("main")?.authority();
     let direct = Request::get(authority.clone(), "/").header("l5d-dst-override", authority);
-    for within in [PATIENCE, AT_ONCE, AT_ONCE] {
-        let records = context.send_inside(Batch::of(vec![direct.clone()])).await?;
-        refused(records.first().context("a record of the probe pod")?, &[503, 504], within)?;
+    let mut records = Vec::new();
+    for _ in 0..4 {
+        records.extend(context.send_inside(Batch::of(vec![direct.clone()])).await?);
     }
+    records.iter().try_for_each(|record| refused(record, &[503, 504], PATIENCE))?;
+    quickest("of the proxy, of which the first has to wait", &records)?;
 
     scale(&context, 1).await?;
     context.until(PATIENCE, "the pod that is back to answer", request.clone(), |record| record.is(200)).await?;

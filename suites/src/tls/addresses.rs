@@ -41,8 +41,8 @@ pub const CASES: &[Case] = &[
 /// The client that sends: one that has not connected to the addresses in question before.
 const CLIENT: Vantage = Vantage::Outside(1);
 
-/// Half of the shortest delay that the page speaks of.
-const PROMPT: Duration = Duration::from_secs(1);
+/// Far from the two to three seconds that the page speaks of.
+const PROMPT: Duration = Duration::from_millis(500);
 
 /// How long a new load balancer may take to work.
 const SETTLES: Duration = Duration::from_secs(10);
@@ -101,8 +101,8 @@ async fn policy(context: Context, policy: &str, source: Vantage) -> CaseResult {
     Ok(Outcome::Pass)
 }
 
-/// Waits until a load balancer works, for one client, and has another one send on fresh connections: every answer, the first
-/// too, is there at once.
+/// Waits until a load balancer works, for one client, and has another one send on fresh connections. A delay that comes from the
+/// source address would be in every one of them, one that comes from a busy machine only in some.
 async fn prompt_answers(context: &Context, policy: &str, request: &Request) -> Result<Vec<Record>, Failure> {
     converge(SETTLES, || async {
         let record = context.send(request.clone()).await;
@@ -111,16 +111,17 @@ async fn prompt_answers(context: &Context, policy: &str, request: &Request) -> R
     .await
     .map_err(|seen| check(format!("a load balancer with policy {policy}")).failure("200", seen))?;
     let mut records = Vec::new();
-    for number in 1..=4 {
+    for _ in 0..5 {
         let record = context.send_from(CLIENT, request.clone()).await;
-        let took = Duration::from_micros(record.total_us);
-        check(format!("connection {number} under policy {policy}")).that(
-            record.is(200) && took < PROMPT,
-            format!("200 within {} s", PROMPT.as_secs()),
-            format!("{} after {:.2} s", outcome(&record), took.as_secs_f64()),
-        )?;
+        check(format!("a request under policy {policy}")).that(record.is(200), "200", outcome(&record))?;
         records.push(record);
     }
+    let took = Duration::from_micros(records.iter().map(|record| record.total_us).min().unwrap_or(u64::MAX));
+    check(format!("the quickest of {} connections under policy {policy}", records.len())).that(
+        took < PROMPT,
+        format!("200 within {} ms", PROMPT.as_millis()),
+        format!("after {} ms", took.as_millis()),
+    )?;
     Ok(records)
 }
 
