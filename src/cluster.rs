@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Subcommand;
 
-use crate::fail;
+use crate::{fail, output};
 
 mod down;
 mod inside;
@@ -57,7 +57,8 @@ impl Name {
         }
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let state = variable("XDG_STATE_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/state")));
-        let state = state.context("neither XDG_STATE_HOME nor HOME is set, so there is no place for a cluster's state")?;
+        let state =
+            state.context("neither XDG_STATE_HOME nor HOME is set, so there is no place for a cluster's state")?;
         Ok(state.join("meshgate").join(&self.name))
     }
 }
@@ -72,8 +73,7 @@ pub fn main(args: Args) -> ExitCode {
             if !path.exists() {
                 bail!("there is no cluster \"{}\"; start one: meshgate cluster up --name {}", name.name, name.name);
             }
-            println!("{}", path.display());
-            Ok(())
+            output::print(&format!("{}\n", path.display()))
         }),
         Command::Keeper(args) => keeper::execute(&args),
         Command::Inside(args) => inside::execute(&args),

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use meshgate_images::{Catalogue, Check};
 use meshgate_net::namespaces;
 
-use crate::fail;
+use crate::{fail, output};
 
 /// Nothing to choose.
 #[derive(clap::Args)]
@@ -13,20 +13,21 @@ pub struct Args {}
 
 /// 0 when everything is there, 1 otherwise.
 pub fn main(_: Args) -> ExitCode {
-    match checks() {
-        Ok(checks) => {
-            for check in &checks {
-                match &check.found {
-                    Ok(found) => println!("ok       {}: {found}", check.what),
-                    Err(problem) => {
-                        println!("missing  {}: {problem}", check.what);
-                        println!("         it {}; mend it: {}", check.why, check.remedy);
-                    }
-                }
-            }
-            ExitCode::from(u8::from(checks.iter().any(|check| check.found.is_err())))
-        }
+    let result = checks().and_then(|checks| {
+        output::print(&checks.iter().map(line).collect::<String>())?;
+        Ok(checks.iter().any(|check| check.found.is_err()))
+    });
+    match result {
+        Ok(missing) => ExitCode::from(u8::from(missing)),
         Err(error) => fail(2, &error),
+    }
+}
+
+fn line(check: &Check) -> String {
+    let Check { what, found, why, remedy } = check;
+    match found {
+        Ok(found) => format!("ok       {what}: {found}\n"),
+        Err(problem) => format!("missing  {what}: {problem}\n         it {why}; mend it: {remedy}\n"),
     }
 }
 

@@ -8,7 +8,7 @@ use meshgate_harness::matrix;
 use meshgate_harness::report::Report;
 use meshgate_harness::report::gate::Comparison;
 
-use crate::{fail, run};
+use crate::{fail, output, run};
 
 /// Two versions of a controller, or two reports.
 #[derive(clap::Args)]
@@ -34,17 +34,19 @@ pub struct Args {
 /// 0 no regression, 1 regression, 2 could not run.
 pub fn main(args: Args) -> ExitCode {
     match execute(args) {
-        Ok(comparison) => {
-            print!("{}", comparison.render());
-            ExitCode::from(u8::from(comparison.regressed()))
-        }
+        Ok((title, comparison)) => match output::print(&(title + &comparison.render())) {
+            Ok(()) => ExitCode::from(u8::from(comparison.regressed())),
+            Err(error) => fail(2, &error),
+        },
         Err(error) => fail(2, &error),
     }
 }
 
-fn execute(args: Args) -> anyhow::Result<Comparison> {
+/// What is compared, as a line, and what came of it.
+fn execute(args: Args) -> anyhow::Result<(String, Comparison)> {
     if let (Some(baseline), Some(candidate)) = (&args.baseline, &args.candidate) {
-        return Ok(Comparison::of(&Report::read(baseline)?, &Report::read(candidate)?));
+        let title = format!("{} -> {}\n", baseline.display(), candidate.display());
+        return Ok((title, Comparison::of(&Report::read(baseline)?, &Report::read(candidate)?)));
     }
     let (Some(controller), Some(from), Some(to)) = (args.controller, args.from, args.to) else {
         bail!("expected BASELINE.json CANDIDATE.json, or --controller NAME --from VERSION --to VERSION");
@@ -58,14 +60,16 @@ fn execute(args: Args) -> anyhow::Result<Comparison> {
         let mut run = args.run.clone();
         run.controllers = vec![format!("{controller}@{version}")];
         run.report_dir = args.run.report_dir.join(version);
-        eprintln!("{controller} {version}:");
+        output::tell(&format!("{controller} {version}:\n"));
         let report = run::execute(&run)?;
-        if report.cells.iter().all(|cell| cell.setup_seconds.is_none()) {
-            bail!("no cell of {controller} {version} could be set up; see {}", run.report_dir.join("report.md").display());
+        if run::nothing_ran(&report) {
+            bail!(
+                "no cell of {controller} {version} could be set up; see {}",
+                run.report_dir.join("report.md").display()
+            );
         }
         Ok(report)
     };
     let (baseline, candidate) = (side(&from)?, side(&to)?);
-    println!("{controller} {from} -> {to}");
-    Ok(Comparison::of(&baseline, &candidate))
+    Ok((format!("{controller} {from} -> {to}\n"), Comparison::of(&baseline, &candidate)))
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use meshgate_inject::{Mode, Options};
 
-use crate::fail;
+use crate::{fail, output};
 
 /// Which manifests, and how.
 #[derive(clap::Args)]
@@ -38,8 +38,8 @@ fn execute(args: &Args) -> anyhow::Result<()> {
             std::fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?
         };
         let injection = meshgate_inject::inject_with_report(&text, &options).with_context(|| file.clone())?;
-        print!("{}", injection.yaml);
-        eprint!("{}", injection.report);
+        output::print(&injection.yaml)?;
+        output::tell(&injection.report.to_string());
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use meshgate_fixtures::Fixtures;
 use meshgate_harness::matrix::{self, Selection};
 
-use crate::fail;
+use crate::{fail, output};
 
 /// What to list.
 #[derive(clap::Args)]
@@ -36,46 +36,55 @@ enum What {
 
 /// Prints the list.
 pub fn main(args: Args) -> ExitCode {
-    let result = crate::run::fixtures(args.fixtures.as_deref()).and_then(|fixtures| print(args.what, &fixtures));
+    let result =
+        crate::run::fixtures(args.fixtures.as_deref()).and_then(|fixtures| output::print(&list(args.what, &fixtures)?));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(2, &error),
     }
 }
 
-fn print(what: What, fixtures: &Fixtures) -> anyhow::Result<()> {
+fn list(what: What, fixtures: &Fixtures) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let mut line = |line: String| text.extend([line.as_str(), "\n"]);
     match what {
         What::Controllers => {
             for controller in fixtures.controllers.values() {
                 let versions: Vec<&str> = controller.versions.iter().map(|version| version.0.as_str()).collect();
-                println!("{}  {}\n  versions: {}", controller.name, controller.summary, versions.join(", "));
+                line(format!("{}  {}\n  versions: {}", controller.name, controller.summary, versions.join(", ")));
             }
         }
         What::Recipes => {
             for controller in fixtures.controllers.values() {
                 for recipe in controller.recipes.values() {
-                    println!("{}/{} ({} mode)\n  {}", controller.name, recipe.name, recipe.mode.as_str(), recipe.summary);
+                    line(format!(
+                        "{}/{} ({} mode)\n  {}",
+                        controller.name,
+                        recipe.name,
+                        recipe.mode.as_str(),
+                        recipe.summary
+                    ));
                     for (name, remedy) in &recipe.findings {
-                        println!("  finding {name}: {remedy}");
+                        line(format!("  finding {name}: {remedy}"));
                     }
                 }
             }
         }
         What::Cells => {
             for cell in matrix::cells(fixtures, &Selection::default(), "embedded")? {
-                println!("{cell}");
+                line(cell.id());
             }
         }
         What::Cases => {
             for case in meshgate_suites::cases() {
-                println!("{:<44} {}", case.id, case.summary);
+                line(format!("{:<44} {}", case.id, case.summary));
             }
         }
         What::Claims => {
             for claim in &fixtures.claims.0 {
-                println!("{:<32} {}", claim.id, claim.text);
+                line(format!("{:<32} {}", claim.id, claim.text));
             }
         }
     }
-    Ok(())
+    Ok(text)
 }

@@ -12,6 +12,7 @@ mod doctor;
 mod gate;
 mod inject;
 mod list;
+mod output;
 mod progress;
 mod report;
 mod run;
@@ -91,6 +92,6 @@ fn main() -> ExitCode {
 
 /// Ends a command with an error and its causes.
 fn fail(code: u8, error: &anyhow::Error) -> ExitCode {
-    eprintln!("meshgate: {error:#}");
+    output::tell(&format!("meshgate: {error:#}\n"));
     ExitCode::from(code)
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use meshgate_harness::report::{Report, markdown, terminal};
 
-use crate::fail;
+use crate::{fail, output, run};
 
 /// Which report, and how.
 #[derive(clap::Args)]
@@ -35,14 +35,17 @@ pub fn main(args: Args) -> ExitCode {
         Ok(report) => report,
         Err(error) => return fail(2, &error.into()),
     };
-    match args.format {
-        Format::Matrix => print!("{}", terminal::render(&report)),
-        Format::Markdown => print!("{}", markdown::render(&report)),
-        Format::Claims => {
-            for claim in &report.claims {
-                println!("{:<10} {:<32} {}", markdown::name(claim.verdict), claim.id, claim.text);
-            }
-        }
+    let text = match args.format {
+        Format::Matrix => terminal::render(&report),
+        Format::Markdown => markdown::render(&report),
+        Format::Claims => report
+            .claims
+            .iter()
+            .map(|claim| format!("{:<10} {:<32} {}\n", markdown::name(claim.verdict), claim.id, claim.text))
+            .collect(),
+    };
+    match output::print(&text) {
+        Ok(()) => ExitCode::from(run::status(&report)),
+        Err(error) => fail(2, &error),
     }
-    ExitCode::from(u8::from(!report.is_green()))
 }

@@ -14,11 +14,13 @@ use meshgate_harness::report::{Environment, Report};
 use meshgate_harness::runner::{self, Job, Options};
 use tokio_util::sync::CancellationToken;
 
-use crate::fail;
 use crate::progress::Progress;
+use crate::{fail, output};
 
 /// What to run and where the report goes.
 #[derive(clap::Args, Clone)]
+#[group(id = "run")]
+#[command(after_help = EXIT_STATUS)]
 pub struct Args {
     /// Controllers, `name` or `name@version`; all on their newest version when left out
     #[arg(long, value_delimiter = ',')]
@@ -49,28 +51,58 @@ pub struct Args {
     pub case_timeout: u64,
 }
 
-/// Runs and reports: 0 when every verdict is as promised, 1 when not, 2 when it could not run.
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  every verdict is as the recipes promise
+  1  a verdict is not, or a cell could not be judged while others were
+  2  nothing could be judged: bad arguments, fixtures or recipe, something missing on this machine, no cell that came up, or \
+an interruption";
+
+/// Runs and reports; ends with the status that [`EXIT_STATUS`] explains.
 pub fn main(args: Args) -> ExitCode {
-    match execute(&args) {
-        Ok(report) => {
-            print!("\n{}", meshgate_harness::report::terminal::render(&report));
-            println!("report: {}", args.report_dir.join("report.md").display());
-            ExitCode::from(if report.is_green() { 0 } else { 1 })
-        }
+    let result = execute(&args).and_then(|report| {
+        let matrix = meshgate_harness::report::terminal::render(&report);
+        output::print(&format!("\n{matrix}report: {}\n", args.report_dir.join("report.md").display()))?;
+        Ok(status(&report))
+    });
+    match result {
+        Ok(status) => ExitCode::from(status),
         Err(error) => fail(2, &error),
     }
+}
+
+/// The exit status that a report stands for.
+pub fn status(report: &Report) -> u8 {
+    match report.is_green() {
+        true => 0,
+        false if nothing_ran(report) => 2,
+        false => 1,
+    }
+}
+
+/// Whether no cell at all came up.
+pub fn nothing_ran(report: &Report) -> bool {
+    report.cells.iter().all(|cell| cell.setup_seconds.is_none())
 }
 
 /// Runs what the arguments say and writes the report.
 pub fn execute(args: &Args) -> anyhow::Result<Report> {
     let fixtures = fixtures(args.fixtures.as_deref())?;
     let plan = plan(args, &fixtures)?;
+    // Once here rather than once in every cell.
+    meshgate_net::namespaces::check()?;
     std::fs::create_dir_all(&args.report_dir)
         .with_context(|| format!("cannot make the report folder {}", args.report_dir.display()))?;
-    let progress = Progress::new(std::io::stderr().is_terminal(), plan.cells.iter().map(Cell::id).collect());
+    let progress = Progress::new(
+        std::io::stderr().is_terminal(),
+        plan.cells.iter().map(Cell::id).collect(),
+        Box::new(std::io::stderr()),
+    );
+    progress.note(&format!("{} cells, {} cases", plan.cells.len(), plan.cases.len()));
     let started = Instant::now();
     let time = now();
-    let backend = meshgate_clusters::embedded::prepare(std::env::current_exe()?, &plan.images, &|text| progress.note(text))?;
+    let backend =
+        meshgate_clusters::embedded::prepare(std::env::current_exe()?, &plan.images, &|text| progress.note(text))?;
     let report_dir = std::path::absolute(&args.report_dir)?;
     let jobs: Vec<Job> = plan
         .cells
@@ -97,11 +129,14 @@ pub fn execute(args: &Args) -> anyhow::Result<Report> {
         cell_limit: Duration::from_secs(600),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let cancel = CancellationToken::new();
     let cells = runtime.block_on(async {
-        let cancel = CancellationToken::new();
         tokio::spawn(cancel_on_signals(cancel.clone()));
         let listen = |index: usize, event: &_| progress.event(index, event);
-        runner::run(&jobs, &options, &cancel, &listen).await
+        tokio::select! {
+            cells = runner::run(&jobs, &options, &cancel, &listen) => cells,
+            never = progress.beat() => match never {},
+        }
     });
     progress.done();
     let environment = Environment {
@@ -114,15 +149,19 @@ pub fn execute(args: &Args) -> anyhow::Result<Report> {
     };
     let report = Report::new(environment, cells, &fixtures.claims);
     report.write(&args.report_dir)?;
+    if cancel.is_cancelled() {
+        let so_far = args.report_dir.join("report.md");
+        bail!("the run was interrupted; what was judged before stands in {}", so_far.display());
+    }
     Ok(report)
 }
 
 /// The fixtures that were asked for.
 pub fn fixtures(dir: Option<&Path>) -> anyhow::Result<Fixtures> {
-    Ok(match dir {
-        Some(dir) => Fixtures::from_dir(dir)?,
-        None => Fixtures::built_in()?,
-    })
+    match dir {
+        Some(dir) => Fixtures::from_dir(dir).with_context(|| format!("the fixtures in {}", dir.display())),
+        None => Ok(Fixtures::built_in()?),
+    }
 }
 
 /// What is to be run.

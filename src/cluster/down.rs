@@ -7,6 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::{Name, keeper};
+use crate::output;
 
 /// Which cluster.
 #[derive(clap::Args)]
@@ -22,17 +23,15 @@ pub fn execute(args: &Args) -> anyhow::Result<()> {
         if dir.exists() {
             std::fs::remove_dir_all(&dir)?;
         }
-        println!("no cluster \"{}\" is running", args.name.name);
-        return Ok(());
+        return output::print(&format!("no cluster \"{}\" is running\n", args.name.name));
     };
     kill(Pid::from_raw(pid), Signal::SIGTERM)?;
     let deadline = Instant::now() + Duration::from_secs(10);
-    while keeper::running(&dir).is_some() || std::path::Path::new(&format!("/proc/{pid}")).exists() {
+    while keeper::is_keeper(pid) {
         if Instant::now() >= deadline {
             bail!("the keeper (process {pid}) did not end; end it by force: kill -9 {pid}");
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    println!("cluster \"{}\" is down", args.name.name);
-    Ok(())
+    output::print(&format!("cluster \"{}\" is down\n", args.name.name))
 }

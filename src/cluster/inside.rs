@@ -42,7 +42,9 @@ pub fn execute(args: &Args) -> anyhow::Result<()> {
     let spec: Spec = serde_json::from_str(&args.spec)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
-        let bind = |name: &str| UnixListener::bind(spec.dir.join(name)).with_context(|| spec.dir.join(name).display().to_string());
+        let bind = |name: &str| {
+            UnixListener::bind(spec.dir.join(name)).with_context(|| spec.dir.join(name).display().to_string())
+        };
         let (api, ingress) = (bind(API_SOCKET)?, bind(INGRESS_SOCKET)?);
         let cluster = Arc::new(Embedded::start_with(spec.prepared.clone(), vec![api]).await?);
         let path = spec.dir.join("kubeconfig");

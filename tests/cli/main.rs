@@ -1,0 +1,16 @@
+//! The binary as people meet it: exit codes, messages, files, and what is left when it ends.
+//!
+//! Every test runs `meshgate` itself in a folder of its own. What takes a whole cell takes the smallest there is: one recipe,
+//! one dialect, one case.
+
+// Clippy knows tests by their attribute; the helpers of tests are tests as well.
+#![allow(clippy::unwrap_used)]
+
+mod bench;
+mod cluster;
+mod endings;
+mod machine;
+mod names;
+mod processes;
+mod recipes;
+mod reports;

@@ -1,0 +1,70 @@
+//! What there is to choose from, and choices that mean nothing.
+
+use std::io::pipe;
+
+use crate::bench::Bench;
+
+#[test]
+fn lists_print_and_create_nothing() {
+    let bench = Bench::new();
+    for (what, shown) in [
+        ("controllers", "traefik"),
+        ("recipes", "traefik/ingress-middleware (ingress mode)"),
+        ("cells", "/ingress-middleware/modern"),
+        ("cases", "routing/host"),
+        ("claims", "default.honours-choice"),
+        ("", "/ingress-middleware/documented"),
+    ] {
+        let mut command = bench.command(&format!("list {what}"));
+        command.env("HOME", bench.join("home")).env("MESHGATE_CACHE", bench.join("cache"));
+        let done = crate::bench::Done::from(command.output().unwrap());
+        done.expect(0, &[]);
+        assert!(done.stdout.contains(shown), "list {what}: {}", done.stdout);
+        assert_eq!(done.stderr, "");
+    }
+    assert_eq!(bench.entries(), [""; 0]);
+}
+
+#[test]
+fn an_unknown_name_is_answered_with_the_nearest_one() {
+    let bench = Bench::new();
+    for (arguments, answer) in [
+        ("run --controllers trafik", "did you mean \"traefik\""),
+        ("run --controllers traefik@3.7.14", "did you mean 3.7.15"),
+        ("run --recipe ingres-middleware", "did you mean \"ingress-middleware\""),
+        ("run --recipe ./my-recipe", "--recipe ./my-recipe: no such folder"),
+        ("run --dialect moderm", "did you mean \"modern\""),
+        ("run --case routing/hots", "did you mean \"routing/host\""),
+        ("run --case routing/host,nothing-of-this-name", "no case matches \"nothing-of-this-name\""),
+        ("run --fixtures nowhere", "the fixtures in nowhere"),
+        ("run --recipee ingress-middleware", "'--recipe'"),
+        ("repport", "'report'"),
+        ("list case", "'cases'"),
+        ("report --format markdwon", "'markdown'"),
+        ("report --report-dir nowhere", "nowhere/report.json"),
+        ("gate --controller trafik --from 3.0.4 --to 3.7.15", "did you mean \"traefik\""),
+        ("gate --controller traefik --from 3.0.5 --to 3.7.15", "did you mean 3.0.4"),
+        ("gate --controller traefik --from 3.0.4", "--to"),
+        ("gate one.json", "<CANDIDATE>"),
+        ("cluster upp", "'up'"),
+    ] {
+        let mut command = bench.command(arguments);
+        command.env("MESHGATE_CACHE", bench.join("cache"));
+        let done = crate::bench::Done::from(command.output().unwrap());
+        assert_eq!(done.code, Some(2), "{arguments}: {done:#?}");
+        assert!(done.stderr.contains(answer), "{arguments}: expected {answer:?} in {}", done.stderr);
+        assert_eq!(done.stdout, "", "{arguments}");
+    }
+    assert_eq!(bench.entries(), [""; 0], "nothing is made before the arguments are understood");
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_reason_to_panic() {
+    let bench = Bench::new();
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    let output = bench.command("list cases").stdout(writer.try_clone().unwrap()).output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+    let status = bench.command("run --controllers trafik").stderr(writer).status().unwrap();
+    assert_eq!(status.code(), Some(2));
+}

@@ -1,0 +1,136 @@
+//! The report of a real run, and the gate between two.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use meshgate_harness::report::{JSON_SCHEMA, Report, Totals};
+use meshgate_harness::verdict::Verdict;
+use serde_json::Value;
+
+use crate::bench::{Bench, Done, SMALL};
+
+/// Two runs of the same, once for all tests: the folder, and what each run printed.
+fn two_runs() -> &'static (Bench, [Done; 2]) {
+    static RUNS: OnceLock<(Bench, [Done; 2])> = OnceLock::new();
+    RUNS.get_or_init(|| {
+        let bench = Bench::new();
+        let runs = ["a", "b"].map(|dir| bench.run(&format!("run {SMALL} --report-dir {dir}")));
+        runs.iter().for_each(|done| {
+            done.expect(0, &[]);
+        });
+        (bench, runs)
+    })
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// Leaves out what may differ between two runs of the same.
+fn without_times(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for key in ["environment", "seconds", "setup_seconds"] {
+                fields.remove(key);
+            }
+            fields.values_mut().for_each(without_times);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_times),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_report_follows_its_schema_and_two_runs_agree() {
+    let (bench, _) = two_runs();
+    let schema: Value = serde_json::from_str(JSON_SCHEMA).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let [mut first, mut second] = ["a", "b"].map(|dir| json(&bench.join(dir).join("report.json")));
+    let errors: Vec<String> = validator.iter_errors(&first).map(|error| error.to_string()).collect();
+    assert_eq!(errors, [""; 0]);
+    without_times(&mut first);
+    without_times(&mut second);
+    assert_eq!(first.to_string(), second.to_string());
+    assert!(!validator.is_valid(&first), "the control: a report without its environment is none");
+    for file in ["report.md", "junit.xml"] {
+        assert!(bench.join("a").join(file).exists(), "{file}");
+    }
+}
+
+#[test]
+fn a_log_is_told_what_is_worth_a_line() {
+    let (_, [done, _]) = two_runs();
+    assert!(!done.stderr.contains('\x1b') && !done.stderr.contains('\r'), "{}", done.stderr);
+    let lines: Vec<&str> = done.stderr.lines().filter(|line| !line.contains("fetching")).collect();
+    let [start, ready, end] = lines[..] else { panic!("{lines:#?}") };
+    assert!(start.ends_with("1 cells, 1 cases"), "{start}");
+    assert!(ready.contains("/ingress-middleware/modern: ready after "), "{ready}");
+    assert!(end.ends_with("/ingress-middleware/modern: done, 1 as promised, 0 not"), "{end}");
+    assert!(done.stdout.contains("1 passed") && done.stdout.contains("report: a/report.md"), "{}", done.stdout);
+}
+
+#[test]
+fn a_report_is_printed_in_every_format() {
+    let (bench, _) = two_runs();
+    for (format, shown) in [("matrix", "/ingress-middleware/modern"), ("markdown", "# "), ("claims", "untested")] {
+        let done = bench.run(&format!("report --report-dir a --format {format}"));
+        done.expect(0, &[]);
+        assert!(done.stdout.contains(shown), "{format}: {}", done.stdout);
+    }
+}
+
+/// A copy of the report in which the case has another verdict.
+fn with_verdict(verdict: Verdict) -> (tempfile::TempDir, PathBuf) {
+    let (bench, _) = two_runs();
+    let mut report = Report::read(&bench.join("a/report.json")).unwrap();
+    let case = &mut report.cells[0].cases[0];
+    case.verdict = verdict;
+    case.reason = Some("as the test wants it".into());
+    report.totals = Totals::of(&report.cells);
+    let dir = tempfile::tempdir().unwrap();
+    report.write(dir.path()).unwrap();
+    let path = dir.path().join("report.json");
+    (dir, path)
+}
+
+#[test]
+fn the_gate_ends_with_what_it_found() {
+    let (bench, _) = two_runs();
+    let gate = |before: &Path, after: &Path| bench.run(&format!("gate {} {}", before.display(), after.display()));
+    let good = bench.join("a/report.json");
+    let (_keep, bad) = with_verdict(Verdict::Fail);
+    let same = gate(&good, &bench.join("b/report.json"));
+    same.expect(0, &[]);
+    assert!(same.stdout.contains("0 regressions") && same.stdout.contains("1 unchanged"), "{}", same.stdout);
+    let worse = gate(&good, &bad);
+    worse.expect(1, &[]);
+    assert!(worse.stdout.contains("regression  traefik/ingress-middleware/modern routing/host: pass -> fail"));
+    assert!(worse.stdout.contains("as the test wants it"), "{}", worse.stdout);
+    gate(&bad, &good).expect(0, &[]);
+    gate(&good, &bench.join("none.json")).expect(2, &["none.json: No such file"]);
+    let other = bench.join("other.json");
+    std::fs::write(&other, "{\"schema\": \"something/v2\"}").unwrap();
+    gate(&good, &other).expect(2, &["other.json is not a meshgate.report/v1 report", "something/v2"]);
+    std::fs::write(&other, "{").unwrap();
+    gate(&other, &good).expect(2, &["other.json is not a meshgate.report/v1 report"]);
+}
+
+#[test]
+fn the_status_of_a_report_is_that_of_its_run() {
+    let status = |verdict| {
+        let (dir, _) = with_verdict(verdict);
+        two_runs().0.run(&format!("report --report-dir {}", dir.path().display())).code
+    };
+    assert_eq!([Verdict::Pass, Verdict::Finding, Verdict::Fail, Verdict::NotRun].map(status), [0, 0, 1, 1].map(Some));
+}
+
+#[test]
+fn the_gate_runs_both_versions_into_the_report_folder() {
+    let bench = Bench::new();
+    let done = bench.run(
+        "gate --controller traefik --from 3.7.15 --to 3.7.15 --recipe ingress-pod-ip --case routing/host --report-dir out",
+    );
+    done.expect(0, &[]);
+    assert!(done.stdout.starts_with("traefik 3.7.15 -> 3.7.15\n"), "{}", done.stdout);
+    assert!(bench.join("out/3.7.15/report.json").exists());
+}
