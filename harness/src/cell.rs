@@ -93,7 +93,7 @@ pub async fn run(
         wanted.into_iter().partition(|case| case.not_applicable(&spec.cell, recipe).is_none());
     for case in not {
         let reason = case.not_applicable(&spec.cell, recipe).unwrap_or_default();
-        teller.tell(&finished(&case, Verdict::NotApplicable, Some(reason)));
+        teller.tell(&finished(&case, Verdict::NotApplicable, Some(reason), &[]));
     }
     let plans: BTreeMap<&'static str, Plan> = apply
         .iter()
@@ -109,7 +109,8 @@ pub async fn run(
         Err(broken) => {
             let reason = format!("{:#}", broken.error);
             for case in &apply {
-                teller.tell(&finished(case, Verdict::NotRun, Some(format!("the cell was not ready: {reason}"))));
+                let reason = Some(format!("the cell was not ready: {reason}"));
+                teller.tell(&finished(case, Verdict::NotRun, reason, &broken.artefacts));
             }
             teller.tell(&Event::Broken { reason, artefacts: broken.artefacts });
             return;
@@ -207,7 +208,7 @@ async fn look(case: &Case, world: &Arc<World>, plan: &Plan, limit: Duration, att
 }
 
 /// The event of a case that was not run.
-fn finished(case: &Case, verdict: Verdict, reason: Option<String>) -> Event {
+fn finished(case: &Case, verdict: Verdict, reason: Option<String>, artefacts: &[String]) -> Event {
     Event::CaseFinished {
         report: Box::new(CaseReport {
             id: case.id.to_owned(),
@@ -217,7 +218,7 @@ fn finished(case: &Case, verdict: Verdict, reason: Option<String>) -> Event {
             flaky: false,
             reason,
             claims: BTreeMap::new(),
-            artefacts: Vec::new(),
+            artefacts: artefacts.to_vec(),
         }),
     }
 }

@@ -16,6 +16,21 @@ use tokio::time::Instant;
 /// The field manager of everything that Meshgate applies.
 pub const MANAGER: &str = "meshgate";
 
+/// An object and the file that it was made from, for messages.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    /// The object.
+    pub object: Value,
+    /// The file; `None` for an object that Meshgate makes itself.
+    pub file: Option<String>,
+}
+
+impl From<Value> for Manifest {
+    fn from(object: Value) -> Self {
+        Self { object, file: None }
+    }
+}
+
 /// A client that applies objects of any kind, looking each kind up once.
 pub struct Kubernetes {
     client: kube::Client,
@@ -33,16 +48,28 @@ impl Kubernetes {
         self.client.clone()
     }
 
-    /// Server-side applies an object.
+    /// Server-side applies an object. A field that its kind does not have is refused, for it would do nothing in silence.
     pub async fn apply(&self, object: &Value) -> anyhow::Result<DynamicObject> {
         let (api, name) = self.api_of(object).await?;
-        api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(object))
-            .await
-            .with_context(|| format!("cannot apply {}", describe(object)))
+        let params = PatchParams::apply(MANAGER).force().validation_strict();
+        let applied = api.patch(&name, &params, &Patch::Apply(object)).await;
+        applied.map_err(|error| {
+            let message = match &error {
+                kube::Error::Api(status) => status.message.clone(),
+                error => error.to_string(),
+            };
+            anyhow!("cannot apply {}: {message}", describe(object))
+        })
     }
 
     /// Applies many objects: definitions and namespaces first, then the rest at once.
     pub async fn apply_all(&self, objects: &[Value]) -> anyhow::Result<()> {
+        let manifests: Vec<Manifest> = objects.iter().cloned().map(Manifest::from).collect();
+        self.apply_manifests(&manifests).await
+    }
+
+    /// Applies many objects in the order of [`Kubernetes::apply_all`]; an error names the file of the object.
+    pub async fn apply_manifests(&self, manifests: &[Manifest]) -> anyhow::Result<()> {
         let rank = |object: &Value| match object["kind"].as_str() {
             Some("CustomResourceDefinition" | "Namespace") => 0,
             Some(
@@ -53,8 +80,14 @@ impl Kubernetes {
             _ => 2,
         };
         for wave in 0..=3 {
-            let objects = objects.iter().filter(|object| rank(object) == wave);
-            futures::future::try_join_all(objects.map(|object| self.apply(object))).await?;
+            let manifests = manifests.iter().filter(|manifest| rank(&manifest.object) == wave);
+            let applied = manifests.map(|manifest| async {
+                match (self.apply(&manifest.object).await, &manifest.file) {
+                    (Err(error), Some(file)) => Err(error.context(file.clone())),
+                    (applied, _) => applied.map(drop),
+                }
+            });
+            futures::future::try_join_all(applied).await?;
         }
         Ok(())
     }

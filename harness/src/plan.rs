@@ -116,6 +116,11 @@ impl Route {
         self.template.starts_with("tls")
     }
 
+    /// The file that it is made from.
+    pub fn file<'a>(&self, recipe: &'a Recipe) -> Option<&'a str> {
+        recipe.templates.get(&self.template).map(|template| template.path.as_str())
+    }
+
     /// The objects of the route.
     pub fn objects(&self, recipe: &Recipe) -> Result<Vec<Value>, TemplateError> {
         let Some(template) = recipe.templates.get(&self.template) else {

@@ -78,10 +78,11 @@ async fn run_one(
     };
     let started = Instant::now();
     if let Err(error) = follow(index, job, options, cancel, listen, &mut report).await {
-        report.broken = Some(match report.broken.take() {
-            Some(told) => told,
-            None => error,
-        });
+        // What the cell told of itself says more than how its process ended.
+        if report.broken.is_none() {
+            listen(index, &Event::Broken { reason: error.clone(), artefacts: Vec::new() });
+            report.broken = Some(error);
+        }
     }
     let missing = report.broken.clone().unwrap_or_else(|| "the cell ended without a verdict on it".to_owned());
     let mut verdicts: BTreeMap<String, CaseReport> =
@@ -131,6 +132,8 @@ async fn follow(
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        // Ctrl-C in a terminal reaches a whole process group; here it is for this process to hear, which then ends its cells.
+        .process_group(0)
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| format!("cannot start {}: {error}", PathBuf::from(program).display()))?;

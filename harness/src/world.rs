@@ -10,14 +10,14 @@ use anyhow::{Context as _, anyhow};
 use k8s_openapi::api::core::v1::Service as ServiceObject;
 use kube::api::Api;
 use meshgate_clusters::{Cluster, Vantage};
-use meshgate_fixtures::{Controller, Fixtures, Recipe, Version};
+use meshgate_fixtures::{Controller, Fixtures, Recipe, Template, Version};
 use meshgate_inject as inject;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::cell::{Assignment, Teller};
+use crate::cell::{Assignment, Spec, Teller};
 use crate::convergence::converge;
-use crate::kubernetes::Kubernetes;
+use crate::kubernetes::{Kubernetes, Manifest};
 use crate::matrix::Cell;
 use crate::plan::{NAMESPACE, Plan, Route};
 use crate::probe::{self, Prober, Request, Scheme};
@@ -43,6 +43,8 @@ pub struct World {
     /// The external addresses of its further instances, by workload name.
     pub instances: BTreeMap<String, Ipv4Addr>,
     report_dir: PathBuf,
+    /// The command line that runs this cell again, without a case.
+    repeat: String,
 }
 
 /// A cell that could not be set up, with what shows why.
@@ -82,6 +84,27 @@ fn values(controller: &Controller, version: &Version, workload: &str) -> BTreeMa
     ])
 }
 
+fn repeat(spec: &Spec) -> String {
+    let cell = &spec.cell;
+    let mut line = format!("meshgate run --controllers {}@{}", cell.controller, cell.version);
+    match &spec.recipe {
+        Some(dir) => line += &format!(" --recipe {}", dir.display()),
+        None => line += &format!(" --recipe {}", cell.recipe),
+    }
+    if let Some(dir) = &spec.fixtures {
+        line += &format!(" --fixtures {}", dir.display());
+    }
+    if let Some(dialect) = cell.dialect {
+        line += &format!(" --dialect {}", dialect.as_str());
+    }
+    line
+}
+
+fn from_file(template: &Template, objects: Vec<Value>) -> impl Iterator<Item = Manifest> + use<> {
+    let file = template.path.clone();
+    objects.into_iter().map(move |object| Manifest { object, file: Some(file.clone()) })
+}
+
 impl World {
     /// Applies mesh, controller, apps and the plans of all cases, and waits until all of it is ready.
     pub async fn set_up(
@@ -102,11 +125,13 @@ impl World {
             ingress: Ipv4Addr::UNSPECIFIED,
             instances: BTreeMap::new(),
             report_dir: spec.report_dir.clone(),
+            repeat: repeat(spec),
         };
         match world.bring_up(fixtures, plans, Instant::now() + within, teller).await {
             Ok(()) => Ok(world),
             Err(error) => {
-                let artefacts = world.keep_setup_artefacts(&error).await;
+                let (folder, artefacts) = world.keep_setup_artefacts(&error).await;
+                let error = anyhow!("{error:#}\n  logs, events and pods: {folder}");
                 Err(Broken { error, artefacts })
             }
         }
@@ -120,7 +145,7 @@ impl World {
         teller: &Teller,
     ) -> anyhow::Result<()> {
         teller.progress("applying mesh, controller, apps and routes");
-        self.kubernetes.apply_all(&self.objects(fixtures, plans)?).await?;
+        self.kubernetes.apply_manifests(&self.manifests(fixtures, plans)?).await?;
         self.kubernetes.deployments_ready(deadline, |text| teller.progress(text)).await?;
         teller.progress("awaiting the external address");
         self.ingress = self.external_address(&self.controller.workload, deadline).await?;
@@ -167,53 +192,58 @@ impl World {
     }
 
     /// Everything that the cell applies.
-    fn objects(&self, fixtures: &Fixtures, plans: &BTreeMap<&'static str, Plan>) -> anyhow::Result<Vec<Value>> {
+    fn manifests(&self, fixtures: &Fixtures, plans: &BTreeMap<&'static str, Plan>) -> anyhow::Result<Vec<Manifest>> {
         let none = BTreeMap::new();
-        let mut objects = inject::control_plane_manifests(&inject::Options::default());
+        let own = inject::control_plane_manifests(&inject::Options::default());
+        let mut manifests: Vec<Manifest> = own.into_iter().map(Manifest::from).collect();
+        let values = values(&self.controller, &self.cell.version, &self.controller.workload);
         for template in &self.controller.install {
-            objects.extend(template.instantiate(&values(
-                &self.controller,
-                &self.cell.version,
-                &self.controller.workload,
-            ))?);
+            manifests.extend(from_file(template, template.instantiate(&values)?));
         }
-        objects.extend(self.instance_objects(&self.controller.workload, &BTreeMap::new())?);
+        manifests.extend(self.instance_manifests(&self.controller.workload, &BTreeMap::new())?);
         for app in ["emojivoto", "echo"] {
-            let mut app = fixtures.app(app)?.instantiate(&none)?;
+            let template = fixtures.app(app)?;
+            let mut app = template.instantiate(&none)?;
             app.iter_mut().for_each(|object| self.inject_app(object));
-            objects.extend(app);
+            manifests.extend(from_file(template, app));
         }
-        for manifest in &self.recipe.manifests {
-            objects.extend(manifest.instantiate(&none)?);
+        for template in &self.recipe.manifests {
+            manifests.extend(from_file(template, template.instantiate(&none)?));
         }
         let mut instances = BTreeMap::new();
         for plan in plans.values() {
             for workload in &plan.workloads {
                 let mut workload = workload.clone();
                 self.inject_app(&mut workload);
-                objects.push(workload);
+                manifests.push(workload.into());
             }
-            objects.extend(plan.services.values().map(|service| service.object(&self.recipe)));
-            objects.extend(plan.objects.iter().cloned());
+            manifests.extend(plan.services.values().map(|service| service.object(&self.recipe).into()));
+            manifests.extend(plan.objects.iter().cloned().map(Manifest::from));
             for route in plan.routes.values() {
-                objects.extend(route.objects(&self.recipe)?);
+                let file = route.file(&self.recipe).map(str::to_owned);
+                let objects = route.objects(&self.recipe)?;
+                manifests.extend(objects.into_iter().map(|object| Manifest { object, file: file.clone() }));
             }
             instances.extend(plan.instances.iter());
         }
         for (name, annotations) in instances {
-            objects.extend(self.instance_objects(name, annotations)?);
+            manifests.extend(self.instance_manifests(name, annotations)?);
         }
-        Ok(objects)
+        Ok(manifests)
     }
 
     /// The Deployment and Service of an instance of the controller, its proxy in the cell's mode and dialect.
-    fn instance_objects(&self, workload: &str, further: &BTreeMap<String, String>) -> anyhow::Result<Vec<Value>> {
-        let mut objects =
-            self.controller.instance.instantiate(&values(&self.controller, &self.cell.version, workload))?;
+    fn instance_manifests(
+        &self,
+        workload: &str,
+        further: &BTreeMap<String, String>,
+    ) -> anyhow::Result<impl Iterator<Item = Manifest> + use<>> {
+        let template = &self.controller.instance;
+        let mut objects = template.instantiate(&values(&self.controller, &self.cell.version, workload))?;
         for object in &mut objects {
             self.inject_as(object, self.cell.mode.annotation(), further);
         }
-        Ok(objects)
+        Ok(from_file(template, objects))
     }
 
     /// Injects the mesh proxy into an app. The probe's proxy runs in the cell's mode, the others in default mode.

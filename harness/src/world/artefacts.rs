@@ -40,18 +40,14 @@ impl World {
     pub async fn keep_artefacts(&self, context: &Context, attempt: u32, reason: Option<&str>) -> Vec<String> {
         let folder = format!("artefacts/{}/{}-{attempt}", self.cell.slug(), context.id.replace('/', "_"));
         let mut files = Files::new(self.report_dir.clone(), folder);
-        let recipe = if self.recipe.name == self.cell.recipe { &self.cell.recipe } else { &self.recipe.name };
-        let dialect = self.cell.dialect.map(|dialect| format!(" --dialect {}", dialect.as_str())).unwrap_or_default();
         files.keep(
             "README.md",
             format!(
-                "# {} in {}\n\n{}\n\nTo repeat it:\n\n    meshgate run --controllers {}@{} --recipe {recipe}{dialect} --case {}\n",
-                context.id,
+                "# {id} in {}\n\n{}\n\nTo repeat it:\n\n    {} --case {id}\n",
                 self.cell,
                 reason.unwrap_or_default(),
-                self.cell.controller,
-                self.cell.version,
-                context.id,
+                self.repeat,
+                id = context.id,
             ),
         );
         files.keep("requests.json", serde_json::to_string_pretty(&context.trace()).unwrap_or_default());
@@ -74,12 +70,14 @@ impl World {
         files.kept
     }
 
-    /// Keeps what shows why the cell could not be set up.
-    pub(super) async fn keep_setup_artefacts(&self, error: &anyhow::Error) -> Vec<String> {
-        let mut files = Files::new(self.report_dir.clone(), format!("artefacts/{}/setup", self.cell.slug()));
-        files.keep("README.md", format!("# {} was not ready\n\n{error:#}\n", self.cell));
+    /// Keeps what shows why the cell could not be set up. Returns the folder and the files, relative to the report folder.
+    pub(super) async fn keep_setup_artefacts(&self, error: &anyhow::Error) -> (String, Vec<String>) {
+        let folder = format!("artefacts/{}/setup", self.cell.slug());
+        let mut files = Files::new(self.report_dir.clone(), folder.clone());
+        let readme = format!("# {} was not ready\n\n{error:#}\n\nTo repeat it:\n\n    {}\n", self.cell, self.repeat);
+        files.keep("README.md", readme);
         self.keep_state(&mut files).await;
-        files.kept
+        (folder, files.kept)
     }
 
     /// Pods, events and logs.
@@ -94,8 +92,8 @@ impl World {
         let Ok(pods) = api.list(&ListParams::default()).await else { return };
         for pod in pods {
             let (Some(name), Some(namespace)) = (pod.metadata.name, pod.metadata.namespace) else { continue };
-            let containers = pod.spec.map(|spec| spec.containers).unwrap_or_default();
-            for container in containers {
+            let Some(spec) = pod.spec else { continue };
+            for container in spec.init_containers.into_iter().flatten().chain(spec.containers) {
                 if let Ok(log) = self.kubernetes.logs(&namespace, &name, &container.name).await
                     && !log.is_empty()
                 {
