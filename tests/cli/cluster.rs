@@ -164,7 +164,9 @@ fn everyday_commands(home: &Home, ingress: &str) {
 
     let mut forward = home.command("port-forward deployment/echo :8080").stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
-    BufReader::new(forward.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    // Kept open: a kubectl that cannot print ends.
+    let mut printed = BufReader::new(forward.stdout.take().unwrap());
+    printed.read_line(&mut line).unwrap();
     let address = line.split_whitespace().nth(2).unwrap_or_else(|| panic!("{line:?}")).to_owned();
     assert!(get(&address).unwrap().contains(" 200 OK"));
     forward.kill().unwrap();
