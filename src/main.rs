@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 
 mod cell;
 mod cluster;
@@ -68,9 +69,26 @@ struct Rest {
     arguments: Vec<std::ffi::OsString>,
 }
 
+impl Command {
+    /// Roles that play a program of the mesh or of a pod set up their own log, or have none.
+    fn is_ours_to_log(&self) -> bool {
+        !matches!(self, Self::Proxy(_) | Self::ProxyInit(_) | Self::ControlPlane(_) | Self::App(_) | Self::PodExec(_))
+    }
+}
+
+/// Logs warnings to standard error, or what `MESHGATE_LOG` asks for, such as `debug` or `meshgate_node=trace`.
+fn log() {
+    let filter = EnvFilter::try_from_env("MESHGATE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
 fn main() -> ExitCode {
     // No thread may exist before this point, and roles that enter namespaces need it to stay so.
-    match Cli::parse().command {
+    let command = Cli::parse().command;
+    if command.is_ours_to_log() {
+        log();
+    }
+    match command {
         Command::Run(args) => run::main(args),
         Command::List(args) => list::main(args),
         Command::Gate(args) => gate::main(args),
