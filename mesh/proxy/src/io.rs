@@ -45,6 +45,16 @@ impl Io {
         self.prefix = bytes;
     }
 
+    /// Whether bytes were given back that nobody has read again.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.prefix.has_remaining()
+    }
+
+    /// Waits until there is something to read, or the end.
+    pub(crate) async fn speaks(&self) -> io::Result<()> {
+        self.stream.peek(&mut [0]).await.map(drop)
+    }
+
     fn note<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
         if let Err(error) = &result {
             self.counters.failed(error);

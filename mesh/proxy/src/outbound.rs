@@ -20,7 +20,7 @@ use crate::{
     control::Control,
     detect::{Detected, detect},
     dialect::Dialect,
-    http::{Abort, PoolSettings, ProxyError, ResponseBody, Version, serve},
+    http::{Abort, EndpointLoad, PoolSettings, ProxyError, ResponseBody, Version, serve},
     io::Io,
     loop_guard::LoopGuard,
     metrics::{Counter, Direction, Keyed, Labels, Metrics, source_labels},
@@ -132,20 +132,22 @@ impl Outbound {
             }
             Routing::Connection(destination)
         };
-        let version = match self.detect(&mut io).await {
-            Some(Detected::Http1) => Version::Http1,
-            Some(Detected::Http2) => Version::Http2,
-            Some(Detected::Tls | Detected::Opaque | Detected::TimedOut) => {
-                let destination = match routing {
-                    Routing::Connection(destination) => destination,
-                    Routing::Request(original) => self.destination(&Target::Address(original)),
-                };
-                return match time::timeout(self.discovery_timeout, destination.plan()).await {
-                    Ok(plan) => self.opaque(io, original, &plan).await,
-                    Err(_) => self.tcp_error(original, "unexpected"),
-                };
+        let version = loop {
+            match self.detect(&mut io).await {
+                Some(Detected::Http1) => break Version::Http1,
+                Some(Detected::Http2) => break Version::Http2,
+                Some(Detected::TimedOut) if !io.has_unread() => {
+                    let Some(plan) = self.plan(&routing, original).await else { return };
+                    if self.server_spoke_first(&mut io, original, &plan).await {
+                        return;
+                    }
+                }
+                Some(Detected::Tls | Detected::Opaque | Detected::TimedOut) => {
+                    let Some(plan) = self.plan(&routing, original).await else { return };
+                    return self.opaque(io, original, &plan).await;
+                }
+                None => return,
             }
-            None => return,
         };
         let drain = self.drain.clone();
         serve(io, version, &drain, move |request| Arc::clone(&self).request(routing.clone(), request)).await;
@@ -170,19 +172,60 @@ impl Outbound {
             .get_or_make(target, || Destination::discover(target.clone(), &self.control, self.parts.clone()))
     }
 
+    /// Where the connection goes when its requests do not say.
+    async fn plan(&self, routing: &Routing, original: SocketAddr) -> Option<Arc<Plan>> {
+        let destination = match routing {
+            Routing::Connection(destination) => Arc::clone(destination),
+            Routing::Request(original) => self.destination(&Target::Address(*original)),
+        };
+        let plan = time::timeout(self.discovery_timeout, destination.plan()).await;
+        if plan.is_err() {
+            self.tcp_error(original, "unexpected");
+        }
+        plan.ok()
+    }
+
+    /// The client has said nothing for as long as detection waits. Perhaps the server speaks first: it is connected, and
+    /// whoever speaks first decides. `true` when the connection has been served, `false` when the client began to speak.
+    ///
+    /// Linkerd takes such a connection for opaque at once. But a client that pools HTTP connections keeps spare ones that stay
+    /// silent for longer than this, and the requests it sends on them later would go past all routing.
+    async fn server_spoke_first(&self, io: &mut Io, original: SocketAddr, plan: &Plan) -> bool {
+        let Some((mut server, _load)) = self.connect_opaque(original, plan).await else { return true };
+        tokio::select! {
+            biased;
+            spoke = io.speaks() => spoke.is_err(),
+            _ = server.speaks() => {
+                tcp::join(io, &mut server).await;
+                true
+            }
+        }
+    }
+
     /// Passes bytes on, to wherever the plan sends them.
     async fn opaque(&self, io: Io, original: SocketAddr, plan: &Plan) {
+        if let Some((server, _load)) = self.connect_opaque(original, plan).await {
+            tcp::join(io, server).await;
+        }
+    }
+
+    /// A connection to wherever the plan sends bytes; `None` when there is none, which has been counted then.
+    async fn connect_opaque(&self, original: SocketAddr, plan: &Plan) -> Option<(Io, EndpointLoad)> {
         let TcpPlan::Backends(backends) = &plan.tcp else {
             debug!(%original, "the policy forbids the connection");
-            return self.tcp_error(original, "forbidden TCP route");
+            self.tcp_error(original, "forbidden TCP route");
+            return None;
         };
-        let backend = backends.choose(&mut rand::rng(), plan::Backend::is_available).cloned();
-        let Some(backend) = backend else { return self.tcp_error(original, "unexpected") };
+        let Some(backend) = backends.choose(&mut rand::rng(), plan::Backend::is_available).cloned() else {
+            self.tcp_error(original, "unexpected");
+            return None;
+        };
         match backend.connect().await {
-            Ok((server, _load)) => tcp::join(io, server).await,
+            Ok(connected) => Some(connected),
             Err(error) => {
                 debug!(%original, %error, "a connection could not be passed on");
                 self.tcp_error(original, error.label().unwrap_or("i/o"));
+                None
             }
         }
     }

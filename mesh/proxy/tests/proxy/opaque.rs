@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use linkerd2_proxy_api::destination::DestinationProfile;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{App, Setup, endpoint, leg, profile};
+use crate::support::{App, Setup, endpoint, leg, profile, served_by};
 
 async fn echo() -> App {
     App::tcp(|mut stream| async move {
@@ -86,4 +86,19 @@ async fn a_split_holds_for_connections_too() {
         assert_eq!(connection.read(5).await, b"ping!");
     }
     assert_eq!((live.requests(), dead.requests()), (10, 0));
+}
+
+#[tokio::test]
+async fn a_client_silent_for_longer_than_detection_waits_still_speaks_http() {
+    let (dialled, chosen) = (App::named("dialled").await, App::named("chosen").await);
+    let mesh = Setup::ingress()
+        .with("LINKERD2_PROXY_OUTBOUND_DETECT_TIMEOUT", "50ms")
+        .original(1, dialled.address)
+        .start()
+        .await;
+    mesh.control.service("chosen", cluster_ip(), &[chosen.address]);
+    let mut spare = mesh.connect(1).await;
+    mesh.wait_for_sum(&["outbound_tcp_detect_http_results_total", "read_timeout"], 1).await;
+    let reply = spare.get("/", &[("l5d-dst-override", "chosen.ns.svc.cluster.local")]).await;
+    assert_eq!(served_by(&reply.body), "chosen", "a spare connection goes past no routing");
 }
