@@ -53,11 +53,8 @@ impl Board {
                 return Err(format!("not run: {reason}").into());
             }
             // The time limit only covers a notification between the two looks above.
-            verdicts = self
-                .news
-                .wait_timeout(verdicts, Duration::from_millis(200))
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            verdicts =
+                self.news.wait_timeout(verdicts, Duration::from_millis(200)).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -144,11 +141,8 @@ fn run(fixtures: &Fixtures, cells: &[Cell], keys: &[Key], board: &Board) -> anyh
             Ok(Job { spec, implementation })
         })
         .collect::<anyhow::Result<_>>()?;
-    let options = Options {
-        command: vec![MESHGATE.into(), "cell".into()],
-        parallel: 2,
-        cell_limit: Duration::from_secs(900),
-    };
+    let options =
+        Options { command: vec![MESHGATE.into(), "cell".into()], parallel: 2, cell_limit: Duration::from_secs(900) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listen = |job: usize, event: &Event| {

@@ -92,7 +92,8 @@ pub async fn settle(context: &Context, proxy: Proxy, before: &Metrics, expected:
             Proxy::Controller => "beside the controller".to_owned(),
             Proxy::Pod(address) => format!("in the pod {address}"),
         };
-        check(format!("how far the counters of the proxy {whose} moved")).failure("as far as the case's requests make them", seen)
+        check(format!("how far the counters of the proxy {whose} moved"))
+            .failure("as far as the case's requests make them", seen)
     })
 }
 

@@ -8,8 +8,10 @@
 use meshgate_harness::case::Case;
 
 mod counters;
+mod headers;
 mod loops;
 mod modes;
+mod recipe;
 mod resilience;
 mod route_metrics;
 mod routing;
@@ -25,8 +27,10 @@ pub fn cases() -> Vec<&'static Case> {
         route_metrics::CASES,
         traffic_split::CASES,
         loops::CASES,
+        headers::CASES,
         resilience::CASES,
         tls::CASES,
+        recipe::CASES,
     ];
     areas.into_iter().flatten().copied().flatten().collect()
 }

@@ -1,0 +1,161 @@
+//! Headers and access: who decides where a request goes, and who may use the proxy at all.
+
+use meshgate_fixtures::Mode;
+use meshgate_harness::case::{Case, CaseFuture, Evidence, Need, Stage};
+use meshgate_harness::context::Context;
+use meshgate_harness::plan::{Backend, Plan};
+use meshgate_harness::probe::{self, Request, Version};
+use meshgate_harness::verdict::{CaseResult, Outcome, check};
+
+mod access;
+
+/// The header.
+const OVERRIDE: &str = "l5d-dst-override";
+
+/// The cases of this area.
+pub const CASES: &[&[Case]] = &[SPELLINGS, access::CASES];
+
+/// What a client's own header does.
+const SPELLINGS: &[Case] = &[
+    spelling("headers/client-override", "A client's l5d-dst-override does not choose the destination", |context| {
+        Box::pin(spelled(context, Names::Other, |request, other| request.header(OVERRIDE, other)))
+    }),
+    spelling("headers/client-override-upper-case", "Nor does it in capitals", |context| {
+        Box::pin(spelled(context, Names::Other, |request, other| request.header("L5D-DST-OVERRIDE", other)))
+    }),
+    spelling("headers/client-override-twice", "Nor when it is sent twice", |context| {
+        Box::pin(spelled(context, Names::Other, |request, other| {
+            request.header(OVERRIDE, other).header(OVERRIDE, other)
+        }))
+    }),
+    spelling("headers/client-override-trailing-dot", "Nor when its name ends in a dot", |context| {
+        Box::pin(spelled(context, Names::Other, |request, other| {
+            request.header(OVERRIDE, other.replace(":80", ".:80"))
+        }))
+    }),
+    spelling("headers/client-override-comma", "Two values in one line name nothing", |context| {
+        Box::pin(spelled(context, Names::Nothing, |request, other| {
+            request.header(OVERRIDE, format!("{other},{other}"))
+        }))
+    }),
+    spelling("headers/client-override-underscore", "Underscores make another header of it", |context| {
+        Box::pin(spelled(context, Names::Nothing, |request, other| request.header("l5d_dst_override", other)))
+    }),
+    Case {
+        needs: &[Need::Serves, Need::Template("grpc")],
+        ..spelling("headers/client-override-http2", "Nor does it over HTTP/2", |context| {
+            Box::pin(spelled(context, Names::Other, |request, other| {
+                request.version(Version::H2c).header(OVERRIDE, other)
+            }))
+        })
+    },
+    Case {
+        needs: &[Need::Serves, Need::SetsOverride],
+        claims: &[Evidence::Confirms("ingress.header-added")],
+        ..spelling(
+            "headers/client-override-connection",
+            "Naming the header in Connection does not take the recipe's own away",
+            |context| {
+                Box::pin(spelled(context, Names::Other, |request, other| {
+                    request.header(OVERRIDE, other).header("Connection", OVERRIDE)
+                }))
+            },
+        )
+    },
+    Case {
+        id: "headers/application-sees-none",
+        summary: "In ingress mode the header never reaches the application, whoever set it",
+        needs: &[Need::Serves, Need::Mode(Mode::Ingress)],
+        claims: &[],
+        stage: Stage::Shared,
+        plan: two_services,
+        run: |context| Box::pin(application_sees_none(context)),
+    },
+    Case {
+        id: "headers/application-sees-it",
+        summary: "In default mode a client's header reaches the application",
+        needs: &[Need::Serves, Need::Mode(Mode::Default)],
+        claims: &[],
+        stage: Stage::Shared,
+        plan: two_services,
+        run: |context| Box::pin(application_sees_it(context)),
+    },
+];
+
+/// What a spelling of the header means to the proxy.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Names {
+    /// The other Service.
+    Other,
+    /// No Service.
+    Nothing,
+}
+
+const fn spelling(id: &'static str, summary: &'static str, run: fn(Context) -> CaseFuture) -> Case {
+    Case { id, summary, needs: &[Need::Serves], claims: &[], stage: Stage::Shared, plan: two_services, run }
+}
+
+fn two_services(plan: &mut Plan) {
+    plan.serve("main", Backend::A);
+    plan.service("other", Backend::B);
+}
+
+/// `host:port` of the Service that no route leads to.
+fn other(context: &Context) -> String {
+    format!("{}.{}.svc.cluster.local:80", context.plan.full("other"), meshgate_harness::plan::NAMESPACE)
+}
+
+async fn spelled(context: Context, names: Names, spell: fn(Request, &str) -> Request) -> CaseResult {
+    let request = spell(context.get("main")?, &other(&context));
+    let what = probe::describe(&request);
+    let seen = context.expect_seen(request).await?;
+    let passed = context.world.cell.mode == Mode::Ingress && !context.promises().sets_override;
+    if passed && names == Names::Other {
+        check(format!("{what}: the backend, when nobody but the client sets the header"))
+            .equal(seen.service, Backend::B.name())?;
+        let observed = "a client reached a Service that no route leads to by its own header".to_owned();
+        return Ok(Outcome::Weakness { name: "open-relay", observed });
+    }
+    check(format!("{what}: the backend")).equal(seen.service, Backend::A.name())?;
+    if context.promises().sets_override || context.world.cell.mode == Mode::Default {
+        return control(&context).await;
+    }
+    Ok(Outcome::Pass)
+}
+
+/// The same header from inside the mesh, past the controller, does choose in ingress mode: the check above can fail.
+async fn control(context: &Context) -> CaseResult {
+    if context.world.cell.mode == Mode::Default {
+        return Ok(Outcome::Pass);
+    }
+    let main = format!("{}.{}:80", context.plan.full("main"), meshgate_harness::plan::NAMESPACE);
+    let request = Request::get(main, "/").header(OVERRIDE, other(context));
+    let records = context.send_inside(probe::Batch::of(vec![request])).await?;
+    let service = records.first().and_then(|record| record.service().map(str::to_owned));
+    check("the control, the header past the controller").equal(service.as_deref(), Some(Backend::B.name()))?;
+    Ok(Outcome::Pass)
+}
+
+async fn application_sees_none(context: Context) -> CaseResult {
+    let own = format!("{}.{}.svc.cluster.local:80", context.plan.full("main"), meshgate_harness::plan::NAMESPACE);
+    for request in [context.get("main")?, context.get("main")?.header(OVERRIDE, own)] {
+        let seen = context.expect_seen(request).await?;
+        let values: Vec<&str> = seen.header(OVERRIDE).collect();
+        check("l5d-dst-override at the application").equal(values, Vec::<&str>::new())?;
+    }
+    Ok(Outcome::Pass)
+}
+
+async fn application_sees_it(context: Context) -> CaseResult {
+    let value = other(&context);
+    let seen = context.expect_seen(context.get("main")?.header(OVERRIDE, &value)).await?;
+    let values: Vec<&str> = seen.header(OVERRIDE).collect();
+    check("l5d-dst-override at the application").equal(values, vec![value.as_str()])?;
+    // The control: what no client sends does not arrive.
+    let seen = context.seen("main").await?;
+    check("l5d-dst-override that nobody sent").equal(seen.header(OVERRIDE).count(), 0)?;
+    Ok(Outcome::Weakness {
+        name: "header-reaches-application",
+        observed: "the application saw the client's l5d-dst-override".to_owned(),
+    })
+}

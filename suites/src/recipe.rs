@@ -1,0 +1,75 @@
+//! The recipes that the page prints and that no longer do what it says.
+
+use std::net::SocketAddr;
+
+use meshgate_fixtures::Mode;
+use meshgate_harness::case::{Case, Evidence, Need, Stage};
+use meshgate_harness::context::Context;
+use meshgate_harness::plan::{Backend, NAMESPACE};
+use meshgate_harness::probe::{self, Batch, Request};
+use meshgate_harness::verdict::{CaseResult, Outcome, check};
+
+/// The cases of this area.
+pub const CASES: &[&[Case]] = &[&[
+    Case {
+        id: "recipe/as-printed",
+        summary: "The manifests as printed lead nowhere, while the application behind them answers",
+        needs: &[Need::ServesNothing, Need::Manifests],
+        claims: &[Evidence::Refutes("traefik2.as-printed")],
+        stage: Stage::Shared,
+        plan: |_| {},
+        run: |context| Box::pin(as_printed(context)),
+    },
+    Case {
+        id: "recipe/annotation-no-op",
+        summary: "The annotation sets no header: the proxy never learns the Service's name",
+        needs: &[Need::Serves, Need::Mode(Mode::Ingress), Need::SetsNoOverride],
+        claims: &[Evidence::Refutes("traefik.annotation"), Evidence::Refutes("traefik.adds-header")],
+        stage: Stage::Shared,
+        plan: |plan| {
+            plan.serve("main", Backend::A);
+        },
+        run: |context| Box::pin(annotation_no_op(context)),
+    },
+]];
+
+async fn as_printed(context: Context) -> CaseResult {
+    let target = SocketAddr::from((context.world.ingress, context.world.controller.ports.http)).to_string();
+    let record = context.send(Request::get(target, "/").host("example.com")).await;
+    check("the page's request, Host: example.com").that(
+        record.status.is_some_and(|status| status >= 400),
+        "an answer of the controller that there is no such route",
+        probe::outcome(&record),
+    )?;
+    // The control: the application is there, and answers whoever asks it by its name.
+    let direct = Request::get("web-svc.emojivoto:80", "/");
+    let records = context.send_inside(Batch::of(vec![direct])).await?;
+    let record = records.into_iter().next().unwrap_or_default();
+    check("the control, emojivoto itself").that(record.is(200), "200", probe::outcome(&record))?;
+    Ok(Outcome::Pass)
+}
+
+async fn annotation_no_op(context: Context) -> CaseResult {
+    let request = context.get("main")?;
+    let records = context.send_many(request, 20, 2).await;
+    let good = records.iter().filter(|record| record.is(200)).count();
+    check("requests answered 200").equal(good, 20)?;
+    let named = [
+        ("direction", "outbound"),
+        ("authority", &*format!("{}.{NAMESPACE}.svc.cluster.local", context.plan.full("main"))),
+    ];
+    let metrics = context.controller_metrics().await?;
+    check("requests that the controller's proxy knows by the Service's name")
+        .equal(metrics.sum("request_total", &named), 0.0)?;
+    // The control: a header that is set does name the Service, in the same mode and dialect.
+    let service = format!("{}.{NAMESPACE}.svc.cluster.local:80", context.plan.full("main"));
+    let direct = Request::get(service.clone(), "/").header("l5d-dst-override", service);
+    context.send_inside(Batch::of(vec![direct])).await?;
+    let metrics = context.metrics_of(context.world.pod_address("probe").await?).await?;
+    check("the control, requests that the probe's proxy knows by it").that(
+        metrics.sum("request_total", &named) >= 1.0,
+        "at least 1",
+        "0",
+    )?;
+    Ok(Outcome::Pass)
+}
