@@ -74,11 +74,9 @@ async fn outbound_port_closed(context: Context) -> CaseResult {
     let relay = Request { timeout_ms: 3000, ..Request::get(closed.to_string(), "/") }
         .host(other.clone())
         .header("l5d-dst-override", other.clone());
-    let record = context.send_from(Vantage::Node, relay.clone()).await;
+    // From the node, since a meshed pod's own proxy would act on the header before it gets there.
+    let record = context.send_from(Vantage::Node, relay).await;
     check(format!("who answered on {closed}, asked from the node")).equal(record.service(), None)?;
-    let records = context.send_inside(Batch::of(vec![relay])).await?;
-    let service = records.first().and_then(|record| record.service());
-    check(format!("who answered on {closed}, asked from another pod")).equal(service, None)?;
     let public = SocketAddr::from((context.world.ingress, OUTBOUND));
     check(format!("{public} from outside")).equal(opens(&context, Vantage::Outside(0), public).await, false)?;
     answers(&context, other).await
