@@ -7,6 +7,8 @@ use meshgate_harness::plan::{Backend, Plan};
 use meshgate_harness::probe::{self, Request, Version};
 use meshgate_harness::verdict::{CaseResult, Outcome, check};
 
+use crate::counters::fqdn;
+
 mod access;
 
 /// The header.
@@ -102,7 +104,7 @@ fn two_services(plan: &mut Plan) {
 
 /// `host:port` of the Service that no route leads to.
 fn other(context: &Context) -> String {
-    format!("{}.{}.svc.cluster.local:80", context.plan.full("other"), meshgate_harness::plan::NAMESPACE)
+    format!("{}:80", fqdn(context, "other"))
 }
 
 async fn spelled(context: Context, names: Names, spell: fn(Request, &str) -> Request) -> CaseResult {
@@ -117,27 +119,25 @@ async fn spelled(context: Context, names: Names, spell: fn(Request, &str) -> Req
         return Ok(Outcome::Weakness { name: "open-relay", observed });
     }
     check(format!("{what}: the backend")).equal(seen.service, Backend::A.name())?;
-    if context.promises().sets_override || context.world.cell.mode == Mode::Default {
-        return control(&context).await;
-    }
-    Ok(Outcome::Pass)
+    control(&context).await
 }
 
-/// The same header from inside the mesh, past the controller, does choose in ingress mode: the check above can fail.
+/// The control: the other Service is there to be chosen. In ingress mode the same header, sent from inside the mesh past the
+/// controller, does choose it; in default mode no header does, and it answers who dials it.
 async fn control(context: &Context) -> CaseResult {
-    if context.world.cell.mode == Mode::Default {
-        return Ok(Outcome::Pass);
-    }
-    let main = format!("{}.{}:80", context.plan.full("main"), meshgate_harness::plan::NAMESPACE);
-    let request = Request::get(main, "/").header(OVERRIDE, other(context));
+    let other = other(context);
+    let request = match context.world.cell.mode {
+        Mode::Ingress => Request::get(format!("{}:80", fqdn(context, "main")), "/").header(OVERRIDE, other),
+        Mode::Default => Request::get(other, "/"),
+    };
     let records = context.send_inside(probe::Batch::of(vec![request])).await?;
-    let service = records.first().and_then(|record| record.service().map(str::to_owned));
-    check("the control, the header past the controller").equal(service.as_deref(), Some(Backend::B.name()))?;
+    let service = records.first().and_then(|record| record.service());
+    check("the control, the other Service past the controller").equal(service, Some(Backend::B.name()))?;
     Ok(Outcome::Pass)
 }
 
 async fn application_sees_none(context: Context) -> CaseResult {
-    let own = format!("{}.{}.svc.cluster.local:80", context.plan.full("main"), meshgate_harness::plan::NAMESPACE);
+    let own = format!("{}:80", fqdn(&context, "main"));
     for request in [context.get("main")?, context.get("main")?.header(OVERRIDE, own)] {
         let seen = context.expect_seen(request).await?;
         let values: Vec<&str> = seen.header(OVERRIDE).collect();

@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use meshgate_fixtures::Mode;
 use meshgate_harness::case::{Case, Evidence, Need, Stage};
 use meshgate_harness::context::Context;
-use meshgate_harness::plan::{Backend, NAMESPACE};
+use meshgate_harness::plan::Backend;
 use meshgate_harness::probe::{self, Batch, Request};
 use meshgate_harness::verdict::{CaseResult, Outcome, check};
+
+use crate::counters::fqdn;
 
 /// The cases of this area.
 pub const CASES: &[&[Case]] = &[&[
@@ -54,15 +56,12 @@ async fn annotation_no_op(context: Context) -> CaseResult {
     let records = context.send_many(request, 20, 2).await;
     let good = records.iter().filter(|record| record.is(200)).count();
     check("requests answered 200").equal(good, 20)?;
-    let named = [
-        ("direction", "outbound"),
-        ("authority", &*format!("{}.{NAMESPACE}.svc.cluster.local", context.plan.full("main"))),
-    ];
+    let named = [("direction", "outbound"), ("authority", &*fqdn(&context, "main"))];
     let metrics = context.controller_metrics().await?;
     check("requests that the controller's proxy knows by the Service's name")
         .equal(metrics.sum("request_total", &named), 0.0)?;
     // The control: a header that is set does name the Service, in the same mode and dialect.
-    let service = format!("{}.{NAMESPACE}.svc.cluster.local:80", context.plan.full("main"));
+    let service = format!("{}:80", fqdn(&context, "main"));
     let direct = Request::get(service.clone(), "/").header("l5d-dst-override", service);
     context.send_inside(Batch::of(vec![direct])).await?;
     let metrics = context.metrics_of(context.world.pod_address("probe").await?).await?;

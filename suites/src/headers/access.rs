@@ -10,6 +10,8 @@ use meshgate_harness::plan::Backend;
 use meshgate_harness::probe::{self, Batch, Request};
 use meshgate_harness::verdict::{CaseResult, Outcome, check};
 
+use super::other;
+
 /// The proxy's ports.
 const OUTBOUND: u16 = 4140;
 const INBOUND: u16 = 4143;
@@ -129,10 +131,6 @@ async fn override_on_unknown_host(context: Context) -> CaseResult {
     // The control: the same request on a host that has a route is answered by a backend.
     context.expect_seen(known).await?;
     Ok(Outcome::Pass)
-}
-
-fn other(context: &Context) -> String {
-    format!("{}.{}.svc.cluster.local:80", context.plan.full("other"), meshgate_harness::plan::NAMESPACE)
 }
 
 /// Whether a connection can be opened.
