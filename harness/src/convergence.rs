@@ -9,22 +9,22 @@ pub const STREAK: u32 = 3;
 
 /// Looks until `look` says yes [`STREAK`] times in a row, or the deadline passes.
 ///
-/// `look` answers `Ok` when what it saw is the *new* state and `Err(what it saw)` otherwise; at the deadline the last thing seen
-/// is the error.
-pub async fn converge<F, Fut>(within: Duration, mut look: F) -> Result<(), String>
+/// `look` answers `Ok` when what it saw is the *new* state and `Err(what it saw)` otherwise. The last thing seen is the result, and
+/// at the deadline the error.
+pub async fn converge<T, F, Fut>(within: Duration, mut look: F) -> Result<T, String>
 where
     F: FnMut() -> Fut,
-    Fut: Future<Output = Result<(), String>>,
+    Fut: Future<Output = Result<T, String>>,
 {
     let deadline = Instant::now() + within;
     let mut streak = 0;
     let mut pause = Duration::from_millis(4);
     loop {
         match look().await {
-            Ok(()) => {
+            Ok(seen) => {
                 streak += 1;
                 if streak == STREAK {
-                    return Ok(());
+                    return Ok(seen);
                 }
             }
             Err(seen) => {
@@ -58,7 +58,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_deadline_tells_what_was_seen_last() {
-        let result = converge(Duration::from_millis(50), || async { Err("404".to_owned()) }).await;
+        let result: Result<(), String> = converge(Duration::from_millis(50), || async { Err("404".to_owned()) }).await;
         assert_eq!(result, Err("not within 0.1 s; last seen: 404".to_owned()));
     }
 }

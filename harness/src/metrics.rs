@@ -1,17 +1,21 @@
 //! Prometheus text, read exactly: names are compared whole, labels are unescaped.
+//!
+//! A busy proxy tells of thousands of series and a case asks for three, many times a second: a scrape is checked whole and kept
+//! as the text that it is; labels are read when somebody asks for them.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use crate::verdict::{Failure, check};
 
-/// One sample.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sample {
+/// One sample of a scrape.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample<'a> {
     /// The whole name (`response_latency_ms_bucket`, not its family).
-    pub name: String,
-    /// Labels, unescaped.
-    pub labels: BTreeMap<String, String>,
+    pub name: &'a str,
+    /// What is between the braces.
+    labels: &'a str,
     /// The value.
     pub value: f64,
 }
@@ -19,8 +23,16 @@ pub struct Sample {
 /// The samples of one scrape.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
-    /// In the order of the text.
-    pub samples: Vec<Sample>,
+    text: String,
+    lines: Vec<Line>,
+}
+
+/// Where in the text a sample's parts are.
+#[derive(Clone, Debug)]
+struct Line {
+    name: Range<usize>,
+    labels: Range<usize>,
+    value: f64,
 }
 
 /// A line that is not Prometheus text.
@@ -35,28 +47,37 @@ pub struct ParseError {
 
 impl Metrics {
     /// Reads the text exposition format.
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
-        let mut samples = Vec::new();
-        for (index, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
+    pub fn parse(text: impl Into<String>) -> Result<Self, ParseError> {
+        let text = text.into();
+        let (mut lines, mut start) = (Vec::new(), 0);
+        for (index, whole) in text.split_inclusive('\n').enumerate() {
+            let line = whole.trim();
+            if !line.is_empty() && !line.starts_with('#') {
+                let offset = start + (whole.len() - whole.trim_start().len());
+                let read = read(line).ok_or_else(|| ParseError { line: index + 1, text: line.to_owned() })?;
+                let shift = |range: Range<usize>| range.start + offset..range.end + offset;
+                lines.push(Line { name: shift(read.name), labels: shift(read.labels), value: read.value });
             }
-            samples.push(sample(line).ok_or_else(|| ParseError { line: index + 1, text: line.to_owned() })?);
+            start += whole.len();
         }
-        Ok(Self { samples })
+        Ok(Self { text, lines })
     }
 
-    /// A selection by name and labels.
-    pub fn select<'a>(&'a self, name: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = &'a Sample> {
-        let name = name.to_owned();
-        let labels: Vec<(String, String)> = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        self.samples.iter().filter(move |sample| {
-            sample.name == name && labels.iter().all(|(key, value)| sample.label(key) == value.as_str())
+    /// All samples, in the order of the text.
+    pub fn samples(&self) -> impl Iterator<Item = Sample<'_>> {
+        self.lines.iter().map(|line| Sample {
+            name: &self.text[line.name.clone()],
+            labels: &self.text[line.labels.clone()],
+            value: line.value,
         })
     }
 
-    /// The sum of a selection; 0 when it is empty. A label asked for with the value `""` must be absent or empty.
+    /// A selection by name and labels. A label asked for with the value `""` must be absent or empty.
+    pub fn select<'a>(&'a self, name: &'a str, labels: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = Sample<'a>> {
+        self.samples().filter(move |sample| sample.name == name && sample.has(labels))
+    }
+
+    /// The sum of a selection; 0 when it is empty.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         // The sum of no floats is -0.0, which a reader would wonder about.
         self.select(name, labels).map(|sample| sample.value).sum::<f64>() + 0.0
@@ -70,64 +91,94 @@ impl Metrics {
         }
         let wanted: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value:?}")).collect();
         let candidates: Vec<String> =
-            self.samples.iter().filter(|sample| sample.name == name).take(12).map(Sample::to_string).collect();
+            self.samples().filter(|sample| sample.name == name).take(12).map(|sample| sample.to_string()).collect();
         let candidates = if candidates.is_empty() { "no series of that name".into() } else { candidates.join("; ") };
         Err(check(format!("{name}{{{}}}", wanted.join(",")))
             .failure(expected.to_string(), format!("{found} ({candidates})")))
     }
 }
 
-impl Sample {
+impl<'a> Sample<'a> {
     /// A label's value, `""` when absent.
-    pub fn label(&self, name: &str) -> &str {
-        self.labels.get(name).map_or("", String::as_str)
+    pub fn label(&self, name: &str) -> Cow<'a, str> {
+        Labels(self.labels).find(|(key, _)| *key == name).map_or(Cow::Borrowed(""), |(_, raw)| unescape(raw))
+    }
+
+    fn has(&self, labels: &[(&str, &str)]) -> bool {
+        labels.iter().all(|(key, value)| self.label(key) == *value)
     }
 }
 
-impl fmt::Display for Sample {
+impl fmt::Display for Sample<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let labels: Vec<String> = self.labels.iter().map(|(key, value)| format!("{key}={value:?}")).collect();
-        write!(f, "{}{{{}}} {}", self.name, labels.join(","), self.value)
+        write!(f, "{}{{{}}} {}", self.name, self.labels, self.value)
     }
 }
 
-fn sample(line: &str) -> Option<Sample> {
-    let name_end = line.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'))?;
-    let (name, mut rest) = line.split_at(name_end);
-    let mut labels = BTreeMap::new();
-    if let Some(after) = rest.strip_prefix('{') {
-        rest = after.trim_start();
-        loop {
-            if let Some(after) = rest.strip_prefix('}') {
-                rest = after;
-                break;
-            }
-            let (key, after) = rest.split_once('=')?;
-            let mut value = String::new();
-            let mut chars = after.trim_start().strip_prefix('"')?.char_indices();
-            let body = after.trim_start().strip_prefix('"')?;
-            let end = loop {
-                match chars.next()? {
-                    (index, '"') => break index,
-                    (_, '\\') => match chars.next()?.1 {
-                        'n' => value.push('\n'),
-                        other => value.push(other),
-                    },
-                    (_, other) => value.push(other),
-                }
-            };
-            labels.insert(key.trim().to_owned(), value);
-            rest = body[end + 1..].trim_start();
-            rest = rest.strip_prefix(',').unwrap_or(rest).trim_start();
-        }
+/// Keys and values, still escaped, of what is between the braces of a sample that was read.
+struct Labels<'a>(&'a str);
+
+impl<'a> Iterator for Labels<'a> {
+    type Item = (&'a str, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (key, rest) = self.0.split_once('=')?;
+        let body = rest.trim_start().strip_prefix('"')?;
+        let end = closing_quote(body)?;
+        self.0 = body[end + 1..].trim_start().trim_start_matches(',').trim_start();
+        Some((key.trim(), &body[..end]))
     }
-    let value = rest.split_whitespace().next()?;
-    let value = match value {
+}
+
+/// Where the quote is that ends a label's value.
+fn closing_quote(body: &str) -> Option<usize> {
+    let mut escaped = false;
+    body.bytes().position(|byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    })
+}
+
+fn unescape(raw: &str) -> Cow<'_, str> {
+    if !raw.contains('\\') {
+        return Cow::Borrowed(raw);
+    }
+    let (mut value, mut chars) = (String::with_capacity(raw.len()), raw.chars());
+    while let Some(next) = chars.next() {
+        value.push(match next {
+            '\\' => match chars.next() {
+                Some('n') => '\n',
+                escaped => escaped.unwrap_or(next),
+            },
+            _ => next,
+        });
+    }
+    Cow::Owned(value)
+}
+
+/// Where the parts of a line are.
+fn read(line: &str) -> Option<Line> {
+    let name = line.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':')).filter(|end| *end > 0)?;
+    let mut labels = name..name;
+    let mut rest = &line[name..];
+    if let Some(inside) = rest.strip_prefix('{') {
+        labels.start = name + 1;
+        let mut left = inside.trim_start();
+        while !left.starts_with('}') {
+            let mut one = Labels(left);
+            one.next()?;
+            left = one.0;
+        }
+        labels.end = line.len() - left.len();
+        rest = &left[1..];
+    }
+    let value = match rest.split_whitespace().next()? {
         "+Inf" => f64::INFINITY,
         "-Inf" => f64::NEG_INFINITY,
         value => value.parse().ok()?,
     };
-    (!name.is_empty()).then(|| Sample { name: name.to_owned(), labels, value })
+    Some(Line { name: 0..name, labels, value })
 }
 
 #[cfg(test)]

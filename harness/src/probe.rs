@@ -82,7 +82,8 @@ impl Prober {
     /// When there is no 200.
     pub async fn fetch(&self, from: SocketAddr, path: &str) -> anyhow::Result<String> {
         let request = http::Request::get(path).body(Full::default())?;
-        Ok(String::from_utf8_lossy(&self.exchange(from, request).await?).into_owned())
+        let body = self.exchange(from, request).await?;
+        String::from_utf8(body.into()).with_context(|| format!("GET {from}{path}"))
     }
 
     async fn exchange(

@@ -7,11 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use k8s_openapi::api::core::v1::Service as ServiceObject;
 use kube::api::Api;
 use meshgate_clusters::{Cluster, Vantage};
 use meshgate_fixtures::{Controller, Fixtures, Recipe, Template, Version};
 use meshgate_inject as inject;
+use rcgen::{CertificateParams, KeyPair};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -68,20 +71,31 @@ pub fn images(controller: &Controller, version: &Version) -> anyhow::Result<Vec<
         }
     }
     let mut images = Vec::new();
+    let values = values(controller, version, &controller.workload)?;
     for template in controller.install.iter().chain([&controller.instance]) {
-        for object in template.instantiate(&values(controller, version, &controller.workload))? {
+        for object in template.instantiate(&values)? {
             collect(&object, &mut images);
         }
     }
     Ok(images)
 }
 
-fn values(controller: &Controller, version: &Version, workload: &str) -> BTreeMap<&'static str, String> {
-    BTreeMap::from([
+/// What the files in `install/` may ask for. `certificate` and `key` are those of a Secret's `data`: a controller's default
+/// certificate, which no client of a case is shown.
+fn values(
+    controller: &Controller,
+    version: &Version,
+    workload: &str,
+) -> anyhow::Result<BTreeMap<&'static str, String>> {
+    let key = KeyPair::generate()?;
+    let certificate = CertificateParams::new([format!("{}.test", controller.name)])?.self_signed(&key)?;
+    Ok(BTreeMap::from([
+        ("certificate", BASE64.encode(certificate.pem())),
+        ("key", BASE64.encode(key.serialize_pem())),
         ("version", version.0.clone()),
         ("namespace", controller.namespace.clone()),
         ("workload", workload.to_owned()),
-    ])
+    ]))
 }
 
 fn repeat(spec: &Spec) -> String {
@@ -196,7 +210,7 @@ impl World {
         let none = BTreeMap::new();
         let own = inject::control_plane_manifests(&inject::Options::default());
         let mut manifests: Vec<Manifest> = own.into_iter().map(Manifest::from).collect();
-        let values = values(&self.controller, &self.cell.version, &self.controller.workload);
+        let values = values(&self.controller, &self.cell.version, &self.controller.workload)?;
         for template in &self.controller.install {
             manifests.extend(from_file(template, template.instantiate(&values)?));
         }
@@ -239,7 +253,7 @@ impl World {
         further: &BTreeMap<String, String>,
     ) -> anyhow::Result<impl Iterator<Item = Manifest> + use<>> {
         let template = &self.controller.instance;
-        let mut objects = template.instantiate(&values(&self.controller, &self.cell.version, workload))?;
+        let mut objects = template.instantiate(&values(&self.controller, &self.cell.version, workload)?)?;
         for object in &mut objects {
             self.inject_as(object, self.cell.mode.annotation(), further);
         }

@@ -83,11 +83,10 @@ pub async fn settle(context: &Context, proxy: Proxy, before: &Metrics, expected:
     let result = converge(SETTLES, || async {
         let now = proxy.read(context).await.map_err(|failure| failure.to_string())?;
         let wrong = wrong(&now);
-        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+        if wrong.is_empty() { Ok(now) } else { Err(wrong.join("; ")) }
     })
     .await;
-    let now = proxy.read(context).await?;
-    result.map(|()| now).map_err(|seen| {
+    result.map_err(|seen| {
         let whose = match proxy {
             Proxy::Controller => "beside the controller".to_owned(),
             Proxy::Pod(address) => format!("in the pod {address}"),

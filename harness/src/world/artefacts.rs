@@ -17,7 +17,7 @@ pub const ADMIN_PORT: u16 = 4191;
 impl World {
     /// The metrics of the proxy in a pod, scraped from the node.
     pub async fn metrics_of(&self, pod: Ipv4Addr) -> anyhow::Result<Metrics> {
-        Ok(Metrics::parse(&self.metrics_text(pod).await?)?)
+        Ok(Metrics::parse(self.metrics_text(pod).await?)?)
     }
 
     async fn metrics_text(&self, pod: Ipv4Addr) -> anyhow::Result<String> {

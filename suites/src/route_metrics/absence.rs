@@ -75,11 +75,9 @@ async fn absent(context: Context) -> CaseResult {
 
 fn route_series(context: &Context, metrics: &Metrics) -> Vec<String> {
     let dst = format!("{}:80", fqdn(context, "main"));
-    let of_routes = metrics
-        .samples
-        .iter()
-        .filter(|sample| sample.name.starts_with("route_") && sample.label("direction") == "outbound");
-    of_routes.filter(|sample| sample.label("dst") == dst).map(ToString::to_string).collect()
+    let of_routes =
+        metrics.samples().filter(|sample| sample.name.starts_with("route_") && sample.label("direction") == "outbound");
+    of_routes.filter(|sample| sample.label("dst") == dst).map(|sample| sample.to_string()).collect()
 }
 
 fn no_series(context: &Context, metrics: &Metrics) -> Result<(), Failure> {

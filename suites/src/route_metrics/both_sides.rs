@@ -108,7 +108,7 @@ async fn authority_label(context: Context) -> CaseResult {
     ];
     let after = settle(&context, Proxy::Controller, &before, &expected).await?;
 
-    let sample = after.select("response_total", &labels).next().cloned();
+    let sample = after.select("response_total", &labels).next();
     let Some(sample) = sample else { return Err(check("the series").failure("one", "none")) };
     check(format!("the label dst_namespace of {sample}")).equal(sample.label("dst_namespace"), NAMESPACE)?;
     let pods = context.pods_of(Backend::B.name()).await?;

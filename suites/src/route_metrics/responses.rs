@@ -1,5 +1,8 @@
 //! How responses are told apart: by status, class, gRPC status and latency.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
 use meshgate_clusters::Vantage;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
@@ -203,17 +206,15 @@ async fn latency_counts(context: Context) -> CaseResult {
 /// By how much each bucket of the Service's latencies moved, lowest bound first.
 fn buckets(before: &Metrics, after: &Metrics, authority: &str) -> Result<Vec<(f64, f64)>, Failure> {
     let labels = [("direction", "outbound"), ("authority", authority), ("status_code", "200")];
-    let mut bounds: Vec<&str> =
+    let bounds: BTreeSet<Cow<'_, str>> =
         after.select("response_latency_ms_bucket", &labels).map(|sample| sample.label("le")).collect();
-    bounds.sort_unstable();
-    bounds.dedup();
     let value = |bound: &str| if bound == "+Inf" { f64::INFINITY } else { bound.parse().unwrap_or(f64::NAN) };
     let mut buckets: Vec<(f64, f64)> = bounds
         .into_iter()
         .map(|bound| {
-            let labels = [("direction", "outbound"), ("authority", authority), ("status_code", "200"), ("le", bound)];
+            let labels = [("direction", "outbound"), ("authority", authority), ("status_code", "200"), ("le", &bound)];
             let sum = |metrics: &Metrics| metrics.sum("response_latency_ms_bucket", &labels);
-            (value(bound), sum(after) - sum(before))
+            (value(&bound), sum(after) - sum(before))
         })
         .collect();
     buckets.sort_by(|one, other| one.0.total_cmp(&other.0));
