@@ -7,7 +7,6 @@ use std::time::Instant;
 use anyhow::Context;
 use meshgate_clusters::Cluster;
 use meshgate_clusters::embedded::Embedded;
-use meshgate_fixtures::Recipe;
 use meshgate_harness::cell::{self, Assignment, Spec, Teller};
 use meshgate_harness::event::Event;
 
@@ -41,10 +40,7 @@ fn execute(args: &Args, started: Instant, teller: &Teller) -> anyhow::Result<()>
     let spec: Spec = serde_json::from_str(&args.spec).context("the spec of the cell is not understood")?;
     let fixtures = crate::run::fixtures(spec.fixtures.as_deref())?;
     let controller = fixtures.controller(&spec.cell.controller)?.clone();
-    let recipe = match &spec.recipe {
-        Some(dir) => Recipe::from_dir(dir)?,
-        None => controller.recipe(&spec.cell.recipe)?.clone(),
-    };
+    let recipe = spec.recipe(&controller)?;
     let cases: Vec<_> = meshgate_suites::cases().into_iter().copied().collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {

@@ -108,19 +108,17 @@ pub fn execute(args: &Args) -> anyhow::Result<Report> {
         .cells
         .iter()
         .map(|cell| {
-            Ok(Job {
-                spec: Spec {
-                    cell: cell.clone(),
-                    cases: plan.cases.iter().map(|case| case.id.to_owned()).collect(),
-                    fixtures: args.fixtures.as_deref().map(std::path::absolute).transpose()?,
-                    recipe: plan.own_recipe.as_deref().map(std::path::absolute).transpose()?,
-                    report_dir: report_dir.clone(),
-                    setup_seconds: args.setup_timeout,
-                    case_seconds: args.case_timeout,
-                    backend: backend.clone(),
-                },
-                implementation: fixtures.controller(&cell.controller)?.implementation.clone(),
-            })
+            let spec = Spec {
+                cell: cell.clone(),
+                cases: plan.cases.iter().map(|case| case.id.to_owned()).collect(),
+                fixtures: args.fixtures.as_deref().map(std::path::absolute).transpose()?,
+                recipe: plan.own_recipe.as_deref().map(std::path::absolute).transpose()?,
+                report_dir: report_dir.clone(),
+                setup_seconds: args.setup_timeout,
+                case_seconds: args.case_timeout,
+                backend: backend.clone(),
+            };
+            Job::new(spec, &fixtures, &plan.cases)
         })
         .collect::<anyhow::Result<_>>()?;
     let options = Options {

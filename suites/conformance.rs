@@ -137,8 +137,7 @@ fn run(fixtures: &Fixtures, cells: &[Cell], keys: &[Key], board: &Board) -> anyh
                 case_seconds: 120,
                 backend: backend.clone(),
             };
-            let implementation = fixtures.controller(&cells[index].controller)?.implementation.clone();
-            Ok(Job { spec, implementation })
+            Job::new(spec, fixtures, &meshgate_suites::cases())
         })
         .collect::<anyhow::Result<_>>()?;
     let options =

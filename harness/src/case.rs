@@ -63,6 +63,8 @@ impl Evidence {
 /// When a case runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
+    /// Like [`Stage::Shared`], but most of its time it waits for something to pass. It is begun at once and the others fill the time.
+    Waiting,
     /// Beside others: it looks only at its own routes, Services and series.
     Shared,
     /// Alone, after the shared ones: it breaks or reconfigures what others use.

@@ -45,6 +45,16 @@ pub struct Spec {
     pub backend: serde_json::Value,
 }
 
+impl Spec {
+    /// The cell's recipe: the user's own, or one of the controller's.
+    pub fn recipe(&self, controller: &Controller) -> anyhow::Result<Recipe> {
+        Ok(match &self.recipe {
+            Some(dir) => Recipe::from_dir(dir)?,
+            None => controller.recipe(&self.cell.recipe)?.clone(),
+        })
+    }
+}
+
 /// What a cell has to do, with its names resolved.
 #[derive(Clone, Copy)]
 pub struct Assignment<'a> {
@@ -118,16 +128,13 @@ pub async fn run(
     };
     teller.tell(&Event::Ready { seconds: started.elapsed().as_secs_f64() });
     let limit = Duration::from_secs(spec.case_seconds);
-    for (stage, concurrency) in [(Stage::Shared, CONCURRENCY), (Stage::Alone, 1)] {
-        let of_stage = apply.iter().filter(|case| case.stage == stage);
-        stream::iter(of_stage)
-            .for_each_concurrent(concurrency, |case| {
-                let world = Arc::clone(&world);
-                let plan = plans[case.id].clone();
-                async move { judge(case, world, plan, limit, teller).await }
-            })
-            .await;
-    }
+    let run_stage = |stage, concurrency| {
+        stream::iter(apply.iter().filter(move |case| case.stage == stage)).for_each_concurrent(concurrency, |case| {
+            judge(case, Arc::clone(&world), plans[case.id].clone(), limit, teller)
+        })
+    };
+    tokio::join!(run_stage(Stage::Waiting, None), run_stage(Stage::Shared, Some(CONCURRENCY)));
+    run_stage(Stage::Alone, Some(1)).await;
     teller.tell(&Event::Finished);
 }
 

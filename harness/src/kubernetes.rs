@@ -153,7 +153,7 @@ impl Kubernetes {
                 let pods = self.pod_troubles().await.unwrap_or_else(|error| error.to_string());
                 return Err(anyhow!("not ready within the deadline: {}\n{pods}", waiting.join(", ")));
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(40)).await;
         }
     }
 

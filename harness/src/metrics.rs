@@ -162,16 +162,10 @@ fn read(line: &str) -> Option<Line> {
     let name = line.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':')).filter(|end| *end > 0)?;
     let mut labels = name..name;
     let mut rest = &line[name..];
-    if let Some(inside) = rest.strip_prefix('{') {
-        labels.start = name + 1;
-        let mut left = inside.trim_start();
-        while !left.starts_with('}') {
-            let mut one = Labels(left);
-            one.next()?;
-            left = one.0;
-        }
-        labels.end = line.len() - left.len();
-        rest = &left[1..];
+    if rest.starts_with('{') {
+        // Values are numbers, so the last brace is the one that ends the labels.
+        labels = name + 1..line.rfind('}')?;
+        rest = &line[labels.end + 1..];
     }
     let value = match rest.split_whitespace().next()? {
         "+Inf" => f64::INFINITY,

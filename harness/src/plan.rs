@@ -1,6 +1,6 @@
 //! What a case needs to exist before the cell is ready.
 //!
-//! Cases declare; the cell applies everything of all its cases at once and waits for it once. Names get the case's slug
+//! Cases declare; the cell applies what all its cases declare together and waits for it once. Names get the case's slug
 //! as a prefix, so cases cannot meet: Service `web` of `routing/host` is `routing-host-web`, its route `main` answers to
 //! the host `main.routing-host.test`.
 

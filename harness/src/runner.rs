@@ -7,11 +7,12 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt};
-use meshgate_fixtures::Implementation;
+use meshgate_fixtures::{Fixtures, Implementation};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
+use crate::case::Case;
 use crate::cell::Spec;
 use crate::event::Event;
 use crate::report::{CaseReport, CellReport};
@@ -35,6 +36,19 @@ pub struct Job {
     pub spec: Spec,
     /// For the report.
     pub implementation: Implementation,
+    /// How many of its cases apply.
+    pub work: usize,
+}
+
+impl Job {
+    /// A job from its spec; `cases` are all there are.
+    pub fn new(spec: Spec, fixtures: &Fixtures, cases: &[&Case]) -> anyhow::Result<Self> {
+        let controller = fixtures.controller(&spec.cell.controller)?;
+        let recipe = spec.recipe(controller)?;
+        let applies = |case: &&&Case| case.not_applicable(&spec.cell, &recipe).is_none();
+        let work = cases.iter().filter(|case| spec.cases.iter().any(|id| id == case.id)).filter(applies).count();
+        Ok(Self { implementation: controller.implementation.clone(), spec, work })
+    }
 }
 
 /// Runs all jobs and returns their reports in the order of the jobs. `listen` hears every event with the index of its job.
@@ -47,12 +61,19 @@ pub async fn run(
     cancel: &CancellationToken,
     listen: &(dyn Fn(usize, &Event) + Sync),
 ) -> Vec<CellReport> {
-    let reports: BTreeMap<usize, CellReport> = stream::iter(jobs.iter().enumerate())
+    let reports: BTreeMap<usize, CellReport> = stream::iter(started_in_order(jobs))
         .map(|(index, job)| async move { (index, run_one(index, job, options, cancel, listen).await) })
         .buffer_unordered(options.parallel.max(1))
         .collect()
         .await;
     reports.into_values().collect()
+}
+
+/// The jobs with their numbers, those with most to do first: what is short fills the end.
+fn started_in_order(jobs: &[Job]) -> Vec<(usize, &Job)> {
+    let mut order: Vec<_> = jobs.iter().enumerate().collect();
+    order.sort_by_key(|(_, job)| std::cmp::Reverse(job.work));
+    order
 }
 
 async fn run_one(
@@ -242,7 +263,7 @@ mod tests {
             backend: serde_json::Value::Null,
         };
         let implementation = Implementation { control_plane: "real".into(), data_plane: "d".into() };
-        Job { spec, implementation }
+        Job { spec, implementation, work: 2 }
     }
 
     async fn run_script(script: &str, limit: Duration) -> CellReport {

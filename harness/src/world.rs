@@ -1,4 +1,4 @@
-//! The world of a cell: everything applied at once and awaited once.
+//! The world of a cell: what has to run is applied and awaited, then what leads to it.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,11 +19,10 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::cell::{Assignment, Spec, Teller};
-use crate::convergence::converge;
 use crate::kubernetes::{Kubernetes, Manifest};
 use crate::matrix::Cell;
 use crate::plan::{NAMESPACE, Plan, Route};
-use crate::probe::{self, Prober, Request, Scheme};
+use crate::probe::{self, Batch, Connection, Keep, Prober, Record, Request, Scheme};
 
 mod artefacts;
 
@@ -158,8 +157,13 @@ impl World {
         deadline: Instant,
         teller: &Teller,
     ) -> anyhow::Result<()> {
-        teller.progress("applying mesh, controller, apps and routes");
-        self.kubernetes.apply_manifests(&self.manifests(fixtures, plans)?).await?;
+        teller.progress("applying mesh, controller and apps");
+        self.kubernetes.apply_manifests(&self.workloads(fixtures, plans)?).await?;
+        self.kubernetes.deployments_ready(deadline, |text| teller.progress(text)).await?;
+        // A hundred Services before the same few pods: applied earlier, each would be told of each step of each pod, and all
+        // who watch them too.
+        teller.progress("applying Services and routes");
+        self.kubernetes.apply_manifests(&self.paths(plans)?).await?;
         self.kubernetes.deployments_ready(deadline, |text| teller.progress(text)).await?;
         teller.progress("awaiting the external address");
         self.ingress = self.external_address(&self.controller.workload, deadline).await?;
@@ -173,28 +177,47 @@ impl World {
         teller.progress(format!("awaiting {} routes", routes.len()));
         let mut addresses = vec![self.ingress];
         addresses.extend(self.instances.values());
-        // The routes of a controller appear together; a few at a time keeps the load of waiting small.
         for address in addresses {
-            for routes in routes.chunks(8) {
-                let all = routes.iter().map(|route| self.route_ready(route, address, deadline));
-                futures::future::try_join_all(all).await?;
-            }
+            self.routes_ready(&routes, address, deadline).await?;
         }
         Ok(())
     }
 
-    /// Waits until a route answers with its own backend.
-    async fn route_ready(&self, route: &Route, address: Ipv4Addr, deadline: Instant) -> anyhow::Result<()> {
-        let Some(backend) = &route.awaits else { return Ok(()) };
-        let within = deadline.saturating_duration_since(Instant::now());
-        converge(within, || async {
-            let record = self.prober.send(Vantage::Outside(0), &self.request_to(route, address)).await;
-            if record.is(200) && record.service() == Some(backend) { Ok(()) } else { Err(probe::outcome(&record)) }
-        })
-        .await
-        .map_err(|seen| {
-            anyhow!("the route {} ({}{}) did not answer from {backend}: {seen}", route.name, route.host, route.path)
-        })
+    /// Waits until every route has answered from its own backend, and then all of them again.
+    async fn routes_ready(&self, routes: &[&Route], address: Ipv4Addr, deadline: Instant) -> anyhow::Result<()> {
+        const CONNECTIONS: usize = 4;
+        let mut pending = routes.to_vec();
+        let mut again = false;
+        loop {
+            let requests =
+                pending.iter().map(|route| self.request_to(route, address).on(Connection::PerWorker)).collect();
+            let batch = Batch { requests, concurrency: CONNECTIONS, repeat: None, keep: Keep::All };
+            let records = self.prober.run(Vantage::Outside(0), &batch).await;
+            let not_yet: Vec<(&Route, Record)> = pending
+                .into_iter()
+                .zip(records)
+                .filter(|(route, record)| !(record.is(200) && record.service() == route.awaits.as_deref()))
+                .collect();
+            if not_yet.is_empty() && again {
+                return Ok(());
+            }
+            again = not_yet.is_empty();
+            if let Some((route, record)) = not_yet.first().filter(|_| Instant::now() >= deadline) {
+                return Err(anyhow!(
+                    "the route {} ({}{}) and {} more did not answer from {}: {}",
+                    route.name,
+                    route.host,
+                    route.path,
+                    not_yet.len() - 1,
+                    route.awaits.as_deref().unwrap_or_default(),
+                    probe::outcome(record)
+                ));
+            }
+            pending = if again { routes.to_vec() } else { not_yet.into_iter().map(|(route, _)| route).collect() };
+            if !again {
+                tokio::time::sleep(Duration::from_millis(30)).await;
+            }
+        }
     }
 
     /// A GET for a route, to one instance's address.
@@ -205,8 +228,8 @@ impl World {
         Request { scheme, ..Request::get(target, &route.path).host(&route.host) }
     }
 
-    /// Everything that the cell applies.
-    fn manifests(&self, fixtures: &Fixtures, plans: &BTreeMap<&'static str, Plan>) -> anyhow::Result<Vec<Manifest>> {
+    /// The mesh, the controller, the apps and the workloads of the cases.
+    fn workloads(&self, fixtures: &Fixtures, plans: &BTreeMap<&'static str, Plan>) -> anyhow::Result<Vec<Manifest>> {
         let none = BTreeMap::new();
         let own = inject::control_plane_manifests(&inject::Options::default());
         let mut manifests: Vec<Manifest> = own.into_iter().map(Manifest::from).collect();
@@ -221,16 +244,26 @@ impl World {
             app.iter_mut().for_each(|object| self.inject_app(object));
             manifests.extend(from_file(template, app));
         }
-        for template in &self.recipe.manifests {
-            manifests.extend(from_file(template, template.instantiate(&none)?));
+        for workload in plans.values().flat_map(|plan| &plan.workloads) {
+            let mut workload = workload.clone();
+            self.inject_app(&mut workload);
+            manifests.push(workload.into());
         }
-        let mut instances = BTreeMap::new();
+        // Cases that ask for the same instance share it.
+        let instances: BTreeMap<_, _> = plans.values().flat_map(|plan| &plan.instances).collect();
+        for (name, annotations) in instances {
+            manifests.extend(self.instance_manifests(name, annotations)?);
+        }
+        Ok(manifests)
+    }
+
+    /// The recipe's own manifests, and the Services, routes and further objects of the cases.
+    fn paths(&self, plans: &BTreeMap<&'static str, Plan>) -> anyhow::Result<Vec<Manifest>> {
+        let mut manifests = Vec::new();
+        for template in &self.recipe.manifests {
+            manifests.extend(from_file(template, template.instantiate(&BTreeMap::new())?));
+        }
         for plan in plans.values() {
-            for workload in &plan.workloads {
-                let mut workload = workload.clone();
-                self.inject_app(&mut workload);
-                manifests.push(workload.into());
-            }
             manifests.extend(plan.services.values().map(|service| service.object(&self.recipe).into()));
             manifests.extend(plan.objects.iter().cloned().map(Manifest::from));
             for route in plan.routes.values() {
@@ -238,10 +271,6 @@ impl World {
                 let objects = route.objects(&self.recipe)?;
                 manifests.extend(objects.into_iter().map(|object| Manifest { object, file: file.clone() }));
             }
-            instances.extend(plan.instances.iter());
-        }
-        for (name, annotations) in instances {
-            manifests.extend(self.instance_manifests(name, annotations)?);
         }
         Ok(manifests)
     }

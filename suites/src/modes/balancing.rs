@@ -19,7 +19,8 @@ pub const CASES: &[Case] = &[
         summary: "The pods that the controller chooses answer, in turn, and the proxy sends to no other",
         needs: &[Need::Serves, Need::ControllerBalances, Need::Mode(Mode::Default)],
         claims: &[Evidence::Confirms("default.honours-choice")],
-        stage: Stage::Shared,
+        // A controller begins its turns anew with each configuration, and other cases change it.
+        stage: Stage::Alone,
         plan: |plan| {
             let app = plan.backend("pods", 2, &[]);
             plan.service_for("main", &app);
@@ -32,7 +33,8 @@ pub const CASES: &[Case] = &[
         summary: "In ingress mode, a request that names no Service goes to the pod that the controller chose",
         needs: &[Need::Serves, Need::ControllerBalances, Need::Mode(Mode::Ingress)],
         claims: &[],
-        stage: Stage::Shared,
+        // A controller begins its turns anew with each configuration, and other cases change it.
+        stage: Stage::Alone,
         plan: |plan| {
             let app = plan.backend("pods", 2, &[]);
             plan.service_for("main", &app);

@@ -23,7 +23,7 @@ pub const CASES: &[Case] = &[
         summary: "A slow answer is waited for, and fast ones of the same backend do not wait with it",
         needs: &[Need::Serves],
         claims: &[],
-        stage: Stage::Shared,
+        stage: Stage::Waiting,
         plan: |plan| {
             plan.serve("main", Backend::A);
         },
@@ -49,7 +49,7 @@ pub const CASES: &[Case] = &[
         summary: "A Service whose only pod refuses connections is a 502 at once, and answers as soon as the pod does",
         needs: &[Need::Serves],
         claims: &[],
-        stage: Stage::Shared,
+        stage: Stage::Waiting,
         plan: |plan| serve_unprobed(plan, 1),
         run: |context| Box::pin(all_refuse(context)),
     },
@@ -130,7 +130,7 @@ async fn refusing_backend(context: Context) -> CaseResult {
 async fn all_refuse(context: Context) -> CaseResult {
     let pods = good_pods(&context, 1).await?;
     let pod = *pods.first().context("a pod")?;
-    refuse(&context, pod, Duration::from_secs(5)).await?;
+    refuse(&context, pod, Duration::from_secs(3)).await?;
     let (request, mut records) = (context.get("main")?, Vec::new());
     while records.len() < 5 {
         let record = context.send(request.clone()).await;

@@ -34,7 +34,7 @@ pub const CASES: &[Case] = &[
         summary: "A killed proxy is started again beside its application, which is left alone, and traffic recovers",
         needs: &[Need::Serves],
         claims: &[],
-        stage: Stage::Shared,
+        stage: Stage::Waiting,
         plan: |plan| serve_own(plan, 1),
         run: |context| Box::pin(proxy_restart(context)),
     },

@@ -41,7 +41,7 @@ pub const CASES: &[Case] = &[
         summary: "Connections and bytes of the Service are counted at both ends, and idle connections close",
         needs: &[Need::Serves],
         claims: &[],
-        stage: Stage::Shared,
+        stage: Stage::Waiting,
         plan: |plan| {
             let app = plan.backend("pods", 1, &[]);
             plan.service_for("main", &app);

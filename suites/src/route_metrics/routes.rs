@@ -47,7 +47,7 @@ pub const CASES: &[Case] = &[
         summary: "A route's timeout ends a slow request with 504 and counts as error timeout; other routes have none",
         needs: &[Need::Serves, Need::RouteMetrics],
         claims: &[],
-        stage: Stage::Shared,
+        stage: Stage::Waiting,
         plan: |plan| {
             let slow = json!({"name": "slow", "condition": {"pathRegex": "/slow"}, "timeout": "300ms"});
             let roomy = json!({"name": "roomy", "condition": {"pathRegex": "/roomy"}, "timeout": "10s"});

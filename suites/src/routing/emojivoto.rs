@@ -40,7 +40,7 @@ pub const CASES: &[Case] = &[
         summary: "A meshed vote-bot votes through the ingress by its Service and HOST_OVERRIDE, and not without the latter",
         needs: &[Need::Serves],
         claims: &[],
-        stage: Stage::Shared,
+        stage: Stage::Waiting,
         plan: |plan| {
             plan.route_to("web", "emojivoto", "web-svc");
             bot(plan, "bot");
