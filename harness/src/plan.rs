@@ -282,7 +282,7 @@ impl Plan {
                         "name": "echo", "image": "meshgate.dev/meshgate:dev", "args": ["app", "echo"], "env": env,
                         "ports": [{"name": "http", "containerPort": 8080}, {"name": "alt", "containerPort": 8081},
                                   {"name": "tcp", "containerPort": 9000}, {"name": "https", "containerPort": 8443}],
-                        "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1},
+                        "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 3},
                     }]},
                 },
             },

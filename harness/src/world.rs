@@ -157,12 +157,12 @@ impl World {
         deadline: Instant,
         teller: &Teller,
     ) -> anyhow::Result<()> {
-        teller.progress("applying mesh, controller and apps");
+        teller.progress("applying mesh and apps");
         self.kubernetes.apply_manifests(&self.workloads(fixtures, plans)?).await?;
         self.kubernetes.deployments_ready(deadline, |text| teller.progress(text)).await?;
-        // A hundred Services before the same few pods: applied earlier, each would be told of each step of each pod, and all
-        // who watch them too.
-        teller.progress("applying Services and routes");
+        // A hundred Services lead to the same few pods and every controller watches them all: applied in this order, each step is
+        // told once, and a controller reads its routes once.
+        teller.progress("applying Services, routes and the controller");
         self.kubernetes.apply_manifests(&self.paths(plans)?).await?;
         self.kubernetes.deployments_ready(deadline, |text| teller.progress(text)).await?;
         teller.progress("awaiting the external address");
@@ -177,10 +177,8 @@ impl World {
         teller.progress(format!("awaiting {} routes", routes.len()));
         let mut addresses = vec![self.ingress];
         addresses.extend(self.instances.values());
-        for address in addresses {
-            self.routes_ready(&routes, address, deadline).await?;
-        }
-        Ok(())
+        let ready = addresses.into_iter().map(|address| self.routes_ready(&routes, address, deadline));
+        futures::future::try_join_all(ready).await.map(drop)
     }
 
     /// Waits until every route has answered from its own backend, and then all of them again.
@@ -228,16 +226,11 @@ impl World {
         Request { scheme, ..Request::get(target, &route.path).host(&route.host) }
     }
 
-    /// The mesh, the controller, the apps and the workloads of the cases.
+    /// The mesh, the apps and the workloads of the cases.
     fn workloads(&self, fixtures: &Fixtures, plans: &BTreeMap<&'static str, Plan>) -> anyhow::Result<Vec<Manifest>> {
         let none = BTreeMap::new();
         let own = inject::control_plane_manifests(&inject::Options::default());
         let mut manifests: Vec<Manifest> = own.into_iter().map(Manifest::from).collect();
-        let values = values(&self.controller, &self.cell.version, &self.controller.workload)?;
-        for template in &self.controller.install {
-            manifests.extend(from_file(template, template.instantiate(&values)?));
-        }
-        manifests.extend(self.instance_manifests(&self.controller.workload, &BTreeMap::new())?);
         for app in ["emojivoto", "echo"] {
             let template = fixtures.app(app)?;
             let mut app = template.instantiate(&none)?;
@@ -249,17 +242,22 @@ impl World {
             self.inject_app(&mut workload);
             manifests.push(workload.into());
         }
+        Ok(manifests)
+    }
+
+    /// The controller, the recipe's own manifests, and the Services, routes and further objects of the cases.
+    fn paths(&self, plans: &BTreeMap<&'static str, Plan>) -> anyhow::Result<Vec<Manifest>> {
+        let mut manifests = Vec::new();
+        let values = values(&self.controller, &self.cell.version, &self.controller.workload)?;
+        for template in &self.controller.install {
+            manifests.extend(from_file(template, template.instantiate(&values)?));
+        }
+        manifests.extend(self.instance_manifests(&self.controller.workload, &BTreeMap::new())?);
         // Cases that ask for the same instance share it.
         let instances: BTreeMap<_, _> = plans.values().flat_map(|plan| &plan.instances).collect();
         for (name, annotations) in instances {
             manifests.extend(self.instance_manifests(name, annotations)?);
         }
-        Ok(manifests)
-    }
-
-    /// The recipe's own manifests, and the Services, routes and further objects of the cases.
-    fn paths(&self, plans: &BTreeMap<&'static str, Plan>) -> anyhow::Result<Vec<Manifest>> {
-        let mut manifests = Vec::new();
         for template in &self.recipe.manifests {
             manifests.extend(from_file(template, template.instantiate(&BTreeMap::new())?));
         }

@@ -7,7 +7,7 @@ use meshgate_fixtures::Mode;
 use meshgate_harness::case::{Case, Evidence, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::plan::Backend;
-use meshgate_harness::probe::{Batch, Record, Request, Summary};
+use meshgate_harness::probe::{Batch, Connection, Keep, Record, Request, Summary};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 
 use crate::counters::{Moved, Proxy, cluster_ip, fqdn, settle};
@@ -96,6 +96,15 @@ async fn by_pod(context: &Context, records: &[Record]) -> Result<BTreeMap<String
     Ok(counts)
 }
 
+/// One request after the other over one connection, of which the first makes a pod look slow to a balancer that measures. One that
+/// only counts is not impressed.
+fn slow_first(request: Request) -> Batch {
+    let request = request.on(Connection::PerWorker);
+    let slow = Request { path: "/?delay_ms=200".to_owned(), ..request.clone() };
+    let requests = std::iter::once(slow).chain(std::iter::repeat_n(request, REQUESTS - 1)).collect();
+    Batch { requests, concurrency: 1, repeat: None, keep: Keep::Status }
+}
+
 /// Whether no pod answered twice in a row.
 fn takes_turns(records: &[Record]) -> bool {
     records.windows(2).all(|pair| pair[0].pod() != pair[1].pod())
@@ -103,7 +112,7 @@ fn takes_turns(records: &[Record]) -> bool {
 
 async fn choice_honoured(context: Context) -> CaseResult {
     let before = Proxy::Controller.read(&context).await?;
-    let records = context.send_many(context.get("main")?, REQUESTS, 1).await;
+    let records = context.send_batch(slow_first(context.get("main")?)).await;
     let counts = by_pod(&context, &records).await?;
     check("the order of the answers of two pods").that(
         takes_turns(&records),
@@ -125,10 +134,9 @@ async fn choice_honoured(context: Context) -> CaseResult {
         .collect();
     settle(&context, Proxy::Controller, &before, &expected).await?;
 
-    // The control: where the proxy chooses among the same pods, they do not take turns.
+    // The control: where the proxy chooses among the same pods, it spares the one that was slow.
     let name = fqdn(&context, "main");
-    let batch = Batch::repeated(Request::get(format!("{name}:80"), "/"), REQUESTS, 1);
-    let balanced = context.send_inside(batch).await?;
+    let balanced = context.send_inside(slow_first(Request::get(format!("{name}:80"), "/"))).await?;
     by_pod(&context, &balanced).await?;
     check("the control: the order of the answers through a proxy that balances").that(
         !takes_turns(&balanced),

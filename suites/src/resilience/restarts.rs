@@ -49,10 +49,9 @@ const PROXY: &str = "linkerd-proxy";
 /// Ends the proxy of the pod that it runs in: the process of that name in the pod's network.
 const KILL: &str = r#"
 here=$(readlink /proc/self/ns/net)
-for process in /proc/[0-9]*; do
-  [ "$(readlink "$process/ns/net" 2>/dev/null)" = "$here" ] || continue
-  case $(tr '\0' ' ' <"$process/cmdline" 2>/dev/null) in
-    *' proxy ') kill -9 "${process#/proc/}" && echo killed ;;
+ls -l /proc/[0-9]*/ns/net 2>/dev/null | grep -F "$here" | sed 's,.*/proc/\([0-9]*\)/.*,\1,' | while read -r process; do
+  case $(tr '\0' ' ' <"/proc/$process/cmdline" 2>/dev/null) in
+    *' proxy ') kill -9 "$process" && echo killed ;;
   esac
 done
 "#;

@@ -1,7 +1,7 @@
 //! How responses are told apart: by status, class, gRPC status and latency.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use meshgate_clusters::Vantage;
 use meshgate_harness::case::{Case, Need, Stage};
@@ -206,17 +206,14 @@ async fn latency_counts(context: Context) -> CaseResult {
 /// By how much each bucket of the Service's latencies moved, lowest bound first.
 fn buckets(before: &Metrics, after: &Metrics, authority: &str) -> Result<Vec<(f64, f64)>, Failure> {
     let labels = [("direction", "outbound"), ("authority", authority), ("status_code", "200")];
-    let bounds: BTreeSet<Cow<'_, str>> =
-        after.select("response_latency_ms_bucket", &labels).map(|sample| sample.label("le")).collect();
-    let value = |bound: &str| if bound == "+Inf" { f64::INFINITY } else { bound.parse().unwrap_or(f64::NAN) };
-    let mut buckets: Vec<(f64, f64)> = bounds
-        .into_iter()
-        .map(|bound| {
-            let labels = [("direction", "outbound"), ("authority", authority), ("status_code", "200"), ("le", &bound)];
-            let sum = |metrics: &Metrics| metrics.sum("response_latency_ms_bucket", &labels);
-            (value(&bound), sum(after) - sum(before))
-        })
-        .collect();
+    let mut moved: BTreeMap<Cow<'_, str>, f64> = BTreeMap::new();
+    for (metrics, sign) in [(after, 1.0), (before, -1.0)] {
+        for sample in metrics.select("response_latency_ms_bucket", &labels) {
+            *moved.entry(sample.label("le")).or_default() += sign * sample.value;
+        }
+    }
+    let bound = |le: &str| if le == "+Inf" { f64::INFINITY } else { le.parse().unwrap_or(f64::NAN) };
+    let mut buckets: Vec<(f64, f64)> = moved.into_iter().map(|(le, by)| (bound(&le), by)).collect();
     buckets.sort_by(|one, other| one.0.total_cmp(&other.0));
     check("the number of buckets").that(buckets.len() > 10, "more than 10", buckets.len().to_string())?;
     Ok(buckets)
