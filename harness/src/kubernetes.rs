@@ -144,7 +144,10 @@ impl Kubernetes {
             if waiting.is_empty() {
                 return Ok(());
             }
-            let text = format!("awaiting {}", waiting.join(", "));
+            let text = match waiting.as_slice() {
+                few @ [_] | few @ [_, _] | few @ [_, _, _] => format!("awaiting {}", few.join(", ")),
+                many => format!("awaiting {}, {} and {} more", many[0], many[1], many.len() - 2),
+            };
             if text != told {
                 progress(&text);
                 told = text;

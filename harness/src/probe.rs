@@ -10,12 +10,12 @@ use anyhow::{Context as _, bail};
 use futures::future::BoxFuture;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use meshgate_apps::probe::{self, Connect, Stream};
+use meshgate_apps::probe::{self, Stream};
 use meshgate_clusters::{Cluster, Vantage};
 
 pub use meshgate_apps::probe::{
-    Batch, Connection, ErrorKind, Keep, Payload, Record, Request, Scheme, Seen, Summary, Version, grpc, raw, tls,
-    websocket,
+    Batch, Connect, Connection, ErrorKind, Keep, Payload, Record, Request, Scheme, Seen, Summary, Version, grpc, raw,
+    tls, websocket,
 };
 
 /// Sends requests from the vantage points of a cluster.

@@ -4,18 +4,19 @@ use meshgate_fixtures::Mode;
 use meshgate_harness::case::{Case, CaseFuture, Evidence, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::plan::{Backend, Plan};
-use meshgate_harness::probe::{self, Request, Version};
+use meshgate_harness::probe::{self, Payload, Request, Version};
 use meshgate_harness::verdict::{CaseResult, Outcome, check};
 
 use crate::counters::fqdn;
 
 mod access;
+mod smuggled;
 
 /// The header.
 const OVERRIDE: &str = "l5d-dst-override";
 
 /// The cases of this area.
-pub const CASES: &[&[Case]] = &[SPELLINGS, access::CASES];
+pub const CASES: &[&[Case]] = &[SPELLINGS, smuggled::CASES, access::CASES];
 
 /// What a client's own header does.
 const SPELLINGS: &[Case] = &[
@@ -43,6 +44,17 @@ const SPELLINGS: &[Case] = &[
     spelling("headers/client-override-underscore", "Underscores make another header of it", |context| {
         Box::pin(spelled(context, Names::Nothing, |request, other| request.header("l5d_dst_override", other)))
     }),
+    spelling("headers/client-override-trailer", "Behind the body it is no header any more", |context| {
+        Box::pin(spelled(context, Names::Nothing, in_trailer))
+    }),
+    Case {
+        needs: &[Need::Serves, Need::Template("grpc")],
+        ..spelling("headers/client-override-http2-trailer", "Nor is it over HTTP/2", |context| {
+            Box::pin(spelled(context, Names::Nothing, |request, other| {
+                in_trailer(request.version(Version::H2c), other)
+            }))
+        })
+    },
     Case {
         needs: &[Need::Serves, Need::Template("grpc")],
         ..spelling("headers/client-override-http2", "Nor does it over HTTP/2", |context| {
@@ -95,6 +107,11 @@ enum Names {
 
 const fn spelling(id: &'static str, summary: &'static str, run: fn(Context) -> CaseFuture) -> Case {
     Case { id, summary, needs: &[Need::Serves], claims: &[], stage: Stage::Shared, plan: two_services, run }
+}
+
+fn in_trailer(request: Request, other: &str) -> Request {
+    let body = Payload::Chunks { count: 2, size: 100, pause_ms: 0 };
+    Request { method: "POST".into(), body, trailers: vec![(OVERRIDE.into(), other.into())], ..request }
 }
 
 fn two_services(plan: &mut Plan) {

@@ -1,6 +1,6 @@
 //! Comparing two reports: what an upgrade would change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use crate::report::{CaseReport, CellReport, Report};
@@ -13,6 +13,8 @@ pub struct Comparison {
     pub changes: Vec<Change>,
     /// Verdicts that are the same on both sides.
     pub unchanged: usize,
+    /// Cells that only one of the reports has.
+    pub one_sided: BTreeSet<String>,
 }
 
 /// One difference.
@@ -86,7 +88,14 @@ impl Comparison {
             });
         }
         changes.sort_by_key(|change| change.kind);
-        Self { changes, unchanged }
+        let cells = |report: &Report| report.cells.iter().map(name).collect::<BTreeSet<_>>();
+        let one_sided = cells(baseline).symmetric_difference(&cells(candidate)).cloned().collect();
+        Self { changes, unchanged, one_sided }
+    }
+
+    /// Whether a change is one of a cell that is on one side only. What is red there is told case by case all the same.
+    fn is_of_a_whole_cell(&self, change: &Change) -> bool {
+        matches!(change.kind, Kind::Gained | Kind::Lost) && self.one_sided.contains(&change.cell)
     }
 
     /// Whether the candidate may not pass: a regression, or something that ran and is gone.
@@ -98,7 +107,15 @@ impl Comparison {
     pub fn render(&self) -> String {
         let mut text = String::new();
         let verdict = |verdict: Option<Verdict>| verdict.map_or("absent", Verdict::as_str);
-        for change in &self.changes {
+        let mut whole: BTreeMap<(Kind, &str), usize> = BTreeMap::new();
+        for change in self.changes.iter().filter(|change| self.is_of_a_whole_cell(change)) {
+            *whole.entry((change.kind, &change.cell)).or_default() += 1;
+        }
+        for ((kind, cell), cases) in whole {
+            let what = if kind == Kind::Gained { "in the candidate only" } else { "in the baseline only" };
+            let _ = writeln!(text, "{:<11} {cell}: the whole cell, {cases} cases, {what}", kind.word());
+        }
+        for change in self.changes.iter().filter(|change| !self.is_of_a_whole_cell(change)) {
             // Writing to a String cannot fail.
             let _ = writeln!(
                 text,
@@ -128,15 +145,17 @@ impl Comparison {
 
 /// The cases of a report by `(controller/recipe/variant, case)`.
 fn index(report: &Report) -> BTreeMap<(String, String), &CaseReport> {
-    let key = |cell: &CellReport| {
-        let variant = cell.dialect.map_or("default", crate::matrix::Dialect::as_str);
-        format!("{}/{}/{variant}", cell.controller, cell.recipe)
-    };
     report
         .cells
         .iter()
-        .flat_map(|cell| cell.cases.iter().map(move |case| ((key(cell), case.id.clone()), case)))
+        .flat_map(|cell| cell.cases.iter().map(move |case| ((name(cell), case.id.clone()), case)))
         .collect()
+}
+
+/// `controller/recipe/variant`: a cell without its version.
+fn name(cell: &CellReport) -> String {
+    let variant = cell.dialect.map_or("default", crate::matrix::Dialect::as_str);
+    format!("{}/{}/{variant}", cell.controller, cell.recipe)
 }
 
 fn kind(before: Option<&CaseReport>, after: Option<&CaseReport>) -> Option<Kind> {

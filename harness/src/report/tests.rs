@@ -124,4 +124,9 @@ fn the_gate_names_what_changed() {
     assert_eq!(better.changes[0].kind, Kind::Improvement);
     let gone = Comparison::of(&side(Verdict::Pass), &report(vec![]));
     assert!(gone.regressed(), "what is gone cannot vouch for an upgrade");
+    assert!(gone.render().starts_with("lost        c/a/default: the whole cell, 2 cases"), "{}", gone.render());
+    // A new cell is one line, but not what is red in it.
+    let new = Comparison::of(&report(vec![]), &side(Verdict::Fail)).render();
+    assert!(new.starts_with("new         c/a/default: the whole cell, 1 cases"), "{new}");
+    assert!(new.contains("regression  c/a/default routing/host: absent -> fail"), "{new}");
 }
