@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use meshgate_clusters::embedded::{Embedded, prepare};
 use meshgate_clusters::{Cluster, Vantage};
 use meshgate_fixtures::Fixtures;
@@ -94,18 +96,21 @@ async fn scenario(cluster: &Embedded, kubectl: &Path) {
 
     let fixtures = Fixtures::built_in().expect("fixtures");
     let controller = fixtures.controllers.values().next().expect("a controller");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let certificate = rcgen::CertificateParams::default().self_signed(&key).expect("a certificate");
     let values = BTreeMap::from([
+        ("certificate", BASE64.encode(certificate.pem())),
+        ("key", BASE64.encode(key.serialize_pem())),
         ("version", controller.newest().to_string()),
         ("namespace", controller.namespace.clone()),
         ("workload", controller.workload.clone()),
     ]);
-    let mut manifests = String::new();
+    // File by file: kubectl looks all kinds of one call up before it applies the definitions among them.
     for template in controller.install.iter().chain([&controller.instance]) {
-        for object in template.instantiate(&values).expect("manifests") {
-            manifests += &format!("---\n{object}\n");
-        }
+        let objects = template.instantiate(&values).expect("manifests");
+        let manifests: String = objects.iter().map(|object| format!("---\n{object}\n")).collect();
+        kubectl.run("apply -f -", Some(&manifests)).await;
     }
-    kubectl.run("apply -f -", Some(&manifests)).await;
     let started = Instant::now();
     let rollout =
         format!("rollout status deployment/{} -n {} --timeout=30s", controller.workload, controller.namespace);
