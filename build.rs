@@ -1,7 +1,7 @@
 //! Links the program at fixed addresses.
 //!
-//! A cell runs this program some eighty times. Without a load address to relocate to, starting it costs a third less and the tables of
-//! pointers in it stay shared pages of the file rather than a megabyte of each process's own.
+//! A cell runs this program for every container, twice. Without a load address to relocate to, starting it takes a quarter less time
+//! (1.6 ms for 2.1), and its tables of pointers, a megabyte, stay pages of the file that all processes share.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

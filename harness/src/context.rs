@@ -144,7 +144,7 @@ impl Context {
 
     /// The metrics of the proxy beside the controller.
     pub async fn controller_metrics(&self) -> Result<Metrics, Failure> {
-        let pod = self.world.controller_pod(&self.world.controller.workload.clone()).await?;
+        let pod = self.world.controller_pod(&self.world.controller.workload).await?;
         self.metrics_of(pod).await
     }
 

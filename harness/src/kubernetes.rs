@@ -144,10 +144,9 @@ impl Kubernetes {
             if waiting.is_empty() {
                 return Ok(());
             }
-            let text = match waiting.as_slice() {
-                few @ [_] | few @ [_, _] | few @ [_, _, _] => format!("awaiting {}", few.join(", ")),
-                many => format!("awaiting {}, {} and {} more", many[0], many[1], many.len() - 2),
-            };
+            let (told_of, more) = waiting.split_at(waiting.len().min(3));
+            let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+            let text = format!("awaiting {}{more}", told_of.join(", "));
             if text != told {
                 progress(&text);
                 told = text;

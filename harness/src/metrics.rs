@@ -1,7 +1,7 @@
 //! Prometheus text, read exactly: names are compared whole, labels are unescaped.
 //!
-//! A busy proxy tells of thousands of series and a case asks for three, many times a second: a scrape is checked whole and kept
-//! as the text that it is; labels are read when somebody asks for them.
+//! A busy proxy tells of thousands of series and a case asks for three, many times a second: every line's
+//! name and value are read at once, and its labels stay text until somebody asks for them.
 
 use std::borrow::Cow;
 use std::fmt;

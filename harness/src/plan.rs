@@ -265,12 +265,26 @@ impl Plan {
     /// is its whole name. `environment` goes to the container.
     pub fn backend(&mut self, name: &str, replicas: u32, environment: &[(&str, &str)]) -> String {
         let full = self.full(name);
+        self.workloads.push(Self::echo(&full, replicas, environment));
+        full
+    }
+
+    /// An echo backend of the case's own, one pod without a proxy, and the label `app` of that pod.
+    pub fn unmeshed_backend(&mut self, name: &str) -> String {
+        let full = self.full(name);
+        let mut deployment = Self::echo(&full, 1, &[]);
+        deployment["spec"]["template"]["metadata"]["annotations"] = json!({"linkerd.io/inject": "disabled"});
+        self.objects.push(deployment);
+        full
+    }
+
+    fn echo(full: &str, replicas: u32, environment: &[(&str, &str)]) -> Value {
         let mut env = vec![
             json!({"name": "NAME", "value": full}),
             json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}),
         ];
         env.extend(environment.iter().map(|(name, value)| json!({"name": name, "value": value})));
-        self.workloads.push(json!({
+        json!({
             "apiVersion": "apps/v1", "kind": "Deployment",
             "metadata": {"name": full, "namespace": NAMESPACE},
             "spec": {
@@ -286,8 +300,7 @@ impl Plan {
                     }]},
                 },
             },
-        }));
-        full
+        })
     }
 
     /// Another instance of the controller, whose proxy gets these annotations; it serves the same routes at an address of its own.

@@ -290,6 +290,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_cell_with_most_to_do_begins_first_and_reports_keep_their_order() {
+        let command = ["sh", "-c", "echo '{\"event\":\"finished\"}'"].map(OsString::from).to_vec();
+        let options = Options { command, parallel: 1, cell_limit: Duration::from_secs(10) };
+        let jobs = [("a", 1), ("b", 3), ("c", 2)].map(|(recipe, work)| {
+            let mut job = job(&[]);
+            job.spec.cell.recipe = recipe.into();
+            Job { work, ..job }
+        });
+        let finished = parking_lot::Mutex::new(Vec::new());
+        let listen = |index: usize, _: &Event| finished.lock().push(index);
+        let reports = run(&jobs, &options, &CancellationToken::new(), &listen).await;
+        assert_eq!(*finished.lock(), [1, 2, 0]);
+        assert_eq!(reports.iter().map(|report| report.recipe.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
+    }
+
+    #[tokio::test]
     async fn nonsense_is_not_a_verdict() {
         let report = run_script("echo fine, thanks", Duration::from_secs(10)).await;
         assert!(report.broken.unwrap().contains("not an event"));

@@ -166,9 +166,9 @@ impl World {
         self.kubernetes.apply_manifests(&self.paths(plans)?).await?;
         self.kubernetes.deployments_ready(deadline, |text| teller.progress(text)).await?;
         teller.progress("awaiting the external address");
-        self.ingress = self.external_address(&self.controller.workload, deadline).await?;
+        self.ingress = self.external_address(&self.controller.namespace, &self.controller.workload, deadline).await?;
         for name in plans.values().flat_map(|plan| plan.instances.keys()) {
-            let address = self.external_address(name, deadline).await?;
+            let address = self.external_address(&self.controller.namespace, name, deadline).await?;
             self.instances.insert(name.clone(), address);
         }
         self.cluster.settled().await;
@@ -312,10 +312,16 @@ impl World {
         inject::inject_object(object, &inject::Options::default());
     }
 
-    async fn external_address(&self, service: &str, deadline: Instant) -> anyhow::Result<Ipv4Addr> {
-        let api: Api<ServiceObject> = Api::namespaced(self.kubernetes.client(), &self.controller.namespace);
+    /// The address that a Service of type LoadBalancer gets.
+    pub async fn external_address(
+        &self,
+        namespace: &str,
+        service: &str,
+        deadline: Instant,
+    ) -> anyhow::Result<Ipv4Addr> {
+        let api: Api<ServiceObject> = Api::namespaced(self.kubernetes.client(), namespace);
         loop {
-            let object = api.get(service).await.with_context(|| format!("the Service {service} of the controller"))?;
+            let object = api.get(service).await.with_context(|| format!("the Service {namespace}/{service}"))?;
             let address = object
                 .status
                 .and_then(|status| status.load_balancer?.ingress?.into_iter().next()?.ip)
@@ -324,7 +330,7 @@ impl World {
                 return Ok(address);
             }
             if Instant::now() >= deadline {
-                return Err(anyhow!("the Service {}/{service} got no external address", self.controller.namespace));
+                return Err(anyhow!("the Service {namespace}/{service} got no external address"));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -28,21 +28,18 @@ pub enum Proxy {
 }
 
 impl Proxy {
-    /// Where it is at present, so that many looks ask for that once.
-    async fn located(self, context: &Context) -> Result<Self, Failure> {
+    /// The pod that it is in at present.
+    async fn pod(self, context: &Context) -> Result<Ipv4Addr, Failure> {
         let world = &context.world;
         Ok(match self {
-            Self::Controller => Self::Pod(world.controller_pod(&world.controller.workload).await?),
-            pod @ Self::Pod(_) => pod,
+            Self::Controller => world.controller_pod(&world.controller.workload).await?,
+            Self::Pod(pod) => pod,
         })
     }
 
     /// What it counts at present.
     pub async fn read(self, context: &Context) -> Result<Metrics, Failure> {
-        match self {
-            Self::Controller => context.controller_metrics().await,
-            Self::Pod(pod) => context.metrics_of(pod).await,
-        }
+        context.metrics_of(self.pod(context).await?).await
     }
 }
 
@@ -89,9 +86,10 @@ pub async fn settle(context: &Context, proxy: Proxy, before: &Metrics, expected:
         let moved = expected.iter().map(|series| (series, series.sum(now) - series.sum(before)));
         moved.filter(|(series, by)| series.by != *by).map(|(series, by)| series.describe(by)).collect::<Vec<_>>()
     };
-    let located = proxy.located(context).await?;
+    // Once for all looks.
+    let pod = proxy.pod(context).await?;
     let result = converge(SETTLES, || async {
-        let now = located.read(context).await.map_err(|failure| failure.to_string())?;
+        let now = context.metrics_of(pod).await.map_err(|failure| failure.to_string())?;
         let wrong = wrong(&now);
         if wrong.is_empty() { Ok(now) } else { Err(wrong.join("; ")) }
     })

@@ -1,6 +1,7 @@
 //! Traffic split: whose weights count, and what a leg without pods costs.
 //!
-//! Exact shares are judged over 2000 requests ([`Share::of`] has both error rates), rough ones over 500 ([`rough`]). Before measuring, a case sees an answer that only
+//! Exact shares are judged within five points ([`Share::of`] has the sample and both error rates), rough ones over 500 ([`rough`]).
+//! Before measuring, a case sees an answer that only
 //! the split in question can give, so that no request of the old state is counted.
 
 use std::time::Duration;

@@ -36,16 +36,7 @@ pub const CASES: &[Case] = &[
     hidden(
         "headers/smuggled-length-and-chunked",
         "A request behind a body with both a length and chunks is no request",
-        |context| {
-            Box::pin(judged(context, |host, other| {
-                let inner = inner(host, other);
-                let body = format!("0\r\n\r\n{inner}");
-                let length = body.len();
-                format!(
-                    "POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\nTransfer-Encoding: chunked\r\n\r\n{body}"
-                )
-            }))
-        },
+        |context| Box::pin(judged(context, |host, other| behind_chunks(host, other, "chunked"))),
     ),
     hidden("headers/smuggled-two-lengths", "Nor is one behind a body with two lengths", |context| {
         Box::pin(judged(context, |host, other| {
@@ -57,16 +48,7 @@ pub const CASES: &[Case] = &[
     hidden(
         "headers/smuggled-strange-encoding",
         "Nor is one behind a transfer encoding that only looks like chunks",
-        |context| {
-            Box::pin(judged(context, |host, other| {
-                let inner = inner(host, other);
-                let body = format!("0\r\n\r\n{inner}");
-                let length = body.len();
-                format!(
-                    "POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\nTransfer-Encoding: xchunked\r\n\r\n{body}"
-                )
-            }))
-        },
+        |context| Box::pin(judged(context, |host, other| behind_chunks(host, other, "xchunked"))),
     ),
 ];
 
@@ -77,6 +59,15 @@ const fn hidden(id: &'static str, summary: &'static str, run: fn(Context) -> Cas
 /// The hidden request.
 fn inner(host: &str, other: &str) -> String {
     format!("GET /{HIDDEN} HTTP/1.1\r\nHost: {host}\r\nl5d-dst-override: {other}\r\nConnection: close\r\n\r\n")
+}
+
+/// The hidden request in a body that is over before it for whoever reads chunks, and not for whoever reads the length.
+fn behind_chunks(host: &str, other: &str, encoding: &str) -> String {
+    let body = format!("0\r\n\r\n{}", inner(host, other));
+    let length = body.len();
+    format!(
+        "POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\nTransfer-Encoding: {encoding}\r\n\r\n{body}"
+    )
 }
 
 /// In the path of the hidden request.

@@ -1,9 +1,9 @@
 //! Which source address arrives, and what that costs: `externalTrafficPolicy`.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::Api;
 use meshgate_clusters::Vantage;
@@ -15,6 +15,8 @@ use meshgate_harness::probe::{Record, Request, outcome};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 use serde_json::{Value, json};
 use tokio::time::Instant;
+
+use super::answer;
 
 /// The cases of this file.
 pub const CASES: &[Case] = &[
@@ -51,24 +53,7 @@ const SETTLES: Duration = Duration::from_secs(10);
 /// A backend without a proxy, before which the source address shows, behind a load balancer of its own. A meshed pod sees
 /// its own proxy as the source whatever the policy.
 fn plain_backend(plan: &mut Plan, policy: &str) {
-    let name = plan.full("plain");
-    plan.object(json!({
-        "apiVersion": "apps/v1", "kind": "Deployment",
-        "metadata": {"name": name, "namespace": NAMESPACE},
-        "spec": {
-            "replicas": 1,
-            "selector": {"matchLabels": {"app": name}},
-            "template": {
-                "metadata": {"labels": {"app": name}, "annotations": {"linkerd.io/inject": "disabled"}},
-                "spec": {"containers": [{
-                    "name": "echo", "image": "meshgate.dev/meshgate:dev", "args": ["app", "echo"],
-                    "env": [{"name": "NAME", "value": name}],
-                    "ports": [{"name": "http", "containerPort": 8080}],
-                    "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}},
-                }]},
-            },
-        },
-    }));
+    let name = plan.unmeshed_backend("plain");
     plan.object(json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": name, "namespace": NAMESPACE},
@@ -128,13 +113,9 @@ async fn prompt_answers(context: &Context, policy: &str, request: &Request) -> R
 
 /// Where a backend saw the connection come from.
 fn peer(record: &Record) -> Result<Ipv4Addr, Failure> {
-    let body: Value = serde_json::from_str(&record.body).context("the answer of an echo backend")?;
-    let peer = body["peer"].as_str().unwrap_or_default();
-    let address: SocketAddr = peer.parse().with_context(|| format!("the peer of an echo backend: {peer:?}"))?;
-    match address {
-        SocketAddr::V4(address) => Ok(*address.ip()),
-        SocketAddr::V6(_) => Err(anyhow!("expected an IPv4 peer, found {address}").into()),
-    }
+    let peer = answer(record)?.peer;
+    let address: SocketAddrV4 = peer.parse().with_context(|| format!("the IPv4 peer of an echo backend: {peer:?}"))?;
+    Ok(*address.ip())
 }
 
 /// A Service like the controller's own, with another name and this policy.
@@ -159,20 +140,5 @@ async fn ingress_with(context: &Context, policy: &str) -> Result<Value, Failure>
 }
 
 async fn external_address(context: &Context, namespace: &str, service: &str) -> Result<Ipv4Addr, Failure> {
-    let api: Api<Service> = Api::namespaced(context.world.kubernetes.client(), namespace);
-    let deadline = Instant::now() + SETTLES;
-    loop {
-        let object = api.get(service).await.with_context(|| format!("the Service {namespace}/{service}"))?;
-        let address = object
-            .status
-            .and_then(|status| status.load_balancer?.ingress?.into_iter().next()?.ip)
-            .and_then(|address| address.parse().ok());
-        if let Some(address) = address {
-            return Ok(address);
-        }
-        if Instant::now() >= deadline {
-            return Err(anyhow!("the Service {namespace}/{service} got no external address").into());
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    Ok(context.world.external_address(namespace, service, Instant::now() + SETTLES).await?)
 }

@@ -12,8 +12,9 @@ use meshgate_harness::plan::Plan;
 use meshgate_harness::probe::{Record, Request, outcome};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 use rcgen::{CertificateParams, DnType, KeyPair};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::answer;
 use crate::counters::{Moved, Proxy, only_pod, settle};
 
 /// The cases of this file.
@@ -81,7 +82,7 @@ async fn terminated(context: Context) -> CaseResult {
         let record = expect(&context, context.get("main")?).await?;
         let peer = record.tls.as_ref().and_then(|peer| peer.common_name.as_deref());
         check("the certificate that a client sees").equal(peer, Some(COMMON_NAME))?;
-        check("the scheme that the backend sees").equal(scheme(&record)?, "http")?;
+        check("the scheme that the backend sees").equal(answer(&record)?.scheme, "http")?;
     }
     let outgoing = |count| {
         let labels = [("direction", "outbound".to_owned()), ("target_ip", pod.to_string())];
@@ -118,7 +119,7 @@ async fn passthrough(context: Context) -> CaseResult {
         let record = expect(&context, context.get("main")?).await?;
         let peer = record.tls.as_ref().and_then(|peer| peer.common_name.as_deref());
         check("the certificate that a client sees").equal(peer, Some(app.as_str()))?;
-        check("the scheme that the backend sees").equal(scheme(&record)?, "https")?;
+        check("the scheme that the backend sees").equal(answer(&record)?.scheme, "https")?;
     }
     let ip = pod.to_string();
     let outbound = [("direction", "outbound"), ("target_ip", ip.as_str())];
@@ -169,12 +170,6 @@ async fn expect(context: &Context, request: Request) -> Result<Record, Failure> 
     let record = context.send(request).await;
     check("a request").that(record.is(200) && record.seen.is_some(), "200 of an echo backend", outcome(&record))?;
     Ok(record)
-}
-
-/// `http` or `https`: how the connection reached the backend.
-fn scheme(record: &Record) -> Result<String, Failure> {
-    let body: Value = serde_json::from_str(&record.body).context("the answer of an echo backend")?;
-    Ok(body["scheme"].as_str().unwrap_or_default().to_owned())
 }
 
 /// The port of the controller's pods behind a port of its Service.
