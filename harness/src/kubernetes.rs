@@ -1,20 +1,26 @@
 //! Applying objects of any kind and waiting for workloads.
 
-use std::collections::HashMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
 
 use anyhow::{Context as _, anyhow};
+use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, LogParams, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::discovery::{self, Scope};
+use kube::runtime::{WatchStreamExt, watcher};
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 /// The field manager of everything that Meshgate applies.
 pub const MANAGER: &str = "meshgate";
+
+/// Writes under way at once. Each takes a connection to the API server, which costs both sides a TLS handshake.
+const AT_ONCE: usize = 8;
 
 /// An object and the file that it was made from, for messages.
 #[derive(Clone, Debug)]
@@ -80,16 +86,18 @@ impl Kubernetes {
             _ => 2,
         };
         for wave in 0..=3 {
-            let manifests = manifests.iter().filter(|manifest| rank(&manifest.object) == wave);
-            let applied = manifests.map(|manifest| async {
-                match (self.apply(&manifest.object).await, &manifest.file) {
-                    (Err(error), Some(file)) => Err(error.context(file.clone())),
-                    (applied, _) => applied.map(drop),
-                }
-            });
-            futures::future::try_join_all(applied).await?;
+            let of_wave = manifests.iter().filter(|manifest| rank(&manifest.object) == wave);
+            let applied: Vec<_> = of_wave.map(|manifest| self.apply_manifest(manifest)).collect();
+            stream::iter(applied).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         }
         Ok(())
+    }
+
+    async fn apply_manifest(&self, manifest: &Manifest) -> anyhow::Result<()> {
+        match (self.apply(&manifest.object).await, &manifest.file) {
+            (Err(error), Some(file)) => Err(error.context(file.clone())),
+            (applied, _) => applied.map(drop),
+        }
     }
 
     /// Deletes an object if it is there.
@@ -137,10 +145,35 @@ impl Kubernetes {
     /// Deployment is not ready and what its pods say.
     pub async fn deployments_ready(&self, deadline: Instant, mut progress: impl FnMut(&str)) -> anyhow::Result<()> {
         let api: Api<Deployment> = Api::all(self.client.clone());
-        let mut told = String::new();
+        let mut changes = pin!(watcher(api, watcher::Config::default()).default_backoff());
+        // By namespace and name; what is ready says nothing.
+        let mut deployments: BTreeMap<String, Option<String>> = BTreeMap::new();
+        let (mut listed, mut told) = (false, String::new());
+        let mut trouble = None;
         loop {
-            let waiting: Vec<String> =
-                api.list(&ListParams::default()).await?.items.iter().filter_map(not_ready).collect();
+            match timeout_at(deadline, changes.next()).await {
+                Ok(Some(Ok(watcher::Event::Init))) => deployments.clear(),
+                Ok(Some(Ok(watcher::Event::InitDone))) => listed = true,
+                Ok(Some(Ok(watcher::Event::InitApply(deployment) | watcher::Event::Apply(deployment)))) => {
+                    deployments.insert(key(&deployment), not_ready(&deployment));
+                }
+                Ok(Some(Ok(watcher::Event::Delete(deployment)))) => {
+                    deployments.remove(&key(&deployment));
+                }
+                // The watch begins again by itself.
+                Ok(Some(Err(error))) => trouble = Some(error),
+                Ok(None) | Err(_) => {
+                    let waiting: Vec<&str> = deployments.values().flatten().map(String::as_str).collect();
+                    let pods = self.pod_troubles().await.unwrap_or_else(|error| error.to_string());
+                    let trouble = trouble.filter(|_| !listed).map(|error| format!(" (watching: {error})"));
+                    let trouble = trouble.unwrap_or_default();
+                    return Err(anyhow!("not ready within the deadline: {}{trouble}\n{pods}", waiting.join(", ")));
+                }
+            }
+            if !listed {
+                continue;
+            }
+            let waiting: Vec<&str> = deployments.values().flatten().map(String::as_str).collect();
             if waiting.is_empty() {
                 return Ok(());
             }
@@ -151,11 +184,6 @@ impl Kubernetes {
                 progress(&text);
                 told = text;
             }
-            if Instant::now() >= deadline {
-                let pods = self.pod_troubles().await.unwrap_or_else(|error| error.to_string());
-                return Err(anyhow!("not ready within the deadline: {}\n{pods}", waiting.join(", ")));
-            }
-            tokio::time::sleep(Duration::from_millis(40)).await;
         }
     }
 
@@ -240,6 +268,10 @@ pub fn describe(object: &Value) -> String {
     }
 }
 
+fn key(deployment: &Deployment) -> String {
+    format!("{}/{}", deployment.namespace().unwrap_or_default(), deployment.name_any())
+}
+
 /// `namespace/name 0/1` of a Deployment that is not fully rolled out.
 fn not_ready(deployment: &Deployment) -> Option<String> {
     let wanted = deployment.spec.replicas.unwrap_or(1);
@@ -249,9 +281,5 @@ fn not_ready(deployment: &Deployment) -> Option<String> {
         && status.updated_replicas.unwrap_or(0) == wanted
         && status.replicas.unwrap_or(0) == wanted
         && available == wanted;
-    let metadata = &deployment.metadata;
-    (!current).then(|| {
-        let namespace = metadata.namespace.as_deref().unwrap_or_default();
-        format!("{namespace}/{} {available}/{wanted}", metadata.name.as_deref().unwrap_or_default())
-    })
+    (!current).then(|| format!("{} {available}/{wanted}", key(deployment)))
 }

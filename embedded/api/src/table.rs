@@ -13,6 +13,7 @@ use std::borrow::Cow;
 
 use http::StatusCode;
 use jiff::Timestamp;
+use meshgate_machinery::managed_fields::{Wire, expanded};
 use meshgate_store::{Listing, Object, Status};
 use serde_json::{Map, Value, json};
 
@@ -77,11 +78,11 @@ impl Shape {
                 reply::json(code, &self.table(std::slice::from_ref(object), json!({"resourceVersion": revision}), true))
             }
             Form::Metadata(version) => reply::json(code, &metadata_only(object, version)),
-            Form::Yaml => match serde_yaml::to_string(self.versioned(object).as_ref()) {
+            Form::Yaml => match serde_yaml::to_string(&expanded(&self.versioned(object))) {
                 Ok(text) => reply::with_type(code, "application/yaml", text),
                 Err(error) => reply::status(&Status::internal(error.to_string())),
             },
-            Form::Json | Form::Discovery => reply::json(code, self.versioned(object).as_ref()),
+            Form::Json | Form::Discovery => reply::json(code, &Wire(&self.versioned(object))),
         }
     }
 
@@ -104,11 +105,13 @@ impl Shape {
             }
             Form::Yaml | Form::Json | Form::Discovery => {
                 let items: Vec<Cow<'_, Value>> = listing.items.iter().map(|item| self.versioned(item)).collect();
-                let list = List { kind: &kind, api_version: &self.api_version, metadata, items };
+                let (kind, api_version) = (&kind, &self.api_version);
                 if self.form != Form::Yaml {
-                    return reply::ok(&list);
+                    let items = items.iter().map(|item| Wire(item)).collect();
+                    return reply::ok(&List { kind, api_version, metadata, items });
                 }
-                match serde_yaml::to_string(&list) {
+                let items = items.iter().map(|item| expanded(item)).collect();
+                match serde_yaml::to_string(&List { kind, api_version, metadata, items }) {
                     Ok(text) => reply::with_type(StatusCode::OK, "application/yaml", text),
                     Err(error) => reply::status(&Status::internal(error.to_string())),
                 }
@@ -165,7 +168,7 @@ impl Shape {
                         row.insert("object".to_owned(), metadata_only(object, version));
                     }
                     Include::Object => {
-                        row.insert("object".to_owned(), self.versioned(object).into_owned());
+                        row.insert("object".to_owned(), expanded(&self.versioned(object)));
                     }
                 }
                 Value::Object(row)
@@ -178,14 +181,15 @@ impl Shape {
 
 /// A list as Kubernetes writes it, without a copy of its items.
 #[derive(serde::Serialize)]
-struct List<'a> {
+struct List<'a, T> {
     kind: &'a str,
     #[serde(rename = "apiVersion")]
     api_version: &'a str,
     metadata: Value,
-    items: Vec<Cow<'a, Value>>,
+    items: Vec<T>,
 }
 
 fn metadata_only(object: &Value, version: &str) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": version, "metadata": object["metadata"]})
+    let metadata = json!({"metadata": object["metadata"]});
+    json!({"kind": "PartialObjectMetadata", "apiVersion": version, "metadata": expanded(&metadata)["metadata"]})
 }

@@ -8,6 +8,7 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
+use meshgate_machinery::managed_fields::Wire;
 use meshgate_store::{Event, Object, Status, Store, Watch};
 use rand::Rng;
 use serde_json::{Value, json};
@@ -142,7 +143,7 @@ fn line(kind: &str, object: &Value, buffer: &mut Vec<u8>) {
     buffer.extend_from_slice(b"{\"type\":\"");
     buffer.extend_from_slice(kind.as_bytes());
     buffer.extend_from_slice(b"\",\"object\":");
-    match serde_json::to_writer(&mut *buffer, object) {
+    match serde_json::to_writer(&mut *buffer, &Wire(object)) {
         Ok(()) => buffer.extend_from_slice(b"}\n"),
         // A `Value` can always be written; if it ever cannot, half a line must not leave.
         Err(_) => buffer.truncate(begin),

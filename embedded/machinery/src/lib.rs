@@ -7,7 +7,7 @@
 //!    server-side apply;
 //! 3. [`schema`] says which fields are unknown or have the wrong type, and prunes, defaults and validates custom
 //!    objects;
-//! 4. [`managed_fields::track_update`] notes who wrote what.
+//! 4. [`managed_fields::track_update`] notes who wrote what, as text that [`managed_fields::Wire`] writes out again.
 //!
 //! [`selector`] decides which objects a list or watch is about. [`shape`] is what patches and apply know about lists:
 //! which are merged by key, which are sets, which are replaced as a whole.

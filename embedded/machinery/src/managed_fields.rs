@@ -7,13 +7,14 @@
 //!
 //! ```text
 //! shape ──┐
-//! values ─┴─> walk: members, comparison, merge, removal ──> field_set ──> entries (managedFields)
+//! values ─┴─> walk: members, comparison, merge, removal ──> field_set ──> entries (managedFields) ──> text: kept and served
 //! ```
 
 mod apply;
 mod conflict;
 mod entries;
 mod field_set;
+mod text;
 mod walk;
 
 use serde_json::Value;
@@ -21,6 +22,7 @@ use serde_json::Value;
 pub use apply::apply;
 pub use conflict::{ApplyError, Conflict};
 pub use field_set::{FieldSet, FieldSetError, PathElement};
+pub use text::{Wire, expanded};
 
 use crate::shape::Shape;
 use entries::{Entry, Operation};

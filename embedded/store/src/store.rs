@@ -18,7 +18,8 @@ use self::state::State;
 use crate::conversion::View;
 use crate::{GroupResource, ResourceType, Status};
 
-/// An object as the API serves it (with `apiVersion`, `kind`, `metadata`).
+/// An object as the API serves it (with `apiVersion`, `kind`, `metadata`), but for the text in its `managedFields`
+/// ([`meshgate_machinery::managed_fields::Wire`]).
 pub type Object = Arc<Value>;
 
 /// Label and field selectors in Kubernetes' query syntax; empty selects everything.

@@ -65,7 +65,8 @@ impl Entry {
             _ => return None,
         };
         let fields = match entry.get("fieldsV1") {
-            Some(fields) => FieldSet::from_fields_v1(fields).ok()?,
+            Some(Value::String(text)) => FieldSet::from_fields_v1(&serde_json::from_str(text).ok()?).ok()?,
+            Some(tree) => FieldSet::from_fields_v1(tree).ok()?,
             None => FieldSet::default(),
         };
         Some(Self {
@@ -88,7 +89,7 @@ impl Entry {
             "apiVersion": self.api_version,
             "time": self.time,
             "fieldsType": "FieldsV1",
-            "fieldsV1": self.fields.to_fields_v1(),
+            "fieldsV1": self.fields.to_fields_v1().to_string(),
         });
         if !self.subresource.is_empty() {
             entry["subresource"] = self.subresource.as_str().into();
@@ -108,7 +109,7 @@ pub(super) fn is_reset(object: &Value) -> bool {
     object.pointer("/metadata/managedFields") == Some(&json!([{}]))
 }
 
-/// Writes the entries to an object: appliers first, then by age.
+/// Writes the entries to an object, as it is stored: appliers first, then by age.
 pub(super) fn write(object: &mut Value, mut entries: Vec<Entry>) {
     entries.sort_by(|a, b| {
         let key =

@@ -9,8 +9,9 @@ use super::filter::Filter;
 use super::{Event, Object, Start};
 use crate::{Status, Watch};
 
-/// Changes kept per resource for watches that begin in the past.
-const WINDOW: usize = 4096;
+/// Changes kept per resource for watches that begin in the past: what a reader may miss between its list and its watch.
+/// Kubernetes keeps a hundred at least (`client-go` lists again after the 410 that tells it was too slow).
+const WINDOW: usize = 256;
 
 /// Events a watch may lag behind before it is closed. Objects are shared, so an entry costs a few words.
 const BACKLOG: usize = 16 * 1024;
