@@ -10,13 +10,14 @@ use meshgate_harness::verdict::{CaseResult, Outcome, check};
 use crate::counters::fqdn;
 
 mod access;
+mod outside;
 mod smuggled;
 
 /// The header.
 const OVERRIDE: &str = "l5d-dst-override";
 
 /// The cases of this area.
-pub const CASES: &[&[Case]] = &[SPELLINGS, smuggled::CASES, access::CASES];
+pub const CASES: &[&[Case]] = &[SPELLINGS, outside::CASES, smuggled::CASES, access::CASES];
 
 /// What a client's own header does.
 const SPELLINGS: &[Case] = &[
