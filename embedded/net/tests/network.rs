@@ -141,15 +141,11 @@ fn inside() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn nft() -> std::path::PathBuf {
-    let found =
-        ["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft"].into_iter().find(|path| std::path::Path::new(path).exists());
-    found.expect("nft is installed").into()
-}
-
 async fn scenario() {
     assert!(std::process::id() < 10, "a PID namespace of its own");
-    let network = Network::start(NetworkConfig { nft: nft(), nft_env: vec![] }).await.expect("the network");
+    // An ordinary user's PATH lacks the folder it is in.
+    let nft = meshgate_images::Catalogue::built_in("").nft(&|_| {}).expect("nft");
+    let network = Network::start(NetworkConfig { nft: nft.path, nft_env: nft.env }).await.expect("the network");
     let [a, b] = [pod(&network, "a").await, pod(&network, "b").await];
     assert_ne!(a.0.ip, b.0.ip);
 

@@ -90,8 +90,9 @@ impl Cluster {
         std::fs::set_permissions(&tool, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let state_dir = scratch.path().join("state");
         let (node_store, guard) = (store.clone(), runtime.clone());
-        let network =
-            guard.block_on(Network::start(NetworkConfig { nft: "nft".into(), ..Default::default() })).unwrap();
+        // An ordinary user's PATH lacks the folder it is in.
+        let nft = meshgate_images::Catalogue::built_in("").nft(&|_| {}).unwrap();
+        let network = guard.block_on(Network::start(NetworkConfig { nft: nft.path, nft_env: nft.env })).unwrap();
         let network = Arc::new(network);
         let outside = network.outside().clone();
         let node = guard.block_on(async move {
