@@ -22,6 +22,8 @@ pub(crate) enum RequestBody {
     Gated(Incoming, Gate),
     /// The client's body, kept for a second attempt.
     Replayed(Replay),
+    /// Of a request without one that is sent again.
+    Empty,
 }
 
 impl RequestBody {
@@ -58,6 +60,7 @@ impl Body for RequestBody {
                 Pin::new(body).poll_frame(cx).map_err(Into::into)
             }
             Self::Replayed(replay) => replay.poll_frame(cx),
+            Self::Empty => Poll::Ready(None),
         }
     }
 
@@ -65,6 +68,7 @@ impl Body for RequestBody {
         match self {
             Self::Passed(body) | Self::Gated(body, _) => body.is_end_stream(),
             Self::Replayed(replay) => replay.is_end_stream(),
+            Self::Empty => true,
         }
     }
 
@@ -72,6 +76,7 @@ impl Body for RequestBody {
         match self {
             Self::Passed(body) | Self::Gated(body, _) => body.size_hint(),
             Self::Replayed(replay) => replay.size_hint(),
+            Self::Empty => SizeHint::with_exact(0),
         }
     }
 }

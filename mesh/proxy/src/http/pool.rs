@@ -4,6 +4,7 @@
 //! made by whoever comes first while the others wait for it.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{Arc, Weak},
     time::{Duration, Instant},
@@ -13,7 +14,8 @@ use futures::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version, header};
+use http_body::Body;
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
@@ -124,6 +126,7 @@ impl Pool {
                     Err(error) => return Err(SendError::NotSent(Box::new(request), error)),
                 },
             };
+            let again = if reused { repeatable(&request) } else { None };
             sending();
             match connection.try_send_request(request).await {
                 Ok(response) => {
@@ -140,7 +143,14 @@ impl Pool {
                         let error = self.handshake_error(&error.into_error());
                         return Err(SendError::NotSent(Box::new(unsent), error));
                     }
-                    None => return Err(SendError::Broken(error.into_error())),
+                    None => {
+                        let error = error.into_error();
+                        match again.filter(|_| closed_unanswered(&error)) {
+                            // It closed the connection while the request was on its way.
+                            Some(again) => request = again,
+                            None => return Err(SendError::Broken(error)),
+                        }
+                    }
                 },
             }
         }
@@ -257,6 +267,36 @@ impl Pool {
             tokio::spawn(reap(Arc::downgrade(self), self.settings.idle_timeout));
         }
     }
+}
+
+/// A copy of a request that may be sent again when a connection that was idle turns out to be closing: idempotent and without a
+/// body (RFC 9110, section 9.2.2).
+fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    if !request.method().is_idempotent()
+        || !request.body().is_end_stream()
+        || request.headers().contains_key(header::UPGRADE)
+    {
+        return None;
+    }
+    let mut again = Request::new(RequestBody::Empty);
+    again.method_mut().clone_from(request.method());
+    again.uri_mut().clone_from(request.uri());
+    *again.version_mut() = request.version();
+    again.headers_mut().clone_from(request.headers());
+    again.extensions_mut().clone_from(request.extensions());
+    Some(again)
+}
+
+/// Whether the connection ended before the first byte of a response.
+fn closed_unanswered(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    let reset = |error: &io::Error| {
+        matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted
+        )
+    };
+    error.is_incomplete_message() || source.is_some_and(reset)
 }
 
 /// Drops connections that have been idle for too long, until there are none.

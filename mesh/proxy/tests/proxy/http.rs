@@ -302,3 +302,23 @@ async fn an_application_that_closes_idle_connections_costs_no_request() {
         mesh.wait_for_sum(&["tcp_close_total", "peer=\"dst\""], closed).await;
     }
 }
+
+#[tokio::test]
+async fn an_application_that_closes_a_kept_connection_over_a_request_is_asked_again_if_that_is_safe() {
+    let app = App::tcp(|mut stream| async move {
+        // One answer per connection; the next request is read and not answered.
+        let mut buffer = [0; 4096];
+        let _ = stream.read(&mut buffer).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\napp ").await;
+        let _ = stream.read(&mut buffer).await;
+    })
+    .await;
+    let mesh = mesh(&app).await;
+    let mut connection = mesh.connect(1).await;
+    for _ in 0..20 {
+        assert_eq!(served_by(&connection.get("/", &[]).await.body), "app");
+    }
+    // The control: what may have had an effect is not sent twice.
+    connection.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
+    assert_eq!(connection.reply().await.status, 502);
+}
