@@ -54,6 +54,9 @@ enum Command {
     /// Role: a demo application
     #[command(hide = true, disable_help_flag = true)]
     App(Rest),
+    /// Role: the control plane of a controller that cannot be had as a native program
+    #[command(hide = true, disable_help_flag = true)]
+    StandIn(Rest),
     /// Role: one cell, started by `run`
     #[command(hide = true)]
     Cell(cell::Args),
@@ -72,7 +75,15 @@ struct Rest {
 impl Command {
     /// Roles that play a program of the mesh or of a pod set up their own log, or have none.
     fn is_ours_to_log(&self) -> bool {
-        !matches!(self, Self::Proxy(_) | Self::ProxyInit(_) | Self::ControlPlane(_) | Self::App(_) | Self::PodExec(_))
+        !matches!(
+            self,
+            Self::Proxy(_)
+                | Self::ProxyInit(_)
+                | Self::ControlPlane(_)
+                | Self::App(_)
+                | Self::StandIn(_)
+                | Self::PodExec(_)
+        )
     }
 }
 
@@ -103,6 +114,7 @@ fn main() -> ExitCode {
             Err(error) => fail(1, &error),
         },
         Command::App(rest) => meshgate_apps::main(rest.arguments),
+        Command::StandIn(rest) => meshgate_stand_ins::main(rest.arguments),
         Command::Cell(args) => cell::main(args),
         Command::PodExec(rest) => meshgate_node::pod_exec_main(rest.arguments),
     }

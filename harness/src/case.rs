@@ -82,6 +82,8 @@ pub enum Need {
     Manifests,
     /// The recipe has this template.
     Template(&'static str),
+    /// The recipe's routes have a place for this value, and so can be given another one.
+    Value(&'static str),
     /// The proxy beside the controller runs in this mode.
     Mode(Mode),
     /// The proxy follows this dialect.
@@ -116,6 +118,10 @@ impl Need {
             Self::Template(name) => {
                 (recipe.templates.contains_key(name), format!("the recipe cannot express \"{name}\""))
             }
+            Self::Value(name) => (
+                recipe.templates.get("route").is_some_and(|route| route.takes(name)),
+                format!("the recipe's routes leave no choice of \"{name}\""),
+            ),
             Self::Mode(mode) => (cell.mode == mode, format!("only in {} mode", mode.as_str())),
             Self::Dialect(dialect) => {
                 (cell.dialect == Some(dialect), format!("only under the dialect {}", dialect.as_str()))

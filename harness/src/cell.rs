@@ -191,15 +191,7 @@ async fn look(case: &Case, world: &Arc<World>, plan: &Plan, limit: Duration, att
         _ => Vec::new(),
     };
     let claims = match verdict {
-        Verdict::Pass | Verdict::Finding => case
-            .claims
-            .iter()
-            .map(|evidence| {
-                let verdict =
-                    if evidence.confirms(&world.cell) { ClaimVerdict::Confirmed } else { ClaimVerdict::Refuted };
-                (evidence.claim().to_owned(), verdict)
-            })
-            .collect(),
+        Verdict::Pass | Verdict::Finding => claims(world, case),
         _ => BTreeMap::new(),
     };
     CaseReport {
@@ -212,6 +204,21 @@ async fn look(case: &Case, world: &Arc<World>, plan: &Plan, limit: Duration, att
         claims,
         artefacts,
     }
+}
+
+/// What a passing case says of the page: by itself, and in this recipe.
+fn claims(world: &World, case: &Case) -> BTreeMap<String, ClaimVerdict> {
+    let verdict = |confirms| if confirms { ClaimVerdict::Confirmed } else { ClaimVerdict::Refuted };
+    let mut claims: BTreeMap<String, ClaimVerdict> = case
+        .claims
+        .iter()
+        .map(|evidence| (evidence.claim().to_owned(), verdict(evidence.confirms(&world.cell))))
+        .collect();
+    if let Some(says) = world.recipe.claims.get(case.id) {
+        claims.extend(says.confirms.iter().map(|claim| (claim.clone(), verdict(true))));
+        claims.extend(says.refutes.iter().map(|claim| (claim.clone(), verdict(false))));
+    }
+    claims
 }
 
 /// The event of a case that was not run.

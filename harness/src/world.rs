@@ -113,6 +113,13 @@ fn repeat(spec: &Spec) -> String {
     line
 }
 
+/// Whether two manifests are of one object.
+fn same(one: &Value, other: &Value) -> bool {
+    ["/apiVersion", "/kind", "/metadata/namespace", "/metadata/name"]
+        .iter()
+        .all(|at| one.pointer(at) == other.pointer(at))
+}
+
 fn from_file(template: &Template, objects: Vec<Value>) -> impl Iterator<Item = Manifest> + use<> {
     let file = template.path.clone();
     objects.into_iter().map(move |object| Manifest { object, file: Some(file.clone()) })
@@ -251,6 +258,11 @@ impl World {
         let values = values(&self.controller, &self.cell.version, &self.controller.workload)?;
         for template in &self.controller.install {
             manifests.extend(from_file(template, template.instantiate(&values)?));
+        }
+        for template in &self.recipe.install {
+            let objects = template.instantiate(&values)?;
+            manifests.retain(|manifest: &Manifest| !objects.iter().any(|object| same(object, &manifest.object)));
+            manifests.extend(from_file(template, objects));
         }
         manifests.extend(self.instance_manifests(&self.controller.workload, &BTreeMap::new())?);
         // Cases that ask for the same instance share it.

@@ -50,8 +50,10 @@ const SPELLINGS: &[Case] = &[
     }),
     Case {
         needs: &[Need::Serves, Need::Template("grpc")],
+        // A controller that does not know trailers breaks the connection, which the proxy before it shares between clients.
+        stage: Stage::Alone,
         ..spelling("headers/client-override-http2-trailer", "Nor is it over HTTP/2", |context| {
-            Box::pin(spelled(context, Names::Nothing, |request, other| {
+            Box::pin(spelled(context, Names::NothingIfTaken, |request, other| {
                 in_trailer(request.version(Version::H2c), other)
             }))
         })
@@ -104,6 +106,8 @@ enum Names {
     Other,
     /// No Service.
     Nothing,
+    /// No Service, in a request that a controller may also refuse.
+    NothingIfTaken,
 }
 
 const fn spelling(id: &'static str, summary: &'static str, run: fn(Context) -> CaseFuture) -> Case {
@@ -128,6 +132,14 @@ fn other(context: &Context) -> String {
 async fn spelled(context: Context, names: Names, spell: fn(Request, &str) -> Request) -> CaseResult {
     let request = spell(context.get("main")?, &other(&context));
     let what = probe::describe(&request);
+    if names == Names::NothingIfTaken {
+        let record = context.send(request.clone()).await;
+        if record.service().is_none() && record.status.is_none_or(|status| status >= 400) {
+            // The control: without what is refused the request is taken.
+            context.expect_seen(Request { trailers: Vec::new(), ..request }).await?;
+            return control(&context).await;
+        }
+    }
     let seen = context.expect_seen(request).await?;
     let passed = context.world.cell.mode == Mode::Ingress && !context.promises().sets_override;
     if passed && names == Names::Other {

@@ -55,7 +55,16 @@ mod tests {
 
     #[test]
     fn every_claim_cited_exists() {
-        let claims = Fixtures::built_in().unwrap().claims;
+        let fixtures = Fixtures::built_in().unwrap();
+        let claims = &fixtures.claims;
+        for recipe in fixtures.controllers.values().flat_map(|controller| controller.recipes.values()) {
+            for (case, says) in &recipe.claims {
+                assert!(cases().iter().any(|known| known.id == case), "{} speaks of {case}", recipe.name);
+                for claim in says.confirms.iter().chain(&says.refutes) {
+                    assert!(claims.get(claim).is_some(), "{}, {case}: cites {claim}", recipe.name);
+                }
+            }
+        }
         for case in cases() {
             for evidence in case.claims {
                 assert!(claims.get(evidence.claim()).is_some(), "{} cites {}", case.id, evidence.claim());

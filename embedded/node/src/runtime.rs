@@ -200,8 +200,11 @@ fn launch(
     let program = argv.first_mut().ok_or(StartError::NoCommand)?;
     // A manifest may name a program by the path it has in the real image.
     let name = Path::new(program.as_str()).file_name().map(|name| name.to_string_lossy().into_owned());
-    if let Some((_, path)) = image.programs.iter().find(|(known, _)| Some(known) == name.as_ref()) {
-        *program = path.to_string_lossy().into_owned();
+    if let Some(index) = image.programs.iter().position(|(known, _)| Some(known) == name.as_ref()) {
+        *program = image.programs[index].1.to_string_lossy().into_owned();
+        if index == 0 {
+            argv.splice(1..1, image.role.iter().cloned());
+        }
     }
 
     let read_only = |path: &PathBuf| Bind { source: path.clone(), target: path.clone(), read_only: true };

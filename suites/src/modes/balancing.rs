@@ -46,7 +46,7 @@ pub const CASES: &[Case] = &[
         id: "modes/balances-itself",
         summary: "In ingress mode the proxy spreads over the pods of the Service that the header names, wherever the controller \
                   would have sent",
-        needs: &[Need::Serves, Need::ProxyBalances, Need::Mode(Mode::Ingress)],
+        needs: &[Need::Serves, Need::ProxyBalances, Need::Mode(Mode::Ingress), Need::Value("override")],
         claims: &[Evidence::Confirms("ingress.balances")],
         stage: Stage::Shared,
         plan: |plan| {

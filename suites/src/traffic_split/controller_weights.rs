@@ -1,7 +1,7 @@
 //! The controller's own weights, under one override for the route and under one per Service.
 
 use meshgate_fixtures::Weights;
-use meshgate_harness::case::{Case, Evidence, Need, Stage};
+use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::plan::{Backend, NAMESPACE, Plan};
 use meshgate_harness::probe::Request;
@@ -15,7 +15,7 @@ pub const CASES: &[Case] = &[
         id: "traffic_split/weights-void",
         summary: "Under one override for the whole route the controller's weights are void: all goes to the override's Service",
         needs: &[Need::Serves, Need::Template("weighted"), Need::Weights(Weights::Void)],
-        claims: &[Evidence::Confirms("traefik.weights-void")],
+        claims: &[],
         stage: Stage::Shared,
         plan: |plan| weighted(plan, 50, 50),
         run: |context| Box::pin(weights_void(context)),

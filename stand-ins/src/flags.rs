@@ -1,0 +1,58 @@
+//! The command line of the program that is stood for: `--name=value`, `--name value`, `--switch`.
+
+use std::collections::BTreeMap;
+
+/// Flags by name, without the dashes. Flags that a stand-in has no use for are accepted, as manifests are the real ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Flags(BTreeMap<String, String>);
+
+impl Flags {
+    /// Reads them; words that are no flags, such as the real program's path, are passed over.
+    pub(crate) fn new(words: impl IntoIterator<Item = String>) -> Self {
+        let mut flags = BTreeMap::new();
+        let mut words = words.into_iter().peekable();
+        while let Some(word) = words.next() {
+            let Some(flag) = word.strip_prefix('-').map(|flag| flag.trim_start_matches('-')) else { continue };
+            match flag.split_once('=') {
+                Some((name, value)) => flags.insert(name.to_owned(), value.to_owned()),
+                None => {
+                    let value = words.next_if(|next| !next.starts_with('-')).unwrap_or_else(|| "true".to_owned());
+                    flags.insert(flag.to_owned(), value)
+                }
+            };
+        }
+        Self(flags)
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    pub(crate) fn or<'a>(&'a self, name: &str, default: &'a str) -> &'a str {
+        self.get(name).unwrap_or(default)
+    }
+
+    /// A number, or the default when there is none or it is no number.
+    pub(crate) fn number(&self, name: &str, default: u16) -> u16 {
+        self.get(name).and_then(|value| value.parse().ok()).unwrap_or(default)
+    }
+
+    /// `NAMESPACE/NAME`.
+    pub(crate) fn object(&self, name: &str) -> Option<(&str, &str)> {
+        self.get(name)?.split_once('/')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_read_in_every_spelling() {
+        let words = "/nginx-ingress-controller --a=1 --publish-service ns/name -v=2 --on --b".split(' ');
+        let flags = Flags::new(words.map(str::to_owned));
+        assert_eq!((flags.get("a"), flags.get("v"), flags.get("on")), (Some("1"), Some("2"), Some("true")));
+        assert_eq!(flags.object("publish-service"), Some(("ns", "name")));
+        assert_eq!((flags.number("a", 7), flags.number("none", 7), flags.or("none", "x")), (1, 7, "x"));
+    }
+}

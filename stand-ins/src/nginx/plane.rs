@@ -1,0 +1,79 @@
+//! nginx itself: tested, started, reloaded.
+
+use std::process::Stdio;
+
+use anyhow::{Context, bail};
+use nix::sys::signal::Signal;
+use rcgen::{CertificateParams, DnType, KeyPair};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use super::render::MAIN;
+use crate::data_plane::{self, DataPlane, Files, Program};
+
+/// The program's name, as the image brings it.
+const NGINX: &str = "nginx";
+
+/// nginx in a folder of its own.
+pub(crate) struct Nginx {
+    folder: TempDir,
+    running: Option<Program>,
+}
+
+impl Nginx {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir().context("a folder for nginx")?;
+        std::fs::create_dir(folder.path().join("temp"))?;
+        Ok(Self { folder, running: None })
+    }
+
+    fn command(&self, file: &str) -> Command {
+        let mut command = Command::new(NGINX);
+        command.arg("-p").arg(self.folder.path()).args(["-c", file, "-e", "stderr"]).stdin(Stdio::null());
+        command
+    }
+}
+
+impl DataPlane for Nginx {
+    async fn apply(&mut self, files: &Files) -> anyhow::Result<()> {
+        // Tested under another name, so that what nginx reads at a reload has always passed.
+        let mut tried = files.clone();
+        let main = tried.remove(std::path::Path::new(MAIN)).unwrap_or_default();
+        let next = format!("{MAIN}.next");
+        tried.insert(next.clone().into(), main);
+        data_plane::write(self.folder.path(), &tried)?;
+        let output = self.command(&next).arg("-t").output().await.context("cannot start nginx -t")?;
+        if !output.status.success() {
+            bail!("nginx -t: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        std::fs::rename(self.folder.path().join(&next), self.folder.path().join(MAIN))?;
+        match &self.running {
+            Some(nginx) => nginx.signal(Signal::SIGHUP),
+            None => {
+                self.running = Some(Program::start(NGINX, &mut self.command(MAIN))?);
+                Ok(())
+            }
+        }
+    }
+
+    async fn ended(&mut self) -> anyhow::Error {
+        match &mut self.running {
+            Some(nginx) => nginx.ended().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn stop(&mut self) {
+        if let Some(nginx) = &mut self.running {
+            nginx.stop(Signal::SIGQUIT).await;
+        }
+    }
+}
+
+/// The certificate of hosts without one, chain and key as PEM, under the name that the real controller gives it.
+pub(crate) fn fake_certificate() -> anyhow::Result<String> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(["ingress.local".to_owned()])?;
+    params.distinguished_name.push(DnType::CommonName, "Kubernetes Ingress Controller Fake Certificate");
+    Ok(params.self_signed(&key)?.pem() + &key.serialize_pem())
+}

@@ -1,0 +1,195 @@
+use super::*;
+use crate::objects::Kind;
+
+const KINDS: [Kind; 6] = [CONFIG_MAPS, ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, SECRETS, SERVICES];
+
+/// A class, a Service with two endpoints, and whatever a test adds.
+fn translate(further: &str) -> Translation {
+    let base = r#"
+kind: IngressClass
+metadata: {name: nginx}
+spec: {controller: k8s.io/ingress-nginx}
+---
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.96.0.7, ports: [{name: http, port: 80}]}
+---
+kind: Service
+metadata: {name: ingress, namespace: ingress-nginx}
+spec: {clusterIP: 10.96.0.8, ports: []}
+status: {loadBalancer: {ingress: [{ip: 203.0.113.10}]}}
+---
+kind: EndpointSlice
+metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+ports: [{name: http, port: 8080}]
+endpoints:
+  - {addresses: [10.244.0.3]}
+  - {addresses: [10.244.0.2], conditions: {ready: true}}
+  - {addresses: [10.244.0.4], conditions: {ready: false}}
+"#;
+    let words = "--configmap=ingress-nginx/settings --publish-service=ingress-nginx/ingress".split(' ');
+    let controller = IngressNginx { flags: Flags::new(words.map(str::to_owned)), certificate: "PEM".to_owned() };
+    controller.translate(&Objects::from_yaml(&KINDS, &format!("{base}---{further}")))
+}
+
+fn settings(data: &str) -> String {
+    format!("\nkind: ConfigMap\nmetadata: {{name: settings, namespace: ingress-nginx}}\ndata: {data}\n---")
+}
+
+/// An Ingress for one path of `shop.test`, its backend `web` on a port.
+fn ingress(name: &str, annotations: &str, path: &str, port: &str) -> String {
+    format!(
+        r#"
+kind: Ingress
+metadata: {{name: {name}, namespace: shop, annotations: {annotations}}}
+spec:
+  ingressClassName: nginx
+  rules:
+    - host: shop.test
+      http: {{paths: [{{path: {path}, pathType: Prefix, backend: {{service: {{name: web, port: {port}}}}}}}]}}
+"#
+    )
+}
+
+fn conf(translation: &Translation) -> &str {
+    &translation.files[std::path::Path::new(render::MAIN)]
+}
+
+fn messages(translation: &Translation) -> Vec<&str> {
+    translation.complaints.iter().map(crate::status::Complaint::message).collect()
+}
+
+/// Lines of a location, without those that every location has.
+fn location<'a>(conf: &'a str, head: &str) -> Vec<&'a str> {
+    let start = conf.find(&format!("{head} {{")).unwrap_or_else(|| panic!("no {head} in {conf}"));
+    conf[start..].lines().map(str::trim).take_while(|line| *line != "}").skip(1).collect()
+}
+
+#[test]
+fn a_path_leads_to_the_ready_endpoints_and_to_the_service_with_service_upstream() {
+    let plain = translate(&ingress("a", "{}", "/", "{number: 80}"));
+    assert!(conf(&plain).contains("server 10.244.0.2:8080 max_fails=0;\n"), "{}", conf(&plain));
+    assert!(conf(&plain).contains("server 10.244.0.3:8080 max_fails=0;\n") && !conf(&plain).contains("10.244.0.4"));
+    let annotations = r#"{nginx.ingress.kubernetes.io/service-upstream: "true"}"#;
+    let service = translate(&ingress("a", annotations, "/", "{name: http}"));
+    assert!(conf(&service).contains("server 10.96.0.7:80 max_fails=0;\n") && !conf(&service).contains("10.244.0.2"));
+    assert!(
+        location(conf(&service), "location \"/\"").contains(&"set $service_port \"http\";"),
+        "as the Ingress names it"
+    );
+}
+
+#[test]
+fn a_prefix_takes_whole_elements() {
+    let conf_of = |path| conf(&translate(&ingress("a", "{}", path, "{number: 80}"))).to_owned();
+    let below = conf_of("/a");
+    assert!(below.contains("location \"/a/\" {") && below.contains("location = \"/a\" {"));
+    assert!(below.contains("location / {"), "the rest of the host is the default backend's");
+    assert!(!conf_of("/").contains("location = \"/\""));
+}
+
+#[test]
+fn a_snippet_comes_last_and_only_where_snippets_are_allowed() {
+    let annotations = r#"{nginx.ingress.kubernetes.io/configuration-snippet: "proxy_set_header a $service_name;"}"#;
+    let ingress = ingress("a", annotations, "/", "{number: 80}");
+    let with = |data: &str| translate(&(settings(data) + &ingress));
+    let allowed =
+        with(r#"{allow-snippet-annotations: "true", annotations-risk-level: Critical, proxy-set-headers: x/none}"#);
+    let lines = location(conf(&allowed), "location \"/\"");
+    let at =
+        |part: &str| lines.iter().position(|line| line.contains(part)).unwrap_or_else(|| panic!("{part}: {lines:?}"));
+    assert!(at("Host") < at("proxy_next_upstream_tries") && at("proxy_next_upstream_tries") < at("header a"));
+    assert!(at("header a") < at("proxy_pass"));
+    assert_eq!(messages(&allowed), [""; 0]);
+
+    let dropped = with("{annotations-risk-level: Critical}");
+    assert!(!conf(&dropped).contains("header a") && conf(&dropped).contains("server_name shop.test;"));
+    assert!(messages(&dropped)[0].contains("served without it"), "{:?}", messages(&dropped));
+
+    let refused = with("{}");
+    assert!(!conf(&refused).contains("shop.test"));
+    assert!(messages(&refused)[0].contains("risk is Critical"), "{:?}", messages(&refused));
+}
+
+#[test]
+fn custom_headers_are_names_and_values() {
+    let config_map = "\nkind: ConfigMap\nmetadata: {name: headers, namespace: ingress-nginx}\n\
+                      data: {l5d-dst-override: $service_name.svc:$service_port}\n---";
+    let settings = settings("{proxy-set-headers: ingress-nginx/headers}");
+    let grpc = r#"{nginx.ingress.kubernetes.io/backend-protocol: GRPC}"#;
+    let translation = translate(&(settings + config_map + &ingress("a", grpc, "/", "{number: 80}")));
+    let lines = location(conf(&translation), "location \"/\"");
+    assert!(lines.contains(&"grpc_set_header \"l5d-dst-override\" \"$service_name.svc:$service_port\";"), "{lines:?}");
+    assert!(lines.iter().any(|line| line.starts_with("grpc_pass \"grpc://")), "{lines:?}");
+}
+
+#[test]
+fn the_older_ingress_has_a_path_that_two_want() {
+    let second = ingress("b", "{}", "/", "{name: http}");
+    let translation = translate(&(ingress("a", "{}", "/", "{number: 80}") + "---" + &second));
+    assert!(location(conf(&translation), "location \"/\"").contains(&"set $ingress_name \"a\";"));
+    assert!(messages(&translation)[0].contains("already taken by shop/a"), "{:?}", messages(&translation));
+}
+
+#[test]
+fn a_canary_takes_its_share_of_the_path_and_keeps_the_names_of_the_primary() {
+    let canary = r#"{nginx.ingress.kubernetes.io/canary: "true", nginx.ingress.kubernetes.io/canary-weight: "30"}"#;
+    let canary = ingress("b", canary, "/", "{name: http}");
+    let translation = translate(&(ingress("a", "{}", "/", "{number: 80}") + "---" + &canary));
+    assert!(conf(&translation).contains("30.00% \"shop-web-http\";"), "{}", conf(&translation));
+    let lines = location(conf(&translation), "location \"/\"");
+    assert!(
+        lines.contains(&"set $service_port \"80\";") && lines.contains(&"proxy_pass \"http://$canary_0\";"),
+        "{lines:?}"
+    );
+    assert_eq!(messages(&translation), [""; 0]);
+    // The control: a canary of nothing is said to do nothing.
+    assert!(messages(&translate(&canary))[0].contains("which no other Ingress has"));
+}
+
+#[test]
+fn what_cannot_be_read_or_found_stops_nothing_else() {
+    let bad = [
+        (
+            r#"{nginx.ingress.kubernetes.io/service-upstream: "yes"}"#,
+            "{number: 80}",
+            "expected true or false, found \"yes\"",
+        ),
+        (
+            r#"{nginx.ingress.kubernetes.io/proxy-read-timeout: soon}"#,
+            "{number: 80}",
+            "expected a number, found \"soon\"",
+        ),
+        (r#"{nginx.ingress.kubernetes.io/auth-url: /auth}"#, "{number: 80}", "expected http(s)://host/"),
+        ("{}", "{number: 81}", "Service shop/web with port 81 is not there"),
+        ("{}", "{}", "no Service with a port"),
+    ];
+    for (annotations, port, message) in bad {
+        let good = ingress("good", "{}", "/good", "{number: 80}");
+        let translation = translate(&(ingress("bad", annotations, "/bad", port) + "---" + &good));
+        assert!(messages(&translation)[0].contains(message), "{message}: {:?}", messages(&translation));
+        assert!(conf(&translation).contains("location \"/good/\""), "{message}");
+    }
+}
+
+#[test]
+fn a_host_has_the_certificate_of_its_secret_and_redirects() {
+    let tls = "  tls: [{hosts: [shop.test], secretName: cert}]\n";
+    let secret = "---\nkind: Secret\nmetadata: {name: cert, namespace: shop}\ndata: {tls.crt: Q1JU, tls.key: S0VZ}\n";
+    let ingress = ingress("a", "{}", "/", "{number: 80}") + tls;
+    let there = translate(&(ingress.clone() + secret));
+    assert!(conf(&there).contains("ssl_certificate tls/shop-cert.pem;"), "{}", conf(&there));
+    assert_eq!(there.files[std::path::Path::new("tls/shop-cert.pem")], "CRT\nKEY");
+    assert!(conf(&there).contains("return 308 https://$host$request_uri;"));
+    let missing = translate(&ingress);
+    assert!(!conf(&missing).contains("shop-cert") && messages(&missing)[0].contains("Secret shop/cert"));
+}
+
+#[test]
+fn the_published_address_becomes_the_status_of_what_is_taken() {
+    let other = "\nkind: Ingress\nmetadata: {name: other, namespace: shop}\nspec: {ingressClassName: other}\n---";
+    let translation = translate(&(other.to_owned() + &ingress("a", "{}", "/", "{number: 80}")));
+    assert_eq!(translation.statuses.len(), 1, "{:?}", translation.statuses);
+    let there = ingress("a", "{}", "/", "{number: 80}") + "status: {loadBalancer: {ingress: [{ip: 203.0.113.10}]}}\n";
+    assert_eq!(translate(&there).statuses, []);
+}
