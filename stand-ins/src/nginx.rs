@@ -4,15 +4,17 @@
 //! Ingresses, Services, EndpointSlices, Secrets, ConfigMaps ─ translate ─> Model ─ render ─> nginx.conf ─ nginx -t, SIGHUP ─> nginx
 //! ```
 //!
-//! Where the real one balances in Lua, with a list of endpoints that changes without a reload, this one has an `upstream` block per
-//! backend and reloads; where it chooses a canary in Lua, this one has `split_clients` and `map`. The directives of a location,
-//! and their order, are those of `rootfs/etc/nginx/template/nginx.tmpl`.
+//! Where the real one balances in Lua, over a list of endpoints that changes without a reload, this one has an `upstream` block per
+//! backend that follows [`endpoints`]; where it chooses a canary in Lua, this one has `split_clients` and `map`. The directives of a
+//! location, and their order, are those of `rootfs/etc/nginx/template/nginx.tmpl`.
 
 mod annotations;
+mod endpoints;
 mod model;
 mod plane;
 mod render;
 mod settings;
+mod text;
 mod translate;
 
 use std::collections::BTreeSet;
@@ -31,7 +33,7 @@ pub(crate) async fn main(flags: Flags) -> anyhow::Result<()> {
         let namespace = std::env::var("POD_NAMESPACE").unwrap_or_else(|_| "ingress-nginx".to_owned());
         (namespace, name.to_owned())
     });
-    let plane = plane::Nginx::new()?;
+    let plane = plane::Nginx::new().await?;
     let certificate = plane::fake_certificate()?;
     run("nginx-ingress-controller", IngressNginx { flags, certificate }, plane, health_port, lease).await
 }

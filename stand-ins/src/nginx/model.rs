@@ -9,14 +9,29 @@ use super::annotations::{Annotations, Canary};
 /// The whole.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Model {
-    /// Addresses by the name of the `upstream` block; an empty list answers 503.
-    pub(crate) upstreams: BTreeMap<String, Vec<SocketAddrV4>>,
+    /// By the name of the `upstream` block.
+    pub(crate) upstreams: BTreeMap<String, Upstream>,
     /// By host; `_` for requests that no other host takes.
     pub(crate) servers: BTreeMap<String, Server>,
     /// Certificate chain and key, as PEM, by file name.
     pub(crate) certificates: BTreeMap<String, String>,
     /// The upstream of `--default-backend-service`; without one the answer is nginx' own 404.
     pub(crate) default_upstream: Option<String>,
+}
+
+/// Where requests go.
+#[derive(Clone, Debug)]
+pub(crate) enum Upstream {
+    /// The one address of a Service.
+    Service(SocketAddrV4),
+    /// The ready endpoints; without any the answer is 503.
+    Endpoints(Vec<SocketAddrV4>),
+}
+
+impl Upstream {
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self, Self::Endpoints(addresses) if addresses.is_empty())
+    }
 }
 
 /// A host.

@@ -1,5 +1,6 @@
 //! nginx itself: tested, started, reloaded.
 
+use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, bail};
@@ -8,7 +9,8 @@ use rcgen::{CertificateParams, DnType, KeyPair};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::render::MAIN;
+use super::endpoints::Endpoints;
+use super::render::{ENDPOINTS, MAIN};
 use crate::data_plane::{self, DataPlane, Files, Program};
 
 /// The program's name, as the image brings it.
@@ -17,14 +19,17 @@ const NGINX: &str = "nginx";
 /// nginx in a folder of its own.
 pub(crate) struct Nginx {
     folder: TempDir,
+    endpoints: Endpoints,
     running: Option<Program>,
+    /// What it serves, without the endpoints.
+    served: Files,
 }
 
 impl Nginx {
-    pub(crate) fn new() -> anyhow::Result<Self> {
+    pub(crate) async fn new() -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("a folder for nginx")?;
         std::fs::create_dir(folder.path().join("temp"))?;
-        Ok(Self { folder, running: None })
+        Ok(Self { folder, endpoints: Endpoints::start().await?, running: None, served: Files::new() })
     }
 
     fn command(&self, file: &str) -> Command {
@@ -36,9 +41,15 @@ impl Nginx {
 
 impl DataPlane for Nginx {
     async fn apply(&mut self, files: &Files) -> anyhow::Result<()> {
-        // Tested under another name, so that what nginx reads at a reload has always passed.
         let mut tried = files.clone();
-        let main = tried.remove(std::path::Path::new(MAIN)).unwrap_or_default();
+        let zone = tried.remove(Path::new(ENDPOINTS)).unwrap_or_default();
+        self.endpoints.set(serde_json::from_str(&zone).context(ENDPOINTS)?);
+        if tried == self.served {
+            return Ok(());
+        }
+        let serving = tried.clone();
+        // Tested under another name, so that what nginx reads at a reload has always passed.
+        let main = tried.remove(Path::new(MAIN)).unwrap_or_default();
         let next = format!("{MAIN}.next");
         tried.insert(next.clone().into(), main);
         data_plane::write(self.folder.path(), &tried)?;
@@ -48,12 +59,11 @@ impl DataPlane for Nginx {
         }
         std::fs::rename(self.folder.path().join(&next), self.folder.path().join(MAIN))?;
         match &self.running {
-            Some(nginx) => nginx.signal(Signal::SIGHUP),
-            None => {
-                self.running = Some(Program::start(NGINX, &mut self.command(MAIN))?);
-                Ok(())
-            }
+            Some(nginx) => nginx.signal(Signal::SIGHUP)?,
+            None => self.running = Some(Program::start(NGINX, &mut self.command(MAIN))?),
         }
+        self.served = serving;
+        Ok(())
     }
 
     async fn ended(&mut self) -> anyhow::Error {

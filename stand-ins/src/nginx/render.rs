@@ -1,15 +1,17 @@
 //! The model as nginx' configuration.
 
 use std::collections::BTreeMap;
-use std::fmt::{Display, Write as _};
+use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::annotations::{Auth, Canary};
-use super::model::{Location, Match, Model, Server};
+use super::endpoints;
+use super::model::{Location, Match, Model, Server, Upstream};
 use super::settings::Settings;
+use super::text::{Text, map, quoted};
 use crate::data_plane::Files;
 use crate::flags::Flags;
 
@@ -19,6 +21,9 @@ const DEFAULT_CERTIFICATE: &str = "default.pem";
 /// The file that nginx is started with.
 pub(crate) const MAIN: &str = "nginx.conf";
 
+/// The file that only [`endpoints`] reads: a [`endpoints::Zone`], as JSON.
+pub(crate) const ENDPOINTS: &str = "endpoints.json";
+
 /// All files of a model.
 pub(crate) fn files(model: &Model, settings: &Settings, flags: &Flags, default_certificate: &str) -> Files {
     let mut files: Files =
@@ -27,31 +32,16 @@ pub(crate) fn files(model: &Model, settings: &Settings, flags: &Flags, default_c
     let mut text = Text::default();
     main(&mut text, model, settings, flags);
     files.insert(MAIN.into(), text.0);
+    let zone: BTreeMap<String, &[SocketAddrV4]> = model
+        .upstreams
+        .iter()
+        .filter_map(|(name, upstream)| match upstream {
+            Upstream::Endpoints(addresses) => Some((endpoints::name(name), addresses.as_slice())),
+            Upstream::Service(_) => None,
+        })
+        .collect();
+    files.insert(ENDPOINTS.into(), serde_json::json!(zone).to_string());
     files
-}
-
-/// Lines, indented by depth.
-#[derive(Default)]
-struct Text(String, usize);
-
-impl Text {
-    fn line(&mut self, line: impl Display) {
-        // Writing to a string cannot fail.
-        let _ = writeln!(self.0, "{:indent$}{line}", "", indent = self.1 * 4);
-    }
-
-    fn block(&mut self, head: impl Display, body: impl FnOnce(&mut Self)) {
-        self.line(format!("{head} {{"));
-        self.1 += 1;
-        body(self);
-        self.1 -= 1;
-        self.line("}");
-    }
-}
-
-/// A string of nginx: in double quotes, with variables.
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 fn main(text: &mut Text, model: &Model, settings: &Settings, flags: &Flags) {
@@ -91,9 +81,7 @@ fn http(text: &mut Text, model: &Model, settings: &Settings) {
     text.line("variables_hash_max_size 4096;");
     text.line("map_hash_bucket_size 256;");
     text.line("default_type text/html;");
-    if let Some(nameserver) = nameserver() {
-        text.line(format!("resolver {nameserver} valid=30s ipv6=off;"));
-    }
+    text.line(format!("resolver {} ipv6=off;", endpoints::RESOLVER));
     text.line(
         "log_format upstreaminfo '$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent \
          \"$http_referer\" \"$http_user_agent\" $request_length $request_time [$proxy_upstream_name] [] $upstream_addr \
@@ -103,11 +91,15 @@ fn http(text: &mut Text, model: &Model, settings: &Settings) {
     map(text, "$http_upgrade", "$connection_upgrade", &[("default", "upgrade"), ("''", "''")]);
     map(text, "$http_x_request_id", "$req_id", &[("default", "$http_x_request_id"), ("\"\"", "$request_id")]);
     map(text, "$http_host", "$best_http_host", &[("default", "$http_host"), ("\"\"", "$host")]);
-    for (name, addresses) in model.upstreams.iter().filter(|(_, addresses)| !addresses.is_empty()) {
+    for (name, upstream) in model.upstreams.iter().filter(|(_, upstream)| !upstream.is_empty()) {
         text.block(format!("upstream {}", quoted(name)), |text| {
-            for address in addresses {
-                // The real one picks in Lua for every attempt and sets nobody aside.
-                text.line(format!("server {address} max_fails=0;"));
+            // The real one picks in Lua for every attempt and sets nobody aside.
+            match upstream {
+                Upstream::Service(address) => text.line(format!("server {address} max_fails=0;")),
+                Upstream::Endpoints(_) => {
+                    text.line(format!("zone {} 64k;", endpoints::name(name)));
+                    text.line(format!("server {} service=http resolve max_fails=0;", endpoints::name(name)));
+                }
             }
             text.line("keepalive 320;");
             text.line("keepalive_time 1h;");
@@ -170,14 +162,6 @@ fn canary(text: &mut Text, index: usize, location: &Location, alternative: &str,
         next = variable;
     }
     map(text, &next, &format!("$canary_{index}"), &[("default", &next)]);
-}
-
-fn map(text: &mut Text, source: &str, variable: &str, entries: &[(&str, &str)]) {
-    text.block(format!("map {source} {variable}"), |text| {
-        for (key, value) in entries {
-            text.line(format!("{key} {value};"));
-        }
-    });
 }
 
 fn server(text: &mut Text, model: &Model, settings: &Settings, flags: &Flags, host: &str, server: &Server) {
@@ -327,7 +311,7 @@ fn location<'a>(
             errors.insert(name, (upstream, *code));
         }
     }
-    if model.upstreams.get(upstream).is_none_or(Vec::is_empty) {
+    if model.upstreams.get(upstream).is_none_or(Upstream::is_empty) {
         text.line("return 503;");
         return;
     }
@@ -392,6 +376,9 @@ fn external_auth(text: &mut Text, auth: &Auth, location: &Location) {
     }
     for line in auth.snippet.lines() {
         text.line(line);
+    }
+    if let Some(nameserver) = nameserver() {
+        text.line(format!("resolver {nameserver} valid=30s ipv6=off;"));
     }
     text.line(format!("set $target {};", quoted(&auth.url)));
     text.line("proxy_pass $target;");

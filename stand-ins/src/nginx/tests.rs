@@ -68,11 +68,14 @@ fn location<'a>(conf: &'a str, head: &str) -> Vec<&'a str> {
 #[test]
 fn a_path_leads_to_the_ready_endpoints_and_to_the_service_with_service_upstream() {
     let plain = translate(&ingress("a", "{}", "/", "{number: 80}"));
-    assert!(conf(&plain).contains("server 10.244.0.2:8080 max_fails=0;\n"), "{}", conf(&plain));
-    assert!(conf(&plain).contains("server 10.244.0.3:8080 max_fails=0;\n") && !conf(&plain).contains("10.244.0.4"));
+    let zone: endpoints::Zone = serde_json::from_str(&plain.files[std::path::Path::new(render::ENDPOINTS)]).unwrap();
+    let name = endpoints::name("shop-web-80");
+    let ready = ["10.244.0.2:8080", "10.244.0.3:8080"].map(|address| address.parse().unwrap());
+    assert_eq!(zone, [(name.clone(), ready.to_vec())].into());
+    assert!(conf(&plain).contains(&format!("server {name} service=http resolve max_fails=0;\n")), "{}", conf(&plain));
     let annotations = r#"{nginx.ingress.kubernetes.io/service-upstream: "true"}"#;
     let service = translate(&ingress("a", annotations, "/", "{name: http}"));
-    assert!(conf(&service).contains("server 10.96.0.7:80 max_fails=0;\n") && !conf(&service).contains("10.244.0.2"));
+    assert!(conf(&service).contains("server 10.96.0.7:80 max_fails=0;\n") && !conf(&service).contains("resolve max"));
     assert!(
         location(conf(&service), "location \"/\"").contains(&"set $service_port \"http\";"),
         "as the Ingress names it"

@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use serde_json::Value;
 
 use super::annotations::Annotations;
-use super::model::{Location, Match, Model, Server};
+use super::model::{Location, Match, Model, Server, Upstream};
 use super::settings::{Settings, lines};
 use crate::flags::Flags;
 use crate::objects::{INGRESS_CLASSES, INGRESSES, Object, Objects, SECRETS, annotation, items, text};
@@ -86,7 +86,7 @@ pub(crate) fn model(objects: &Objects, flags: &Flags, taken: &[Taken], complaint
         && let Some(port) = service_port(objects, namespace, service, &PortRef::Number(80))
     {
         let name = "upstream-default-backend".to_owned();
-        model.upstreams.insert(name.clone(), port.endpoints(objects));
+        model.upstreams.insert(name.clone(), Upstream::Endpoints(port.endpoints(objects)));
         model.default_upstream = Some(name);
     }
     let (canaries, primaries): (Vec<&Taken>, Vec<&Taken>) =
@@ -209,25 +209,25 @@ impl Context<'_> {
         let namespace = ingress.namespace();
         let mut name = format!("{namespace}-{service}-{port}");
         let found = service_port(self.objects, &namespace, service, port);
-        let addresses = match &found {
+        let upstream = match &found {
             None => {
                 let message =
                     format!("Service {namespace}/{service} with port {port} is not there; its paths answer 503");
                 complaints.insert(ingress.complain("MissingService", message));
-                Vec::new()
+                Upstream::Endpoints(Vec::new())
             }
             Some(found) if ingress.annotations.service_upstream => match found.cluster_address() {
                 Some(address) => {
                     // Another Ingress may lead to the same Service's endpoints.
                     name += "-service";
-                    vec![address]
+                    Upstream::Service(address)
                 }
                 // As in the real one: a headless Service is sent to pod by pod.
-                None => found.endpoints(self.objects),
+                None => Upstream::Endpoints(found.endpoints(self.objects)),
             },
-            Some(found) => found.endpoints(self.objects),
+            Some(found) => Upstream::Endpoints(found.endpoints(self.objects)),
         };
-        model.upstreams.insert(name.clone(), addresses);
+        model.upstreams.insert(name.clone(), upstream);
         name
     }
 

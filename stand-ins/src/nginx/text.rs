@@ -1,0 +1,36 @@
+//! nginx' configuration as text, for every controller in front of it.
+
+use std::fmt::{Display, Write as _};
+
+/// Lines, indented by depth.
+#[derive(Default)]
+pub(crate) struct Text(pub(crate) String, usize);
+
+impl Text {
+    pub(crate) fn line(&mut self, line: impl Display) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "{:indent$}{line}", "", indent = self.1 * 4);
+    }
+
+    pub(crate) fn block(&mut self, head: impl Display, body: impl FnOnce(&mut Self)) {
+        self.line(format!("{head} {{"));
+        self.1 += 1;
+        body(self);
+        self.1 -= 1;
+        self.line("}");
+    }
+}
+
+/// A string of nginx: in double quotes, with variables.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// A variable that is another one's value looked up.
+pub(crate) fn map(text: &mut Text, source: &str, variable: &str, entries: &[(&str, &str)]) {
+    text.block(format!("map {source} {variable}"), |text| {
+        for (key, value) in entries {
+            text.line(format!("{key} {value};"));
+        }
+    });
+}
