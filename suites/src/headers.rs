@@ -1,5 +1,7 @@
 //! Headers and access: who decides where a request goes, and who may use the proxy at all.
 
+use std::time::Duration;
+
 use meshgate_fixtures::Mode;
 use meshgate_harness::case::{Case, CaseFuture, Evidence, Need, Stage};
 use meshgate_harness::context::Context;
@@ -10,14 +12,18 @@ use meshgate_harness::verdict::{CaseResult, Outcome, check};
 use crate::counters::fqdn;
 
 mod access;
+mod auth;
 mod outside;
 mod smuggled;
+
+/// How long new routes may take to work.
+const SETTLES: Duration = Duration::from_secs(20);
 
 /// The header.
 const OVERRIDE: &str = "l5d-dst-override";
 
 /// The cases of this area.
-pub const CASES: &[&[Case]] = &[SPELLINGS, outside::CASES, smuggled::CASES, access::CASES];
+pub const CASES: &[&[Case]] = &[SPELLINGS, auth::CASES, outside::CASES, smuggled::CASES, access::CASES];
 
 /// What a client's own header does.
 const SPELLINGS: &[Case] = &[
