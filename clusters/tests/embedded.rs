@@ -28,7 +28,7 @@ fn main() -> ExitCode {
 
 fn outside() -> ExitCode {
     let fixtures = Fixtures::built_in().expect("fixtures");
-    let controller = fixtures.controllers.values().next().expect("a controller");
+    let controller = fixtures.controller("traefik").expect("Traefik, the real one");
     let image = format!("docker.io/library/{}:v{}", controller.name, controller.newest());
     let program = std::env::current_exe().expect("this program");
     let note = |text: &str| eprintln!("{text}");
@@ -95,7 +95,7 @@ async fn scenario(cluster: &Embedded, kubectl: &Path) {
     assert_eq!(accounts.trim(), "serviceaccount/default");
 
     let fixtures = Fixtures::built_in().expect("fixtures");
-    let controller = fixtures.controllers.values().next().expect("a controller");
+    let controller = fixtures.controller("traefik").expect("Traefik, the real one");
     let key = rcgen::KeyPair::generate().expect("a key");
     let certificate = rcgen::CertificateParams::default().self_signed(&key).expect("a certificate");
     let values = BTreeMap::from([

@@ -92,15 +92,15 @@ async fn slow_backend(context: Context) -> CaseResult {
 }
 
 /// The same pod refuses on two ports. On one its own proxy takes the connection and answers 502 in the application's place, as
-/// Linkerd's does: nobody can set the pod aside for that. The other port is without that proxy, so the refusal shows where the
-/// pod is chosen.
+/// Linkerd's does: nobody can set the pod aside for that, and how often it is chosen is not bounded, for a balancer that measures
+/// latency prefers who answers fast. The other port is without that proxy, so the refusal shows where the pod is chosen.
 async fn refusing_backend(context: Context) -> CaseResult {
     const REQUESTS: usize = 300;
     let pods = good_pods(&context, 2).await?;
     let refusing = *pods.first().context("two pods")?;
     refuse(&context, refusing, Duration::from_secs(600)).await?;
     let direct = context.send_many(context.get("direct")?, REQUESTS, CONNECTIONS).await;
-    let proxied = context.send_many(context.get("main")?, REQUESTS / 2, CONNECTIONS).await;
+    let proxied = context.send_many(context.get("main")?, REQUESTS, CONNECTIONS).await;
     // Still so at the end, or the samples were in part ones of two good pods.
     let record = directly(&context, refusing).await;
     check("the refusing pod at the end of the sample").that(record.is(502), "502 of its proxy", outcome(&record))?;
@@ -110,7 +110,6 @@ async fn refusing_backend(context: Context) -> CaseResult {
         Balances::Controller => REQUESTS * 7 / 10,
     };
     failures("while one of two pods refused", &direct, most)?;
-    failures("while one of two applications refused behind its proxy", &proxied, REQUESTS / 2 * 85 / 100)?;
     for records in [&direct, &proxied] {
         let statuses = Summary::of(records).statuses;
         check("the answers while one of two pods refused").that(
