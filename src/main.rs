@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 mod cell;
+mod claims;
 mod cluster;
 mod doctor;
 mod gate;
@@ -34,8 +35,10 @@ enum Command {
     List(list::Args),
     /// Compare two versions of a controller, or two reports: exit 0 no regression, 1 regression, 2 could not run
     Gate(gate::Args),
-    /// Print a report as matrix, Markdown or claims
+    /// Print a report as matrix or Markdown
     Report(report::Args),
+    /// Print the page's sentences with the verdicts of a report, and what to do instead of the refuted ones
+    Claims(claims::Args),
     /// Leave an embedded cluster running for a person
     Cluster(cluster::Args),
     /// Add the mesh proxy to manifests, as `linkerd inject` does
@@ -104,6 +107,7 @@ fn main() -> ExitCode {
         Command::List(args) => list::main(args),
         Command::Gate(args) => gate::main(args),
         Command::Report(args) => report::main(args),
+        Command::Claims(args) => claims::main(args),
         Command::Cluster(args) => cluster::main(args),
         Command::Inject(args) => inject::main(args),
         Command::Doctor(args) => doctor::main(args),

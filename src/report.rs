@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use meshgate_harness::report::{Report, markdown, terminal};
+use meshgate_harness::report::{Report, markdown, recipes, terminal};
 
 use crate::{fail, output, run};
 
@@ -25,8 +25,8 @@ enum Format {
     Matrix,
     /// The whole report as Markdown
     Markdown,
-    /// The page's claims with their verdicts
-    Claims,
+    /// The recipes as a page, with what was measured
+    Recipes,
 }
 
 /// Prints the report; exits as `run` did.
@@ -38,11 +38,10 @@ pub fn main(args: Args) -> ExitCode {
     let text = match args.format {
         Format::Matrix => terminal::render(&report),
         Format::Markdown => markdown::render(&report),
-        Format::Claims => report
-            .claims
-            .iter()
-            .map(|claim| format!("{:<10} {:<32} {}\n", markdown::name(claim.verdict), claim.id, claim.text))
-            .collect(),
+        Format::Recipes => match run::fixtures(None) {
+            Ok(fixtures) => recipes::render(&report, &fixtures),
+            Err(error) => return fail(2, &error),
+        },
     };
     match output::print(&text) {
         Ok(()) => ExitCode::from(run::status(&report)),

@@ -12,6 +12,7 @@ use crate::verdict::Verdict;
 pub mod gate;
 pub mod junit;
 pub mod markdown;
+pub mod recipes;
 pub mod terminal;
 
 /// The value of `schema`.

@@ -65,6 +65,14 @@ mod tests {
                 }
             }
         }
+        for claim in &claims.0 {
+            let Some(path) = claim.instead.as_deref().and_then(|instead| instead.strip_prefix("recipe ")) else {
+                continue;
+            };
+            let path = path.split([' ', ',', ':', ';']).next().unwrap();
+            let (controller, recipe) = path.split_once('/').unwrap_or_else(|| panic!("{}: {path}", claim.id));
+            assert!(fixtures.controller(controller).unwrap().recipes.contains_key(recipe), "{}: {path}", claim.id);
+        }
         for case in cases() {
             for evidence in case.claims {
                 assert!(claims.get(evidence.claim()).is_some(), "{} cites {}", case.id, evidence.claim());

@@ -72,11 +72,26 @@ fn a_log_is_told_what_is_worth_a_line() {
 #[test]
 fn a_report_is_printed_in_every_format() {
     let (bench, _) = two_runs();
-    for (format, shown) in [("matrix", "/ingress-middleware/modern"), ("markdown", "# "), ("claims", "untested")] {
+    for (format, shown) in
+        [("matrix", "/ingress-middleware/modern"), ("markdown", "# "), ("recipes", "### ingress-middleware")]
+    {
         let done = bench.run(&format!("report --report-dir a --format {format}"));
         done.expect(0, &[]);
         assert!(done.stdout.contains(shown), "{format}: {}", done.stdout);
     }
+}
+
+#[test]
+fn claims_come_with_their_verdicts_and_what_to_do_instead() {
+    let (bench, _) = two_runs();
+    let done = bench.run("claims --report-dir a");
+    done.expect(0, &[]);
+    for part in ["untested   modes.two-ways", " claims: ", "untestable gce.certificate-time", "why: "] {
+        assert!(done.stdout.contains(part), "{part}: {}", done.stdout);
+    }
+    assert!(!done.stdout.contains("instead:"), "nothing is refuted by one case: {}", done.stdout);
+    let missing = bench.run("claims --report-dir nowhere");
+    missing.expect(2, &["nowhere/report.json"]);
 }
 
 /// A copy of the report in which the case has another verdict.

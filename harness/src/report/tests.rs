@@ -41,8 +41,13 @@ fn report(cells: Vec<CellReport>) -> Report {
         kernel: "6.1".into(),
         cpus: 2,
     };
-    let claim =
-        |id: &str| Claim { id: id.into(), section: "s".into(), text: format!("{id} | holds"), untestable: None };
+    let claim = |id: &str| Claim {
+        id: id.into(),
+        section: "s".into(),
+        text: format!("{id} | holds"),
+        instead: None,
+        untestable: None,
+    };
     Report::new(environment, cells, &Claims(vec![claim("one"), claim("two")]))
 }
 
