@@ -19,6 +19,10 @@ use tokio::task::AbortHandle;
 /// Where nginx asks.
 pub(crate) const RESOLVER: &str = "127.0.0.1:10053";
 
+/// What an upstream without endpoints leads to: a port that refuses. After an answer with no address nginx would not ask again for
+/// a long time, and a configuration without the upstream would take a reload when the first pod comes.
+pub(crate) const NOBODY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
+
 /// Seconds that an answer holds.
 const TTL: u32 = 1;
 
@@ -85,7 +89,8 @@ fn answer(zone: &Zone, request: &[u8]) -> Option<Vec<u8>> {
     match query.query_type() {
         RecordType::SRV => match asked.strip_prefix("_http._tcp.").and_then(|name| zone.get(name)) {
             Some(addresses) => {
-                for address in addresses {
+                let nobody: &[SocketAddrV4] = &[NOBODY];
+                for address in if addresses.is_empty() { nobody } else { addresses } {
                     let target = Name::from_ascii(pod_name(*address.ip())).ok()?;
                     let data = RData::SRV(SRV::new(0, 1, address.port(), target));
                     response.add_answer(Record::from_rdata(query.name().clone(), TTL, data));

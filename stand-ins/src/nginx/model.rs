@@ -28,12 +28,6 @@ pub(crate) enum Upstream {
     Endpoints(Vec<SocketAddrV4>),
 }
 
-impl Upstream {
-    pub(crate) fn is_empty(&self) -> bool {
-        matches!(self, Self::Endpoints(addresses) if addresses.is_empty())
-    }
-}
-
 /// A host.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Server {

@@ -91,7 +91,7 @@ fn http(text: &mut Text, model: &Model, settings: &Settings) {
     map(text, "$http_upgrade", "$connection_upgrade", &[("default", "upgrade"), ("''", "''")]);
     map(text, "$http_x_request_id", "$req_id", &[("default", "$http_x_request_id"), ("\"\"", "$request_id")]);
     map(text, "$http_host", "$best_http_host", &[("default", "$http_host"), ("\"\"", "$host")]);
-    for (name, upstream) in model.upstreams.iter().filter(|(_, upstream)| !upstream.is_empty()) {
+    for (name, upstream) in &model.upstreams {
         text.block(format!("upstream {}", quoted(name)), |text| {
             // The real one picks in Lua for every attempt and sets nobody aside.
             match upstream {
@@ -196,6 +196,13 @@ fn server(text: &mut Text, model: &Model, settings: &Settings, flags: &Flags, ho
         });
         text.block(head, |text| self::location(text, &scope, found, location, auth.as_deref(), &mut errors));
     }
+    text.block("location @no_endpoints", |text| {
+        // Where there was nobody to send to: 503, as the real one's Lua says. Before its first answer an upstream has no address at all.
+        text.block(format!("if ($upstream_addr ~ \"{}$|^[^:]*$\")", endpoints::NOBODY), |text| {
+            text.line("return 503;")
+        });
+        text.line("return 502;");
+    });
     for (name, (auth, location)) in auths {
         text.block(format!("location = {name}"), |text| external_auth(text, auth, location));
     }
@@ -311,10 +318,7 @@ fn location<'a>(
             errors.insert(name, (upstream, *code));
         }
     }
-    if model.upstreams.get(upstream).is_none_or(Upstream::is_empty) {
-        text.line("return 503;");
-        return;
-    }
+    text.line("error_page 502 = @no_endpoints;");
     let target = chosen(model, location).unwrap_or_else(|| upstream.clone());
     let scheme = match (annotations.grpc, annotations.tls_upstream) {
         (false, false) => "http",
