@@ -1,15 +1,17 @@
 //! The loop around a controller: objects in, configuration, statuses and events out.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::time::Duration;
 
 use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::data_plane::{DataPlane, Files};
 use crate::health::{self, Ready};
 use crate::objects::{Kind, Objects, Watches};
-use crate::status::{Complaint, RENEWAL, Reporter, StatusUpdate};
+use crate::status::{Complaint, RENEWAL, Report, Reporter, StatusUpdate};
 
 /// How long a burst of changes is waited for, and so the shortest time between two configurations.
 const BURST: Duration = Duration::from_millis(50);
@@ -47,33 +49,74 @@ pub(crate) async fn run(
     let client = Client::try_default().await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let ready = Ready::default();
-    let watches = Watches::start(&client, &controller.kinds());
-    let mut reporter = Reporter::new(name, client, lease);
-    let serve = async {
-        watches.listed().await;
-        let mut applied = None;
-        loop {
-            let translation = controller.translate(&watches.snapshot());
-            if applied.as_ref() != Some(&translation.files) {
-                match data_plane.apply(&translation.files).await {
-                    Ok(()) => ready.set(),
-                    Err(error) => tracing::error!("the configuration is not taken, the former one stays: {error:#}"),
-                }
-                applied = Some(translation.files);
-            }
-            reporter.report(translation.statuses, translation.complaints).await;
-            tokio::select! {
-                () = watches.changed() => tokio::time::sleep(BURST).await,
-                () = tokio::time::sleep(RENEWAL) => {}
-                error = data_plane.ended() => return Err(error),
-            }
-        }
-    };
+    let reporter = Reporter::new(name, client.clone(), lease);
     let result = tokio::select! {
-        result = serve => result,
+        error = serve(&client, reporter, &controller, &mut data_plane, &ready) => Err(error),
         result = health::serve(health_port, ready.clone()) => result,
         _ = terminate.recv() => Ok(()),
     };
     data_plane.stop().await;
     result
 }
+
+/// Serves until the data plane ends by itself.
+async fn serve(
+    client: &Client,
+    reporter: Reporter,
+    controller: &impl Controller,
+    data_plane: &mut impl DataPlane,
+    ready: &Ready,
+) -> anyhow::Error {
+    let (found, reports) = watch::channel(None);
+    tokio::select! {
+        error = follow(client, controller, data_plane, ready, &found) => error,
+        never = report(reporter, reports) => match never {},
+    }
+}
+
+/// Keeps the data plane's configuration current, and hands over what there is to report.
+async fn follow(
+    client: &Client,
+    controller: &impl Controller,
+    data_plane: &mut impl DataPlane,
+    ready: &Ready,
+    found: &watch::Sender<Option<Report>>,
+) -> anyhow::Error {
+    let watches = Watches::start(client, &controller.kinds());
+    watches.listed().await;
+    let mut applied = None;
+    loop {
+        let translation = controller.translate(&watches.snapshot());
+        if applied.as_ref() != Some(&translation.files) {
+            match data_plane.apply(&translation.files).await {
+                Ok(()) => ready.set(),
+                Err(error) => tracing::error!("the configuration is not taken, the former one stays: {error:#}"),
+            }
+            applied = Some(translation.files);
+        }
+        found.send_replace(Some(Report { statuses: translation.statuses, complaints: translation.complaints }));
+        tokio::select! {
+            () = watches.changed() => tokio::time::sleep(BURST).await,
+            () = tokio::time::sleep(RENEWAL) => {}
+            error = data_plane.ended() => return error,
+        }
+    }
+}
+
+/// Writes the latest report, and again the latest. Beside the data plane's changes: a hundred statuses take seconds on a busy API
+/// server, and traffic must not wait for them.
+async fn report(mut reporter: Reporter, mut reports: watch::Receiver<Option<Report>>) -> Infallible {
+    loop {
+        if reports.changed().await.is_err() {
+            // Nothing more will come.
+            std::future::pending::<()>().await;
+        }
+        let latest = reports.borrow_and_update().clone();
+        if let Some(report) = latest {
+            reporter.report(report).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

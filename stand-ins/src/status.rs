@@ -74,6 +74,13 @@ impl Complaint {
     }
 }
 
+/// What there is to write after a translation.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub(crate) statuses: Vec<StatusUpdate>,
+    pub(crate) complaints: BTreeSet<Complaint>,
+}
+
 /// Writes statuses and events: of several replicas only the one that holds the lease.
 pub(crate) struct Reporter {
     client: Client,
@@ -95,7 +102,7 @@ impl Reporter {
     }
 
     /// Writes the statuses, and says what was not said before. What fails is tried again with the next change.
-    pub(crate) async fn report(&mut self, statuses: Vec<StatusUpdate>, complaints: BTreeSet<Complaint>) {
+    pub(crate) async fn report(&mut self, Report { statuses, complaints }: Report) {
         for complaint in complaints.difference(&self.said) {
             let Complaint { kind, namespace, name, reason, message, .. } = complaint;
             tracing::warn!(object = format!("{} {namespace}/{name}", kind.kind), reason, "{message}");
