@@ -103,6 +103,7 @@ async fn scenario(cluster: &Embedded, kubectl: &Path) {
         ("key", BASE64.encode(key.serialize_pem())),
         ("version", controller.newest().to_string()),
         ("namespace", controller.namespace.clone()),
+        ("routes", String::new()),
         ("workload", controller.workload.clone()),
     ]);
     // File by file: kubectl looks all kinds of one call up before it applies the definitions among them.

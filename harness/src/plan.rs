@@ -66,6 +66,7 @@ pub struct Route {
     pub template: String,
     /// Who has to answer before the cell is ready; `None` for a route that is not awaited.
     pub awaits: Option<String>,
+    case: String,
     values: BTreeMap<&'static str, String>,
 }
 
@@ -136,8 +137,30 @@ impl Route {
             ("override", self.authority()),
         ]);
         values.extend(self.values.iter().map(|(key, value)| (*key, value.clone())));
-        template.instantiate(&values)
+        let mut objects = template.instantiate(&values)?;
+        objects.iter_mut().for_each(|object| label(object, &self.case));
+        Ok(objects)
     }
+}
+
+/// The label that says which case an object of a route is for.
+const CASE: &str = "meshgate.dev/case";
+
+/// Its value on what is for every case.
+pub(crate) const EVERY: &str = "every";
+
+/// Says which case an object is for. One whose metadata makes no sense stays as it is: that is for the API server to say.
+pub(crate) fn label(object: &mut Value, case: &str) {
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    if let Some(labels) = metadata.entry("labels").or_insert_with(|| json!({})).as_object_mut() {
+        labels.insert(CASE.to_owned(), case.into());
+    }
+}
+
+/// The label selector of what an instance of the controller needs to read, when only these cases ask for it.
+pub(crate) fn selector<'a>(cases: impl Iterator<Item = &'a Plan>) -> String {
+    let slugs: Vec<&str> = std::iter::once(EVERY).chain(cases.map(|plan| plan.slug.as_str())).collect();
+    format!("{CASE} in ({})", slugs.join(","))
 }
 
 /// The declarations of one case.
@@ -211,6 +234,7 @@ impl Plan {
             port: 80,
             template: "route".to_owned(),
             awaits,
+            case: self.slug.clone(),
             values: BTreeMap::new(),
         };
         self.routes.entry(name.to_owned()).or_insert(route)
@@ -303,7 +327,8 @@ impl Plan {
         })
     }
 
-    /// Another instance of the controller, whose proxy gets these annotations; it serves the same routes at an address of its own.
+    /// Another instance of the controller, whose proxy gets these annotations. It serves this plan's routes, and perhaps others, at
+    /// an address of its own.
     pub fn instance(&mut self, name: &str, annotations: &[(&str, &str)]) {
         let annotations = annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         self.instances.insert(name.to_owned(), annotations);
@@ -341,3 +366,6 @@ impl Service {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::cell::{Assignment, Spec, Teller};
 use crate::kubernetes::{Kubernetes, Manifest};
 use crate::matrix::Cell;
-use crate::plan::{NAMESPACE, Plan, Route};
+use crate::plan::{self, NAMESPACE, Plan, Route};
 use crate::probe::{self, Batch, Connection, Keep, Prober, Record, Request, Scheme};
 
 mod artefacts;
@@ -70,7 +70,7 @@ pub fn images(controller: &Controller, version: &Version) -> anyhow::Result<Vec<
         }
     }
     let mut images = Vec::new();
-    let values = values(controller, version, &controller.workload)?;
+    let values = values(controller, version, &controller.workload, "")?;
     for template in controller.install.iter().chain([&controller.instance]) {
         for object in template.instantiate(&values)? {
             collect(&object, &mut images);
@@ -80,11 +80,13 @@ pub fn images(controller: &Controller, version: &Version) -> anyhow::Result<Vec<
 }
 
 /// What the files in `install/` may ask for. `certificate` and `key` are those of a Secret's `data`: a controller's default
-/// certificate, which no client of a case is shown.
+/// certificate, which no client of a case is shown. `routes` is the label selector of what an instance has to read, empty for
+/// everything.
 fn values(
     controller: &Controller,
     version: &Version,
     workload: &str,
+    routes: &str,
 ) -> anyhow::Result<BTreeMap<&'static str, String>> {
     let key = KeyPair::generate()?;
     let certificate = CertificateParams::new([format!("{}.test", controller.name)])?.self_signed(&key)?;
@@ -93,8 +95,14 @@ fn values(
         ("key", BASE64.encode(key.serialize_pem())),
         ("version", version.0.clone()),
         ("namespace", controller.namespace.clone()),
+        ("routes", routes.to_owned()),
         ("workload", workload.to_owned()),
     ]))
+}
+
+/// The routes that have to answer before a cell is ready.
+fn awaited<'a>(plans: impl Iterator<Item = &'a Plan>) -> Vec<&'a Route> {
+    plans.flat_map(|plan| plan.routes.values()).filter(|route| route.awaits.is_some()).collect()
 }
 
 fn repeat(spec: &Spec) -> String {
@@ -179,19 +187,20 @@ impl World {
             self.instances.insert(name.clone(), address);
         }
         self.cluster.settled().await;
-        let routes: Vec<&Route> =
-            plans.values().flat_map(|plan| plan.routes.values()).filter(|route| route.awaits.is_some()).collect();
+        let routes = awaited(plans.values());
         teller.progress(format!("awaiting {} routes", routes.len()));
-        let mut addresses = vec![self.ingress];
-        addresses.extend(self.instances.values());
-        let ready = addresses.into_iter().map(|address| self.routes_ready(&routes, address, deadline));
+        let mut ready = vec![self.routes_ready(routes, self.ingress, deadline)];
+        for (name, address) in &self.instances {
+            let routes = awaited(plans.values().filter(|plan| plan.instances.contains_key(name)));
+            ready.push(self.routes_ready(routes, *address, deadline));
+        }
         futures::future::try_join_all(ready).await.map(drop)
     }
 
     /// Waits until every route has answered from its own backend, and then all of them again.
-    async fn routes_ready(&self, routes: &[&Route], address: Ipv4Addr, deadline: Instant) -> anyhow::Result<()> {
+    async fn routes_ready(&self, routes: Vec<&Route>, address: Ipv4Addr, deadline: Instant) -> anyhow::Result<()> {
         const CONNECTIONS: usize = 4;
-        let mut pending = routes.to_vec();
+        let mut pending = routes.clone();
         let mut again = false;
         loop {
             let requests =
@@ -218,7 +227,7 @@ impl World {
                     probe::outcome(record)
                 ));
             }
-            pending = if again { routes.to_vec() } else { not_yet.into_iter().map(|(route, _)| route).collect() };
+            pending = if again { routes.clone() } else { not_yet.into_iter().map(|(route, _)| route).collect() };
             if !again {
                 tokio::time::sleep(Duration::from_millis(30)).await;
             }
@@ -255,7 +264,7 @@ impl World {
     /// The controller, the recipe's own manifests, and the Services, routes and further objects of the cases.
     fn paths(&self, plans: &BTreeMap<&'static str, Plan>) -> anyhow::Result<Vec<Manifest>> {
         let mut manifests = Vec::new();
-        let values = values(&self.controller, &self.cell.version, &self.controller.workload)?;
+        let values = values(&self.controller, &self.cell.version, &self.controller.workload, "")?;
         for template in &self.controller.install {
             manifests.extend(from_file(template, template.instantiate(&values)?));
         }
@@ -264,14 +273,16 @@ impl World {
             manifests.retain(|manifest: &Manifest| !objects.iter().any(|object| same(object, &manifest.object)));
             manifests.extend(from_file(template, objects));
         }
-        manifests.extend(self.instance_manifests(&self.controller.workload, &BTreeMap::new())?);
+        for template in &self.recipe.manifests {
+            manifests.extend(from_file(template, template.instantiate(&BTreeMap::new())?));
+        }
+        manifests.iter_mut().for_each(|manifest| plan::label(&mut manifest.object, plan::EVERY));
+        manifests.extend(self.instance_manifests(&self.controller.workload, "", &BTreeMap::new())?);
         // Cases that ask for the same instance share it.
         let instances: BTreeMap<_, _> = plans.values().flat_map(|plan| &plan.instances).collect();
         for (name, annotations) in instances {
-            manifests.extend(self.instance_manifests(name, annotations)?);
-        }
-        for template in &self.recipe.manifests {
-            manifests.extend(from_file(template, template.instantiate(&BTreeMap::new())?));
+            let routes = plan::selector(plans.values().filter(|plan| plan.instances.contains_key(name)));
+            manifests.extend(self.instance_manifests(name, &routes, annotations)?);
         }
         for plan in plans.values() {
             manifests.extend(plan.services.values().map(|service| service.object(&self.recipe).into()));
@@ -289,10 +300,11 @@ impl World {
     fn instance_manifests(
         &self,
         workload: &str,
+        routes: &str,
         further: &BTreeMap<String, String>,
     ) -> anyhow::Result<impl Iterator<Item = Manifest> + use<>> {
         let template = &self.controller.instance;
-        let mut objects = template.instantiate(&values(&self.controller, &self.cell.version, workload)?)?;
+        let mut objects = template.instantiate(&values(&self.controller, &self.cell.version, workload, routes)?)?;
         for object in &mut objects {
             self.inject_as(object, self.cell.mode.annotation(), further);
         }
