@@ -10,6 +10,7 @@ use futures::stream::{self, StreamExt};
 use meshgate_fixtures::{Fixtures, Implementation};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::Command;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use crate::case::Case;
@@ -61,8 +62,11 @@ pub async fn run(
     cancel: &CancellationToken,
     listen: &(dyn Fn(usize, &Event) + Sync),
 ) -> Vec<CellReport> {
+    // Setting up keeps every core busy, cases wait a lot: two cells that begin together would both be slow, and then both idle.
+    let setting_up = Semaphore::new(1);
+    let setting_up = &setting_up;
     let reports: BTreeMap<usize, CellReport> = stream::iter(started_in_order(jobs))
-        .map(|(index, job)| async move { (index, run_one(index, job, options, cancel, listen).await) })
+        .map(|(index, job)| async move { (index, run_one(index, job, options, setting_up, cancel, listen).await) })
         .buffer_unordered(options.parallel.max(1))
         .collect()
         .await;
@@ -80,6 +84,7 @@ async fn run_one(
     index: usize,
     job: &Job,
     options: &Options,
+    setting_up: &Semaphore,
     cancel: &CancellationToken,
     listen: &(dyn Fn(usize, &Event) + Sync),
 ) -> CellReport {
@@ -97,8 +102,10 @@ async fn run_one(
         broken: None,
         cases: Vec::new(),
     };
+    // Held until the cell is ready. The semaphore is never closed, so there is always a permit to be had.
+    let slot = setting_up.acquire().await.ok();
     let started = Instant::now();
-    if let Err(error) = follow(index, job, options, cancel, listen, &mut report).await {
+    if let Err(error) = follow(index, job, options, slot, cancel, listen, &mut report).await {
         // What the cell told of itself says more than how its process ended.
         if report.broken.is_none() {
             listen(index, &Event::Broken { reason: error.clone(), artefacts: Vec::new() });
@@ -137,6 +144,7 @@ async fn follow(
     index: usize,
     job: &Job,
     options: &Options,
+    mut slot: Option<SemaphorePermit<'_>>,
     cancel: &CancellationToken,
     listen: &(dyn Fn(usize, &Event) + Sync),
     report: &mut CellReport,
@@ -177,6 +185,9 @@ async fn follow(
             Ok(Some(line)) => match serde_json::from_str::<Event>(&line) {
                 Ok(event) => {
                     finished |= matches!(event, Event::Finished | Event::Broken { .. });
+                    if matches!(event, Event::Ready { .. }) {
+                        drop(slot.take());
+                    }
                     listen(index, &event);
                     take(event, report);
                 }
@@ -250,6 +261,7 @@ mod tests {
             recipe: "r".into(),
             mode: Mode::Ingress,
             dialect: Some(Dialect::Modern),
+            beside: None,
             cluster: "embedded".into(),
         };
         let spec = Spec {
