@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use kube::api::{Api, DynamicObject};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::runtime::reflector::{self, store::Writer};
+use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use serde_json::Value;
@@ -103,6 +105,35 @@ pub(crate) struct Watches {
     _tasks: JoinSet<()>,
 }
 
+/// The time before the next attempt to watch, from [`Retry::FIRST`] doubling to [`Retry::LAST`].
+///
+/// The first one is short, since the proxy beside a container takes connections a moment after both have started.
+#[derive(Default)]
+struct Retry {
+    failures: u32,
+}
+
+impl Retry {
+    const FIRST: Duration = Duration::from_millis(20);
+    const LAST: Duration = Duration::from_secs(5);
+}
+
+impl Iterator for Retry {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = Self::FIRST.saturating_mul(2_u32.saturating_pow(self.failures)).min(Self::LAST);
+        self.failures += 1;
+        Some(pause)
+    }
+}
+
+impl Backoff for Retry {
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
 impl Watches {
     pub(crate) fn start(client: &Client, kinds: &[Kind]) -> Self {
         let changed = Arc::new(Notify::new());
@@ -113,7 +144,7 @@ impl Watches {
             stores.push((*kind, writer.as_reader()));
             let events = watcher(Api::all_with(client.clone(), &kind.resource()), watcher::Config::default());
             let (changed, plural) = (Arc::clone(&changed), kind.plural);
-            tasks.spawn(reflector::reflector(writer, events.default_backoff()).for_each(move |event| {
+            tasks.spawn(reflector::reflector(writer, events.backoff(Retry::default())).for_each(move |event| {
                 match event {
                     Ok(_) => changed.notify_one(),
                     Err(error) => tracing::warn!(plural, %error, "watching; trying again"),
@@ -143,5 +174,19 @@ impl Watches {
             store.state().into_iter().for_each(|object| objects.insert(*kind, object));
         }
         objects
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn watching_is_tried_again_at_once_and_then_more_and_more_seldom() {
+        let mut retry = Retry::default();
+        let pauses: Vec<u128> = retry.by_ref().take(12).map(|pause| pause.as_millis()).collect();
+        assert_eq!(pauses, [20, 40, 80, 160, 320, 640, 1280, 2560, 5000, 5000, 5000, 5000]);
+        retry.reset();
+        assert_eq!(retry.next(), Some(Retry::FIRST));
     }
 }
