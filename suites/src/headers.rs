@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meshgate_fixtures::Mode;
+use meshgate_fixtures::{ClientOverride, Mode};
 use meshgate_harness::case::{Case, CaseFuture, Evidence, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::plan::{Backend, Plan};
@@ -13,6 +13,7 @@ use crate::counters::fqdn;
 
 mod access;
 mod auth;
+mod error_page;
 mod outside;
 mod smuggled;
 
@@ -23,7 +24,8 @@ const SETTLES: Duration = Duration::from_secs(20);
 const OVERRIDE: &str = "l5d-dst-override";
 
 /// The cases of this area.
-pub const CASES: &[&[Case]] = &[SPELLINGS, auth::CASES, outside::CASES, smuggled::CASES, access::CASES];
+pub const CASES: &[&[Case]] =
+    &[SPELLINGS, auth::CASES, error_page::CASES, outside::CASES, smuggled::CASES, access::CASES];
 
 /// What a client's own header does.
 const SPELLINGS: &[Case] = &[
@@ -135,6 +137,11 @@ fn other(context: &Context) -> String {
     format!("{}:80", fqdn(context, "other"))
 }
 
+/// Whether a client's header reaches a proxy that follows it.
+fn client_chooses(context: &Context) -> bool {
+    context.world.cell.mode == Mode::Ingress && context.promises().client_override == ClientOverride::Passed
+}
+
 async fn spelled(context: Context, names: Names, spell: fn(Request, &str) -> Request) -> CaseResult {
     let request = spell(context.get("main")?, &other(&context));
     let what = probe::describe(&request);
@@ -147,9 +154,8 @@ async fn spelled(context: Context, names: Names, spell: fn(Request, &str) -> Req
         }
     }
     let seen = context.expect_seen(request).await?;
-    let passed = context.world.cell.mode == Mode::Ingress && !context.promises().sets_override;
-    if passed && names == Names::Other {
-        check(format!("{what}: the backend, when nobody but the client sets the header"))
+    if client_chooses(&context) && names == Names::Other {
+        check(format!("{what}: the backend, when the client's header is passed on"))
             .equal(seen.service, Backend::B.name())?;
         let observed = "a client reached a Service that no route leads to by its own header".to_owned();
         return Ok(Outcome::Weakness { name: "open-relay", observed });

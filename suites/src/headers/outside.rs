@@ -1,6 +1,5 @@
 //! A name that is not the cluster's, as the destination that a client asks for.
 
-use meshgate_fixtures::Mode;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::matrix::Dialect;
@@ -8,7 +7,7 @@ use meshgate_harness::plan::Backend;
 use meshgate_harness::probe::{Batch, Request, outcome};
 use meshgate_harness::verdict::{CaseResult, Outcome, check};
 
-use super::OVERRIDE;
+use super::{OVERRIDE, client_chooses};
 
 /// The cases of this file.
 pub const CASES: &[Case] = &[Case {
@@ -39,8 +38,7 @@ async fn outside(context: Context) -> CaseResult {
 async fn judged(context: &Context, host: &str) -> CaseResult {
     let record = context.send(context.get("main")?.header(OVERRIDE, host)).await;
     let what = format!("who answered a client whose {OVERRIDE} is {host}");
-    let passed = context.world.cell.mode == Mode::Ingress && !context.promises().sets_override;
-    if passed {
+    if client_chooses(context) {
         check(what).that(record.service().is_none(), "nobody, with an error", outcome(&record))?;
     } else {
         check(what).equal(record.service(), Some(Backend::A.name()))?;

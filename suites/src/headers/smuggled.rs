@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use meshgate_clusters::Vantage;
-use meshgate_fixtures::Mode;
 use meshgate_harness::case::{Case, CaseFuture, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::plan::Backend;
@@ -17,7 +16,7 @@ use meshgate_harness::verdict::{CaseResult, Failure, check};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::{control, other, two_services};
+use super::{client_chooses, control, other, two_services};
 
 /// The cases of this file.
 pub const CASES: &[Case] = &[
@@ -81,8 +80,8 @@ async fn judged(context: Context, bytes: fn(&str, &str) -> String) -> CaseResult
     let (request, other) = (context.get("main")?, other(&context));
     let host = request.host.clone().unwrap_or_default();
     let answer = raw(&context, &request.target, bytes(&host, &other).as_bytes()).await?;
-    // Where the recipe sets no header, a client's own chooses anyway; that is headers/client-override's finding.
-    if context.world.cell.mode == Mode::Default || context.promises().sets_override {
+    // Where a client's own header is passed on it chooses anyway; that is headers/client-override's finding.
+    if !client_chooses(&context) {
         check("who answered the request with something hidden in it").that(
             !answer.contains(&format!("\"service\":\"{}\"", Backend::B.name())),
             format!("{} or an error", Backend::A.name()),
