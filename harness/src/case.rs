@@ -88,6 +88,8 @@ pub enum Need {
     Mode(Mode),
     /// The proxy follows this dialect.
     Dialect(Dialect),
+    /// Nobody judges it in this run already: every request of the case has an override, which every dialect follows alike.
+    OncePerRecipe,
     /// ServiceProfile routes show at the controller's proxy.
     RouteMetrics,
     /// They do not.
@@ -125,6 +127,10 @@ impl Need {
             Self::Mode(mode) => (cell.mode == mode, format!("only in {} mode", mode.as_str())),
             Self::Dialect(dialect) => {
                 (cell.dialect == Some(dialect), format!("only under the dialect {}", dialect.as_str()))
+            }
+            Self::OncePerRecipe => {
+                let beside = cell.beside.map_or("", Dialect::as_str);
+                (cell.beside.is_none(), format!("the same under every dialect, and judged under {beside}"))
             }
             Self::RouteMetrics => {
                 (promises.route_metrics, "the recipe promises no route metrics at the controller".into())

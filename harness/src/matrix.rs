@@ -5,7 +5,7 @@ use std::fmt;
 use meshgate_fixtures::{Controller, Fixtures, Mode, Recipe, Version, nearest};
 use serde::{Deserialize, Serialize};
 
-/// Which routing rule the bundled proxy follows in ingress mode.
+/// Which routing rule the bundled proxy follows in ingress mode, from the oldest to today's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dialect {
@@ -38,6 +38,9 @@ pub struct Cell {
     pub mode: Mode,
     /// The proxy's dialect; default mode has only one.
     pub dialect: Option<Dialect>,
+    /// The dialect under which another cell of the run judges the same recipe, which promises the same. Cases that
+    /// come to the same under every dialect are left to that cell.
+    pub beside: Option<Dialect>,
     /// The cluster's kind.
     pub cluster: String,
 }
@@ -161,6 +164,10 @@ pub fn of_recipe(
         Mode::Default => vec![None],
         Mode::Ingress => dialects.iter().copied().map(Some).collect(),
     };
+    let whole = variants.iter().copied().max().flatten();
+    let same = |dialect: Dialect| {
+        whole.is_some_and(|whole| recipe.promises(dialect.as_str()) == recipe.promises(whole.as_str()))
+    };
     variants
         .into_iter()
         .map(|dialect| Cell {
@@ -169,6 +176,7 @@ pub fn of_recipe(
             recipe: recipe.name.clone(),
             mode: recipe.mode,
             dialect,
+            beside: whole.filter(|whole| dialect.is_some_and(|dialect| dialect != *whole && same(dialect))),
             cluster: cluster.to_owned(),
         })
         .collect()
@@ -231,6 +239,18 @@ mod tests {
         let cells = select(&["traefik"], &["ingress-middleware", "ingress-pod-ip"], &[]).unwrap();
         let ids: Vec<_> = cells.iter().map(|cell| format!("{}/{}", cell.recipe, cell.variant())).collect();
         assert_eq!(ids, ["ingress-middleware/documented", "ingress-middleware/modern", "ingress-pod-ip/default"]);
+    }
+
+    #[test]
+    fn todays_dialect_judges_a_recipe_whole_and_the_others_beside_it() {
+        let beside = |recipe, dialects: &[&str]| -> Vec<Option<Dialect>> {
+            select(&["traefik"], &[recipe], dialects).unwrap().iter().map(|cell| cell.beside).collect()
+        };
+        assert_eq!(beside("ingress-middleware", &[]), [Some(Dialect::Modern), None]);
+        assert_eq!(beside("ingress-middleware", &["documented"]), [None]);
+        // It promises something else under each.
+        assert_eq!(beside("page-ingress-1x", &[]), [None, None]);
+        assert_eq!(beside("ingress-pod-ip", &[]), [None]);
     }
 
     #[test]

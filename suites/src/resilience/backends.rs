@@ -21,7 +21,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "resilience/backend-killed",
         summary: "One of two pods is killed under load: few requests fail, then the other and the replacement answer everything",
-        needs: &[Need::Serves],
+        needs: &[Need::Serves, Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Waiting,
         plan: |plan| serve_own(plan, 2),
@@ -30,7 +30,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "resilience/scaled",
         summary: "From one pod to three and back under load: all three answer, then one, and few requests fail",
-        needs: &[Need::Serves],
+        needs: &[Need::Serves, Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Waiting,
         plan: |plan| serve_own(plan, 1),
@@ -39,7 +39,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "resilience/endpoints-gone-and-back",
         summary: "A Service that loses its last pod is refused within seconds, then at once, and answers again when a pod is back",
-        needs: &[Need::Serves],
+        needs: &[Need::Serves, Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Waiting,
         plan: |plan| serve_own(plan, 1),

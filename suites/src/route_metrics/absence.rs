@@ -17,7 +17,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "route_metrics/absent",
         summary: "Where the controller chooses pods, its proxy has no route series of the Service and none of its timeouts",
-        needs: &[Need::Serves, Need::NoRouteMetrics, Need::Mode(Mode::Default)],
+        needs: &[Need::Serves, Need::NoRouteMetrics, Need::Mode(Mode::Default), Need::OncePerRecipe],
         claims: &[Evidence::Confirms("default.no-profiles"), Evidence::Confirms("default.no-route-metrics")],
         stage: Stage::Shared,
         plan: routes,
@@ -26,7 +26,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "route_metrics/absent-without-header",
         summary: "In ingress mode, requests without the header to pods have no route series and none of the timeouts",
-        needs: &[Need::Serves, Need::NoRouteMetrics, Need::Mode(Mode::Ingress)],
+        needs: &[Need::Serves, Need::NoRouteMetrics, Need::Mode(Mode::Ingress), Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: routes,

@@ -18,7 +18,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "route_metrics/counts",
         summary: "The proxy beside the controller counts every request and response under its route, exactly",
-        needs: &[Need::Serves, Need::RouteMetrics, Need::Mode(Mode::Ingress)],
+        needs: &[Need::Serves, Need::RouteMetrics, Need::Mode(Mode::Ingress), Need::OncePerRecipe],
         claims: &[Evidence::Confirms("ingress.route-metrics")],
         stage: Stage::Shared,
         plan: two_routes,
@@ -27,7 +27,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "route_metrics/counts-cluster-ip",
         summary: "In default mode the proxy counts by route too, where the controller sends to cluster IPs",
-        needs: &[Need::Serves, Need::RouteMetrics, Need::Mode(Mode::Default)],
+        needs: &[Need::Serves, Need::RouteMetrics, Need::Mode(Mode::Default), Need::OncePerRecipe],
         claims: &[Evidence::Confirms("modes.cluster-ip-default")],
         stage: Stage::Shared,
         plan: two_routes,
@@ -36,7 +36,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "route_metrics/default-route",
         summary: "A request that no route of the profile matches counts without a route's label",
-        needs: &[Need::Serves, Need::RouteMetrics],
+        needs: &[Need::Serves, Need::RouteMetrics, Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: two_routes,
@@ -45,7 +45,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "route_metrics/timeout",
         summary: "A route's timeout ends a slow request with 504 and counts as error timeout; other routes have none",
-        needs: &[Need::Serves, Need::RouteMetrics],
+        needs: &[Need::Serves, Need::RouteMetrics, Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Waiting,
         plan: |plan| {

@@ -20,7 +20,7 @@ pub const CASES: &[Case] = &[
         id: "routing/external-ip-command",
         summary: "The page's kubectl command prints the external address where it still finds the Service, and a request there with \
                   the Host is answered",
-        needs: &[Need::Serves],
+        needs: &[Need::Serves, Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {
@@ -31,7 +31,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "routing/describe-pod",
         summary: "kubectl describe shows the ingress annotation on the controller's pod in ingress mode, and on no other pod",
-        needs: &[],
+        needs: &[Need::OncePerRecipe],
         claims: &[Evidence::Confirms("ingress.describe")],
         stage: Stage::Shared,
         plan: |_| {},

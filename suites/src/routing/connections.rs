@@ -11,7 +11,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "routing/keep-alive",
         summary: "Fifty requests on one client connection are all answered on it",
-        needs: &[Need::Serves],
+        needs: &[Need::Serves, Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {
@@ -22,7 +22,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "routing/concurrent",
         summary: "200 requests over 20 connections at once are all answered",
-        needs: &[Need::Serves],
+        needs: &[Need::Serves, Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {

@@ -17,7 +17,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "routing/grpc-unary",
         summary: "A unary gRPC call reaches its Service and ends with the trailers of success",
-        needs: &[Need::Serves, Need::Template("grpc")],
+        needs: &[Need::Serves, Need::Template("grpc"), Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: speaks_grpc,
@@ -26,7 +26,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "routing/grpc-streaming",
         summary: "gRPC streams flow in both directions at once, and an error's code and trailers come through",
-        needs: &[Need::Serves, Need::Template("grpc")],
+        needs: &[Need::Serves, Need::Template("grpc"), Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: speaks_grpc,
@@ -35,7 +35,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "routing/websocket",
         summary: "A WebSocket is upgraded, carries messages both ways and closes in order",
-        needs: &[Need::Serves],
+        needs: &[Need::Serves, Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {
@@ -47,7 +47,7 @@ pub const CASES: &[Case] = &[
         id: "routing/http2-to-ingress",
         summary: "A client that speaks HTTP/2 with prior knowledge is served, many requests on one connection",
         // A controller that takes gRPC from clients without TLS takes HTTP/2 with prior knowledge.
-        needs: &[Need::Serves, Need::Template("grpc")],
+        needs: &[Need::Serves, Need::Template("grpc"), Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {

@@ -24,7 +24,7 @@ const MIB: usize = 1 << 20;
 const MIB_OF_X: &str = "8f990ba0b577b51cf009ea049368c16bbda1b21e1b93be07a824758bb253c39b";
 
 const fn case(id: &'static str, summary: &'static str, run: fn(Context) -> meshgate_harness::case::CaseFuture) -> Case {
-    Case { id, summary, needs: &[Need::Serves], claims: &[], stage: Stage::Shared, plan, run }
+    Case { id, summary, needs: &[Need::Serves, Need::OncePerRecipe], claims: &[], stage: Stage::Shared, plan, run }
 }
 
 fn plan(plan: &mut Plan) {

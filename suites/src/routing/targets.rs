@@ -19,7 +19,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "routing/host",
         summary: "Two hosts reach two Services",
-        needs: &[Need::Serves],
+        needs: &[Need::Serves, Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {
@@ -31,7 +31,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "routing/path",
         summary: "Two paths of one host reach two Services",
-        needs: &[Need::Serves],
+        needs: &[Need::Serves, Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {
@@ -43,7 +43,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "routing/several-services",
         summary: "One host serves three Services under three paths, each request going to its own",
-        needs: &[Need::Serves],
+        needs: &[Need::Serves, Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {
@@ -59,7 +59,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "routing/several-ports",
         summary: "Two ports of one Service are two destinations",
-        needs: &[Need::Serves],
+        needs: &[Need::Serves, Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {
@@ -72,7 +72,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "routing/default-backend",
         summary: "While there is a default backend it answers what no route does, and only that",
-        needs: &[Need::Serves, Need::Template("default-backend")],
+        needs: &[Need::Serves, Need::Template("default-backend"), Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Alone,
         plan: |plan| {
@@ -84,7 +84,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "routing/unknown-host",
         summary: "A host without a route is answered 404 by the controller itself and reaches no backend",
-        needs: &[Need::Serves],
+        needs: &[Need::Serves, Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {

@@ -22,7 +22,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "tls/terminated",
         summary: "HTTPS that the controller ends: the proxy counts TCP on the way in and everything on the way out",
-        needs: &[Need::Serves, Need::Template("tls")],
+        needs: &[Need::Serves, Need::Template("tls"), Need::OncePerRecipe],
         claims: &[Evidence::Confirms("notes.https-tcp-stats"), Evidence::Confirms("notes.https-complete-outgoing")],
         stage: Stage::Shared,
         plan: terminating,
@@ -31,7 +31,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "tls/passthrough",
         summary: "TLS that is passed through: the backend's own certificate, and nothing but bytes for the proxies",
-        needs: &[Need::Serves, Need::Template("tls-passthrough")],
+        needs: &[Need::Serves, Need::Template("tls-passthrough"), Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {

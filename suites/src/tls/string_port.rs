@@ -10,7 +10,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "tls/string-port-override",
         summary: "A named port in l5d-dst-override becomes 80, whatever port the route names",
-        needs: &[Need::Serves, Need::Template("string-port"), Need::SetsOverride],
+        needs: &[Need::Serves, Need::Template("string-port"), Need::SetsOverride, Need::OncePerRecipe],
         claims: &[Evidence::Confirms("notes.numeric-port"), Evidence::Confirms("notes.string-port-80")],
         stage: Stage::Shared,
         plan: named_port,

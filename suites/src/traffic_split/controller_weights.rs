@@ -14,7 +14,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "traffic_split/weights-void",
         summary: "Under one override for the whole route the controller's weights are void: all goes to the override's Service",
-        needs: &[Need::Serves, Need::Template("weighted"), Need::Weights(Weights::Void)],
+        needs: &[Need::Serves, Need::Template("weighted"), Need::Weights(Weights::Void), Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| weighted(plan, 50, 50),
@@ -23,7 +23,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "traffic_split/weights-honoured",
         summary: "The controller's weights of 70/30 count where each Service carries its own override",
-        needs: &[Need::Serves, Need::Template("weighted"), Need::Weights(Weights::Honoured)],
+        needs: &[Need::Serves, Need::Template("weighted"), Need::Weights(Weights::Honoured), Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| weighted(plan, 70, 30),

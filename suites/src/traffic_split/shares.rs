@@ -15,7 +15,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "traffic_split/half",
         summary: "A TrafficSplit of 50/50 halves the traffic, and the controller's proxy counts each leg exactly",
-        needs: &[Need::Serves, Need::Split],
+        needs: &[Need::Serves, Need::Split, Need::OncePerRecipe],
         claims: &[Evidence::Confirms("ingress.split")],
         stage: Stage::Shared,
         plan: |plan| split(plan, 50, 50),
@@ -24,7 +24,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "traffic_split/ninety-ten",
         summary: "A TrafficSplit of 90/10 sends a tenth to the second leg",
-        needs: &[Need::Serves, Need::Split],
+        needs: &[Need::Serves, Need::Split, Need::OncePerRecipe],
         claims: &[Evidence::Confirms("ingress.split")],
         stage: Stage::Shared,
         plan: |plan| split(plan, 90, 10),
@@ -33,7 +33,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "traffic_split/zero-hundred",
         summary: "A leg of weight 0 gets nothing, although the route leads to a Service with the same pods",
-        needs: &[Need::Serves, Need::Split],
+        needs: &[Need::Serves, Need::Split, Need::OncePerRecipe],
         claims: &[Evidence::Confirms("ingress.split")],
         stage: Stage::Shared,
         plan: |plan| split(plan, 0, 100),
@@ -42,7 +42,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "traffic_split/profile-dst-overrides",
         summary: "The dstOverrides of a ServiceProfile split the traffic 80/20",
-        needs: &[Need::Serves, Need::Split],
+        needs: &[Need::Serves, Need::Split, Need::OncePerRecipe],
         claims: &[Evidence::Confirms("ingress.split")],
         stage: Stage::Shared,
         plan: |plan| {
@@ -55,7 +55,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "traffic_split/profile-beats-split",
         summary: "Where a Service has both, the dstOverrides of its profile count and the TrafficSplit does not",
-        needs: &[Need::Serves, Need::Split],
+        needs: &[Need::Serves, Need::Split, Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {

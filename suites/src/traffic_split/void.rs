@@ -14,7 +14,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "traffic_split/not-in-default-mode",
         summary: "In default mode a split is void when the controller sends to pods, and counts for a client of the Service",
-        needs: &[Need::Serves, Need::NoSplit, Need::Mode(Mode::Default)],
+        needs: &[Need::Serves, Need::NoSplit, Need::Mode(Mode::Default), Need::OncePerRecipe],
         claims: &[Evidence::Confirms("default.no-split")],
         stage: Stage::Shared,
         plan: to_the_other,
@@ -23,7 +23,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "traffic_split/not-without-override",
         summary: "In ingress mode without the header a split is void when the controller sends to pods",
-        needs: &[Need::Serves, Need::NoSplit, Need::Mode(Mode::Ingress)],
+        needs: &[Need::Serves, Need::NoSplit, Need::Mode(Mode::Ingress), Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: to_the_other,
