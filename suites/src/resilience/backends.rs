@@ -90,7 +90,8 @@ async fn scaled(context: Context) -> CaseResult {
 /// Which status says that there is no pod is the controller's choice where it looks at endpoints itself. The proxy's own answer is
 /// asked for from a meshed pod.
 async fn endpoints_gone_and_back(context: Context) -> CaseResult {
-    const PATIENCE: Duration = Duration::from_secs(5);
+    // A proxy waits three seconds for a pod, and controllers up to five for one that has just gone to take a connection.
+    const PATIENCE: Duration = Duration::from_secs(9);
     scale(&context, 1).await?;
     let request = context.get("main")?;
     context.until(PATIENCE, "the only pod to answer", request.clone(), |record| record.is(200)).await?;

@@ -129,16 +129,22 @@ async fn refusing_backend(context: Context) -> CaseResult {
 async fn all_refuse(context: Context) -> CaseResult {
     let pods = good_pods(&context, 1).await?;
     let pod = *pods.first().context("a pod")?;
-    refuse(&context, pod, Duration::from_secs(3)).await?;
     let (request, mut records) = (context.get("main")?, Vec::new());
-    while records.len() < 5 {
-        let record = context.send(request.clone()).await;
-        // Counts only if the pod still refuses after it.
-        if !directly(&context, pod).await.is(502) {
+    // On a busy machine a short time may be over before the first answer is here.
+    for seconds in [3, 9, 27] {
+        refuse(&context, pod, Duration::from_secs(seconds)).await?;
+        while records.len() < 5 {
+            let record = context.send(request.clone()).await;
+            // Counts only if the pod still refuses after it.
+            if !directly(&context, pod).await.is(502) {
+                break;
+            }
+            check("a request to a Service whose only pod refuses").that(record.is(502), "502", outcome(&record))?;
+            records.push(record);
+        }
+        if !records.is_empty() {
             break;
         }
-        check("a request to a Service whose only pod refuses").that(record.is(502), "502", outcome(&record))?;
-        records.push(record);
     }
     quickest("while the only pod refuses", &records)?;
     context.until(SETTLES, "the pod that accepts again to answer", request, |record: &Record| record.is(200)).await?;
