@@ -106,6 +106,8 @@ pub enum Need {
     SetsOverride,
     /// It does not.
     SetsNoOverride,
+    /// Two objects may each have routes of the same host.
+    SharesHosts,
     /// The recipe says this of the controller's weights.
     Weights(meshgate_fixtures::Weights),
 }
@@ -148,6 +150,7 @@ impl Need {
                 cell.mode == Mode::Default || !promises.sets_override,
                 "the recipe makes the controller set l5d-dst-override".into(),
             ),
+            Self::SharesHosts => (promises.shares_hosts, "the controller takes no two objects for one host".into()),
             Self::Weights(weights) => (
                 promises.weights == Some(weights),
                 "the recipe says nothing like it of the controller's weights".into(),
@@ -171,6 +174,17 @@ impl Case {
     /// `None` when the case applies to the cell, else why not.
     pub fn not_applicable(&self, cell: &Cell, recipe: &Recipe) -> Option<String> {
         let promises = recipe.promises(cell.variant());
-        self.needs.iter().find_map(|need| need.missing(cell, recipe, promises))
+        let missing = self.needs.iter().find_map(|need| need.missing(cell, recipe, promises));
+        missing.or_else(|| self.planned(recipe).inexpressible(recipe))
+    }
+
+    /// Its plan, with the hosts that the recipe wants.
+    pub fn planned(&self, recipe: &Recipe) -> Plan {
+        let mut plan = Plan::new(self.slug());
+        (self.plan)(&mut plan);
+        if let Some(form) = &recipe.host {
+            plan.hosts(form);
+        }
+        plan
     }
 }

@@ -105,14 +105,7 @@ pub async fn run(
         let reason = case.not_applicable(&spec.cell, recipe).unwrap_or_default();
         teller.tell(&finished(&case, Verdict::NotApplicable, Some(reason), &[]));
     }
-    let plans: BTreeMap<&'static str, Plan> = apply
-        .iter()
-        .map(|case| {
-            let mut plan = Plan::new(case.slug());
-            (case.plan)(&mut plan);
-            (case.id, plan)
-        })
-        .collect();
+    let plans: BTreeMap<&'static str, Plan> = apply.iter().map(|case| (case.id, case.planned(recipe))).collect();
     let deadline = Duration::from_secs(spec.setup_seconds);
     let world = match World::set_up(assignment, cluster, &plans, deadline, teller).await {
         Ok(world) => Arc::new(world),

@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 /// The namespace in which backends, Services and routes of the cases live.
 pub const NAMESPACE: &str = "workbench";
 
+/// The port of Services that routes lead to, unless they say another.
+const PORT: u16 = 80;
+
 /// The shared backends of `fixtures/apps/echo.yaml`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
@@ -68,6 +71,8 @@ pub struct Route {
     pub awaits: Option<String>,
     case: String,
     values: BTreeMap<&'static str, String>,
+    /// The case asked for this very host.
+    own_host: bool,
 }
 
 impl Route {
@@ -79,6 +84,7 @@ impl Route {
     /// Sets the host.
     pub fn host(&mut self, host: &str) -> &mut Self {
         host.clone_into(&mut self.host);
+        self.own_host = true;
         self
     }
 
@@ -231,13 +237,35 @@ impl Plan {
             path: "/".to_owned(),
             service: full,
             namespace: NAMESPACE.to_owned(),
-            port: 80,
+            port: PORT,
             template: "route".to_owned(),
             awaits,
             case: self.slug.clone(),
             values: BTreeMap::new(),
+            own_host: false,
         };
         self.routes.entry(name.to_owned()).or_insert(route)
+    }
+
+    /// What routes of the plan ask for and those of the recipe leave no choice of.
+    pub fn inexpressible(&self, recipe: &Recipe) -> Option<String> {
+        self.routes.values().find_map(|route| {
+            let template = recipe.templates.get(&route.template)?;
+            let host = recipe.host.as_ref().filter(|_| route.own_host);
+            let host = host.map(|form| format!("the recipe's hosts have to be {form}, the case wants {}", route.host));
+            let port = route.port != PORT && !template.takes("port");
+            host.or_else(|| {
+                port.then(|| format!("the recipe's routes lead to port {PORT}, the case wants {}", route.port))
+            })
+        })
+    }
+
+    /// Gives routes the hosts that a recipe wants: `${service}` and `${namespace}` in `form` are the route's. A host that the case
+    /// asked for stays.
+    pub fn hosts(&mut self, form: &str) {
+        for route in self.routes.values_mut().filter(|route| !route.own_host) {
+            route.host = form.replace("${service}", &route.service).replace("${namespace}", &route.namespace);
+        }
     }
 
     /// A Service before a shared backend and a route to it, both called `name`.

@@ -81,7 +81,8 @@ const SPELLINGS: &[Case] = &[
             "headers/client-override-connection",
             "Naming the header in Connection does not take the recipe's own away",
             |context| {
-                Box::pin(spelled(context, Names::Other, |request, other| {
+                // What is nominated goes no further than the next hop, the client's own as well.
+                Box::pin(spelled(context, Names::Nothing, |request, other| {
                     request.header(OVERRIDE, other).header("Connection", OVERRIDE)
                 }))
             },

@@ -24,3 +24,14 @@ fn an_object_whose_metadata_makes_no_sense_stays_as_it_is() {
         assert_eq!(labelled, object);
     }
 }
+
+#[test]
+fn a_recipe_says_what_hosts_look_like_and_a_case_may_ask_for_another() {
+    let mut plan = Plan::new("routing-host");
+    plan.serve("main", Backend::A);
+    plan.serve("own", Backend::A).host("example.com");
+    plan.route_to("votes", "emojivoto", "web-svc");
+    plan.hosts("${service}.${namespace}");
+    let hosts: Vec<&str> = ["main", "own", "votes"].map(|name| plan.routes[name].host.as_str()).to_vec();
+    assert_eq!(hosts, ["routing-host-main.workbench", "example.com", "web-svc.emojivoto"]);
+}

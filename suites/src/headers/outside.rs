@@ -38,7 +38,11 @@ async fn outside(context: Context) -> CaseResult {
 async fn judged(context: &Context, host: &str) -> CaseResult {
     let record = context.send(context.get("main")?.header(OVERRIDE, host)).await;
     let what = format!("who answered a client whose {OVERRIDE} is {host}");
-    if client_chooses(context) {
+    let chosen = client_chooses(context);
+    let outside = chosen && context.world.cell.dialect == Some(Dialect::Documented);
+    if outside {
+        check(what).equal(record.service(), Some(Backend::B.name()))?;
+    } else if chosen {
         check(what).that(record.service().is_none(), "nobody, with an error", outcome(&record))?;
     } else {
         check(what).equal(record.service(), Some(Backend::A.name()))?;
@@ -56,6 +60,10 @@ async fn judged(context: &Context, host: &str) -> CaseResult {
             format!("200 from {}", Backend::B.name()),
             outcome(&record),
         )?;
+    }
+    if outside {
+        let observed = format!("a client reached {host}, outside the cluster, by its own header");
+        return Ok(Outcome::Weakness { name: "open-relay", observed });
     }
     Ok(Outcome::Pass)
 }

@@ -28,7 +28,7 @@ pub const CASES: &[Case] = &[
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {
-            plan.serve("main", Backend::A);
+            plan.serve("main", Backend::A).host("main.loops-hairpin.test");
         },
         run: |context| Box::pin(hairpin(context)),
     },

@@ -31,7 +31,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "routing/path",
         summary: "Two paths of one host reach two Services",
-        needs: &[Need::Serves, Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::SharesHosts, Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {
@@ -43,7 +43,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "routing/several-services",
         summary: "One host serves three Services under three paths, each request going to its own",
-        needs: &[Need::Serves, Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::SharesHosts, Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {
