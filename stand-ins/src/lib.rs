@@ -20,9 +20,12 @@ use std::process::ExitCode;
 use futures::future::BoxFuture;
 use tracing_subscriber::EnvFilter;
 
+mod contour;
 mod data_plane;
+mod envoy;
 mod flags;
 mod health;
+mod kong;
 mod nginx;
 mod objects;
 mod run;
@@ -34,7 +37,11 @@ use flags::Flags;
 /// A stand-in: the name that the catalogue of images knows it by, and its main function.
 type StandIn = (&'static str, fn(Flags) -> BoxFuture<'static, anyhow::Result<()>>);
 
-const STAND_INS: &[StandIn] = &[("ingress-nginx", |flags| Box::pin(nginx::main(flags)))];
+const STAND_INS: &[StandIn] = &[
+    ("contour", |flags| Box::pin(contour::main(flags))),
+    ("ingress-nginx", |flags| Box::pin(nginx::main(flags))),
+    ("kong", |flags| Box::pin(kong::main(flags))),
+];
 
 /// `meshgate stand-in NAME ARGUMENTS...`, the arguments being those of the program that it stands for. Returns at SIGTERM, or
 /// when the data plane ends.

@@ -9,12 +9,12 @@
 //! location, and their order, are those of `rootfs/etc/nginx/template/nginx.tmpl`.
 
 mod annotations;
-mod endpoints;
+pub(crate) mod endpoints;
 mod model;
-mod plane;
+pub(crate) mod plane;
 mod render;
 mod settings;
-mod text;
+pub(crate) mod text;
 mod translate;
 
 use std::collections::BTreeSet;
@@ -24,6 +24,7 @@ use crate::objects::{CONFIG_MAPS, ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, K
 use crate::run::{Controller, Translation, run};
 use crate::services;
 use crate::status::StatusUpdate;
+pub(crate) use render::{ENDPOINTS, MAIN};
 use settings::Settings;
 
 /// The role.

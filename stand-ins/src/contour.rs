@@ -1,0 +1,97 @@
+//! Contour 1.33 in front of Envoy.
+//!
+//! ```text
+//! HTTPProxies, Ingresses, Services, EndpointSlices, Secrets ─ ingresses, proxies ─> envoy::model ─> Envoy
+//!                                                                      └─> status of every HTTPProxy
+//! ```
+//!
+//! Which routes there are, what becomes of a bad one and in which words the status says so follow `internal/dag`; where on a route
+//! a header is set follows `internal/envoy/v3/route.go`. Left out: TLS to backends, retries, rate limits, external authorization,
+//! certificate delegation, mirrors and query parameters. A field that would need one of them is not in the definition of the kind.
+
+mod backends;
+mod headers;
+mod ingresses;
+mod proxies;
+mod settings;
+mod verdicts;
+
+use std::collections::BTreeSet;
+
+use crate::envoy::{self, Envoy, model::Config};
+use crate::flags::Flags;
+use crate::objects::{ENDPOINT_SLICES, INGRESSES, Kind, Object, Objects, SECRETS, SERVICES, annotation, text};
+use crate::run::{Controller, Translation, run};
+use crate::services;
+use backends::Backends;
+use settings::Settings;
+
+const HTTP_PROXIES: Kind = Kind::new("projectcontour.io", "v1", "HTTPProxy", "httpproxies");
+
+/// The role.
+pub(crate) async fn main(flags: Flags) -> anyhow::Result<()> {
+    let health_port = flags.number("health-port", 8000);
+    let settings = Settings::read(flags.get("config-path"))?;
+    let namespace = std::env::var("CONTOUR_NAMESPACE").unwrap_or_else(|_| "projectcontour".to_owned());
+    let lease = (flags.get("disable-leader-election") != Some("true"))
+        .then(|| (namespace.clone(), flags.or("leader-election-resource-name", "leader-elect").to_owned()));
+    run("contour", Contour { flags, settings, namespace }, Envoy::new()?, health_port, lease).await
+}
+
+struct Contour {
+    flags: Flags,
+    settings: Settings,
+    /// Its own.
+    namespace: String,
+}
+
+impl Contour {
+    fn is_ours(&self, object: &Object) -> bool {
+        let of_annotation = annotation(object, "projectcontour.io/ingress.class");
+        let class = of_annotation
+            .or_else(|| annotation(object, "kubernetes.io/ingress.class"))
+            .unwrap_or_else(|| text(&object.data, "/spec/ingressClassName"));
+        match self.flags.get("ingress-class-name") {
+            Some(classes) => classes.split(',').any(|ours| ours == class),
+            None => class.is_empty() || class == "contour",
+        }
+    }
+}
+
+impl Controller for Contour {
+    fn kinds(&self) -> Vec<Kind> {
+        vec![ENDPOINT_SLICES, HTTP_PROXIES, INGRESSES, SECRETS, SERVICES]
+    }
+
+    fn translate(&self, objects: &Objects) -> Translation {
+        let mut config = Config {
+            http_port: self.flags.number("envoy-service-http-port", 8080),
+            https_port: self.flags.number("envoy-service-https-port", 8443),
+            ..Config::default()
+        };
+        let mut backends = Backends::new(objects, self.settings.external_names);
+        let mut complaints = BTreeSet::new();
+        let service = self.flags.or("envoy-service-name", "envoy");
+        let namespace = self.flags.or("envoy-service-namespace", &self.namespace);
+        let addresses = services::published(objects, namespace, service);
+
+        let taken: Vec<&Object> = objects.all(INGRESSES).filter(|object| self.is_ours(object)).collect();
+        let mut statuses =
+            ingresses::add(&taken, &self.settings, &mut config, &mut backends, &mut complaints, &addresses);
+        let taken: Vec<&Object> = objects.all(HTTP_PROXIES).filter(|object| self.is_ours(object)).collect();
+        let verdicts = proxies::add(&taken, &self.settings, &mut config, &mut backends);
+        statuses.extend(taken.iter().filter_map(|proxy| verdicts.status(proxy, &addresses)));
+
+        config.hosts.values_mut().for_each(envoy::model::VirtualHost::sort);
+        for tls in config.tls.values_mut() {
+            if let envoy::model::Tls::Terminated { host, .. } = tls {
+                host.sort();
+            }
+        }
+        config.clusters = backends.clusters;
+        Translation { files: envoy::files(&config), statuses, complaints }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,311 @@
+//! The model as nginx' configuration.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddrV4;
+use std::path::PathBuf;
+
+use super::model::{ANY, Match, Model, Route, Server, Upstream};
+use super::settings::{Listener, Settings};
+use super::transform::Outcome;
+use crate::data_plane::Files;
+use crate::nginx::text::{Text, map, quoted};
+use crate::nginx::{ENDPOINTS, MAIN, endpoints};
+
+/// The certificate of hosts without one of their own.
+const DEFAULT_CERTIFICATE: &str = "default.pem";
+
+/// What Kong calls itself.
+const KONG: &str = "kong/3.9.1";
+
+/// Headers that a location sets whatever plugins say.
+const FIXED: &[&str] = &[
+    "te",
+    "via",
+    "host",
+    "upgrade",
+    "connection",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-path",
+    "x-forwarded-prefix",
+    "x-real-ip",
+    "x-kong-request-id",
+    "proxy",
+];
+
+/// All files of a model.
+pub(crate) fn files(model: &Model, settings: &Settings, default_certificate: &str) -> Files {
+    let mut files: Files =
+        model.certificates.iter().map(|(name, pem)| (PathBuf::from("tls").join(name), pem.clone())).collect();
+    files.insert(PathBuf::from("tls").join(DEFAULT_CERTIFICATE), default_certificate.to_owned());
+    let mut text = Text::default();
+    main(&mut text, model, settings);
+    files.insert(MAIN.into(), text.0);
+    let zone: BTreeMap<String, &[SocketAddrV4]> = model
+        .upstreams
+        .iter()
+        .filter_map(|(name, upstream)| match upstream {
+            Upstream::Endpoints(addresses) => Some((endpoints::name(name), addresses.as_slice())),
+            Upstream::Service(_) => None,
+        })
+        .collect();
+    files.insert(ENDPOINTS.into(), serde_json::json!(zone).to_string());
+    files
+}
+
+fn main(text: &mut Text, model: &Model, settings: &Settings) {
+    text.line("daemon off;");
+    text.line("user root root;");
+    text.line("worker_processes 2;");
+    text.line("worker_shutdown_timeout 240s;");
+    text.line("pid nginx.pid;");
+    text.line("error_log stderr notice;");
+    text.block("events", |text| {
+        text.line("multi_accept on;");
+        text.line("worker_connections 4096;");
+    });
+    text.block("http", |text| {
+        for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
+            text.line(format!("{kind}_temp_path temp/{kind};"));
+        }
+        http(text, model, settings);
+        let outcomes: BTreeMap<&str, Outcome> = model
+            .transformers
+            .iter()
+            .enumerate()
+            .map(|(index, (key, transformer))| (key.as_str(), transformer.outcome(&format!("plugin_{index}"))))
+            .collect();
+        for found in outcomes.values().flat_map(|outcome| &outcome.maps) {
+            let entries: Vec<(String, String)> = found
+                .entries
+                .iter()
+                .map(|(key, value)| (if key == "default" { key.clone() } else { quoted(key) }, quoted(value)))
+                .collect();
+            let entries: Vec<(&str, &str)> = entries.iter().map(|(key, value)| (&**key, &**value)).collect();
+            map(text, &quoted(&found.source), &found.variable, &entries);
+        }
+        for (host, server) in &model.servers {
+            text.block("server", |text| self::server(text, settings, &outcomes, host, server));
+        }
+    });
+}
+
+fn http(text: &mut Text, model: &Model, settings: &Settings) {
+    text.line("server_tokens off;");
+    text.line("server_names_hash_bucket_size 256;");
+    text.line("variables_hash_max_size 4096;");
+    text.line("map_hash_bucket_size 256;");
+    // Kong takes such headers; the variables of nginx cannot tell them from those with hyphens.
+    text.line("underscores_in_headers off;");
+    for (directive, value) in &settings.http {
+        text.line(format!("{directive} {value};"));
+    }
+    text.line("default_type \"application/json; charset=utf-8\";");
+    text.line(format!("resolver {} ipv6=off;", endpoints::RESOLVER));
+    text.line(
+        "log_format kong_combined '$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent \
+         \"$http_referer\" \"$http_user_agent\" kong_request_id: \"$request_id\" upstream: \"$upstream_addr\"';",
+    );
+    text.line(format!("access_log {} kong_combined;", settings.access_log));
+    text.block("geo $dollar", |text| text.line("default \"$\";"));
+    map(text, "$http_upgrade", "$upstream_upgrade", &[("default", "\"\""), ("\"~*^websocket$\"", "websocket")]);
+    let connection = [("default", "keep-alive"), ("websocket", "\"keep-alive, Upgrade\"")];
+    map(text, "$upstream_upgrade", "$upstream_connection", &connection);
+    map(text, "$http_te", "$upstream_te", &[("default", "\"\""), ("\"~*(^|,)\\s*trailers\\s*(,|$)\"", "trailers")]);
+    let via = format!("\"1.1 {KONG}\"");
+    map(text, "$server_protocol", "$own_via", &[("default", &via), ("HTTP/2.0", &format!("\"2 {KONG}\""))]);
+    map(text, "$http_via", "$upstream_via", &[("default", "\"$http_via, $own_via\""), ("\"\"", "$own_via")]);
+    let path = [("default", "$request_uri"), ("\"~^(?<forwarded_path>[^?]*)\"", "$forwarded_path")];
+    map(text, "$request_uri", "$upstream_x_forwarded_path", &path);
+    text.block("map $server_port $upstream_x_forwarded_port", |text| {
+        text.line("default $server_port;");
+        for (listened, seen) in &settings.ports {
+            text.line(format!("{listened} {seen};"));
+        }
+    });
+    map(text, "$http_host", "$client_host", &[("default", "$http_host"), ("\"\"", "$host")]);
+    for (name, upstream) in &model.upstreams {
+        text.block(format!("upstream {}", quoted(name)), |text| {
+            // Without health checks, which the controller does not ask for, Kong sets nobody aside.
+            match upstream {
+                Upstream::Service(address) => text.line(format!("server {address} max_fails=0;")),
+                Upstream::Endpoints(_) => {
+                    text.line(format!("zone {} 64k;", endpoints::name(name)));
+                    text.line(format!("server {} service=http resolve max_fails=0;", endpoints::name(name)));
+                }
+            }
+            text.line("keepalive 512;");
+            text.line("keepalive_timeout 60s;");
+            text.line("keepalive_requests 10000;");
+        });
+    }
+}
+
+fn server(text: &mut Text, settings: &Settings, outcomes: &BTreeMap<&str, Outcome>, host: &str, server: &Server) {
+    text.line(format!("server_name {host};"));
+    let http2 = settings.listeners.iter().filter(|listener| listener.http2).count();
+    // Today's nginx has it by server; only where its listeners differ it needs the older way.
+    let each = http2 > 0 && http2 < settings.listeners.len();
+    if http2 > 0 && !each {
+        text.line("http2 on;");
+    }
+    for listener in &settings.listeners {
+        listen(text, listener, each, host == ANY);
+    }
+    let certificate = server.certificate.as_deref().unwrap_or(DEFAULT_CERTIFICATE);
+    text.line(format!("ssl_certificate tls/{certificate};"));
+    text.line(format!("ssl_certificate_key tls/{certificate};"));
+    // Errors of nginx' own, not those of backends.
+    text.line("error_page 502 = @error_502;");
+    text.block("location @error_502", |text| {
+        // Where there was nobody to send to, or, before the upstream's first answer, no address at all.
+        text.block(format!("if ($upstream_addr ~ \"{}$|^[^:]*$\")", endpoints::NOBODY), |text| {
+            answer(text, 503, "failure to get a peer from the ring-balancer");
+        });
+        answer(text, 502, "An invalid response was received from the upstream server");
+    });
+    text.line("error_page 504 @error_504;");
+    text.block("location @error_504", |text| answer(text, 504, "The upstream server is timing out"));
+    let mut regexes: Vec<(&String, &Route)> = Vec::new();
+    for (found, route) in &server.routes {
+        let (head, prefix) = match found {
+            Match::Exact(path) => (format!("location = {}", quoted(path)), path),
+            Match::Prefix(path) => (format!("location {}", quoted(path)), path),
+            Match::Regex(path) => {
+                regexes.push((path, route));
+                continue;
+            }
+        };
+        text.block(head, |text| location(text, outcomes, route, Some(prefix)));
+    }
+    // nginx takes the first that fits, Kong the longest.
+    regexes.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
+    for (path, route) in regexes {
+        text.block(format!("location ~ {}", quoted(&format!("^{path}"))), |text| {
+            location(text, outcomes, route, None);
+        });
+    }
+    if !server.routes.contains_key(&Match::Prefix("/".to_owned())) {
+        text.block("location /", |text| answer(text, 404, "no Route matched with those values"));
+    }
+}
+
+fn listen(text: &mut Text, listener: &Listener, each_http2: bool, default: bool) {
+    let mut words = vec![listener.address.clone()];
+    if listener.ssl {
+        words.push("ssl".to_owned());
+    }
+    if listener.http2 && each_http2 {
+        words.push("http2".to_owned());
+    }
+    if default {
+        words.push("default_server".to_owned());
+        words.extend(listener.socket.iter().cloned());
+    }
+    text.line(format!("listen {};", words.join(" ")));
+}
+
+/// An answer of Kong itself.
+fn answer(text: &mut Text, code: u16, message: &str) {
+    let body = format!("{{\"message\":\"{message}\",\"request_id\":\"$request_id\"}}");
+    text.line(format!("return {code} '{body}';"));
+}
+
+fn location(text: &mut Text, outcomes: &BTreeMap<&str, Outcome>, route: &Route, prefix: Option<&str>) {
+    protocols(text, &route.options.protocols, route.options.https_status);
+    if route.unplayable {
+        answer(text, 500, "An unexpected error occurred");
+        return;
+    }
+    let grpc = route.service.protocol.starts_with("grpc");
+    let module = if grpc { "grpc" } else { "proxy" };
+    let outcome = route.transformer.as_deref().and_then(|key| outcomes.get(key));
+    let stripped = prefix.map(|prefix| prefix.trim_end_matches('/')).filter(|_| route.options.strip_path);
+    let host = match outcome.and_then(|outcome| outcome.host.as_deref()) {
+        Some(host) => host,
+        None if route.options.preserve_host => "$client_host",
+        None => &route.service.host,
+    };
+    for (name, value) in [
+        ("TE", "$upstream_te"),
+        ("Via", "$upstream_via"),
+        ("Host", host),
+        ("Upgrade", "$upstream_upgrade"),
+        ("Connection", "$upstream_connection"),
+        ("X-Forwarded-For", "$proxy_add_x_forwarded_for"),
+        ("X-Forwarded-Proto", "$scheme"),
+        ("X-Forwarded-Host", "$host"),
+        ("X-Forwarded-Port", "$upstream_x_forwarded_port"),
+        ("X-Forwarded-Path", "$upstream_x_forwarded_path"),
+        ("X-Forwarded-Prefix", stripped.unwrap_or_default()),
+        ("X-Real-IP", "$remote_addr"),
+        ("X-Kong-Request-Id", "$request_id"),
+        ("Proxy", ""),
+    ] {
+        // HTTP/2 knows neither, and backends refuse whoever sends them.
+        if !(grpc && ["Upgrade", "Connection"].contains(&name)) {
+            text.line(format!("{module}_set_header {name} {};", quoted(value)));
+        }
+    }
+    let headers = outcome.into_iter().flat_map(|outcome| &outcome.headers);
+    for (name, lines) in headers.filter(|(name, _)| !FIXED.contains(&name.to_lowercase().as_str())) {
+        if lines.is_empty() {
+            text.line(format!("{module}_set_header {name} \"\";"));
+        }
+        for line in lines {
+            text.line(format!("{module}_set_header {name} {};", quoted(line)));
+        }
+    }
+    for (what, milliseconds) in ["connect", "send", "read"].iter().zip(route.service.timeouts) {
+        text.line(format!("{module}_{what}_timeout {milliseconds}ms;"));
+    }
+    if !grpc {
+        let switch = |on: bool| if on { "on" } else { "off" };
+        text.line("proxy_http_version 1.1;");
+        text.line(format!("proxy_buffering {};", switch(route.options.response_buffering)));
+        text.line(format!("proxy_request_buffering {};", switch(route.options.request_buffering)));
+        text.line("proxy_redirect off;");
+    }
+    text.line(format!("{module}_pass_header Server;"));
+    text.line(format!("{module}_pass_header Date;"));
+    text.line(format!("{module}_next_upstream error timeout;"));
+    text.line(format!("{module}_next_upstream_tries {};", route.service.retries + 1));
+    if let Some(prefix) = stripped {
+        text.line(format!("rewrite {} /$1 break;", quoted(&format!("^{}/*(.*)$", escaped(prefix)))));
+    }
+    let scheme = match route.service.protocol.as_str() {
+        known @ ("https" | "grpc" | "grpcs") => known,
+        _ => "http",
+    };
+    text.line(format!("{module}_pass {};", quoted(&format!("{scheme}://{}", route.upstream))));
+}
+
+/// A request of another protocol than the route's is told so.
+fn protocols(text: &mut Text, protocols: &[String], https_status: u16) {
+    let has = |name: &str| protocols.iter().any(|protocol| protocol == name);
+    if !has("http") && !has("grpc") {
+        text.block("if ($scheme = http)", |text| match https_status {
+            426 => answer(text, 426, "Please use HTTPS protocol"),
+            code => text.line(format!("return {code} https://$host$request_uri;")),
+        });
+    }
+    if !has("http") && !has("https") {
+        text.block("if ($server_protocol != \"HTTP/2.0\")", |text| answer(text, 426, "Please use HTTP2 protocol"));
+        text.block("if ($content_type !~ \"^application/grpc\")", |text| {
+            answer(text, 415, "Non-gRPC request matched gRPC route");
+        });
+    }
+}
+
+/// A path as a pattern for itself.
+fn escaped(path: &str) -> String {
+    path.chars().fold(String::new(), |mut pattern, c| {
+        if !c.is_ascii_alphanumeric() && !"/-_".contains(c) {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+        pattern
+    })
+}

@@ -1,0 +1,193 @@
+use std::path::Path;
+
+use super::*;
+use crate::nginx::MAIN;
+
+fn translate(further: &str) -> Translation {
+    let base = r#"
+kind: IngressClass
+metadata: {name: kong}
+spec: {controller: ingress-controllers.konghq.com/kong}
+---
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.96.0.7, ports: [{name: http, port: 80}]}
+---
+kind: Service
+metadata: {name: whole, namespace: shop, annotations: {ingress.kubernetes.io/service-upstream: "true", konghq.com/protocol: grpc}}
+spec: {clusterIP: 10.96.0.9, ports: [{name: http, port: 80}]}
+---
+kind: Service
+metadata: {name: proxy, namespace: kong}
+spec: {clusterIP: 10.96.0.8, ports: []}
+status: {loadBalancer: {ingress: [{ip: 203.0.113.10}]}}
+---
+kind: EndpointSlice
+metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+ports: [{name: http, port: 8080}]
+endpoints: [{addresses: [10.244.0.3]}]
+"#;
+    let settings = Settings::read(&Flags::new(["--publish-service=kong/proxy".to_owned()]), &Default::default());
+    let controller = Kong { settings, certificate: "PEM".to_owned() };
+    controller.translate(&Objects::from_yaml(&controller.kinds(), &format!("{base}---{further}")))
+}
+
+fn ingress(name: &str, annotations: &str, path: &str, service: &str) -> String {
+    format!(
+        r#"
+kind: Ingress
+metadata: {{name: {name}, namespace: shop, annotations: {annotations}}}
+spec:
+  ingressClassName: kong
+  rules:
+    - host: shop.test
+      http: {{paths: [{{path: {path}, pathType: Prefix, backend: {{service: {{name: {service}, port: {{name: http}}}}}}}}]}}
+"#
+    )
+}
+
+fn plugin(config: &str) -> String {
+    format!(
+        "---\nkind: KongPlugin\nmetadata: {{name: p, namespace: shop}}\nplugin: request-transformer\nconfig: {config}\n"
+    )
+}
+
+const WITH: &str = "{konghq.com/plugins: p}";
+
+fn conf(translation: &Translation) -> &str {
+    &translation.files[Path::new(MAIN)]
+}
+
+fn messages(translation: &Translation) -> Vec<&str> {
+    translation.complaints.iter().map(crate::status::Complaint::message).collect()
+}
+
+#[track_caller]
+fn says(translation: &Translation, lines: &[&str]) {
+    for line in lines {
+        assert!(conf(translation).lines().any(|found| found.trim() == *line), "no {line} in {}", conf(translation));
+    }
+}
+
+#[test]
+fn a_route_sends_to_endpoints_or_to_the_service_and_keeps_the_host() {
+    let translation = translate(&(ingress("a", "{}", "/", "web") + "---" + &ingress("b", "{}", "/b", "whole")));
+    assert_eq!(messages(&translation), [""; 0]);
+    says(
+        &translation,
+        &[
+            "proxy_pass \"http://web.shop.http.svc\";",
+            "proxy_set_header Host \"$client_host\";",
+            "grpc_pass \"grpc://whole.shop.http.svc\";",
+            "server 10.96.0.9:80 max_fails=0;",
+            "location = \"/b\" {",
+            "location \"/b/\" {",
+        ],
+    );
+    assert_eq!(translation.statuses.len(), 2);
+}
+
+#[test]
+fn a_header_is_removed_and_added() {
+    let config = "{remove: {headers: [l5d-dst-override]}, add: {headers: ['l5d-dst-override:web.shop:80']}}";
+    let translation = translate(&(ingress("a", WITH, "/", "web") + &plugin(config)));
+    says(
+        &translation,
+        &[
+            "proxy_set_header l5d-dst-override \"$plugin_0_0\";",
+            "default \"web.shop:80\";",
+            r#""~*(^|,)\\s*l5d-dst-override\\s*(,|$)" "";"#,
+        ],
+    );
+    assert!(!conf(&translation).contains("$http_l5d_dst_override"));
+}
+
+#[test]
+fn what_is_only_added_keeps_the_clients_own_and_templates_are_variables() {
+    let config = "{add: {headers: ['l5d-dst-override:$(headers.host).svc.cluster.local', 'x-price:5$']}}";
+    let translation = translate(&(ingress("a", WITH, "/", "web") + &plugin(config)));
+    says(
+        &translation,
+        &[
+            "map \"$plugin_0_0\" $plugin_0_2 {",
+            "default \"$plugin_0_0\";",
+            "\"\" \"${http_host}.svc.cluster.local\";",
+            "\"\" \"5${dollar}\";",
+        ],
+    );
+}
+
+#[test]
+fn replacing_needs_a_header_to_replace_but_host_is_always_there() {
+    let config = "{replace: {headers: ['a:1', 'host:other.test']}}";
+    let translation = translate(&(ingress("a", WITH, "/", "web") + &plugin(config)));
+    says(&translation, &["default \"1\";", "\"\" \"\";", "proxy_set_header Host \"other.test\";"]);
+}
+
+#[test]
+fn the_routes_plugin_wins_over_the_services() {
+    let service = "---\nkind: Service\nmetadata: {name: own, namespace: shop, annotations: {konghq.com/plugins: q}}\n\
+                   spec: {clusterIP: 10.96.0.7, ports: [{name: http, port: 80}]}\n---\nkind: KongPlugin\n\
+                   metadata: {name: q, namespace: shop}\nplugin: request-transformer\nconfig: {add: {headers: ['a:q']}}\n";
+    let both = ingress("a", WITH, "/", "own") + service + &plugin("{add: {headers: ['a:p']}}");
+    let only = ingress("a", "{}", "/", "own") + service;
+    // The Service has no endpoints; the plugin's maps tell who runs.
+    assert!(conf(&translate(&both)).contains("\"p\"") && !conf(&translate(&both)).contains("\"q\""));
+    assert!(conf(&translate(&only)).contains("\"q\""));
+}
+
+#[test]
+fn bad_objects_are_told_of_and_the_rest_serves() {
+    let good = ingress("good", "{}", "/good", "web");
+    let with = |bad: &str| translate(&(bad.to_owned() + "---" + &good));
+    for (bad, message, wanted) in [
+        (ingress("a", WITH, "/bad", "web"), "\"p\" does not exist", "location \"/bad/\" {"),
+        (ingress("a", "{}", "/bad", "none"), "no kubernetes service found", "failure to get a peer"),
+        (ingress("a", WITH, "/bad", "web") + &plugin("{adds: {}}"), "left out", "no Route matched"),
+        (ingress("a", WITH, "/bad", "web") + &plugin("{add: {headers: [x]}}"), "left out", "no Route matched"),
+        (ingress("a", WITH, "/bad", "web") + &plugin("{add: {body: ['a:b']}}"), "not played", "return 500 "),
+    ] {
+        let translation = with(&bad);
+        assert!(messages(&translation).iter().any(|said| said.contains(message)), "{:?}", messages(&translation));
+        assert!(
+            conf(&translation).contains("location \"/good/\" {") && conf(&translation).contains(wanted),
+            "{message}"
+        );
+    }
+    assert!(!conf(&with(&(ingress("a", WITH, "/bad", "web") + &plugin("{adds: {}}")))).contains("/bad"));
+}
+
+#[test]
+fn a_default_backend_takes_what_no_other_route_does() {
+    let default = "\nkind: Ingress\nmetadata: {name: d, namespace: shop}\nspec:\n  ingressClassName: kong\n  \
+                   defaultBackend: {service: {name: web, port: {number: 80}}}\n---";
+    let translation = translate(&(default.to_owned() + &ingress("a", "{}", "/a", "whole")));
+    assert_eq!(conf(&translation).matches("location \"/\" {").count(), 2, "{}", conf(&translation));
+    assert!(!conf(&translation).contains("no Route matched"));
+}
+
+#[test]
+fn patterns_stripping_and_protocols() {
+    let annotations = "{konghq.com/strip-path: 'true', konghq.com/protocols: https, konghq.com/preserve-host: 'false'}";
+    let stripping = ingress("a", annotations, "/a.b", "web");
+    says(
+        &translate(&stripping),
+        &[
+            r#"rewrite "^/a\\.b/*(.*)$" /$1 break;"#,
+            "proxy_set_header X-Forwarded-Prefix \"/a.b\";",
+            "proxy_set_header Host \"web.shop.http.svc\";",
+            "if ($scheme = http) {",
+        ],
+    );
+    says(&translate(&ingress("a", "{}", "'/~/[0-9]+$'", "web")), &["location ~ \"^/[0-9]+$\" {"]);
+}
+
+#[test]
+fn a_host_has_the_certificate_of_its_secret() {
+    let tls = "  tls: [{hosts: [shop.test], secretName: cert}]\n";
+    let secret = "---\nkind: Secret\nmetadata: {name: cert, namespace: shop}\ndata: {tls.crt: Q1JU, tls.key: S0VZ}\n";
+    let there = translate(&(ingress("a", "{}", "/", "web") + tls + secret));
+    says(&there, &["ssl_certificate tls/shop-cert.pem;"]);
+    let missing = translate(&(ingress("a", "{}", "/", "web") + tls));
+    assert!(!conf(&missing).contains("shop-cert") && messages(&missing)[0].contains("failed to fetch the secret"));
+}

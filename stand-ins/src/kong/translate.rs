@@ -1,0 +1,260 @@
+//! From objects to the model: which Ingress is taken, which path wins, where it leads.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use kube::ResourceExt;
+use kube::api::DynamicObject;
+use serde_json::Value;
+
+use super::model::{ANY, Match, Model, Route, RouteOptions, Server, ServiceOptions, Upstream};
+use super::plugins::{Plugins, TRANSLATION_FAILED};
+use crate::objects::{INGRESS_CLASSES, INGRESSES, Object, Objects, SECRETS, SERVICES, annotation, items, text};
+use crate::services::{PortRef, service_port};
+use crate::status::Complaint;
+
+/// What an IngressClass of this controller says.
+const CONTROLLER: &str = "ingress-controllers.konghq.com/kong";
+
+/// The Ingresses that count, oldest first: of two that want the same path the older one has it.
+pub(crate) fn ingresses(objects: &Objects, class: &str) -> Vec<Object> {
+    let ours = objects.all(INGRESSES).filter(|ingress| is_ours(objects, class, ingress));
+    let mut taken: Vec<Object> = ours.map(Arc::clone).collect();
+    taken.sort_by_key(|it| (it.metadata.creation_timestamp.clone(), it.namespace(), it.name_any()));
+    taken
+}
+
+/// By the class's name; an object of that name may still say that it is another controller's.
+fn is_ours(objects: &Objects, class: &str, ingress: &Object) -> bool {
+    let object = objects.get(INGRESS_CLASSES, "", class);
+    if object.is_some_and(|object| text(&object.data, "/spec/controller") != CONTROLLER) {
+        return false;
+    }
+    let named = annotation(ingress, "kubernetes.io/ingress.class")
+        .or_else(|| Some(text(&ingress.data, "/spec/ingressClassName")).filter(|name| !name.is_empty()));
+    match named {
+        Some(name) => name == class,
+        None => object
+            .is_some_and(|object| annotation(object, "ingressclass.kubernetes.io/is-default-class") == Some("true")),
+    }
+}
+
+/// The model of these Ingresses.
+pub(crate) fn model(objects: &Objects, taken: &[Object], complaints: &mut BTreeSet<Complaint>) -> Model {
+    let mut model = Model::default();
+    model.servers.insert(ANY.to_owned(), Server::default());
+    let global = Plugins::global(objects, complaints);
+    let mut translation = Translation { objects, global, model, complaints };
+    for ingress in taken {
+        translation.rules(ingress);
+    }
+    // One route for everything that no other takes, of the oldest Ingress that has one.
+    if let Some((ingress, backend)) =
+        taken.iter().find_map(|ingress| Some((ingress, ingress.data["spec"].get("defaultBackend")?)))
+        && let Some(route) = translation.route(ingress, backend)
+    {
+        translation.insert(ANY, Match::Prefix("/".to_owned()), route);
+    }
+    let mut model = translation.model;
+    share_hostless(&mut model);
+    model
+}
+
+/// A host's requests that none of its own routes takes go on to the routes without a host.
+fn share_hostless(model: &mut Model) {
+    let hostless = model.servers.get(ANY).map(|server| server.routes.clone()).unwrap_or_default();
+    for (_, server) in model.servers.iter_mut().filter(|(host, _)| *host != ANY) {
+        let own: Vec<String> = server
+            .routes
+            .keys()
+            .filter_map(|found| match found {
+                Match::Prefix(path) => Some(path.clone()),
+                _ => None,
+            })
+            .collect();
+        for (found, route) in &hostless {
+            let (Match::Exact(path) | Match::Regex(path) | Match::Prefix(path)) = found;
+            if !own.iter().any(|prefix| path.starts_with(prefix)) {
+                server.routes.entry(found.clone()).or_insert_with(|| route.clone());
+            }
+        }
+    }
+}
+
+struct Translation<'a> {
+    objects: &'a Objects,
+    global: Plugins,
+    model: Model,
+    complaints: &'a mut BTreeSet<Complaint>,
+}
+
+impl Translation<'_> {
+    fn complain(&mut self, ingress: &Object, message: impl Into<String>) {
+        self.complaints.insert(Complaint::new(INGRESSES, ingress, TRANSLATION_FAILED, message));
+    }
+
+    fn insert(&mut self, host: &str, found: Match, route: Route) {
+        let server = self.model.servers.entry(host.to_owned()).or_default();
+        server.routes.entry(found).or_insert(route);
+    }
+
+    fn rules(&mut self, ingress: &Object) {
+        let spec = &ingress.data["spec"];
+        for tls in items(spec, "/tls") {
+            self.certificate(ingress, tls);
+        }
+        for rule in items(spec, "/rules") {
+            let host = Some(text(rule, "/host")).filter(|host| !host.is_empty()).unwrap_or(ANY);
+            for path in items(rule, "/http/paths") {
+                let Some(route) = self.route(ingress, &path["backend"]) else { continue };
+                for found in matches(path) {
+                    self.insert(host, found, route.clone());
+                }
+            }
+        }
+    }
+
+    fn route(&mut self, ingress: &Object, backend: &Value) -> Option<Route> {
+        let namespace = ingress.namespace().unwrap_or_default();
+        let name = text(backend, "/service/name");
+        let Some(port) = PortRef::of_ingress(&backend["service"]["port"]).filter(|_| !name.is_empty()) else {
+            self.complain(ingress, "failed to get backend for ingress path: expected a Service with a port");
+            return None;
+        };
+        let service = self.objects.get(SERVICES, &namespace, name);
+        let mut plugins = Plugins::of(self.objects, INGRESSES, ingress, self.complaints);
+        if let Some(service) = service {
+            plugins = plugins.or(&Plugins::of(self.objects, SERVICES, service, self.complaints));
+        }
+        let plugins = plugins.or(&self.global);
+        if plugins.invalid {
+            // The real one keeps the whole former configuration, or, with its fallback configuration, leaves out what depends on the
+            // broken object. This is the latter: the rest has to go on.
+            self.complain(
+                ingress,
+                format!("the route to {namespace}/{name} is left out, as one of its plugins is invalid"),
+            );
+            return None;
+        }
+        let upstream = self.upstream(ingress, &namespace, name, &port);
+        let host = format!("{name}.{namespace}.{port}.svc");
+        let transformer = plugins.transformer.map(|(key, transformer)| {
+            self.model.transformers.insert(key.clone(), transformer);
+            key
+        });
+        Some(Route {
+            upstream,
+            service: service_options(service.map(|service| &**service), host),
+            options: route_options(ingress),
+            transformer,
+            unplayable: plugins.unplayable,
+        })
+    }
+
+    /// The `upstream` block for a Service's port: its endpoints, or with `service-upstream` its own address.
+    fn upstream(&mut self, ingress: &Object, namespace: &str, name: &str, port: &PortRef) -> String {
+        let found = service_port(self.objects, namespace, name, port);
+        let whole = self
+            .objects
+            .get(SERVICES, namespace, name)
+            .is_some_and(|service| annotation(service, "ingress.kubernetes.io/service-upstream") == Some("true"));
+        let upstream = match found {
+            None if self.objects.get(SERVICES, namespace, name).is_none() => {
+                self.complain(ingress, format!("can't add target for backend {name}: no kubernetes service found"));
+                Upstream::Endpoints(Vec::new())
+            }
+            None => {
+                self.complain(
+                    ingress,
+                    format!("can't find port for backend kubernetes service: {name} has no port {port}"),
+                );
+                Upstream::Endpoints(Vec::new())
+            }
+            // A headless Service's name leads to its pods.
+            Some(found) => match found.cluster_address().filter(|_| whole) {
+                Some(address) => Upstream::Service(address),
+                None => Upstream::Endpoints(found.endpoints(self.objects)),
+            },
+        };
+        let key = format!("{name}.{namespace}.{port}.svc");
+        self.model.upstreams.insert(key.clone(), upstream);
+        key
+    }
+
+    fn certificate(&mut self, ingress: &Object, tls: &Value) {
+        let (namespace, name) = (ingress.namespace().unwrap_or_default(), text(tls, "/secretName"));
+        if name.is_empty() {
+            return;
+        }
+        let file = format!("{namespace}-{name}.pem");
+        let pem = self.objects.get(SECRETS, &namespace, name).and_then(|secret| {
+            let part = |key: &str| {
+                let text = BASE64.decode(secret.data["data"][key].as_str()?).ok()?;
+                String::from_utf8(text).ok()
+            };
+            Some(part("tls.crt")? + "\n" + &part("tls.key")?)
+        });
+        let Some(pem) = pem else {
+            let message = format!(
+                "failed to fetch the secret ({namespace}/{name}) with tls.crt and tls.key; its hosts show another certificate"
+            );
+            self.complain(ingress, message);
+            return;
+        };
+        self.model.certificates.insert(file.clone(), pem);
+        for host in items(tls, "/hosts").filter_map(Value::as_str) {
+            let server = self.model.servers.entry(host.to_owned()).or_default();
+            server.certificate.get_or_insert_with(|| file.clone());
+        }
+    }
+}
+
+fn konghq<'a>(object: &'a DynamicObject, name: &str) -> Option<&'a str> {
+    annotation(object, &format!("konghq.com/{name}"))
+}
+
+fn route_options(ingress: &DynamicObject) -> RouteOptions {
+    let flag = |name: &str, default: bool| konghq(ingress, name).and_then(|it| it.parse().ok()).unwrap_or(default);
+    let protocols = konghq(ingress, "protocols").or_else(|| konghq(ingress, "protocol")).unwrap_or("http,https");
+    RouteOptions {
+        strip_path: flag("strip-path", false),
+        preserve_host: flag("preserve-host", true),
+        request_buffering: flag("request-buffering", true),
+        response_buffering: flag("response-buffering", true),
+        protocols: protocols.split(',').map(|protocol| protocol.trim().to_owned()).collect(),
+        https_status: konghq(ingress, "https-redirect-status-code").and_then(|it| it.parse().ok()).unwrap_or(426),
+    }
+}
+
+/// `host` is the Service's in Kong, which is sent when nothing else is to be.
+fn service_options(service: Option<&DynamicObject>, host: String) -> ServiceOptions {
+    let get = |name: &str| service.and_then(|service| konghq(service, name));
+    let number = |name: &str, default: u32| get(name).and_then(|it| it.parse().ok()).unwrap_or(default);
+    ServiceOptions {
+        protocol: get("protocol").unwrap_or("http").to_owned(),
+        host: get("host-header").map_or(host, str::to_owned),
+        timeouts: ["connect-timeout", "write-timeout", "read-timeout"].map(|name| number(name, 60_000)),
+        retries: number("retries", 5),
+    }
+}
+
+/// The paths of a route. `Prefix` compares whole elements; `/~` begins a pattern in any type.
+fn matches(path: &Value) -> Vec<Match> {
+    let mut whole = text(path, "/path").to_owned();
+    while whole.contains("//") {
+        whole = whole.replace("//", "/");
+    }
+    if let Some(pattern) = whole.strip_prefix("/~") {
+        return vec![Match::Regex(pattern.to_owned())];
+    }
+    let bare = whole.trim_matches('/');
+    match text(path, "/pathType") {
+        "Exact" => vec![Match::Exact(format!("/{}", whole.trim_start_matches('/')))],
+        "Prefix" if !bare.is_empty() => vec![Match::Prefix(format!("/{bare}/")), Match::Exact(format!("/{bare}"))],
+        "Prefix" => vec![Match::Prefix("/".to_owned())],
+        _ if whole.is_empty() => vec![Match::Prefix("/".to_owned())],
+        _ => vec![Match::Prefix(whole)],
+    }
+}
