@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use meshgate_fixtures::{Balances, Mode, Promises, Recipe};
+use meshgate_fixtures::{Balances, ClientOverride, Mode, Promises, Recipe};
 
 use crate::context::Context;
 use crate::matrix::{Cell, Dialect};
@@ -86,6 +86,8 @@ pub enum Need {
     Value(&'static str),
     /// The proxy beside the controller runs in this mode.
     Mode(Mode),
+    /// There is a proxy beside the controller.
+    Proxy,
     /// The proxy follows this dialect.
     Dialect(Dialect),
     /// Nobody judges it in this run already: every request of the case has an override, which every dialect follows alike.
@@ -102,14 +104,28 @@ pub enum Need {
     ProxyBalances,
     /// The controller chooses the pod.
     ControllerBalances,
-    /// The recipe makes the controller set `l5d-dst-override`.
+    /// The recipe makes the controller set `l5d-dst-override`, for a proxy that follows it.
     SetsOverride,
-    /// It does not.
+    /// It does not, or nobody follows it.
     SetsNoOverride,
+    /// The recipe says this of a client's own header.
+    ClientOverride(ClientOverride),
     /// Two objects may each have routes of the same host.
     SharesHosts,
     /// The recipe says this of the controller's weights.
     Weights(meshgate_fixtures::Weights),
+}
+
+/// Why a case does not apply that is about the proxy beside the controller.
+const NO_PROXY: &str = "the load balancer is outside the mesh: there is no proxy beside it";
+
+/// Why a case of another mode does not apply.
+fn only_in(wanted: Mode, found: Mode) -> String {
+    match (wanted, found) {
+        (Mode::Outside, _) => "only where the load balancer is outside the mesh".to_owned(),
+        (_, Mode::Outside) => NO_PROXY.to_owned(),
+        (wanted, _) => format!("only in {} mode", wanted.as_str()),
+    }
 }
 
 impl Need {
@@ -126,7 +142,8 @@ impl Need {
                 recipe.templates.get("route").is_some_and(|route| route.takes(name)),
                 format!("the recipe's routes leave no choice of \"{name}\""),
             ),
-            Self::Mode(mode) => (cell.mode == mode, format!("only in {} mode", mode.as_str())),
+            Self::Mode(mode) => (cell.mode == mode, only_in(mode, cell.mode)),
+            Self::Proxy => (cell.mode.has_proxy(), NO_PROXY.into()),
             Self::Dialect(dialect) => {
                 (cell.dialect == Some(dialect), format!("only under the dialect {}", dialect.as_str()))
             }
@@ -144,11 +161,22 @@ impl Need {
             Self::ControllerBalances => (promises.balances == Balances::Controller, "the proxy chooses the pod".into()),
             Self::SetsOverride => (
                 cell.mode == Mode::Ingress && promises.sets_override,
-                "the recipe does not make the controller set l5d-dst-override".into(),
+                if cell.mode.has_proxy() {
+                    "the recipe does not make the controller set l5d-dst-override".into()
+                } else {
+                    NO_PROXY.into()
+                },
             ),
             Self::SetsNoOverride => (
-                cell.mode == Mode::Default || !promises.sets_override,
+                cell.mode != Mode::Ingress || !promises.sets_override,
                 "the recipe makes the controller set l5d-dst-override".into(),
+            ),
+            Self::ClientOverride(fate) => (
+                promises.client_override == fate,
+                match fate {
+                    ClientOverride::Replaced => "nothing takes the place of a client's own l5d-dst-override".into(),
+                    ClientOverride::Passed => "a client's own l5d-dst-override is replaced".into(),
+                },
             ),
             Self::SharesHosts => (promises.shares_hosts, "the controller takes no two objects for one host".into()),
             Self::Weights(weights) => (

@@ -36,7 +36,7 @@ pub struct Cell {
     pub recipe: String,
     /// How the proxy beside the controller runs.
     pub mode: Mode,
-    /// The proxy's dialect; default mode has only one.
+    /// The proxy's dialect; only ingress mode has several.
     pub dialect: Option<Dialect>,
     /// The dialect under which another cell of the run judges the same recipe, which promises the same. Cases that
     /// come to the same under every dialect are left to that cell.
@@ -46,14 +46,14 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// `traefik@3.7.15/ingress-middleware/modern`, in which `default` stands for the mode without dialects.
+    /// `traefik@3.7.15/ingress-middleware/modern`, in which a mode without dialects stands for itself.
     pub fn id(&self) -> String {
         format!("{}@{}/{}/{}", self.controller, self.version, self.recipe, self.variant())
     }
 
-    /// `documented`, `modern`, or `default` for default mode.
+    /// `documented` or `modern` in ingress mode, else the mode: `default`, `outside`.
     pub fn variant(&self) -> &'static str {
-        self.dialect.map_or("default", Dialect::as_str)
+        self.dialect.map_or(self.mode.as_str(), Dialect::as_str)
     }
 
     /// The id as one path element.
@@ -152,7 +152,7 @@ pub fn cells(fixtures: &Fixtures, selection: &Selection, cluster: &str) -> Resul
     Ok(cells)
 }
 
-/// The cells of one recipe: one per dialect in ingress mode, one in default mode.
+/// The cells of one recipe: one per dialect in ingress mode, one in the others.
 pub fn of_recipe(
     controller: &Controller,
     version: &Version,
@@ -161,7 +161,7 @@ pub fn of_recipe(
     cluster: &str,
 ) -> Vec<Cell> {
     let variants: Vec<Option<Dialect>> = match recipe.mode {
-        Mode::Default => vec![None],
+        Mode::Default | Mode::Outside => vec![None],
         Mode::Ingress => dialects.iter().copied().map(Some).collect(),
     };
     let whole = variants.iter().copied().max().flatten();
@@ -251,6 +251,22 @@ mod tests {
         // It promises something else under each.
         assert_eq!(beside("page-ingress-1x", &[]), [None, None]);
         assert_eq!(beside("ingress-pod-ip", &[]), [None]);
+    }
+
+    #[test]
+    fn a_recipe_outside_the_mesh_has_one_cell_whatever_the_dialects() {
+        let fixtures = Fixtures::built_in().unwrap();
+        for dialects in [&["modern".to_owned()][..], &[]] {
+            let selection = Selection { dialects: dialects.to_vec(), ..Selection::default() };
+            let cells = cells(&fixtures, &selection, "embedded").unwrap();
+            let outside: Vec<_> = cells.iter().filter(|cell| cell.mode == Mode::Outside).collect();
+            assert!(!outside.is_empty());
+            for cell in outside {
+                assert_eq!((cell.dialect, cell.variant()), (None, "outside"));
+                let same = |other: &&Cell| (&other.controller, &other.recipe) == (&cell.controller, &cell.recipe);
+                assert_eq!(cells.iter().filter(same).count(), 1);
+            }
+        }
     }
 
     #[test]

@@ -382,6 +382,7 @@ impl Service {
         if self.grpc {
             annotations.extend(recipe.grpc_service_annotations.clone());
         }
+        annotations.values_mut().for_each(|value| *value = value.replace("${service}", &self.name));
         let ports: Vec<Value> = self
             .ports
             .iter()

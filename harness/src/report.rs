@@ -64,9 +64,9 @@ pub struct CellReport {
     pub version: Version,
     /// The recipe.
     pub recipe: String,
-    /// `default` or `ingress`.
+    /// `default`, `ingress` or `outside`.
     pub mode: Mode,
-    /// The proxy's dialect; `null` in default mode.
+    /// The proxy's dialect; `null` but in ingress mode.
     pub dialect: Option<Dialect>,
     /// The cluster's kind.
     pub cluster: String,

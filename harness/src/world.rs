@@ -12,7 +12,7 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 use k8s_openapi::api::core::v1::Service as ServiceObject;
 use kube::api::Api;
 use meshgate_clusters::{Cluster, Vantage};
-use meshgate_fixtures::{Controller, Fixtures, Recipe, Template, Version};
+use meshgate_fixtures::{Controller, Fixtures, Mode, Recipe, Template, Version};
 use meshgate_inject as inject;
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::Value;
@@ -311,11 +311,12 @@ impl World {
         Ok(from_file(template, objects))
     }
 
-    /// Injects the mesh proxy into an app. The probe's proxy runs in the cell's mode, the others in default mode.
+    /// Injects the mesh proxy into an app. The probe's proxy runs in the cell's mode, if that is one of a proxy; the others in
+    /// default mode.
     fn inject_app(&self, object: &mut Value) {
         let is_probe = object["metadata"]["name"] == "probe";
-        let mode = if is_probe { self.cell.mode.annotation() } else { meshgate_fixtures::Mode::Default.annotation() };
-        self.inject_as(object, mode, &BTreeMap::new());
+        let mode = if is_probe && self.cell.mode.has_proxy() { self.cell.mode } else { Mode::Default };
+        self.inject_as(object, mode.annotation(), &BTreeMap::new());
     }
 
     fn inject_as(&self, object: &mut Value, mode: &str, further: &BTreeMap<String, String>) {

@@ -24,6 +24,7 @@ mod contour;
 mod data_plane;
 mod envoy;
 mod flags;
+mod gce;
 mod health;
 mod kong;
 mod nginx;
@@ -39,6 +40,7 @@ type StandIn = (&'static str, fn(Flags) -> BoxFuture<'static, anyhow::Result<()>
 
 const STAND_INS: &[StandIn] = &[
     ("contour", |flags| Box::pin(contour::main(flags))),
+    ("gce", |flags| Box::pin(gce::main(flags))),
     ("ingress-nginx", |flags| Box::pin(nginx::main(flags))),
     ("kong", |flags| Box::pin(kong::main(flags))),
 ];

@@ -15,6 +15,7 @@ mod access;
 mod auth;
 mod error_page;
 mod outside;
+mod own;
 mod smuggled;
 
 /// How long new routes may take to work.
@@ -25,7 +26,7 @@ const OVERRIDE: &str = "l5d-dst-override";
 
 /// The cases of this area.
 pub const CASES: &[&[Case]] =
-    &[SPELLINGS, auth::CASES, error_page::CASES, outside::CASES, smuggled::CASES, access::CASES];
+    &[SPELLINGS, auth::CASES, error_page::CASES, outside::CASES, own::CASES, smuggled::CASES, access::CASES];
 
 /// What a client's own header does.
 const SPELLINGS: &[Case] = &[
@@ -166,12 +167,12 @@ async fn spelled(context: Context, names: Names, spell: fn(Request, &str) -> Req
 }
 
 /// The control: the other Service is there to be chosen. In ingress mode the same header, sent from inside the mesh past the
-/// controller, does choose it; in default mode no header does, and it answers who dials it.
+/// controller, does choose it; in the others no header does, and it answers who dials it.
 async fn control(context: &Context) -> CaseResult {
     let other = other(context);
     let request = match context.world.cell.mode {
         Mode::Ingress => Request::get(format!("{}:80", fqdn(context, "main")), "/").header(OVERRIDE, other),
-        Mode::Default => Request::get(other, "/"),
+        Mode::Default | Mode::Outside => Request::get(other, "/"),
     };
     let records = context.send_inside(probe::Batch::of(vec![request])).await?;
     let service = records.first().and_then(|record| record.service());

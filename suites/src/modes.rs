@@ -1,14 +1,16 @@
 //! Modes: who chooses the pod, and what chooses the Service.
 //!
 //! In default mode the address that a connection was made to decides; a pod's stands for that pod, a Service's for its
-//! ServiceProfile and balancing. In ingress mode each request says which Service it is for.
+//! ServiceProfile and balancing. In ingress mode each request says which Service it is for. Of a load balancer outside the mesh no proxy
+//! sees a request before it has arrived.
 
 use meshgate_harness::case::Case;
 
 mod balancing;
+mod outside;
 mod override_header;
 mod per_request;
 mod target;
 
 /// The cases of this area.
-pub const CASES: &[&[Case]] = &[balancing::CASES, per_request::CASES, override_header::CASES];
+pub const CASES: &[&[Case]] = &[balancing::CASES, per_request::CASES, override_header::CASES, outside::CASES];

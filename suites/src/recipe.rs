@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
-use meshgate_fixtures::Mode;
+use meshgate_fixtures::{ClientOverride, Mode};
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::plan::Backend;
-use meshgate_harness::probe::{self, Batch, Request};
+use meshgate_harness::probe::{self, Batch, Request, Seen};
 use meshgate_harness::verdict::{CaseResult, Outcome, check};
 
 use crate::counters::fqdn;
@@ -32,6 +32,17 @@ pub const CASES: &[&[Case]] = &[&[
             plan.serve("main", Backend::A);
         },
         run: |context| Box::pin(annotation_no_op(context)),
+    },
+    Case {
+        id: "recipe/annotation-no-op-outside",
+        summary: "The annotation sets no header at a load balancer outside the mesh: none arrives but a client's own",
+        needs: &[Need::Serves, Need::Mode(Mode::Outside), Need::ClientOverride(ClientOverride::Passed)],
+        claims: &[],
+        stage: Stage::Shared,
+        plan: |plan| {
+            plan.serve("main", Backend::A);
+        },
+        run: |context| Box::pin(annotation_no_op_outside(context)),
     },
 ]];
 
@@ -70,5 +81,17 @@ async fn annotation_no_op(context: Context) -> CaseResult {
         "at least 1",
         "0",
     )?;
+    Ok(Outcome::Pass)
+}
+
+async fn annotation_no_op_outside(context: Context) -> CaseResult {
+    const OVERRIDE: &str = "l5d-dst-override";
+    let arrived = |seen: &Seen| seen.header(OVERRIDE).map(str::to_owned).collect::<Vec<_>>();
+    let seen = context.seen("main").await?;
+    check("the header at the application").equal(arrived(&seen), Vec::<String>::new())?;
+    // The control: one that is sent does arrive, so that none was set.
+    let sent = format!("{}:80", fqdn(&context, "main"));
+    let seen = context.expect_seen(context.get("main")?.header(OVERRIDE, &sent)).await?;
+    check("the control, a client's own header at the application").equal(arrived(&seen), vec![sent])?;
     Ok(Outcome::Pass)
 }

@@ -35,3 +35,15 @@ fn a_recipe_says_what_hosts_look_like_and_a_case_may_ask_for_another() {
     let hosts: Vec<&str> = ["main", "own", "votes"].map(|name| plan.routes[name].host.as_str()).to_vec();
     assert_eq!(hosts, ["routing-host-main.workbench", "example.com", "web-svc.emojivoto"]);
 }
+
+#[test]
+fn annotations_of_services_may_name_the_service() {
+    let fixtures = meshgate_fixtures::Fixtures::built_in().unwrap();
+    let mut recipes = fixtures.controllers.values().flat_map(|controller| controller.recipes.values());
+    let names_it = |recipe: &&Recipe| recipe.service_annotations.values().any(|value| value.contains("${service}"));
+    let recipe = recipes.find(names_it).unwrap();
+    let mut plan = Plan::new("routing-host");
+    let service = plan.service("web", Backend::A).object(recipe);
+    let annotations = service["metadata"]["annotations"].to_string();
+    assert!(annotations.contains("routing-host-web") && !annotations.contains("${"), "{annotations}");
+}

@@ -154,7 +154,7 @@ fn index(report: &Report) -> BTreeMap<(String, String), &CaseReport> {
 
 /// `controller/recipe/variant`: a cell without its version.
 fn name(cell: &CellReport) -> String {
-    let variant = cell.dialect.map_or("default", crate::matrix::Dialect::as_str);
+    let variant = cell.dialect.map_or(cell.mode.as_str(), crate::matrix::Dialect::as_str);
     format!("{}/{}/{variant}", cell.controller, cell.recipe)
 }
 

@@ -22,7 +22,8 @@ fn write(report: &Report, fixtures: &Fixtures, out: &mut String) -> std::fmt::Re
         out,
         "# Recipes, as measured\n\n\
          Written by `meshgate report --format recipes` from a report. A recipe's promises are what its cases assert; under each stands what was\n\
-         measured. In ingress mode a recipe runs under two dialects of the proxy: `documented` routes as the page says, `modern` as today's Linkerd."
+         measured. In ingress mode a recipe runs under two dialects of the proxy: `documented` routes as the page says, `modern` as today's Linkerd.\n\
+         In outside mode there is no proxy beside what carries the traffic."
     )?;
     let mut controllers: IndexMap<&str, IndexMap<&str, Vec<&CellReport>>> = IndexMap::new();
     for cell in &report.cells {
@@ -54,7 +55,7 @@ fn recipe(recipe: &Recipe, cells: &[&CellReport], out: &mut String) -> std::fmt:
     }
     writeln!(out)?;
     for cell in cells {
-        let variant = cell.dialect.map_or("default", |dialect| dialect.as_str());
+        let variant = cell.dialect.map_or(cell.mode.as_str(), |dialect| dialect.as_str());
         writeln!(out, "* `{variant}`: promises {}; measured: {}", promises(recipe.promises(variant)), measured(cell))?;
     }
     for (name, remedy) in &recipe.findings {

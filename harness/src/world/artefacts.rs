@@ -61,7 +61,8 @@ impl World {
             objects += &format!("---\n{}", serde_yaml::to_string(object).unwrap_or_default());
         }
         files.keep("objects.yaml", objects);
-        if let Ok(pod) = self.controller_pod(&self.controller.workload).await
+        if self.cell.mode.has_proxy()
+            && let Ok(pod) = self.controller_pod(&self.controller.workload).await
             && let Ok(text) = self.metrics_text(pod).await
         {
             files.keep("controller-proxy-metrics.txt", text);

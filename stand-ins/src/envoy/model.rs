@@ -18,6 +18,9 @@ pub(crate) struct Config {
     pub(crate) tls: BTreeMap<String, Tls>,
     /// Where requests go, by name.
     pub(crate) clusters: BTreeMap<String, Cluster>,
+    /// The status in the place of a backend that is not there, refuses, breaks off or is too slow. `None` is Envoy's own choice, 503
+    /// or 504.
+    pub(crate) failure_status: Option<u16>,
 }
 
 /// What becomes of TLS for a name.

@@ -45,10 +45,12 @@ fn resources(kind: &str, mut found: Vec<Value>) -> String {
 }
 
 fn listeners(config: &Config) -> Vec<Value> {
-    let plain = json!({"rds": {"route_config_name": PLAIN, "config_source": watched(ROUTES)}});
+    let mut plain = local_replies(config.failure_status);
+    merge(&mut plain, json!({"rds": {"route_config_name": PLAIN, "config_source": watched(ROUTES)}}));
     let mut found = vec![listener("http", config.http_port, &[json!({"filters": [http_filter("http", &plain)]})])];
     if !config.tls.is_empty() {
-        let chains: Vec<Value> = config.tls.iter().map(|(name, tls)| tls_chain(name, tls)).collect();
+        let chains: Vec<Value> =
+            config.tls.iter().map(|(name, tls)| tls_chain(name, tls, config.failure_status)).collect();
         let mut https = listener("https", config.https_port, &chains);
         let inspector = format!("{TYPE}.extensions.filters.listener.tls_inspector.v3.TlsInspector");
         https["listener_filters"] =
@@ -82,11 +84,19 @@ fn listener(name: &str, port: u16, chains: &[Value]) -> Value {
     })
 }
 
-fn tls_chain(name: &str, tls: &Tls) -> Value {
+/// No healthy endpoint, no connection, a broken connection, a timeout: with a status of one's own.
+fn local_replies(failure_status: Option<u16>) -> Value {
+    let Some(status) = failure_status else { return json!({}) };
+    let failures = json!({"response_flag_filter": {"flags": ["UH", "UF", "UC", "UT"]}});
+    json!({"local_reply_config": {"mappers": [{"filter": failures, "status_code": status}]}})
+}
+
+fn tls_chain(name: &str, tls: &Tls, failure_status: Option<u16>) -> Value {
     let mut chain = json!({"filter_chain_match": {"server_names": [name]}});
     match tls {
         Tls::Terminated { certificate, key, host } => {
-            let served = json!({"route_config": routes(name, vec![virtual_host(name, host)])});
+            let mut served = local_replies(failure_status);
+            merge(&mut served, json!({"route_config": routes(name, vec![virtual_host(name, host)])}));
             chain["filters"] = json!([http_filter("https", &served)]);
             chain["transport_socket"] = json!({
                 "name": "envoy.transport_sockets.tls",

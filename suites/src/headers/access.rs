@@ -25,7 +25,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "headers/outbound-port-closed",
         summary: "Nothing but the pod itself can use the outbound port of the controller's proxy",
-        needs: &[],
+        needs: &[Need::Proxy],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {
@@ -36,7 +36,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "headers/inbound-port-relays-nothing",
         summary: "The inbound port, dialled directly, relays to no Service, whatever the headers say",
-        needs: &[],
+        needs: &[Need::Proxy],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {
@@ -47,7 +47,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "headers/admin-not-public",
         summary: "The proxy's admin port is not reachable through the load balancer",
-        needs: &[],
+        needs: &[Need::Proxy],
         claims: &[],
         stage: Stage::Shared,
         plan: |_| {},

@@ -1,7 +1,7 @@
 //! Requests of one connection that are for different Services.
 
 use meshgate_fixtures::Mode;
-use meshgate_harness::case::{Case, Evidence, Stage};
+use meshgate_harness::case::{Case, Evidence, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::probe::{Batch, Connection, Request, Version};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
@@ -15,7 +15,7 @@ pub const CASES: &[Case] = &[
         id: "modes/two-overrides-one-connection",
         // https://github.com/linkerd/linkerd2/issues/5975: all requests went where the last had gone.
         summary: "On one keep-alive connection each request goes to the Service that it names, or in default mode none does",
-        needs: &[],
+        needs: &[Need::Proxy],
         claims: &[Evidence::Confirms("modes.two-ways")],
         stage: Stage::Shared,
         plan: target::plan,
@@ -24,7 +24,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "modes/http2-overrides",
         summary: "On one HTTP/2 connection each stream goes to the Service that it names, or in default mode none does",
-        needs: &[],
+        needs: &[Need::Proxy],
         claims: &[],
         stage: Stage::Shared,
         plan: target::plan,
@@ -56,7 +56,7 @@ async fn alternating(context: Context, version: Version) -> CaseResult {
     for (index, (record, (request, named))) in records.iter().zip(&requests).enumerate() {
         let expected = match context.world.cell.mode {
             Mode::Ingress => *named,
-            Mode::Default => DIALLED,
+            Mode::Default | Mode::Outside => DIALLED,
         };
         let names = request.headers.first().map_or("no Service", |(_, value)| value);
         came_from(format!("request {} of the connection, which names {names}", index + 1), record, expected)?;

@@ -87,8 +87,8 @@ async fn scaled(context: Context) -> CaseResult {
     Ok(Outcome::Pass)
 }
 
-/// Which status says that there is no pod is the controller's choice where it looks at endpoints itself. The proxy's own answer is
-/// asked for from a meshed pod.
+/// Which status says that there is no pod is the controller's choice where it looks at endpoints itself, and a load balancer outside
+/// may say the same of a backend that is gone and of one that is broken. The proxy's own answer is asked for from a meshed pod.
 async fn endpoints_gone_and_back(context: Context) -> CaseResult {
     // A proxy waits three seconds for a pod, and controllers up to five for one that has just gone to take a connection.
     const PATIENCE: Duration = Duration::from_secs(9);
@@ -97,13 +97,14 @@ async fn endpoints_gone_and_back(context: Context) -> CaseResult {
     context.until(PATIENCE, "the only pod to answer", request.clone(), |record| record.is(200)).await?;
     scale(&context, 0).await?;
 
-    let gone = |record: &Record| refused(record, &[404, 503, 504], PATIENCE).is_ok();
+    let statuses: &[u16] = if context.world.cell.mode.has_proxy() { &[404, 503, 504] } else { &[404, 502, 503, 504] };
+    let gone = |record: &Record| refused(record, statuses, PATIENCE).is_ok();
     context.until(SETTLES, "a Service without pods to be refused", request.clone(), gone).await?;
     let mut records = Vec::new();
     for _ in 0..3 {
         records.push(context.send(request.clone()).await);
     }
-    records.iter().try_for_each(|record| refused(record, &[404, 503, 504], PATIENCE))?;
+    records.iter().try_for_each(|record| refused(record, statuses, PATIENCE))?;
     quickest("once the Service is known to have no pods", &records)?;
 
     let authority = context.route("main")?.authority();

@@ -31,7 +31,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "routing/describe-pod",
         summary: "kubectl describe shows the ingress annotation on the controller's pod in ingress mode, and on no other pod",
-        needs: &[Need::OncePerRecipe],
+        needs: &[Need::Proxy, Need::OncePerRecipe],
         claims: &[Evidence::Confirms("ingress.describe")],
         stage: Stage::Shared,
         plan: |_| {},

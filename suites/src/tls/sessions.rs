@@ -4,6 +4,7 @@ use anyhow::{Context as _, anyhow};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ListParams};
+use meshgate_fixtures::Mode;
 use meshgate_harness::case::{Case, Evidence, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::convergence::converge;
@@ -22,16 +23,25 @@ pub const CASES: &[Case] = &[
     Case {
         id: "tls/terminated",
         summary: "HTTPS that the controller ends: the proxy counts TCP on the way in and everything on the way out",
-        needs: &[Need::Serves, Need::Template("tls"), Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::Template("tls"), Need::Proxy, Need::OncePerRecipe],
         claims: &[Evidence::Confirms("notes.https-tcp-stats"), Evidence::Confirms("notes.https-complete-outgoing")],
         stage: Stage::Shared,
         plan: terminating,
         run: |context| Box::pin(terminated(context)),
     },
     Case {
+        id: "tls/terminated-outside",
+        summary: "HTTPS that a load balancer outside the mesh ends: the application's own proxy counts every request",
+        needs: &[Need::Serves, Need::Template("tls"), Need::Mode(Mode::Outside)],
+        claims: &[],
+        stage: Stage::Shared,
+        plan: terminating,
+        run: |context| Box::pin(terminated_outside(context)),
+    },
+    Case {
         id: "tls/passthrough",
         summary: "TLS that is passed through: the backend's own certificate, and nothing but bytes for the proxies",
-        needs: &[Need::Serves, Need::Template("tls-passthrough"), Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::Template("tls-passthrough"), Need::Proxy, Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {
@@ -107,6 +117,26 @@ async fn terminated(context: Context) -> CaseResult {
     })
     .await
     .map_err(|seen| check("incoming requests over plain HTTP").failure(format!("at least {REQUESTS}"), seen))?;
+    Ok(Outcome::Pass)
+}
+
+/// Both ways to the load balancer lead to the same plain HTTP behind it, so that the application's proxy cannot tell them apart. What
+/// it does not see is TLS, which would count as bytes only.
+async fn terminated_outside(context: Context) -> CaseResult {
+    let pod = only_pod(&context, &context.plan.full("app")).await?;
+    let address = format!("{pod}:8080");
+    let mut before = Proxy::Pod(pod).read(&context).await?;
+    for (route, shown) in [("main", Some(COMMON_NAME)), ("plain", None)] {
+        for _ in 0..REQUESTS {
+            let record = expect(&context, context.get(route)?).await?;
+            let peer = record.tls.as_ref().and_then(|peer| peer.common_name.as_deref());
+            check("the certificate that a client sees").equal(peer, shown)?;
+            check("the scheme that the backend sees").equal(answer(&record)?.scheme, "http")?;
+        }
+        let arrived = [("direction", "inbound"), ("target_addr", address.as_str()), ("status_code", "200")];
+        let expected = [Moved::new("response_total", arrived, REQUESTS).and([("classification", "success")])];
+        before = settle(&context, Proxy::Pod(pod), &before, &expected).await?;
+    }
     Ok(Outcome::Pass)
 }
 

@@ -29,6 +29,15 @@ pub const CASES: &[Case] = &[
         plan: to_the_other,
         run: |context| Box::pin(void(context)),
     },
+    Case {
+        id: "traffic_split/not-from-outside",
+        summary: "A split is void for a load balancer outside the mesh, and counts for a meshed client of the Service",
+        needs: &[Need::Serves, Need::NoSplit, Need::Mode(Mode::Outside)],
+        claims: &[],
+        stage: Stage::Shared,
+        plan: to_the_other,
+        run: |context| Box::pin(void(context)),
+    },
 ];
 
 /// Everything is to go to the other backend than the apex's own.

@@ -1,0 +1,140 @@
+//! GKE's ingress controller (GLBC) 1.41, and an Envoy in the place of the load balancer that it orders from Google.
+//!
+//! ```text
+//! Ingresses, Services, BackendConfigs, EndpointSlices, Secrets ─ ingresses, backends ─> envoy::model ─> Envoy
+//! ```
+//!
+//! Google's load balancer is no pod of the cluster and sends to the addresses of pods (network endpoint groups) or to ports of nodes
+//! (instance groups, which are not here). Which Ingresses are taken follows `pkg/utils/utils.go` (`IsGCEIngress`), what they become
+//! `pkg/controller/translator`, and what an Ingress with a mistake is answered `pkg/controller/controller.go`: an event, and nothing of
+//! it is handed to Google. A load balancer that was there before the mistake goes on as it was, which a translation without a memory
+//! cannot do: here its routes are gone until it is mended. Each Ingress is a load balancer with an address of its own; here all of them
+//! share one, so what two say of the same host comes together.
+//!
+//! Left out: instance groups, TLS to backends, health checks other than the pods' readiness, FrontendConfigs, the other kinds of load
+//! balancers (`gce-internal`, `gce-regional-external`, `gce-multi-cluster`), the names of Google's objects in annotations.
+
+mod backends;
+mod ingresses;
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use crate::envoy::model::{Action, Config, HeaderOps, PathMatch, Route, Tls, VirtualHost};
+use crate::envoy::{self, Envoy};
+use crate::flags::Flags;
+use crate::objects::{ENDPOINT_SLICES, INGRESSES, Kind, Object, Objects, SECRETS, SERVICES, annotation, text};
+use crate::run::{Controller, Translation, run};
+use crate::services;
+use crate::status::{Complaint, StatusUpdate};
+use backends::Backends;
+use ingresses::{LoadBalancer, Problem};
+
+const BACKEND_CONFIGS: Kind = Kind::new("cloud.google.com", "v1", "BackendConfig", "backendconfigs");
+
+/// Where Envoy listens. The load balancer's own ports are 80 and 443, which the Service in front of it has.
+const HTTP_PORT: u16 = 8080;
+const HTTPS_PORT: u16 = 8443;
+
+/// What Google's proxies answer in the place of a backend that fails, whatever it failed at.
+const FAILURE: u16 = 502;
+
+/// What the default backend of a cluster answers, to which everything goes that no rule and no other default takes.
+const NOT_FOUND: &str = "response 404 (backend NotFound), service rules for the path non-existent";
+
+/// The role.
+pub(crate) async fn main(flags: Flags) -> anyhow::Result<()> {
+    let health_port = flags.number("healthz-port", 8086);
+    let namespace = std::env::var("POD_NAMESPACE").unwrap_or_else(|_| "kube-system".to_owned());
+    // All instances share it: which of their addresses an Ingress has is then at least one and the same.
+    let lease = (namespace.clone(), flags.or("lock-object-name", "ingress-gce-lock").to_owned());
+    let service = std::env::var("FORWARDING_RULE_SERVICE").unwrap_or_default();
+    let gce = Gce { flags, forwarding_rule: (namespace, service), google: google_certificate()? };
+    run("loadbalancer-controller", gce, Envoy::new()?, health_port, Some(lease)).await
+}
+
+/// A certificate in the place of those that Google keeps: the cluster knows no more of them than the name.
+fn google_certificate() -> anyhow::Result<(String, String)> {
+    let key = rcgen::KeyPair::generate()?;
+    let certificate = rcgen::CertificateParams::new(["google-managed.test".to_owned()])?.self_signed(&key)?;
+    Ok((certificate.pem(), key.serialize_pem()))
+}
+
+struct Gce {
+    flags: Flags,
+    /// Namespace and name of the Service whose address stands for that of the load balancer.
+    forwarding_rule: (String, String),
+    /// Chain and key, PEM.
+    google: (String, String),
+}
+
+impl Gce {
+    /// The annotation decides. Without one an Ingress is taken when it has no `ingressClassName` either: no class of that kind is
+    /// this controller's.
+    fn is_ours(&self, ingress: &Object) -> bool {
+        let class = annotation(ingress, "kubernetes.io/ingress.class").unwrap_or_default();
+        match self.flags.get("ingress-class") {
+            Some(ours) if ours == class => true,
+            _ if class.is_empty() => text(&ingress.data, "/spec/ingressClassName").is_empty(),
+            _ => class == "gce",
+        }
+    }
+}
+
+impl Controller for Gce {
+    fn kinds(&self) -> Vec<Kind> {
+        vec![BACKEND_CONFIGS, ENDPOINT_SLICES, INGRESSES, SECRETS, SERVICES]
+    }
+
+    fn translate(&self, objects: &Objects) -> Translation {
+        let mut config =
+            Config { http_port: HTTP_PORT, https_port: HTTPS_PORT, failure_status: Some(FAILURE), ..Config::default() };
+        let mut backends = Backends::new(objects);
+        let mut complaints = BTreeSet::new();
+        let mut statuses = Vec::new();
+        let (namespace, service) = &self.forwarding_rule;
+        let status = json!({"loadBalancer": {"ingress": services::published(objects, namespace, service)}});
+        for ingress in objects.all(INGRESSES).filter(|object| self.is_ours(object)) {
+            let mut complain = |problem: Problem| {
+                let (reason, message) = problem.event();
+                complaints.insert(Complaint::new(INGRESSES, ingress, reason, message));
+            };
+            match LoadBalancer::of(ingress, &mut backends, &self.google) {
+                Ok((load_balancer, warning)) => {
+                    warning.into_iter().for_each(&mut complain);
+                    load_balancer.add_to(&mut config);
+                    statuses.extend(StatusUpdate::unless_there(INGRESSES, ingress, status.clone()));
+                }
+                Err(problem) => complain(problem),
+            }
+        }
+        config.hosts.entry("*".to_owned()).or_default();
+        config.hosts.values_mut().for_each(finish);
+        for tls in config.tls.values_mut() {
+            if let Tls::Terminated { host, .. } = tls {
+                finish(host);
+            }
+        }
+        config.clusters = backends.clusters;
+        Translation { files: envoy::files(&config), statuses, complaints }
+    }
+}
+
+/// The longest path first, and the cluster's default backend last.
+fn finish(host: &mut VirtualHost) {
+    let everything = PathMatch::Prefix("/".to_owned());
+    if !host.routes.iter().any(|route| route.path == everything) {
+        host.routes.push(Route {
+            path: everything,
+            headers: Vec::new(),
+            action: Action::Respond(404, NOT_FOUND.to_owned()),
+            request_headers: HeaderOps::default(),
+            response_headers: HeaderOps::default(),
+        });
+    }
+    host.sort();
+}
+
+#[cfg(test)]
+mod tests;
