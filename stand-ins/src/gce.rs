@@ -37,7 +37,8 @@ const BACKEND_CONFIGS: Kind = Kind::new("cloud.google.com", "v1", "BackendConfig
 const HTTP_PORT: u16 = 8080;
 const HTTPS_PORT: u16 = 8443;
 
-/// What Google's proxies answer in the place of a backend that fails, whatever it failed at.
+/// What Google's proxies answer in the place of a backend that fails, whatever it failed at: in their logs that is
+/// `failed_to_pick_backend`, `failed_to_connect_to_backend` or `backend_timeout`, each with this status.
 const FAILURE: u16 = 502;
 
 /// What the default backend of a cluster answers, to which everything goes that no rule and no other default takes.

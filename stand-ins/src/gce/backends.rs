@@ -146,8 +146,9 @@ fn speaks_http(service: &Object, whole: &str, port: &str) -> Result<(), Fault> {
     }
 }
 
-/// `customRequestHeaders` as a backend service has them, and a value for `Host`. Google's documentation says that they are added to the
-/// client's requests; as with the headers that its proxies set on their own, a value of the client's is taken not to stay.
+/// `customRequestHeaders` as a backend service has them (`pkg/backends/features/customrequestheaders.go` copies them as they are), and a
+/// value for `Host`. Google's documentation says that they are added to requests and not what becomes of a client's own of the same
+/// name; here it does not stay.
 ///
 /// # Errors
 /// What Google refuses: it has its rules for names, and each may come once.

@@ -27,6 +27,9 @@ pub const CASES: &[Case] = &[Case {
 
 const REQUESTS: usize = 60;
 
+/// A status that no probe of the kubelet is answered with.
+const STATUS: u16 = 235;
+
 async fn choice_stands(context: Context) -> CaseResult {
     let metrics = context.controller_metrics().await;
     check("metrics of a mesh proxy where the load balancer is").that(metrics.is_err(), "none", "some")?;
@@ -37,12 +40,15 @@ async fn choice_stands(context: Context) -> CaseResult {
     for (name, address) in &pods {
         before.insert(name.clone(), Proxy::Pod(*address).read(&context).await?);
     }
-    let balanced = Summary::of(&context.send_many(context.get("main")?, REQUESTS, 4).await);
-    check("answers 200").equal(balanced.status(200), REQUESTS)?;
+    let path = format!("/?status={STATUS}");
+    let request = Request { path: path.clone(), ..context.get("main")? };
+    let balanced = Summary::of(&context.send_many(request, REQUESTS, 4).await);
+    check("answers").equal(balanced.status(STATUS), REQUESTS)?;
     // The control: a meshed client's requests to the Service come to the same pods, chosen by its own proxy.
-    let direct = Request::get(format!("{}:80", fqdn(&context, "main")), "/");
+    let direct = Request::get(format!("{}:80", fqdn(&context, "main")), &path);
     let meshed = Summary::of(&context.send_inside(Batch::repeated(direct, REQUESTS, 4)).await?);
-    check("the control, answers 200 to a meshed client").equal(meshed.status(200), REQUESTS)?;
+    check("the control, answers to a meshed client").equal(meshed.status(STATUS), REQUESTS)?;
+    let status = STATUS.to_string();
 
     for (name, address) in &pods {
         let of = |summary: &Summary| summary.pods.get(name).copied().unwrap_or_default();
@@ -52,7 +58,7 @@ async fn choice_stands(context: Context) -> CaseResult {
             of(&balanced).to_string(),
         )?;
         let target = format!("{address}:8080");
-        let arrived = [("direction", "inbound"), ("target_addr", target.as_str()), ("status_code", "200")];
+        let arrived = [("direction", "inbound"), ("target_addr", &target), ("status_code", &status)];
         let expected = [Moved::new("response_total", arrived, of(&balanced) + of(&meshed))];
         let after = settle(&context, Proxy::Pod(*address), &before[name], &expected).await?;
         // Nobody's proxy vouches for what comes from outside.

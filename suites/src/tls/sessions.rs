@@ -123,17 +123,21 @@ async fn terminated(context: Context) -> CaseResult {
 /// Both ways to the load balancer lead to the same plain HTTP behind it, so that the application's proxy cannot tell them apart. What
 /// it does not see is TLS, which would count as bytes only.
 async fn terminated_outside(context: Context) -> CaseResult {
+    // A status that no probe of the kubelet is answered with.
+    const STATUS: u16 = 236;
     let pod = only_pod(&context, &context.plan.full("app")).await?;
-    let address = format!("{pod}:8080");
+    let (address, status) = (format!("{pod}:8080"), STATUS.to_string());
     let mut before = Proxy::Pod(pod).read(&context).await?;
     for (route, shown) in [("main", Some(COMMON_NAME)), ("plain", None)] {
         for _ in 0..REQUESTS {
-            let record = expect(&context, context.get(route)?).await?;
+            let request = Request { path: format!("/?status={STATUS}"), ..context.get(route)? };
+            let record = context.send(request).await;
+            check("a request").that(record.is(STATUS), status.as_str(), outcome(&record))?;
             let peer = record.tls.as_ref().and_then(|peer| peer.common_name.as_deref());
             check("the certificate that a client sees").equal(peer, shown)?;
             check("the scheme that the backend sees").equal(answer(&record)?.scheme, "http")?;
         }
-        let arrived = [("direction", "inbound"), ("target_addr", address.as_str()), ("status_code", "200")];
+        let arrived = [("direction", "inbound"), ("target_addr", address.as_str()), ("status_code", status.as_str())];
         let expected = [Moved::new("response_total", arrived, REQUESTS).and([("classification", "success")])];
         before = settle(&context, Proxy::Pod(pod), &before, &expected).await?;
     }
