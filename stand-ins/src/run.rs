@@ -86,7 +86,7 @@ async fn follow(
     watches.listed().await;
     let mut applied = None;
     loop {
-        let translation = controller.translate(&watches.snapshot());
+        let translation = controller.translate(&watches.objects());
         if applied.as_ref() != Some(&translation.files) {
             match data_plane.apply(&translation.files).await {
                 Ok(()) => ready.set(),

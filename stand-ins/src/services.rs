@@ -2,12 +2,10 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use kube::ResourceExt as _;
 use serde_json::Value;
 
-use crate::objects::{ENDPOINT_SLICES, Object, Objects, SERVICES, items, text};
-
-/// The label by which a slice says whose it is.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+use crate::objects::{Object, Objects, SERVICES, items, text};
 
 /// A port as a route names it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,11 +71,8 @@ impl ServicePort<'_> {
 
     /// The ready endpoints, in order.
     pub(crate) fn endpoints(&self, objects: &Objects) -> Vec<SocketAddrV4> {
-        let metadata = &self.service.metadata;
-        let slices = objects.all(ENDPOINT_SLICES).filter(|slice| {
-            let label = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
-            slice.metadata.namespace == metadata.namespace && label == metadata.name.as_ref()
-        });
+        let namespace = self.service.namespace().unwrap_or_default();
+        let slices = objects.slices(&namespace, &self.service.name_any());
         let mut found: Vec<SocketAddrV4> = slices.flat_map(|slice| self.of_slice(&slice.data)).collect();
         found.sort_unstable();
         found.dedup();
