@@ -1,12 +1,12 @@
 //! The model as nginx' configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
 use super::model::{ANY, Match, Model, Route, Server, Upstream};
 use super::settings::{Listener, Settings};
-use super::transform::Outcome;
+use super::transform::{Outcome, Transformer};
 use crate::data_plane::Files;
 use crate::nginx::text::{Text, map, quoted};
 use crate::nginx::{ENDPOINTS, MAIN, endpoints};
@@ -34,6 +34,9 @@ const FIXED: &[&str] = &[
     "x-kong-request-id",
     "proxy",
 ];
+
+/// By the key of a transformer, what it comes to, and the variables that its locations set for that.
+type Plugins<'a> = BTreeMap<&'a str, (&'a Outcome, &'a [(String, String)])>;
 
 /// All files of a model.
 pub(crate) fn files(model: &Model, settings: &Settings, default_certificate: &str) -> Files {
@@ -71,12 +74,16 @@ fn main(text: &mut Text, model: &Model, settings: &Settings) {
             text.line(format!("{kind}_temp_path temp/{kind};"));
         }
         http(text, model, settings);
-        let outcomes: BTreeMap<&str, Outcome> = model
-            .transformers
-            .iter()
+        let played: BTreeMap<&str, _> =
+            model.transformers.iter().map(|(key, transformer)| (key.as_str(), transformer.shape())).collect();
+        let shapes: BTreeSet<&Transformer> = played.values().map(|(shape, _)| shape).collect();
+        let outcomes: BTreeMap<&Transformer, Outcome> = shapes
+            .into_iter()
             .enumerate()
-            .map(|(index, (key, transformer))| (key.as_str(), transformer.outcome(&format!("plugin_{index}"))))
+            .map(|(index, shape)| (shape, shape.outcome(&format!("plugin_{index}"))))
             .collect();
+        let plugins: Plugins<'_> =
+            played.iter().map(|(key, (shape, values))| (*key, (&outcomes[shape], values.as_slice()))).collect();
         for found in outcomes.values().flat_map(|outcome| &outcome.maps) {
             let entries: Vec<(String, String)> = found
                 .entries
@@ -87,7 +94,7 @@ fn main(text: &mut Text, model: &Model, settings: &Settings) {
             map(text, &quoted(&found.source), &found.variable, &entries);
         }
         for (host, server) in &model.servers {
-            text.block("server", |text| self::server(text, settings, &outcomes, host, server));
+            text.block("server", |text| self::server(text, settings, &plugins, host, server));
         }
     });
 }
@@ -143,7 +150,7 @@ fn http(text: &mut Text, model: &Model, settings: &Settings) {
     }
 }
 
-fn server(text: &mut Text, settings: &Settings, outcomes: &BTreeMap<&str, Outcome>, host: &str, server: &Server) {
+fn server(text: &mut Text, settings: &Settings, plugins: &Plugins<'_>, host: &str, server: &Server) {
     text.line(format!("server_name {host};"));
     let http2 = settings.listeners.iter().filter(|listener| listener.http2).count();
     // Today's nginx has it by server; only where its listeners differ it needs the older way.
@@ -178,13 +185,13 @@ fn server(text: &mut Text, settings: &Settings, outcomes: &BTreeMap<&str, Outcom
                 continue;
             }
         };
-        text.block(head, |text| location(text, outcomes, route, Some(prefix)));
+        text.block(head, |text| location(text, plugins, route, Some(prefix)));
     }
     // nginx takes the first that fits, Kong the longest.
     regexes.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
     for (path, route) in regexes {
         text.block(format!("location ~ {}", quoted(&format!("^{path}"))), |text| {
-            location(text, outcomes, route, None);
+            location(text, plugins, route, None);
         });
     }
     if !server.routes.contains_key(&Match::Prefix("/".to_owned())) {
@@ -213,7 +220,7 @@ fn answer(text: &mut Text, code: u16, message: &str) {
     text.line(format!("return {code} '{body}';"));
 }
 
-fn location(text: &mut Text, outcomes: &BTreeMap<&str, Outcome>, route: &Route, prefix: Option<&str>) {
+fn location(text: &mut Text, plugins: &Plugins<'_>, route: &Route, prefix: Option<&str>) {
     protocols(text, &route.options.protocols, route.options.https_status);
     if route.unplayable {
         answer(text, 500, "An unexpected error occurred");
@@ -221,7 +228,11 @@ fn location(text: &mut Text, outcomes: &BTreeMap<&str, Outcome>, route: &Route, 
     }
     let grpc = route.service.protocol.starts_with("grpc");
     let module = if grpc { "grpc" } else { "proxy" };
-    let outcome = route.transformer.as_deref().and_then(|key| outcomes.get(key));
+    let plugin = route.transformer.as_deref().and_then(|key| plugins.get(key));
+    for (variable, value) in plugin.into_iter().flat_map(|(_, values)| *values) {
+        text.line(format!("set {variable} {};", quoted(value)));
+    }
+    let outcome = plugin.map(|(outcome, _)| *outcome);
     let stripped = prefix.map(|prefix| prefix.trim_end_matches('/')).filter(|_| route.options.strip_path);
     let host = match outcome.and_then(|outcome| outcome.host.as_deref()) {
         Some(host) => host,

@@ -95,7 +95,8 @@ fn a_header_is_removed_and_added() {
         &translation,
         &[
             "proxy_set_header l5d-dst-override \"$plugin_0_0\";",
-            "default \"web.shop:80\";",
+            "set $plugin_value_0 \"web.shop:80\";",
+            "default \"$plugin_value_0\";",
             r#""~*(^|,)\\s*l5d-dst-override\\s*(,|$)" "";"#,
         ],
     );
@@ -111,8 +112,9 @@ fn what_is_only_added_keeps_the_clients_own_and_templates_are_variables() {
         &[
             "map \"$plugin_0_0\" $plugin_0_2 {",
             "default \"$plugin_0_0\";",
-            "\"\" \"${http_host}.svc.cluster.local\";",
-            "\"\" \"5${dollar}\";",
+            "set $plugin_value_0 \"${http_host}.svc.cluster.local\";",
+            "\"\" \"$plugin_value_0\";",
+            "set $plugin_value_1 \"5${dollar}\";",
         ],
     );
 }
@@ -121,7 +123,22 @@ fn what_is_only_added_keeps_the_clients_own_and_templates_are_variables() {
 fn replacing_needs_a_header_to_replace_but_host_is_always_there() {
     let config = "{replace: {headers: ['a:1', 'host:other.test']}}";
     let translation = translate(&(ingress("a", WITH, "/", "web") + &plugin(config)));
-    says(&translation, &["default \"1\";", "\"\" \"\";", "proxy_set_header Host \"other.test\";"]);
+    says(&translation, &["set $plugin_value_1 \"other.test\";", "\"\" \"\";", "proxy_set_header Host \"$plugin_value_1\";"]);
+}
+
+#[test]
+fn plugins_that_differ_in_their_values_share_their_maps() {
+    let two = |first: &str, second: &str| {
+        let other = plugin(second).replace("name: p", "name: q");
+        let with_other = ingress("b", "{konghq.com/plugins: q}", "/b", "web");
+        conf(&translate(&(ingress("a", WITH, "/", "web") + &plugin(first) + "---" + &with_other + &other)))
+            .matches("map \"$http_l5d")
+            .count()
+    };
+    let add = |value: &str| format!("{{add: {{headers: ['l5d-dst-override:{value}']}}}}");
+    let once = two(&add("x"), &add("x"));
+    assert_eq!((once, two(&add("x"), &add("y"))), (2, 2));
+    assert_eq!(two(&add("x"), "{append: {headers: ['l5d-dst-override:x']}}"), 4);
 }
 
 #[test]
