@@ -123,7 +123,10 @@ fn what_is_only_added_keeps_the_clients_own_and_templates_are_variables() {
 fn replacing_needs_a_header_to_replace_but_host_is_always_there() {
     let config = "{replace: {headers: ['a:1', 'host:other.test']}}";
     let translation = translate(&(ingress("a", WITH, "/", "web") + &plugin(config)));
-    says(&translation, &["set $plugin_value_1 \"other.test\";", "\"\" \"\";", "proxy_set_header Host \"$plugin_value_1\";"]);
+    says(
+        &translation,
+        &["set $plugin_value_1 \"other.test\";", "\"\" \"\";", "proxy_set_header Host \"$plugin_value_1\";"],
+    );
 }
 
 #[test]
