@@ -4,28 +4,32 @@ use std::collections::BTreeMap;
 
 /// Flags by name, without the dashes. Flags that a stand-in has no use for are accepted, as manifests are the real ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Flags(BTreeMap<String, String>);
+pub(crate) struct Flags(BTreeMap<String, Vec<String>>);
 
 impl Flags {
     /// Reads them; words that are no flags, such as the real program's path, are passed over.
     pub(crate) fn new(words: impl IntoIterator<Item = String>) -> Self {
-        let mut flags = BTreeMap::new();
+        let mut flags: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut add = |name: &str, value: String| flags.entry(name.to_owned()).or_default().push(value);
         let mut words = words.into_iter().peekable();
         while let Some(word) = words.next() {
             let Some(flag) = word.strip_prefix('-').map(|flag| flag.trim_start_matches('-')) else { continue };
             match flag.split_once('=') {
-                Some((name, value)) => flags.insert(name.to_owned(), value.to_owned()),
-                None => {
-                    let value = words.next_if(|next| !next.starts_with('-')).unwrap_or_else(|| "true".to_owned());
-                    flags.insert(flag.to_owned(), value)
-                }
-            };
+                Some((name, value)) => add(name, value.to_owned()),
+                None => add(flag, words.next_if(|next| !next.starts_with('-')).unwrap_or_else(|| "true".to_owned())),
+            }
         }
         Self(flags)
     }
 
+    /// The value of a flag; of one that is given several times the last.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.0.get(name)?.last().map(String::as_str)
+    }
+
+    /// All values of a flag that may be given several times.
+    pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.get(name).into_iter().flatten().map(String::as_str)
     }
 
     pub(crate) fn or<'a>(&'a self, name: &str, default: &'a str) -> &'a str {
@@ -49,9 +53,10 @@ mod tests {
 
     #[test]
     fn flags_are_read_in_every_spelling() {
-        let words = "/nginx-ingress-controller --a=1 --publish-service ns/name -v=2 --on --b".split(' ');
+        let words = "/nginx-ingress-controller --a=1 --publish-service ns/name -v=1 -v=2 --on --b".split(' ');
         let flags = Flags::new(words.map(str::to_owned));
         assert_eq!((flags.get("a"), flags.get("v"), flags.get("on")), (Some("1"), Some("2"), Some("true")));
+        assert_eq!(flags.all("v").collect::<Vec<_>>(), ["1", "2"]);
         assert_eq!(flags.object("publish-service"), Some(("ns", "name")));
         assert_eq!((flags.number("a", 7), flags.number("none", 7), flags.or("none", "x")), (1, 7, "x"));
     }

@@ -32,6 +32,7 @@ mod objects;
 mod run;
 mod services;
 mod status;
+mod traefik;
 
 use flags::Flags;
 
@@ -43,6 +44,7 @@ const STAND_INS: &[StandIn] = &[
     ("gce", |flags| Box::pin(gce::main(flags))),
     ("ingress-nginx", |flags| Box::pin(nginx::main(flags))),
     ("kong", |flags| Box::pin(kong::main(flags))),
+    ("traefik-1x", |flags| Box::pin(traefik::main(flags))),
 ];
 
 /// `meshgate stand-in NAME ARGUMENTS...`, the arguments being those of the program that it stands for. Returns at SIGTERM, or

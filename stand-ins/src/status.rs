@@ -51,7 +51,7 @@ pub(crate) struct Complaint {
     namespace: String,
     name: String,
     uid: String,
-    /// E.g. `Rejected`.
+    /// E.g. `Rejected`; `""` where the controller writes to its log only.
     reason: &'static str,
     message: String,
 }
@@ -66,6 +66,11 @@ impl Complaint {
             reason,
             message: message.into(),
         }
+    }
+
+    /// One that goes to the log and becomes no event.
+    pub(crate) fn logged(kind: Kind, object: &DynamicObject, message: impl Into<String>) -> Self {
+        Self::new(kind, object, "", message)
     }
 
     #[cfg(test)]
@@ -118,7 +123,7 @@ impl Reporter {
                 return;
             }
         }
-        for complaint in complaints.difference(&self.said) {
+        for complaint in complaints.difference(&self.said).filter(|complaint| !complaint.reason.is_empty()) {
             if let Err(error) = self.complain(complaint).await {
                 tracing::warn!(%error, "an event could not be written");
             }

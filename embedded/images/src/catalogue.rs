@@ -149,7 +149,8 @@ impl Catalogue {
             let id = format!("{name}@{}", self.program.display());
             return Ok(Program { own: true, ..Program::new(id, "meshgate", self.program.clone()) });
         }
-        let Some(entry) = self.file.images.iter().find(|entry| entry.names.iter().any(|known| known == name)) else {
+        let is = |known: &String| known == name || of_tag(known) && image_name.starts_with(known.as_str());
+        let Some(entry) = self.file.images.iter().find(|entry| entry.names.iter().any(is)) else {
             let mut known: Vec<&str> = self.file.images.iter().map(|entry| entry.names[0].as_str()).collect();
             known.push(&self.file.own);
             return Err(ImageError::Unknown { image: image.to_owned(), known: known.join(", ") });
@@ -176,6 +177,11 @@ impl Catalogue {
             }
         }
     }
+}
+
+/// Whether a name of the catalogue has the beginning of a tag: a colon after the last slash.
+fn of_tag(name: &str) -> bool {
+    name.rsplit_once(':').is_some_and(|(_, tag)| !tag.contains('/'))
 }
 
 fn from_environment(environment: &str, program: &str) -> Result<Option<PathBuf>, ImageError> {
@@ -227,11 +233,31 @@ mod tests {
     }
 
     #[test]
+    fn a_name_may_be_for_the_versions_that_begin_so() {
+        let cache = tempfile::tempdir().unwrap();
+        let catalogue = Catalogue::built_in("/bin/meshgate").with_cache(cache.path());
+        for (entry, image) in
+            catalogue.file.images.iter().flat_map(|entry| entry.names.iter().map(move |name| (entry, name)))
+        {
+            let tag = if of_tag(image) { "7.1" } else { ":v0.0.1" };
+            let missing = catalogue.resolve(&format!("{image}{tag}")).unwrap_err();
+            let found = match &entry.source {
+                Source::Wheel { .. } => matches!(missing, ImageError::Unpinned { .. }),
+                Source::StandIn { .. } => matches!(missing, ImageError::Missing { .. }),
+            };
+            assert!(found, "{image}{tag}: {missing}");
+        }
+    }
+
+    #[test]
     fn what_is_missing_is_named_with_a_way_out() {
         let cache = tempfile::tempdir().unwrap();
         let catalogue = Catalogue::built_in("/bin/meshgate").with_cache(cache.path());
-        let image = &catalogue.file.images[0];
-        let Source::Wheel { package, wheels } = &image.source else { panic!("{image:?}") };
+        let wheels = catalogue.file.images.iter().find_map(|image| match &image.source {
+            Source::Wheel { package, wheels } => Some((image, package, wheels)),
+            Source::StandIn { .. } => None,
+        });
+        let (image, package, wheels) = wheels.unwrap();
         let version = wheels.keys().next().unwrap();
         let missing = catalogue.resolve(&format!("{}:v{version}", image.names[0])).unwrap_err().to_string();
         for part in [package, version, &image.environment, &cache.path().display().to_string()] {
