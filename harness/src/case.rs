@@ -112,6 +112,8 @@ pub enum Need {
     ClientOverride(ClientOverride),
     /// Two objects may each have routes of the same host.
     SharesHosts,
+    /// A request arrives with the client's Host.
+    KeepsHost,
     /// The recipe says this of the controller's weights.
     Weights(meshgate_fixtures::Weights),
 }
@@ -179,6 +181,7 @@ impl Need {
                 },
             ),
             Self::SharesHosts => (promises.shares_hosts, "the controller takes no two objects for one host".into()),
+            Self::KeepsHost => (promises.keeps_host, "the controller puts another Host in place of the client's".into()),
             Self::Weights(weights) => (
                 promises.weights == Some(weights),
                 "the recipe says nothing like it of the controller's weights".into(),

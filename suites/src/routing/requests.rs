@@ -45,9 +45,12 @@ pub const CASES: &[Case] = &[
     case("routing/encoded-path", "Percent-encoded paths arrive as they were written", |context| {
         Box::pin(encoded_path(context))
     }),
-    case("routing/upstream-host", "The backend sees the Host that the client sent", |context| {
-        Box::pin(upstream_host(context))
-    }),
+    Case {
+        needs: &[Need::Serves, Need::KeepsHost, Need::OncePerRecipe],
+        ..case("routing/upstream-host", "The backend sees the Host that the client sent", |context| {
+            Box::pin(upstream_host(context))
+        })
+    },
     case("routing/large-headers", "A header of 16 KiB and sixty headers arrive", |context| {
         Box::pin(large_headers(context))
     }),
