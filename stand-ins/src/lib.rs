@@ -22,6 +22,7 @@ use tracing_subscriber::EnvFilter;
 
 mod contour;
 mod data_plane;
+mod emissary;
 mod envoy;
 mod flags;
 mod gce;
@@ -30,6 +31,7 @@ mod kong;
 mod nginx;
 mod objects;
 mod run;
+mod secrets;
 mod services;
 mod status;
 mod traefik;
@@ -41,6 +43,7 @@ type StandIn = (&'static str, fn(Flags) -> BoxFuture<'static, anyhow::Result<()>
 
 const STAND_INS: &[StandIn] = &[
     ("contour", |flags| Box::pin(contour::main(flags))),
+    ("emissary", |flags| Box::pin(emissary::main(flags))),
     ("gce", |flags| Box::pin(gce::main(flags))),
     ("ingress-nginx", |flags| Box::pin(nginx::main(flags))),
     ("kong", |flags| Box::pin(kong::main(flags))),

@@ -3,14 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
-
 use crate::envoy::model::{Cluster, Endpoints};
 use crate::objects::{Objects, SECRETS, SERVICES, annotation, text};
+use crate::secrets::{self, Fault};
 use crate::services::{PortRef, service_port};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -99,24 +94,11 @@ impl<'a> Backends<'a> {
     /// Why it cannot be served, in the words of the status.
     pub(crate) fn certificate(&self, namespace: &str, name: &str) -> Result<(String, String), String> {
         let secret = self.objects.get(SECRETS, namespace, name).ok_or("Secret not found")?;
-        let part = |key: &str| {
-            let text = secret.data["data"][key].as_str().and_then(|text| BASE64.decode(text).ok());
-            text.and_then(|text| String::from_utf8(text).ok())
-                .ok_or_else(|| format!("missing TLS certificate or key: {key}"))
-        };
-        let (certificate, key) = (part("tls.crt")?, part("tls.key")?);
-        // Envoy would refuse its listeners, all of them, for a pair that it cannot use.
-        usable(&certificate, &key).map_err(|why| format!("invalid TLS certificate: {why}"))?;
-        Ok((certificate, key))
+        secrets::pair(secret).map_err(|fault| match fault {
+            Fault::Lacks(key) => format!("missing TLS certificate or key: {key}"),
+            Fault::Unusable(why) => format!("invalid TLS certificate: {why}"),
+        })
     }
-}
-
-/// Whether a chain and a key, both PEM, are one pair.
-fn usable(certificate: &str, key: &str) -> anyhow::Result<()> {
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<_, _>>()?;
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
-    CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider())?;
-    Ok(())
 }
 
 /// Reads a regular expression, since Envoy would refuse every route for one that it cannot read.

@@ -8,9 +8,9 @@ use std::time::Duration;
 /// The whole.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Config {
-    /// Where plain HTTP is taken.
+    /// Where plain HTTP is taken; with 0 nowhere.
     pub(crate) http_port: u16,
-    /// Where TLS is taken.
+    /// Where TLS is taken; with 0 nowhere.
     pub(crate) https_port: u16,
     /// Hosts of plain HTTP, by name: `shop.test`, `*.shop.test`, or `*` for what no other takes.
     pub(crate) hosts: BTreeMap<String, VirtualHost>,

@@ -47,8 +47,11 @@ fn resources(kind: &str, mut found: Vec<Value>) -> String {
 fn listeners(config: &Config) -> Vec<Value> {
     let mut plain = local_replies(config.failure_status);
     merge(&mut plain, json!({"rds": {"route_config_name": PLAIN, "config_source": watched(ROUTES)}}));
-    let mut found = vec![listener("http", config.http_port, &[json!({"filters": [http_filter("http", &plain)]})])];
-    if !config.tls.is_empty() {
+    let mut found = Vec::new();
+    if config.http_port != 0 {
+        found.push(listener("http", config.http_port, &[json!({"filters": [http_filter("http", &plain)]})]));
+    }
+    if !config.tls.is_empty() && config.https_port != 0 {
         let chains: Vec<Value> =
             config.tls.iter().map(|(name, tls)| tls_chain(name, tls, config.failure_status)).collect();
         let mut https = listener("https", config.https_port, &chains);

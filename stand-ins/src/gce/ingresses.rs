@@ -2,17 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use kube::ResourceExt;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
 use serde_json::Value;
 
 use super::backends::{Backend, Backends, Fault};
 use crate::envoy::model::{Action, Config, Forward, HeaderOps, PathMatch, Route, Tls, VirtualHost, Weighted};
 use crate::objects::{Object, SECRETS, annotation, items, text};
+use crate::secrets;
 use crate::services::PortRef;
 
 /// What is said of an Ingress that is not taken as it is.
@@ -242,17 +238,8 @@ fn secrets(ingress: &Object, backends: &Backends<'_>) -> Result<Option<Vec<OfHos
 
 /// The chain and key of a Secret. Google takes no pair that does not fit, and neither does Envoy.
 fn pair(secret: &Object) -> Result<Pair, String> {
-    let part = |key: &str| {
-        let text = secret.data["data"][key].as_str().and_then(|text| BASE64.decode(text).ok());
-        text.and_then(|text| String::from_utf8(text).ok()).ok_or_else(|| format!("has no '{key}'"))
-    };
-    let (certificate, key) = (part("tls.crt")?, part("tls.key")?);
-    let usable = || -> anyhow::Result<()> {
-        let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<Vec<_>, _>>()?;
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
-        CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider())?;
-        Ok(())
-    };
-    usable().map_err(|why| format!("has no certificate and key that can be used: {why}"))?;
-    Ok((certificate, key))
+    secrets::pair(secret).map_err(|fault| match fault {
+        secrets::Fault::Lacks(key) => format!("has no '{key}'"),
+        secrets::Fault::Unusable(why) => format!("has no certificate and key that can be used: {why}"),
+    })
 }

@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use kube::ResourceExt;
 use kube::api::DynamicObject;
 use serde_json::Value;
@@ -12,6 +10,7 @@ use serde_json::Value;
 use super::model::{ANY, Match, Model, Route, RouteOptions, Server, ServiceOptions, Upstream};
 use super::plugins::{Plugins, TRANSLATION_FAILED};
 use crate::objects::{INGRESS_CLASSES, INGRESSES, Object, Objects, SECRETS, SERVICES, annotation, items, text};
+use crate::secrets;
 use crate::services::{PortRef, service_port};
 use crate::status::Complaint;
 
@@ -190,12 +189,9 @@ impl Translation<'_> {
         }
         let file = format!("{namespace}-{name}.pem");
         let pem = self.objects.get(SECRETS, &namespace, name).and_then(|secret| {
-            let part = |key: &str| {
-                let text = BASE64.decode(secret.data["data"][key].as_str()?).ok()?;
-                String::from_utf8(text).ok()
-            };
-            Some(part("tls.crt")? + "\n" + &part("tls.key")?)
-        });
+                Some(secrets::field(secret, "tls.crt")? + "
+" + &secrets::field(secret, "tls.key")?)
+            });
         let Some(pem) = pem else {
             let message = format!(
                 "failed to fetch the secret ({namespace}/{name}) with tls.crt and tls.key; its hosts show another certificate"

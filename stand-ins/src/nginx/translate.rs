@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use kube::ResourceExt;
 use serde_json::Value;
 
@@ -13,6 +11,7 @@ use super::model::{Location, Match, Model, Server, Upstream};
 use super::settings::{Settings, lines};
 use crate::flags::Flags;
 use crate::objects::{INGRESS_CLASSES, INGRESSES, Object, Objects, SECRETS, annotation, items, text};
+use crate::secrets;
 use crate::services::{PortRef, service_port};
 use crate::status::Complaint;
 
@@ -236,11 +235,8 @@ impl Context<'_> {
         let file = format!("{namespace}-{name}.pem");
         if !name.is_empty() {
             let pem = self.objects.get(SECRETS, &namespace, name).and_then(|secret| {
-                let part = |key: &str| {
-                    let text = BASE64.decode(secret.data["data"][key].as_str()?).ok()?;
-                    String::from_utf8(text).ok()
-                };
-                Some(part("tls.crt")? + "\n" + &part("tls.key")?)
+                Some(secrets::field(secret, "tls.crt")? + "
+" + &secrets::field(secret, "tls.key")?)
             });
             match pem {
                 Some(pem) => {

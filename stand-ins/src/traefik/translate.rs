@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
@@ -11,6 +9,7 @@ use super::annotations;
 use super::model::{Backend, Configuration, Frontend, PathRule, Server};
 use super::weights::Weights;
 use crate::objects::{INGRESSES, Object, Objects, SECRETS, SERVICES, annotation, items, text};
+use crate::secrets;
 use crate::services::{PortRef, service_port};
 use crate::status::Complaint;
 
@@ -100,8 +99,7 @@ impl Translator<'_, '_> {
             let secret = self.objects.get(SECRETS, &namespace, name);
             let secret = secret.ok_or_else(|| format!("secret {namespace}/{name} does not exist"))?;
             let part = |key: &str| {
-                let part = secret.data["data"][key].as_str().and_then(|part| BASE64.decode(part).ok());
-                let part = part.and_then(|part| String::from_utf8(part).ok()).filter(|part| !part.is_empty());
+                let part = secrets::field(secret, key).filter(|part| !part.is_empty());
                 part.ok_or_else(|| {
                     format!("secret {namespace}/{name} is missing the following TLS data entries: {key}")
                 })
