@@ -181,7 +181,9 @@ impl Need {
                 },
             ),
             Self::SharesHosts => (promises.shares_hosts, "the controller takes no two objects for one host".into()),
-            Self::KeepsHost => (promises.keeps_host, "the controller puts another Host in place of the client's".into()),
+            Self::KeepsHost => {
+                (promises.keeps_host, "the controller puts another Host in place of the client's".into())
+            }
             Self::Weights(weights) => (
                 promises.weights == Some(weights),
                 "the recipe says nothing like it of the controller's weights".into(),

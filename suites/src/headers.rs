@@ -5,6 +5,7 @@ use std::time::Duration;
 use meshgate_fixtures::{ClientOverride, Mode};
 use meshgate_harness::case::{Case, CaseFuture, Evidence, Need, Stage};
 use meshgate_harness::context::Context;
+use meshgate_harness::matrix::Dialect;
 use meshgate_harness::plan::{Backend, Plan};
 use meshgate_harness::probe::{self, Payload, Request, Version};
 use meshgate_harness::verdict::{CaseResult, Outcome, check};
@@ -147,11 +148,17 @@ fn client_chooses(context: &Context) -> bool {
 async fn spelled(context: Context, names: Names, spell: fn(Request, &str) -> Request) -> CaseResult {
     let request = spell(context.get("main")?, &other(&context));
     let what = probe::describe(&request);
-    if names == Names::NothingIfTaken {
+    // One that arrives and names nothing leaves the choice to the Host under the documented dialect, and to nobody where DNS does
+    // not know that.
+    let unusable =
+        names == Names::Nothing && client_chooses(&context) && context.world.cell.dialect == Some(Dialect::Documented);
+    if names == Names::NothingIfTaken || unusable {
         let record = context.send(request.clone()).await;
         if record.service().is_none() && record.status.is_none_or(|status| status >= 400) {
             // The control: without what is refused the request is taken.
-            context.expect_seen(Request { trailers: Vec::new(), ..request }).await?;
+            let mut without = Request { trailers: Vec::new(), ..request };
+            without.headers.retain(|(name, _)| !name.eq_ignore_ascii_case(OVERRIDE));
+            context.expect_seen(without).await?;
             return control(&context).await;
         }
     }

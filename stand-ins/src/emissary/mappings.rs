@@ -38,7 +38,8 @@ impl Mapping {
     /// Why it is left out.
     pub(crate) fn read(object: &Object, backends: &mut Backends<'_>) -> Result<Self, String> {
         let spec = &object.data["spec"];
-        let prefix = Some(text(spec, "/prefix")).filter(|prefix| !prefix.is_empty()).ok_or("prefix: expected a path")?;
+        let prefix =
+            Some(text(spec, "/prefix")).filter(|prefix| !prefix.is_empty()).ok_or("prefix: expected a path")?;
         let path = match (spec["prefix_regex"] == true, spec["prefix_exact"] == true) {
             (true, _) => {
                 let read = regex::Regex::new(prefix);
@@ -143,7 +144,9 @@ type Rank = (Reverse<i64>, Reverse<usize>, Reverse<usize>);
 
 fn rank(mapping: &Mapping) -> Rank {
     let length = match &mapping.path {
-        PathMatch::Exact(path) | PathMatch::Prefix(path) | PathMatch::Segments(path) | PathMatch::Regex(path) => path.len(),
+        PathMatch::Exact(path) | PathMatch::Prefix(path) | PathMatch::Segments(path) | PathMatch::Regex(path) => {
+            path.len()
+        }
     };
     (Reverse(mapping.precedence), Reverse(length), Reverse(mapping.headers.len()))
 }

@@ -29,7 +29,9 @@ endpoints: [{addresses: [10.244.0.3]}]
 }
 
 fn mapping(name: &str, spec: &str) -> String {
-    format!("\nkind: Mapping\nmetadata: {{name: {name}, namespace: shop}}\nspec: {{hostname: shop.test, prefix: /, {spec}}}\n")
+    format!(
+        "\nkind: Mapping\nmetadata: {{name: {name}, namespace: shop}}\nspec: {{hostname: shop.test, prefix: /, {spec}}}\n"
+    )
 }
 
 fn routes<'a>(all: &'a Value, host: &str) -> &'a Vec<Value> {
@@ -99,7 +101,9 @@ fn without_a_listener_nothing_is_taken_and_a_host_without_a_word_redirects() {
     let listeners: Value = serde_json::from_str(&without.files[std::path::Path::new("listeners.json")]).unwrap();
     assert_eq!(listeners["resources"], json!([]));
 
-    let host = |spec: &str| format!("---\nkind: Host\nmetadata: {{name: h, namespace: shop}}\nspec: {{hostname: '*'{spec}}}\n");
+    let host = |spec: &str| {
+        format!("---\nkind: Host\nmetadata: {{name: h, namespace: shop}}\nspec: {{hostname: '*'{spec}}}\n")
+    };
     let first = |host: &str| routes(&translate(&(mapping("a", "service: web") + host)).1, "shop.test")[0].clone();
     assert_eq!(first(&host(""))["redirect"]["https_redirect"], true);
     assert_eq!(first(&host(", requestPolicy: {insecure: {action: Reject}}"))["direct_response"]["status"], 404);

@@ -189,9 +189,12 @@ impl Translation<'_> {
         }
         let file = format!("{namespace}-{name}.pem");
         let pem = self.objects.get(SECRETS, &namespace, name).and_then(|secret| {
-                Some(secrets::field(secret, "tls.crt")? + "
-" + &secrets::field(secret, "tls.key")?)
-            });
+            Some(
+                secrets::field(secret, "tls.crt")?
+                    + "
+" + &secrets::field(secret, "tls.key")?,
+            )
+        });
         let Some(pem) = pem else {
             let message = format!(
                 "failed to fetch the secret ({namespace}/{name}) with tls.crt and tls.key; its hosts show another certificate"

@@ -235,8 +235,11 @@ impl Context<'_> {
         let file = format!("{namespace}-{name}.pem");
         if !name.is_empty() {
             let pem = self.objects.get(SECRETS, &namespace, name).and_then(|secret| {
-                Some(secrets::field(secret, "tls.crt")? + "
-" + &secrets::field(secret, "tls.key")?)
+                Some(
+                    secrets::field(secret, "tls.crt")?
+                        + "
+" + &secrets::field(secret, "tls.key")?,
+                )
             });
             match pem {
                 Some(pem) => {
