@@ -78,6 +78,8 @@ pub enum Need {
     Serves,
     /// The recipe's routes answer nothing: it has manifests that do not work.
     ServesNothing,
+    /// The recipe has manifests that no cluster takes any more.
+    RefusedManifests,
     /// The recipe has manifests of its own, applied as they are.
     Manifests,
     /// The recipe has this template.
@@ -136,6 +138,9 @@ impl Need {
         let (holds, why): (bool, String) = match self {
             Self::Serves => (promises.serves, "the recipe promises no working route here".into()),
             Self::ServesNothing => (!promises.serves, "the recipe's routes work".into()),
+            Self::RefusedManifests => {
+                (!recipe.refused.is_empty(), "the recipe has no manifests that are refused".into())
+            }
             Self::Manifests => (!recipe.manifests.is_empty(), "the recipe has no manifests of its own".into()),
             Self::Template(name) => {
                 (recipe.templates.contains_key(name), format!("the recipe cannot express \"{name}\""))

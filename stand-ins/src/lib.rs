@@ -26,6 +26,7 @@ mod emissary;
 mod envoy;
 mod flags;
 mod gce;
+mod gloo;
 mod health;
 mod kong;
 mod nginx;
@@ -45,6 +46,7 @@ const STAND_INS: &[StandIn] = &[
     ("contour", |flags| Box::pin(contour::main(flags))),
     ("emissary", |flags| Box::pin(emissary::main(flags))),
     ("gce", |flags| Box::pin(gce::main(flags))),
+    ("gloo", |flags| Box::pin(gloo::main(flags))),
     ("ingress-nginx", |flags| Box::pin(nginx::main(flags))),
     ("kong", |flags| Box::pin(kong::main(flags))),
     ("traefik-1x", |flags| Box::pin(traefik::main(flags))),

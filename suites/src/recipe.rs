@@ -1,5 +1,6 @@
 //! The recipes that the page prints and that no longer do what it says.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use meshgate_fixtures::{ClientOverride, Mode};
@@ -8,6 +9,7 @@ use meshgate_harness::context::Context;
 use meshgate_harness::plan::Backend;
 use meshgate_harness::probe::{self, Batch, Request, Seen};
 use meshgate_harness::verdict::{CaseResult, Outcome, check};
+use serde_json::json;
 
 use crate::counters::fqdn;
 
@@ -21,6 +23,15 @@ pub const CASES: &[&[Case]] = &[&[
         stage: Stage::Shared,
         plan: |_| {},
         run: |context| Box::pin(as_printed(context)),
+    },
+    Case {
+        id: "recipe/refused",
+        summary: "The manifests as printed are refused for fields that there are no more, and nothing is stored",
+        needs: &[Need::ServesNothing, Need::RefusedManifests],
+        claims: &[],
+        stage: Stage::Shared,
+        plan: |_| {},
+        run: |context| Box::pin(refused(context)),
     },
     Case {
         id: "recipe/annotation-no-op",
@@ -59,6 +70,31 @@ async fn as_printed(context: Context) -> CaseResult {
     let records = context.send_inside(Batch::of(vec![direct])).await?;
     let record = records.into_iter().next().unwrap_or_default();
     check("the control, emojivoto itself").that(record.is(200), "200", probe::outcome(&record))?;
+    Ok(Outcome::Pass)
+}
+
+async fn refused(context: Context) -> CaseResult {
+    let kubernetes = &context.world.kubernetes;
+    for template in &context.world.recipe.refused {
+        for mut object in template.instantiate(&BTreeMap::new()).map_err(anyhow::Error::from)? {
+            let answer = kubernetes
+                .apply(&object)
+                .await
+                .map(|_| "it is taken".to_owned())
+                .unwrap_or_else(|error| format!("{error:#}"));
+            check("the answer to the manifest as printed").that(
+                answer.contains("field not declared in schema") || answer.contains("unknown field"),
+                "a refusal that names a field which there is no more",
+                answer,
+            )?;
+            // The control: without what stands in those fields an object of that name is taken, and it was not there before.
+            object["spec"] = json!({});
+            let stored = kubernetes.apply(&object).await?;
+            let generation = stored.metadata.generation;
+            kubernetes.delete(&object).await?;
+            check("the control, the generation of the object without them").equal(generation, Some(1))?;
+        }
+    }
     Ok(Outcome::Pass)
 }
 

@@ -1,0 +1,159 @@
+use serde_json::Value;
+
+use super::*;
+
+/// What is made of these objects, the Services `web` and `other` of namespace `shop`, and these Settings.
+fn translate(settings: &str, further: &str) -> (Translation, Value) {
+    let base = format!(
+        r#"
+kind: Settings
+metadata: {{name: default, namespace: gloo-system}}
+spec: {settings}
+---
+kind: Service
+metadata: {{name: web, namespace: shop}}
+spec: {{clusterIP: 10.96.0.7, ports: [{{name: http, port: 80}}, {{name: grpc, port: 81}}]}}
+---
+kind: Service
+metadata: {{name: other, namespace: shop, annotations: {{gloo.solo.io/h2_service: 'true'}}}}
+spec: {{clusterIP: 10.96.0.8, ports: [{{name: http, port: 80}}]}}
+---
+kind: EndpointSlice
+metadata: {{name: web-1, namespace: shop, labels: {{kubernetes.io/service-name: web}}}}
+ports: [{{name: http, port: 8080}}]
+endpoints: [{{addresses: [10.244.0.3]}}]
+"#
+    );
+    let controller = Gloo { namespace: "gloo-system".to_owned() };
+    let translation = controller.translate(&Objects::from_yaml(&controller.kinds(), &format!("{base}---{further}")));
+    let parse = |file: &str| -> Value { serde_json::from_str(&translation.files[std::path::Path::new(file)]).unwrap() };
+    let all = json!({"hosts": parse("routes.json")["resources"][0]["virtual_hosts"], "clusters": parse("clusters.json")["resources"]});
+    (translation, all)
+}
+
+fn virtual_service(name: &str, routes: &str) -> String {
+    format!(
+        "\nkind: VirtualService\nmetadata: {{name: {name}, namespace: shop}}\n\
+         spec: {{virtualHost: {{domains: [{name}.test], routes: [{routes}]}}}}\n"
+    )
+}
+
+const SINGLE: &str = "routeAction: {single: {upstream: {name: shop-web-80, namespace: gloo-system}}}";
+
+fn routes<'a>(all: &'a Value, host: &str) -> &'a [Value] {
+    let hosts = all["hosts"].as_array().unwrap();
+    hosts
+        .iter()
+        .find(|found| found["name"] == host)
+        .and_then(|host| host["routes"].as_array())
+        .map_or(&[], Vec::as_slice)
+}
+
+fn states(translation: &Translation) -> String {
+    format!("{:?}", translation.statuses)
+}
+
+#[test]
+fn the_integration_overwrites_for_services_and_passes_over_all_else() {
+    let own = "---\nkind: Upstream\nmetadata: {name: own, namespace: gloo-system}\nspec: {static: {hosts: [{addr: web.test, port: 81}]}}";
+    let to =
+        |name: &str| format!("{{routeAction: {{single: {{upstream: {{name: {name}, namespace: gloo-system}}}}}}}}");
+    let all =
+        translate("{linkerd: true}", &(virtual_service("a", &format!("{}, {}", to("shop-web-80"), to("own"))) + own)).1;
+    let added = &routes(&all, "a.test")[0]["request_headers_to_add"][0];
+    assert_eq!(added["header"], json!({"key": "l5d-dst-override", "value": "web.shop.svc.cluster.local:80"}));
+    assert_eq!(added["append_action"], "OVERWRITE_IF_EXISTS_OR_ADD");
+    assert_eq!(routes(&all, "a.test")[1].get("request_headers_to_add"), None);
+    let without = translate("{}", &virtual_service("a", &to("shop-web-80"))).1;
+    assert_eq!(routes(&without, "a.test")[0].get("request_headers_to_add"), None);
+}
+
+#[test]
+fn of_several_destinations_each_has_its_own_header() {
+    let two = "{routeAction: {multi: {destinations: [\
+               {weight: 1, destination: {upstream: {name: shop-web-80, namespace: gloo-system}}}, \
+               {weight: 3, destination: {kube: {ref: {name: other, namespace: shop}, port: 80}}}]}}}";
+    let all = translate("{linkerd: true}", &virtual_service("a", two)).1;
+    let found = routes(&all, "a.test")[0]["route"]["weighted_clusters"]["clusters"].as_array().unwrap();
+    let told: Vec<_> = found
+        .iter()
+        .map(|cluster| {
+            (cluster["weight"].as_u64(), cluster["request_headers_to_add"][0]["header"]["value"].as_str().unwrap())
+        })
+        .collect();
+    assert_eq!(told, [(Some(1), "web.shop.svc.cluster.local:80"), (Some(3), "other.shop.svc.cluster.local:80")]);
+}
+
+#[test]
+fn a_transformation_sets_and_manipulation_appends_unless_told_otherwise() {
+    let action = |options: &str| {
+        let all = translate("{}", &virtual_service("a", &format!("{{{SINGLE}, options: {options}}}"))).1;
+        routes(&all, "a.test")[0]["request_headers_to_add"][0]["append_action"].clone()
+    };
+    let set = "{transformations: {requestTransformation: {transformationTemplate: {headers: {x: {text: y}}}}}}";
+    assert_eq!(action(set), "OVERWRITE_IF_EXISTS_OR_ADD");
+    assert_eq!(
+        action("{headerManipulation: {requestHeadersToAdd: [{header: {key: x, value: y}}]}}"),
+        "APPEND_IF_EXISTS_OR_ADD"
+    );
+    let over = "{headerManipulation: {requestHeadersToAdd: [{header: {key: x, value: y}, append: false}]}}";
+    assert_eq!(action(over), "OVERWRITE_IF_EXISTS_OR_ADD");
+}
+
+#[test]
+fn http2_is_spoken_where_the_service_or_its_port_says_so() {
+    let to =
+        |name: &str| format!("{{routeAction: {{single: {{upstream: {{name: {name}, namespace: gloo-system}}}}}}}}");
+    for (name, http2) in [("shop-web-80", false), ("shop-web-81", true), ("shop-other-80", true)] {
+        let all = translate("{}", &virtual_service("a", &to(name))).1;
+        assert_eq!(all["clusters"][0].get("typed_extension_protocol_options").is_some(), http2, "{name}");
+    }
+}
+
+#[test]
+fn the_order_is_that_of_the_routes_and_one_without_matchers_takes_everything() {
+    let all = translate(
+        "{}",
+        &virtual_service("a", &format!("{{matchers: [{{prefix: /a}}, {{exact: /b}}], {SINGLE}}}, {{{SINGLE}}}")),
+    )
+    .1;
+    let paths: Vec<_> = routes(&all, "a.test").iter().map(|route| route["match"].clone()).collect();
+    assert_eq!(paths, [json!({"prefix": "/a"}), json!({"path": "/b"}), json!({"prefix": "/"})]);
+}
+
+#[test]
+fn what_is_missing_is_a_warning_and_its_route_answers_503() {
+    let missing = "{routeAction: {single: {upstream: {name: none, namespace: gloo-system}}}}";
+    let (translation, all) = translate("{}", &virtual_service("a", &format!("{missing}, {{{SINGLE}}}")));
+    assert!(
+        states(&translation).contains("Warning") && states(&translation).contains("gloo-system.none"),
+        "{}",
+        states(&translation)
+    );
+    assert_eq!(routes(&all, "a.test").len(), 2);
+    assert_eq!(routes(&all, "a.test")[0]["route"]["cluster"], "nowhere");
+}
+
+#[test]
+fn bad_ones_are_rejected_and_the_rest_serves() {
+    let good = virtual_service("good", &format!("{{{SINGLE}}}"));
+    let twice = good.replace("name: good", "name: again");
+    let secret = good
+        .replace("spec: {", "spec: {sslConfig: {secretRef: {name: none, namespace: shop}}, ")
+        .replace("good", "bad");
+    for (bad, reason) in [
+        (virtual_service("bad", "{}"), "no action defined"),
+        (virtual_service("bad", &format!("{{matchers: [{{}}], {SINGLE}}}")), "no path matcher"),
+        (virtual_service("bad", &format!("{{matchers: [{{regex: '('}}], {SINGLE}}}")), "invalid regex"),
+        (virtual_service("bad", &format!("{{{SINGLE}, options: {{timeout: soon}}}}")), "is no duration"),
+        (secret, "SSL secret not found"),
+    ] {
+        let (translation, all) = translate("{}", &format!("{good}---{bad}"));
+        let states = states(&translation);
+        assert!(states.contains("Rejected") && states.contains(reason) && states.contains("Accepted"), "{states}");
+        assert_eq!((routes(&all, "good.test").len(), routes(&all, "bad.test").len()), (1, 0), "{reason}");
+    }
+    let (translation, all) = translate("{}", &format!("{good}---{twice}"));
+    assert!(states(&translation).contains("domain conflict") && !states(&translation).contains("Accepted"));
+    assert_eq!(routes(&all, "good.test").len(), 0);
+}

@@ -1,0 +1,139 @@
+//! Upstreams, discovered and written, as clusters.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kube::ResourceExt as _;
+use serde_json::Value;
+
+use super::UPSTREAMS;
+use crate::envoy::model::{Cluster, Endpoints, HeaderOps};
+use crate::objects::{Object, Objects, SERVICES, annotation, items, text};
+use crate::services::{PortRef, service_port};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The annotation of a Service that speaks HTTP/2, and names of ports that say the same
+/// (`plugins/kubernetes/serviceconverter/use_http2_converter.go`).
+const HTTP2: &str = "gloo.solo.io/h2_service";
+const HTTP2_PORTS: [&str; 3] = ["grpc", "http2", "h2"];
+
+/// A port of a Service.
+#[derive(Clone, Debug)]
+struct Kube {
+    namespace: String,
+    service: String,
+    port: u16,
+    http2: bool,
+}
+
+/// Finds Upstreams and keeps the clusters that lead to them.
+pub(crate) struct Upstreams<'a> {
+    objects: &'a Objects,
+    /// `spec.linkerd` of the Settings.
+    linkerd: bool,
+    /// Those that discovery would write, by name: `NAMESPACE-SERVICE-PORT`.
+    discovered: BTreeMap<String, Kube>,
+    pub(crate) clusters: BTreeMap<String, Cluster>,
+}
+
+/// What a destination comes to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Destination {
+    pub(crate) cluster: String,
+    /// What the `linkerd` plugin adds to it.
+    pub(crate) headers: HeaderOps,
+}
+
+impl<'a> Upstreams<'a> {
+    pub(crate) fn new(objects: &'a Objects, linkerd: bool) -> Self {
+        let discovered = objects.all(SERVICES).flat_map(|service| {
+            items(&service.data, "/spec/ports").filter_map(|port| {
+                let kube = kube_of(service, port)?;
+                Some((format!("{}-{}-{}", kube.namespace, kube.service, kube.port), kube))
+            })
+        });
+        Self { objects, linkerd, discovered: discovered.collect(), clusters: BTreeMap::new() }
+    }
+
+    /// The destination `{upstream: {name, namespace}}` or `{kube: {ref: {name, namespace}, port}}`.
+    ///
+    /// # Errors
+    /// What is not there, in the words of the warning.
+    pub(crate) fn find(&mut self, destination: &Value) -> Result<Destination, String> {
+        let reference = &destination["kube"];
+        if reference.is_object() {
+            let (name, namespace) = (text(reference, "/ref/name"), text(reference, "/ref/namespace"));
+            let port = reference["port"].as_u64().unwrap_or_default();
+            let discovered = self.discovered.get(&format!("{namespace}-{name}-{port}")).cloned();
+            return match discovered {
+                Some(kube) => Ok(self.kube(&kube)),
+                None => Err(format!("Service {namespace}.{name} with port {port} not found")),
+            };
+        }
+        let (name, namespace) = (text(destination, "/upstream/name"), text(destination, "/upstream/namespace"));
+        if let Some(written) = self.objects.get(UPSTREAMS, namespace, name) {
+            return self.written(written);
+        }
+        match self.discovered.get(name).cloned() {
+            Some(kube) => Ok(self.kube(&kube)),
+            None => Err(format!("*v1.Upstream {{ {namespace}.{name} }} not found")),
+        }
+    }
+
+    /// A cluster without endpoints: the answer is 503.
+    pub(crate) fn nowhere(&mut self) -> String {
+        let endpoints = Endpoints::Known(Vec::new());
+        let nothing = Cluster { endpoints, http2: false, connect_timeout: CONNECT_TIMEOUT };
+        self.clusters.insert("nowhere".to_owned(), nothing);
+        "nowhere".to_owned()
+    }
+
+    fn written(&mut self, upstream: &Object) -> Result<Destination, String> {
+        let spec = &upstream.data["spec"];
+        let http2 = spec["useHttp2"] == true;
+        let kube = &spec["kube"];
+        if kube.is_object() {
+            let port = kube["servicePort"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or_default();
+            let (namespace, service) =
+                (text(kube, "/serviceNamespace").to_owned(), text(kube, "/serviceName").to_owned());
+            return Ok(self.kube(&Kube { namespace, service, port, http2 }));
+        }
+        let host = items(spec, "/static/hosts").next();
+        let address =
+            host.map(|host| (text(host, "/addr"), host["port"].as_u64().and_then(|port| u16::try_from(port).ok())));
+        let Some((address, Some(port))) = address.filter(|(address, _)| !address.is_empty()) else {
+            return Err(format!("upstream {} has neither kube nor static hosts", upstream.name_any()));
+        };
+        let cluster = format!("{}_{}", upstream.name_any(), upstream.namespace().unwrap_or_default());
+        let endpoints = Endpoints::Dns(address.to_owned(), port);
+        self.clusters.insert(cluster.clone(), Cluster { endpoints, http2, connect_timeout: CONNECT_TIMEOUT });
+        // The plugin passes over all that is no Service.
+        Ok(Destination { cluster, headers: HeaderOps::default() })
+    }
+
+    /// Envoy dials the pods (`plugins/kubernetes/plugin.go`); the header overwrites a client's (`plugins/linkerd/plugin.go`).
+    fn kube(&mut self, kube: &Kube) -> Destination {
+        let Kube { namespace, service, port, http2 } = kube;
+        let found = service_port(self.objects, namespace, service, &PortRef::Number(*port));
+        let endpoints = Endpoints::Known(found.map(|found| found.endpoints(self.objects)).unwrap_or_default());
+        let cluster = format!("{namespace}-{service}-{port}{}", if *http2 { "_h2" } else { "" });
+        let found = Cluster { endpoints, http2: *http2, connect_timeout: CONNECT_TIMEOUT };
+        self.clusters.insert(cluster.clone(), found);
+        let mut headers = HeaderOps::default();
+        if self.linkerd {
+            let value = format!("{service}.{namespace}.svc.cluster.local:{port}");
+            headers.set.insert("l5d-dst-override".to_owned(), value);
+        }
+        Destination { cluster, headers }
+    }
+}
+
+fn kube_of(service: &Object, port: &Value) -> Option<Kube> {
+    let http2 = match annotation(service, HTTP2) {
+        Some(said) => said == "true",
+        None => HTTP2_PORTS.iter().any(|prefix| text(port, "/name").starts_with(prefix)),
+    };
+    let port = u16::try_from(port["port"].as_u64()?).ok()?;
+    Some(Kube { namespace: service.namespace().unwrap_or_default(), service: service.name_any(), port, http2 })
+}
