@@ -21,8 +21,13 @@ use std::{
 
 use arc_swap::ArcSwap;
 use http::{Request, Response};
+use parking_lot::Mutex;
 use rand::Rng;
-use tokio::{sync::watch, task::AbortHandle, time};
+use tokio::{
+    sync::watch,
+    task::AbortHandle,
+    time::{self, Instant},
+};
 
 use crate::{
     NameAddr,
@@ -46,6 +51,9 @@ pub(crate) struct Balancer {
     known: watch::Sender<bool>,
     /// Fail-fast: a request has waited in vain, so others do not.
     shut: AtomicBool,
+    /// Since when requests wait for an endpoint. As with Linkerd's, whose queue waits by itself, a request that is given up does not
+    /// make the next one wait from the beginning.
+    waiting_since: Mutex<Option<Instant>>,
     ready: Arc<Gauge>,
     /// What keeps the endpoints current.
     follow: OnceLock<AbortHandle>,
@@ -85,6 +93,7 @@ impl Balancer {
             endpoints: ArcSwap::default(),
             known: watch::Sender::new(false),
             shut: AtomicBool::new(false),
+            waiting_since: Mutex::default(),
             follow: OnceLock::new(),
         }
     }
@@ -130,6 +139,7 @@ impl Balancer {
         self.ready.add(next.len() as i64 - current.len() as i64);
         if !next.is_empty() {
             self.shut.store(false, Ordering::Relaxed);
+            *self.waiting_since.lock() = None;
         }
         self.endpoints.store(Arc::new(next.into_values().collect()));
         self.known.send_replace(true);
@@ -188,6 +198,7 @@ impl Balancer {
             return Err(ProxyError::LoadShed(self.name.clone()));
         }
         let mut known = self.known.subscribe();
+        let since = *self.waiting_since.lock().get_or_insert_with(Instant::now);
         let waiting = async {
             loop {
                 if let Some(endpoint) = self.choose(tried) {
@@ -197,7 +208,7 @@ impl Balancer {
                 let _ = known.changed().await;
             }
         };
-        time::timeout(self.failfast_timeout, waiting).await.map_err(|_| {
+        time::timeout_at(since + self.failfast_timeout, waiting).await.map_err(|_| {
             self.shut.store(true, Ordering::Relaxed);
             ProxyError::FailFast(self.name.clone())
         })

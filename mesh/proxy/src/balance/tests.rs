@@ -93,6 +93,26 @@ async fn without_endpoints_the_first_request_waits_and_the_next_do_not() {
 }
 
 #[tokio::test]
+async fn a_request_that_is_given_up_does_not_make_the_next_wait_from_the_beginning() {
+    const FAILFAST: Duration = Duration::from_millis(300);
+    const GIVEN_UP: Duration = Duration::from_millis(200);
+    let balancer = balancer(FAILFAST);
+    let none = Tried::default();
+    balancer.update(EndpointUpdate::Reset(BTreeMap::new()));
+    assert!(time::timeout(GIVEN_UP, balancer.next(&none)).await.is_err());
+    // The time is over whenever the next one comes.
+    time::sleep_until(time::Instant::now() + FAILFAST - GIVEN_UP).await;
+    assert!(matches!(balancer.next(&none).now_or_never(), Some(Err(ProxyError::FailFast(_)))));
+
+    // Once there was an endpoint, the time begins anew.
+    balancer.update(EndpointUpdate::Add(addresses([1])));
+    balancer.update(EndpointUpdate::Reset(BTreeMap::new()));
+    let start = time::Instant::now();
+    assert!(matches!(balancer.next(&none).await, Err(ProxyError::FailFast(_))));
+    assert!(start.elapsed() >= FAILFAST);
+}
+
+#[tokio::test]
 async fn a_waiting_request_gets_the_first_endpoint_that_comes() {
     let balancer = balancer(Duration::from_secs(60));
     let none = Tried::default();
