@@ -13,8 +13,11 @@ use crate::health::{self, Ready};
 use crate::objects::{Kind, Objects, Watches};
 use crate::status::{Complaint, RENEWAL, Report, Reporter, StatusUpdate};
 
-/// How long a burst of changes is waited for, and so the shortest time between two configurations.
-const BURST: Duration = Duration::from_millis(50);
+/// A burst of changes is over when there is none for so long.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// How long a burst is waited for at most. Every configuration costs its data plane time, the more the more routes it has.
+const BURST: Duration = Duration::from_millis(500);
 
 /// What a controller makes of the objects.
 #[derive(Debug, Default)]
@@ -96,11 +99,18 @@ async fn follow(
         }
         found.send_replace(Some(Report { statuses: translation.statuses, complaints: translation.complaints }));
         tokio::select! {
-            () = watches.changed() => tokio::time::sleep(BURST).await,
+            () = watches.changed() => over(&watches).await,
             () = tokio::time::sleep(RENEWAL) => {}
             error = data_plane.ended() => return error,
         }
     }
+}
+
+/// Waits until a burst of changes is over.
+async fn over(watches: &Watches) {
+    let more = async { while tokio::time::timeout(QUIET, watches.changed()).await.is_ok() {} };
+    // One that lasts is not waited for any longer.
+    let _ = tokio::time::timeout(BURST, more).await;
 }
 
 /// Writes the latest report, and again the latest. Beside the data plane's changes: a hundred statuses take seconds on a busy API
