@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::case::Case;
 use crate::convergence::converge;
-use crate::metrics::Metrics;
+use crate::metrics::{Families, Metrics};
 use crate::plan::{Plan, Route};
 use crate::probe::{self, Batch, Record, Request, Seen};
 use crate::verdict::{Failure, check};
@@ -145,12 +145,12 @@ impl Context {
     /// The metrics of the proxy beside the controller.
     pub async fn controller_metrics(&self) -> Result<Metrics, Failure> {
         let pod = self.world.controller_pod(&self.world.controller.workload).await?;
-        self.metrics_of(pod).await
+        self.metrics_of(pod, Families::Counts).await
     }
 
     /// The metrics of the proxy in a pod.
-    pub async fn metrics_of(&self, pod: Ipv4Addr) -> Result<Metrics, Failure> {
-        Ok(self.world.metrics_of(pod).await?)
+    pub async fn metrics_of(&self, pod: Ipv4Addr, families: Families) -> Result<Metrics, Failure> {
+        Ok(self.world.metrics_of(pod, families).await?)
     }
 
     /// The addresses of all running pods with an `app` label in the workbench.

@@ -20,11 +20,22 @@ pub struct Sample<'a> {
     pub value: f64,
 }
 
+/// Which families a scrape asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Families {
+    /// All but those of latencies, which are most of the text.
+    Counts,
+    /// All.
+    #[default]
+    All,
+}
+
 /// The samples of one scrape.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     text: String,
     lines: Vec<Line>,
+    families: Families,
 }
 
 /// Where in the text a sample's parts are.
@@ -60,7 +71,13 @@ impl Metrics {
             }
             start += whole.len();
         }
-        Ok(Self { text, lines })
+        Ok(Self { text, lines, families: Families::All })
+    }
+
+    /// Says which families were asked for.
+    #[must_use]
+    pub fn of(self, families: Families) -> Self {
+        Self { families, ..self }
     }
 
     /// All samples, in the order of the text.
@@ -77,8 +94,11 @@ impl Metrics {
         self.samples().filter(move |sample| sample.name == name && sample.has(labels))
     }
 
-    /// The sum of a selection; 0 when it is empty.
+    /// The sum of a selection; 0 when it is empty, and no number, which equals nothing, when the scrape did not ask for it.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        if self.families == Families::Counts && is_latency(name) {
+            return f64::NAN;
+        }
         // The sum of no floats is -0.0, which a reader would wonder about.
         self.select(name, labels).map(|sample| sample.value).sum::<f64>() + 0.0
     }
@@ -96,6 +116,11 @@ impl Metrics {
         Err(check(format!("{name}{{{}}}", wanted.join(",")))
             .failure(expected.to_string(), format!("{found} ({candidates})")))
     }
+}
+
+/// Whether a series is left out of [`Families::Counts`].
+pub fn is_latency(name: &str) -> bool {
+    name.contains("response_latency_ms")
 }
 
 impl<'a> Sample<'a> {
@@ -181,6 +206,14 @@ mod tests {
 
     const TEXT: &str =
         "# HELP a x\na{le=\"0.5\",path=\"/x,y=\\\"1\\\"\"} 3\na_total 2\na{} 4 1700000000\nb{x=\"}\"} +Inf\n";
+
+    #[test]
+    fn what_a_scrape_did_not_ask_for_equals_nothing() {
+        let metrics = Metrics::parse("request_total 3\n").unwrap().of(Families::Counts);
+        assert_eq!(metrics.sum("request_total", &[]), 3.0);
+        assert!(metrics.sum("response_latency_ms_count", &[]).is_nan());
+        assert_eq!(metrics.of(Families::All).sum("response_latency_ms_count", &[]), 0.0);
+    }
 
     #[test]
     fn names_and_labels_are_exact() {

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Service;
 use kube::api::Api;
 use meshgate_harness::context::Context;
 use meshgate_harness::convergence::converge;
-use meshgate_harness::metrics::Metrics;
+use meshgate_harness::metrics::{Families, Metrics, is_latency};
 use meshgate_harness::plan::NAMESPACE;
 use meshgate_harness::verdict::{Failure, check};
 
@@ -39,7 +39,12 @@ impl Proxy {
 
     /// What it counts at present.
     pub async fn read(self, context: &Context) -> Result<Metrics, Failure> {
-        context.metrics_of(self.pod(context).await?).await
+        context.metrics_of(self.pod(context).await?, Families::Counts).await
+    }
+
+    /// The same and how long everything took.
+    pub async fn read_all(self, context: &Context) -> Result<Metrics, Failure> {
+        context.metrics_of(self.pod(context).await?, Families::All).await
     }
 }
 
@@ -88,8 +93,10 @@ pub async fn settle(context: &Context, proxy: Proxy, before: &Metrics, expected:
     };
     // Once for all looks.
     let pod = proxy.pod(context).await?;
+    let latencies = expected.iter().any(|series| is_latency(series.name));
+    let families = if latencies { Families::All } else { Families::Counts };
     let result = converge(SETTLES, || async {
-        let now = context.metrics_of(pod).await.map_err(|failure| failure.to_string())?;
+        let now = context.metrics_of(pod, families).await.map_err(|failure| failure.to_string())?;
         let wrong = wrong(&now);
         if wrong.is_empty() { Ok(now) } else { Err(wrong.join("; ")) }
     })

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use meshgate_fixtures::{ClientOverride, Mode};
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
+use meshgate_harness::metrics::Families;
 use meshgate_harness::plan::Backend;
 use meshgate_harness::probe::{self, Batch, Request, Seen};
 use meshgate_harness::verdict::{CaseResult, Outcome, check};
@@ -111,7 +112,7 @@ async fn annotation_no_op(context: Context) -> CaseResult {
     let service = format!("{}:80", fqdn(&context, "main"));
     let direct = Request::get(service.clone(), "/").header("l5d-dst-override", service);
     context.send_inside(Batch::of(vec![direct])).await?;
-    let metrics = context.metrics_of(context.world.pod_address("probe").await?).await?;
+    let metrics = context.metrics_of(context.world.pod_address("probe").await?, Families::Counts).await?;
     check("the control, requests that the probe's proxy knows by it").that(
         metrics.sum("request_total", &named) >= 1.0,
         "at least 1",

@@ -58,7 +58,7 @@ const AUTHORITY_STATUS: u16 = 232;
 async fn inbound(context: Context) -> CaseResult {
     const REQUESTS: usize = 8;
     let pod = only_pod(&context, Backend::B.name()).await?;
-    let before = Proxy::Pod(pod).read(&context).await?;
+    let before = Proxy::Pod(pod).read_all(&context).await?;
     let before_controller = Proxy::Controller.read(&context).await?;
     send(&context, &[(&format!("/in?status={INBOUND_STATUS}"), REQUESTS, INBOUND_STATUS)]).await?;
     let (address, status) = (format!("{pod}:8080"), INBOUND_STATUS.to_string());

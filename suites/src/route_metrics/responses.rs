@@ -172,7 +172,7 @@ async fn grpc_status(context: Context) -> CaseResult {
 async fn latency_counts(context: Context) -> CaseResult {
     const QUICK: usize = 10;
     const SLOW: usize = 3;
-    let before = Proxy::Controller.read(&context).await?;
+    let before = Proxy::Controller.read_all(&context).await?;
     send(&context, &[("/l", QUICK, 200), ("/l?delay_ms=250", SLOW, 200)]).await?;
     let main = fqdn(&context, "main");
     let endpoint = [("direction", "outbound"), ("authority", main.as_str()), ("status_code", "200")];

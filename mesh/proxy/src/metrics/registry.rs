@@ -197,14 +197,14 @@ impl Registry {
         *self.process.lock() = Some(gauges);
     }
 
-    /// The text of a scrape.
-    pub(crate) fn render(&self) -> String {
+    /// The text of a scrape, all but the families that `without` says.
+    pub(crate) fn render(&self, without: impl Fn(&str) -> bool) -> String {
         if let Some(process) = &*self.process.lock() {
             process.refresh();
         }
         let now = Instant::now();
         let mut out = String::with_capacity(64 * 1024);
-        for family in self.families.lock().iter() {
+        for family in self.families.lock().iter().filter(|family| !without(family.name())) {
             family.render(now, &mut out);
         }
         out.push_str("# EOF\n");
@@ -261,7 +261,7 @@ mod tests {
         series.observe(Duration::from_millis(4));
         series.observe(Duration::from_secs(70));
 
-        let text = registry.render();
+        let text = registry.render(|_| false);
         assert!(text.starts_with(
             "# HELP request_total Requests.\n# TYPE request_total counter\nrequest_total{direction=\"outbound\"} 2\n"
         ));
@@ -271,6 +271,8 @@ mod tests {
             "latency_ms_bucket{a=\"b\",le=\"+Inf\"} 2\nlatency_ms_sum{a=\"b\"} 70004\nlatency_ms_count{a=\"b\"} 2\n"
         ));
         assert!(text.ends_with("# EOF\n"));
+        let without = registry.render(|family| family == "latency_ms");
+        assert!(without.contains("request_total") && !without.contains("latency_ms"));
     }
 
     #[test]
