@@ -1,173 +1,200 @@
 //! Emissary-ingress 4.1 in front of Envoy.
 //!
 //! ```text
-//! Listeners, Hosts ─────────────────────────┐
-//! Mappings ─ mappings ─ groups ─> routes ───┴─> envoy::model ─> Envoy
-//! Services, EndpointSlices ─ backends ─> clusters
+//! Ingresses ─ ingresses ─┐
+//! Mappings ──────────────┼─ mappings ─ groups ──┐
+//! Hosts ─────────────────┴─ hosts ──────────────┼─> envoy::model ─> Envoy
+//! Listeners ─ listeners ────────────────────────┤
+//! Services, EndpointSlices, resolvers ─ backends┘
 //! ```
 //!
-//! How Mappings become routes follows `python/ambassador/ir/irhttpmapping.py` and `irhttpmappinggroup.py`, what a Host and a Listener
-//! are for `irhost.py` and `irlistener.py`, how a `service` is read `irservice` and `irserviceresolver.py`. The real one watches
-//! Endpoints, this one their slices. Left out: Ingresses and Knative, Consul, TLS to backends, filters (authentication, rate limits),
-//! retries, Mappings by method or by query, the certificate that it falls back on.
+//! How Mappings become routes follows `irhttpmapping.py`, `irhttpmappinggroup.py` and `v3route.py`, what Hosts and Listeners are for
+//! `irhost.py`, `irlistener.py` and `v3listener.py`, how a `service` is read `irbasemapping.py` and `irserviceresolver.py`, all below
+//! `python/ambassador`. The real one watches Endpoints, this one their slices. What it cannot use it says in its log; no event and,
+//! unless the environment asks for it, no status of a Mapping tells of it.
+//!
+//! Left out: TCPMappings (with a host they end TLS, too, so that none passes it through on a port of HTTPS), Consul, Knative, TLS to
+//! backends, filters (authentication, rate limits), retries, shadows, query parameters, regular expressions in place of a prefix to
+//! rewrite, more than one Listener of a protocol, plain HTTP on the port of HTTPS, and the certificate that it falls back on.
 
 mod backends;
+mod groups;
 mod hosts;
+mod ingresses;
+mod listeners;
 mod mappings;
+mod module;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
-use crate::envoy::model::{Action, Config, HeaderMatch, HeaderOps, HeaderValue, PathMatch, Redirect, Route, Tls};
-use crate::envoy::model::{VirtualHost, Weighted};
-use crate::envoy::{self, Envoy};
+use crate::envoy::{self, Envoy, model::Config};
 use crate::flags::Flags;
-use crate::objects::{ENDPOINT_SLICES, Kind, Object, Objects, SECRETS, SERVICES, items, text};
+use crate::objects::{ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, Kind, Object, Objects, SECRETS, SERVICES, items};
 use crate::run::{Controller, Translation, run};
-use crate::status::StatusUpdate;
+use crate::status::{Complaint, StatusUpdate};
 use backends::Backends;
-use hosts::{Host, Insecure};
+use listeners::Listeners;
+use mappings::Mapping;
+use module::Module;
 
 const GROUP: &str = "getambassador.io";
 const VERSION: &str = "v3alpha1";
-const MAPPINGS: Kind = Kind::new(GROUP, VERSION, "Mapping", "mappings");
-const TCP_MAPPINGS: Kind = Kind::new(GROUP, VERSION, "TCPMapping", "tcpmappings");
 const HOSTS: Kind = Kind::new(GROUP, VERSION, "Host", "hosts");
 const LISTENERS: Kind = Kind::new(GROUP, VERSION, "Listener", "listeners");
-const RESOLVERS: Kind = Kind::new(GROUP, VERSION, "KubernetesEndpointResolver", "kubernetesendpointresolvers");
+const MAPPINGS: Kind = Kind::new(GROUP, VERSION, "Mapping", "mappings");
+const MODULES: Kind = Kind::new(GROUP, VERSION, "Module", "modules");
+const ENDPOINT_RESOLVERS: Kind = Kind::new(GROUP, VERSION, "KubernetesEndpointResolver", "kubernetesendpointresolvers");
+const SERVICE_RESOLVERS: Kind = Kind::new(GROUP, VERSION, "KubernetesServiceResolver", "kubernetesserviceresolvers");
 
 /// The role.
 pub(crate) async fn main(flags: Flags) -> anyhow::Result<()> {
-    let id = std::env::var("AMBASSADOR_ID").unwrap_or_else(|_| "default".to_owned());
-    run("emissary", Emissary { id }, Envoy::new()?, flags.number("health-port", 8877), None).await
+    let variable = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
+    let emissary = Emissary {
+        id: variable("AMBASSADOR_ID", "default"),
+        namespace: variable("AMBASSADOR_NAMESPACE", "default"),
+        mapping_status: variable("AMBASSADOR_UPDATE_MAPPING_STATUS", "false").eq_ignore_ascii_case("true"),
+    };
+    run("emissary", emissary, Envoy::new()?, flags.number("health-port", 8877), None).await
 }
 
 struct Emissary {
     /// Objects that name other ids than this one are another instance's.
     id: String,
+    /// Its own.
+    namespace: String,
+    /// Whether Mappings get a status.
+    mapping_status: bool,
+}
+
+/// A Mapping or a Host: one of the API server's, or one that an Ingress stands for.
+#[derive(Clone, Debug)]
+struct Resource {
+    /// Of `origin`.
+    kind: Kind,
+    origin: Object,
+    namespace: String,
+    name: String,
+    labels: BTreeMap<String, String>,
+    spec: Value,
+}
+
+impl Resource {
+    fn of(kind: Kind, origin: &Object) -> Self {
+        Self {
+            kind,
+            origin: origin.clone(),
+            namespace: origin.namespace().unwrap_or_default(),
+            name: origin.name_any(),
+            labels: origin.labels().clone(),
+            spec: origin.data["spec"].clone(),
+        }
+    }
+
+    /// What decides the order in which resources are read.
+    fn key(&self) -> (String, String) {
+        (self.name.clone(), self.namespace.clone())
+    }
+
+    fn complaint(&self, message: impl Into<String>) -> Complaint {
+        Complaint::logged(self.kind, &self.origin, message)
+    }
+}
+
+/// `matchLabels` of a selector, all of which have to be there. Without any it selects everything.
+fn selects(selector: &Value, labels: &BTreeMap<String, String>) -> bool {
+    let wanted = selector["matchLabels"].as_object().into_iter().flatten();
+    wanted.into_iter().all(|(name, value)| labels.get(name).map(String::as_str) == value.as_str())
 }
 
 impl Emissary {
-    fn ours<'a>(&'a self, objects: &'a Objects, kind: Kind) -> impl Iterator<Item = &'a Object> {
-        objects.all(kind).filter(|object| {
-            let ids = object.data["spec"]["ambassador_id"].as_array();
-            ids.map_or(self.id == "default", |ids| ids.iter().any(|id| *id == self.id.as_str()))
-        })
+    fn is_ours(&self, object: &Object) -> bool {
+        match object.data["spec"]["ambassador_id"].as_array() {
+            Some(ids) => ids.iter().any(|id| *id == self.id.as_str()),
+            None => self.id == "default",
+        }
     }
 
-    /// The ports of the first Listener of each protocol; without one nothing is taken.
-    fn ports(&self, objects: &Objects) -> (u16, u16) {
-        let port = |protocols: &[&str]| {
-            let mut listeners = self.ours(objects, LISTENERS);
-            let found = listeners.find(|object| protocols.contains(&text(&object.data, "/spec/protocol")));
-            let port = found.and_then(|listener| listener.data["spec"]["port"].as_u64());
-            port.and_then(|port| u16::try_from(port).ok()).unwrap_or_default()
+    /// Those of a kind in the order in which they are read: where two say different things the later one's is taken.
+    fn resources(&self, objects: &Objects, kind: Kind) -> Vec<Resource> {
+        let ours = objects.all(kind).filter(|object| self.is_ours(object));
+        let mut found: Vec<Resource> = ours.map(|object| Resource::of(kind, object)).collect();
+        found.sort_by_key(Resource::key);
+        found
+    }
+
+    /// The status of Ingresses: that of the Service which the chart marks as the one in front.
+    fn addresses(&self, objects: &Objects) -> Option<Value> {
+        let marked = |service: &&Object| {
+            service.labels().get("app.kubernetes.io/component").map(String::as_str) == Some("ambassador-service")
         };
-        (port(&["HTTP"]), port(&["HTTPS", "TLS"]))
+        let own = |service: &&Object| service.namespace().as_deref() == Some(self.namespace.as_str());
+        let service = objects.all(SERVICES).filter(own).find(marked)?;
+        let addresses: Vec<&Value> = items(&service.data, "/status/loadBalancer/ingress").collect();
+        Some(json!({"loadBalancer": {"ingress": addresses}}))
     }
 }
 
 impl Controller for Emissary {
     fn kinds(&self) -> Vec<Kind> {
-        vec![ENDPOINT_SLICES, HOSTS, LISTENERS, MAPPINGS, RESOLVERS, SECRETS, SERVICES, TCP_MAPPINGS]
+        vec![
+            ENDPOINT_SLICES,
+            ENDPOINT_RESOLVERS,
+            HOSTS,
+            INGRESSES,
+            INGRESS_CLASSES,
+            LISTENERS,
+            MAPPINGS,
+            MODULES,
+            SECRETS,
+            SERVICES,
+            SERVICE_RESOLVERS,
+        ]
     }
 
     fn translate(&self, objects: &Objects) -> Translation {
-        let (http_port, https_port) = self.ports(objects);
-        let mut config = Config { http_port, https_port, ..Config::default() };
-        let mut backends = Backends::new(objects, self.ours(objects, RESOLVERS));
-        let mut hosts: Vec<Host> = self.ours(objects, HOSTS).map(|host| Host::read(objects, host)).collect();
-        let mut statuses: Vec<StatusUpdate> = hosts.iter().filter_map(Host::status).collect();
-        hosts.retain(|host| host.fault.is_none());
-        if hosts.is_empty() {
-            hosts.push(Host::fallback());
+        let mut complaints = BTreeSet::new();
+        let module = Module::read(&self.resources(objects, MODULES));
+        let ingresses = ingresses::taken(objects);
+        let (mut of_ingresses, mut hosts) = (ingresses::mappings(objects, &ingresses), ingresses::hosts(&ingresses));
+        hosts.extend(self.resources(objects, HOSTS));
+        hosts.sort_by_key(Resource::key);
+        let hosts = hosts::read(objects, &hosts, &mut complaints);
+
+        let mut resources = self.resources(objects, MAPPINGS);
+        resources.append(&mut of_ingresses);
+        resources.sort_by_key(Resource::key);
+        let mut backends = Backends::new(objects, self, &module);
+        let mut statuses = Vec::new();
+        let mut mappings = Vec::new();
+        for resource in &resources {
+            let found = Mapping::read(resource, &module, &hosts, &mut backends);
+            if resource.kind == MAPPINGS && self.mapping_status {
+                let status = match &found {
+                    Ok(_) => json!({"state": "Running"}),
+                    Err(reason) => json!({"state": "Inactive", "reason": reason}),
+                };
+                statuses.extend(StatusUpdate::unless_there(MAPPINGS, &resource.origin, status));
+            }
+            match found {
+                Ok(mapping) => mappings.push(mapping),
+                Err(reason) => _ = complaints.insert(resource.complaint(reason)),
+            }
+        }
+        if let Some(status) = self.addresses(objects) {
+            let update = |ingress: &&Object| StatusUpdate::unless_there(INGRESSES, ingress, status.clone());
+            statuses.extend(ingresses.iter().filter_map(update));
         }
 
-        let mut read = Vec::new();
-        for object in self.ours(objects, MAPPINGS) {
-            let found = mappings::Mapping::read(object, &mut backends);
-            let found = found.and_then(|mapping| {
-                let associated = hosts.iter().any(|host| host.takes(&mapping.hostname));
-                if associated { Ok(mapping) } else { Err("No Host matches the Mapping's hostname".to_owned()) }
-            });
-            let status = match &found {
-                Ok(_) => json!({"state": "Running"}),
-                Err(reason) => json!({"state": "Inactive", "reason": reason}),
-            };
-            statuses.extend(StatusUpdate::unless_there(MAPPINGS, object, status));
-            read.extend(found.ok());
-        }
-        for (hostname, routes) in mappings::by_hostname(&read) {
-            let insecure = hosts::of(&hosts, &hostname).map_or(Insecure::Reject, |host| host.insecure);
-            let mut host = VirtualHost { routes };
-            if insecure != Insecure::Route {
-                host.routes = vec![turned_away(insecure)];
-            }
-            config.hosts.insert(hostname, host);
-        }
-        self.add_tls(objects, &hosts, &read, &mut config, &mut backends);
+        let mut config = Config { keep_slashes: !module.merge_slashes, ..Config::default() };
+        let groups = groups::form(&mappings, &mut complaints);
+        let listeners = self.resources(objects, LISTENERS);
+        Listeners::read(&listeners, &mut complaints).serve(&hosts, &groups, &mut config, &mut complaints);
         config.clusters = backends.clusters;
-        Translation { files: envoy::files(&config), statuses, complaints: std::collections::BTreeSet::new() }
+        Translation { files: envoy::files(&config), statuses, complaints }
     }
-}
-
-impl Emissary {
-    fn add_tls(
-        &self,
-        objects: &Objects,
-        hosts: &[Host],
-        mappings: &[mappings::Mapping],
-        config: &mut Config,
-        backends: &mut Backends<'_>,
-    ) {
-        let by_hostname: BTreeMap<String, Vec<Route>> = mappings::by_hostname(mappings);
-        for host in hosts {
-            if let Some((certificate, key)) = &host.certificate {
-                // The Host's own name, or what it stands for.
-                let routes = by_hostname.get(&host.hostname).or_else(|| by_hostname.get("*"));
-                let host_routes = VirtualHost { routes: routes.cloned().unwrap_or_default() };
-                let (certificate, key) = (certificate.clone(), key.clone());
-                let tls = Tls::Terminated { certificate, key, host: host_routes };
-                config.tls.insert(host.hostname.clone(), tls);
-            }
-        }
-        for object in self.ours(objects, TCP_MAPPINGS) {
-            let name = text(&object.data, "/spec/host");
-            if let (false, Ok(cluster)) = (name.is_empty(), backends.of_mapping(object, false)) {
-                let whole = Weighted { cluster: cluster.name, weight: 100, ..Weighted::default() };
-                config.tls.insert(name.to_owned(), Tls::Passthrough(vec![whole]));
-            }
-        }
-    }
-}
-
-/// What a Host that takes no plain HTTP answers to it.
-fn turned_away(insecure: Insecure) -> Route {
-    let action = match insecure {
-        Insecure::Redirect => Action::Redirect(Redirect { https: true, ..Redirect::default() }),
-        _ => Action::Respond(404, String::new()),
-    };
-    Route {
-        path: PathMatch::Prefix("/".to_owned()),
-        headers: Vec::new(),
-        action,
-        request_headers: HeaderOps::default(),
-        response_headers: HeaderOps::default(),
-    }
-}
-
-/// `headers` of a Mapping: exact values, or `true` for any.
-fn header_matches(spec: &Value) -> Vec<HeaderMatch> {
-    let fields = spec["headers"].as_object().into_iter().flatten();
-    let value = |value: &Value| value.as_str().map_or(HeaderValue::Present, |text| HeaderValue::Exact(text.to_owned()));
-    fields.map(|(name, found)| HeaderMatch { name: name.clone(), value: value(found), not: false }).collect()
-}
-
-/// The strings of a list, or a string by itself.
-fn strings(value: &Value, pointer: &str) -> Vec<String> {
-    let one = Some(text(value, pointer)).filter(|text| !text.is_empty());
-    one.into_iter().chain(items(value, pointer).filter_map(Value::as_str)).map(str::to_owned).collect()
 }
 
 #[cfg(test)]

@@ -129,6 +129,7 @@ fn finish(host: &mut VirtualHost) {
         host.routes.push(Route {
             path: everything,
             headers: Vec::new(),
+            percent: None,
             action: Action::Respond(404, NOT_FOUND.to_owned()),
             request_headers: HeaderOps::default(),
             response_headers: HeaderOps::default(),

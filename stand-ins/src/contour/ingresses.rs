@@ -156,6 +156,7 @@ impl Adder<'_, '_> {
         Some(Route {
             path: matches,
             headers: Vec::new(),
+            percent: None,
             action: Action::Forward(Box::new(forward)),
             request_headers: HeaderOps::default(),
             response_headers: HeaderOps::default(),

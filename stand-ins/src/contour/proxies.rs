@@ -375,6 +375,7 @@ fn matched(conditions: &[Value], action: Action) -> Route {
     Route {
         path: merged_path(conditions),
         headers: conditions.iter().filter_map(header_match).collect(),
+        percent: None,
         action,
         request_headers: HeaderOps::default(),
         response_headers: HeaderOps::default(),

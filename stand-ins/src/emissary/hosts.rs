@@ -1,89 +1,144 @@
 //! Hosts: which names are served, with which certificate, and what becomes of plain HTTP.
 
-use kube::ResourceExt as _;
-use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::HOSTS;
-use crate::objects::{Object, Objects, SECRETS, text};
+use serde_json::Value;
+
+use super::{Resource, selects};
+use crate::objects::{Objects, SECRETS, text};
 use crate::secrets::{self, Fault};
-use crate::status::StatusUpdate;
+use crate::status::Complaint;
 
 /// `requestPolicy.insecure.action`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Insecure {
+pub(super) enum Insecure {
     Route,
     /// The default of every Host.
     Redirect,
     Reject,
 }
 
-/// A Host.
+/// A Host that is in order.
 #[derive(Clone, Debug)]
-pub(crate) struct Host {
-    object: Option<Object>,
-    /// A name, `*.` and a name, or `*`.
-    pub(crate) hostname: String,
-    pub(crate) insecure: Insecure,
+pub(super) struct Host {
+    pub(super) name: String,
+    /// `None` for the one that nobody has made.
+    pub(super) namespace: Option<String>,
+    pub(super) labels: BTreeMap<String, String>,
+    /// A name, or one with `*` for its begin, its end or all of it.
+    pub(super) hostname: String,
+    pub(super) insecure: Insecure,
     /// Chain and key, PEM.
-    pub(crate) certificate: Option<(String, String)>,
-    /// Why it is not taken.
-    pub(crate) fault: Option<String>,
+    pub(super) certificate: Option<(String, String)>,
+    /// By which Mappings belong to it whatever their hostname is.
+    selector: Option<Value>,
+}
+
+/// The Hosts that can be served, in the order of their hostnames.
+pub(super) fn read(objects: &Objects, resources: &[Resource], complaints: &mut BTreeSet<Complaint>) -> Vec<Host> {
+    let mut hosts = Vec::new();
+    for resource in resources {
+        match Host::read(objects, resource) {
+            Ok(host) => hosts.push(host),
+            Err(why) => _ = complaints.insert(resource.complaint(why)),
+        }
+    }
+    if hosts.is_empty() {
+        hosts.push(Host::fallback());
+    }
+    hosts.sort_by(|one, other| one.hostname.cmp(&other.hostname));
+    hosts
 }
 
 impl Host {
-    /// What serves when nobody has made a Host (`irhost.py`, `HostFactory.finalize`): everything, in clear.
-    pub(crate) fn fallback() -> Self {
-        Self { object: None, hostname: "*".to_owned(), insecure: Insecure::Route, certificate: None, fault: None }
+    /// What serves when nobody has made a Host (`HostFactory.finalize`): everything, in clear.
+    fn fallback() -> Self {
+        Self {
+            name: "default-host".to_owned(),
+            namespace: None,
+            labels: BTreeMap::new(),
+            hostname: "*".to_owned(),
+            insecure: Insecure::Route,
+            certificate: None,
+            selector: None,
+        }
     }
 
-    pub(crate) fn read(objects: &Objects, object: &Object) -> Self {
-        let hostname = Some(text(&object.data, "/spec/hostname")).filter(|name| !name.is_empty()).unwrap_or("*");
-        let insecure = match text(&object.data, "/spec/requestPolicy/insecure/action") {
+    fn read(objects: &Objects, resource: &Resource) -> Result<Self, String> {
+        let spec = &resource.spec;
+        let given = |pointer: &str| Some(text(spec, pointer)).filter(|text| !text.is_empty());
+        let insecure = match text(spec, "/requestPolicy/insecure/action") {
             "Route" => Insecure::Route,
             "Reject" => Insecure::Reject,
             _ => Insecure::Redirect,
         };
-        let secret = text(&object.data, "/spec/tlsSecret/name");
-        let namespace = object.namespace().unwrap_or_default();
-        let certificate = (!secret.is_empty()).then(|| certificate(objects, &namespace, secret));
-        let (certificate, fault) = match certificate.transpose() {
-            Ok(certificate) => (certificate, None),
-            Err(fault) => (None, Some(fault)),
-        };
-        Self { object: Some(object.clone()), hostname: hostname.to_owned(), insecure, certificate, fault }
+        let namespace = given("/tlsSecret/namespace").unwrap_or(&resource.namespace);
+        let certificate = given("/tlsSecret/name").map(|secret| {
+            let found = certificate(objects, namespace, secret);
+            found.map_err(|why| format!("Host {}: invalid TLS secret {secret}, marking inactive: {why}", resource.name))
+        });
+        let selector = [&spec["mappingSelector"], &spec["selector"]].into_iter().find(|found| found.is_object());
+        Ok(Self {
+            name: resource.name.clone(),
+            namespace: Some(resource.namespace.clone()),
+            labels: resource.labels.clone(),
+            hostname: given("/hostname").unwrap_or("*").to_owned(),
+            insecure,
+            certificate: certificate.transpose()?,
+            selector: selector.cloned(),
+        })
     }
 
-    /// Whether Mappings for a hostname belong to it: both may be patterns.
-    pub(crate) fn takes(&self, hostname: &str) -> bool {
-        matches(&self.hostname, hostname) || matches(hostname, &self.hostname)
-    }
-
-    pub(crate) fn status(&self) -> Option<StatusUpdate> {
-        let status = match &self.fault {
-            None => json!({"state": "Ready"}),
-            Some(reason) => json!({"state": "Error", "errorReason": reason}),
-        };
-        StatusUpdate::unless_there(HOSTS, self.object.as_ref()?, status)
-    }
-}
-
-/// The Host with the most exact pattern for a name.
-pub(crate) fn of<'a>(hosts: &'a [Host], hostname: &str) -> Option<&'a Host> {
-    hosts.iter().filter(|host| host.takes(hostname)).max_by_key(|host| host.hostname.trim_start_matches('*').len())
-}
-
-fn matches(pattern: &str, name: &str) -> bool {
-    match pattern.strip_prefix('*') {
-        Some(end) => name.ends_with(end),
-        None => pattern == name,
+    /// Whether it has Mappings with these labels, whatever their hostname is.
+    pub(super) fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.selector.as_ref().is_some_and(|selector| selects(selector, labels))
     }
 }
 
 fn certificate(objects: &Objects, namespace: &str, name: &str) -> Result<(String, String), String> {
-    let secret = objects.get(SECRETS, namespace, name);
-    let secret = secret.ok_or_else(|| format!("tlsSecret name set, but secret {namespace}/{name} is not there"))?;
+    let secret = objects.get(SECRETS, namespace, name).ok_or("there is none")?;
     secrets::pair(secret).map_err(|fault| match fault {
-        Fault::Lacks(key) => format!("secret {namespace}/{name} has no {key}"),
-        Fault::Unusable(why) => format!("secret {namespace}/{name}: {why}"),
+        Fault::Lacks(key) => format!("it has no {key}"),
+        Fault::Unusable(why) => why,
     })
+}
+
+/// Whether there can be a name that both patterns take (`hostglob_matches` in `irutils.py`).
+pub(super) fn meet(one: &str, other: &str) -> bool {
+    if one == other || one == "*" || other == "*" {
+        return true;
+    }
+    if one.starts_with('.') || other.starts_with('.') {
+        return false;
+    }
+    match (Pattern::of(one), Pattern::of(other)) {
+        (Pattern::EndsWith(_), Pattern::StartsWith(_)) | (Pattern::StartsWith(_), Pattern::EndsWith(_)) => true,
+        (Pattern::EndsWith(one), Pattern::EndsWith(other)) => one.ends_with(other) || other.ends_with(one),
+        (Pattern::StartsWith(one), Pattern::StartsWith(other)) => one.starts_with(other) || other.starts_with(one),
+        (Pattern::EndsWith(end), Pattern::Name(name)) | (Pattern::Name(name), Pattern::EndsWith(end)) => {
+            name.len() > end.len() && name.ends_with(end)
+        }
+        (Pattern::StartsWith(begin), Pattern::Name(name)) | (Pattern::Name(name), Pattern::StartsWith(begin)) => {
+            name.len() > begin.len() && name.starts_with(begin)
+        }
+        (Pattern::Name(_), Pattern::Name(_)) => false,
+    }
+}
+
+/// A name or a pattern; a star stands for something, never for nothing.
+enum Pattern<'a> {
+    Name(&'a str),
+    EndsWith(&'a str),
+    StartsWith(&'a str),
+}
+
+impl<'a> Pattern<'a> {
+    fn of(text: &'a str) -> Self {
+        match (text.strip_prefix('*'), text.strip_suffix('*')) {
+            (Some(end), None) => Self::EndsWith(end),
+            (None, Some(begin)) => Self::StartsWith(begin),
+            // With a star at either end the text is no pattern.
+            _ => Self::Name(text),
+        }
+    }
 }

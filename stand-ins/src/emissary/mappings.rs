@@ -1,191 +1,255 @@
-//! Mappings, the groups that they form, and the routes of each host.
+//! Mappings, one by one: which requests they take, and what they do with them.
 
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::backends::Backends;
-use super::{header_matches, strings};
-use crate::envoy::model::{Action, Forward, HeaderMatch, HeaderOps, PathMatch, Redirect, Route, Weighted};
-use crate::objects::{Object, text};
-
-/// `timeout_ms` of a Mapping that says nothing (`cluster_request_timeout_ms`).
-const TIMEOUT: Duration = Duration::from_secs(3);
+use super::Resource;
+use super::backends::{Backends, Found};
+use super::hosts::Host;
+use super::module::Module;
+use crate::envoy::model::{Forward, HeaderMatch, HeaderOps, HeaderValue, PathMatch, Redirect, Weighted};
+use crate::objects::{items, text};
 
 const LINKERD: &str = "l5d-dst-override";
 
+const AUTHORITY: &str = ":authority";
+
 /// A Mapping that is in order.
 #[derive(Clone, Debug)]
-pub(crate) struct Mapping {
-    /// `*` without one.
-    pub(crate) hostname: String,
-    path: PathMatch,
-    headers: Vec<HeaderMatch>,
-    precedence: i64,
-    /// Of 100; the Mappings of a group that have none share what is left.
-    weight: Option<u32>,
-    cluster: String,
-    redirect: Option<Redirect>,
-    forward: Forward,
-    request: HeaderOps,
-    response: HeaderOps,
+pub(super) struct Mapping<'a> {
+    pub(super) resource: &'a Resource,
+    pub(super) conditions: Conditions,
+    pub(super) path: PathMatch,
+    /// The pattern of its host; of Mappings without one only a Host's selector decides.
+    pub(super) hostname: Option<String>,
+    pub(super) host_is_regex: bool,
+    /// Of 100.
+    pub(super) weight: Option<u32>,
+    pub(super) action: Action,
+    pub(super) request: HeaderOps,
+    pub(super) response: HeaderOps,
+    /// What is the whole group's: the last Mapping that says something of it is followed.
+    pub(super) allow_upgrade: Option<Vec<String>>,
 }
 
-impl Mapping {
+/// What it does, but for what its group decides.
+#[derive(Clone, Debug)]
+pub(super) enum Action {
+    Forward(Box<Forward>),
+    Redirect(Redirect),
+}
+
+/// By what a Mapping takes requests. Those with the same conditions are one group.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Conditions {
+    pub(super) precedence: i64,
+    pub(super) prefix: String,
+    pub(super) method: String,
+    pub(super) headers: Vec<Condition>,
+    /// Of Mappings without a host, the Hosts that select them.
+    selected_by: Vec<String>,
+}
+
+/// A condition on a header, the host and the method being two of them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Condition {
+    name: String,
+    /// `None` for any.
+    value: Option<String>,
+    is_regex: bool,
+}
+
+impl Condition {
+    fn new(name: &str, value: Option<&str>, is_regex: bool) -> Self {
+        Self { name: name.to_owned(), value: value.map(str::to_owned), is_regex }
+    }
+
+    /// How specific it is (`KeyValueDecorator.length`).
+    pub(super) fn length(&self) -> usize {
+        self.name.len() + self.value.as_deref().unwrap_or("*").len() + usize::from(self.is_regex)
+    }
+
+    /// How it is compared with others that are as specific.
+    pub(super) fn key(&self) -> String {
+        format!("{}-{}", self.name, self.value.as_deref().unwrap_or("*"))
+    }
+
+    /// `None` when it always holds.
+    pub(super) fn header_match(&self) -> Option<HeaderMatch> {
+        let value = match &self.value {
+            None => HeaderValue::Present,
+            Some(value) if self.is_regex => HeaderValue::Regex(value.clone()),
+            // A host is a pattern without being marked as one, since no name has a star in it.
+            Some(host) if self.name == AUTHORITY => match (host.strip_prefix('*'), host.strip_suffix('*')) {
+                (Some(""), _) => return None,
+                (Some(end), _) => HeaderValue::Regex(format!(".*{}", regex::escape(end))),
+                (None, Some(begin)) => HeaderValue::Regex(format!("{}.*", regex::escape(begin))),
+                (None, None) => HeaderValue::Exact(host.clone()),
+            },
+            Some(value) => HeaderValue::Exact(value.clone()),
+        };
+        Some(HeaderMatch { name: self.name.to_lowercase(), value, not: false })
+    }
+}
+
+impl<'a> Mapping<'a> {
     /// # Errors
     /// Why it is left out.
-    pub(crate) fn read(object: &Object, backends: &mut Backends<'_>) -> Result<Self, String> {
-        let spec = &object.data["spec"];
-        let prefix =
-            Some(text(spec, "/prefix")).filter(|prefix| !prefix.is_empty()).ok_or("prefix: expected a path")?;
+    pub(super) fn read(
+        resource: &'a Resource,
+        module: &Module,
+        hosts: &[Host],
+        backends: &mut Backends<'_>,
+    ) -> Result<Self, String> {
+        let spec = &resource.spec;
+        let prefix = text(spec, "/prefix");
         let path = match (spec["prefix_regex"] == true, spec["prefix_exact"] == true) {
-            (true, _) => {
-                let read = regex::Regex::new(prefix);
-                read.map_err(|error| format!("prefix: {prefix:?} is not a valid regex: {error}"))?;
-                PathMatch::Regex(prefix.to_owned())
-            }
+            (true, _) => PathMatch::Regex(regex(prefix)?),
             (false, true) => PathMatch::Exact(prefix.to_owned()),
             (false, false) => PathMatch::Prefix(prefix.to_owned()),
         };
-        let weight = match &spec["weight"] {
-            Value::Null => None,
-            weight => {
-                let weight = weight.as_u64().filter(|weight| *weight <= 100);
-                Some(weight.and_then(|weight| u32::try_from(weight).ok()).ok_or("weight: expected 0 to 100")?)
-            }
-        };
-        let found = backends.of_mapping(object, spec["grpc"] == true)?;
-        let mut request = HeaderOps { remove: strings(spec, "/remove_request_headers"), ..HeaderOps::default() };
-        add(&mut request, &spec["add_request_headers"]);
-        if spec["add_linkerd_headers"] == true {
-            // By way of `add_request_headers`, whose default is to append (`irhttpmapping.py`).
-            request.append.insert(LINKERD.to_owned(), found.authority);
+        let (hostname, host_is_regex) = hostname(spec);
+        let mut headers = headers(spec)?;
+        if let Some(hostname) = hostname {
+            let host = if host_is_regex { regex(hostname)? } else { hostname.to_owned() };
+            headers.push(Condition::new(AUTHORITY, Some(&host), host_is_regex));
         }
-        let mut response = HeaderOps { remove: strings(spec, "/remove_response_headers"), ..HeaderOps::default() };
-        add(&mut response, &spec["add_response_headers"]);
-        Ok(Self {
-            hostname: Some(text(spec, "/hostname")).filter(|name| !name.is_empty()).unwrap_or("*").to_owned(),
-            path,
-            headers: header_matches(spec),
+        if let Some(method) = spec["method"].as_str() {
+            headers.push(Condition::new(":method", Some(method), false));
+        }
+        let selecting = hosts.iter().filter(|host| hostname.is_none() && host.selects(&resource.labels));
+        let conditions = Conditions {
             precedence: spec["precedence"].as_i64().unwrap_or_default(),
-            weight,
-            cluster: found.name,
-            redirect: redirect(spec),
-            forward: forward(spec, prefix),
+            prefix: prefix.to_owned(),
+            method: spec["method"].as_str().unwrap_or("GET").to_owned(),
+            headers,
+            selected_by: selecting.map(|host| host.name.clone()).collect(),
+        };
+
+        let mut request = ops(module.field(spec, "add_request_headers"), module.field(spec, "remove_request_headers"))?;
+        let response = ops(module.field(spec, "add_response_headers"), module.field(spec, "remove_response_headers"))?;
+        let action = if spec["host_redirect"] == true {
+            Action::Redirect(redirect(spec))
+        } else {
+            let Found { cluster, authority } = backends.find(resource)?;
+            if spec["add_linkerd_headers"].as_bool().unwrap_or(module.add_linkerd_headers) {
+                // By way of `add_request_headers`, in place of what that says, and by its default to append.
+                request.set.remove(LINKERD);
+                request.append.insert(LINKERD.to_owned(), authority);
+            }
+            Action::Forward(Box::new(forward(spec, cluster, module.timeout)))
+        };
+        Ok(Self {
+            resource,
+            conditions,
+            path,
+            hostname: hostname.map(str::to_owned),
+            host_is_regex,
+            weight: spec["weight"].as_u64().map(|weight| u32::try_from(weight).unwrap_or(u32::MAX)),
+            action,
             request,
             response,
+            allow_upgrade: spec["allow_upgrade"].is_array().then(|| strings(&spec["allow_upgrade"])),
         })
-    }
-
-    /// Mappings of the same group take the same requests.
-    fn group(&self) -> (&str, String, i64) {
-        (&self.hostname, format!("{:?} {:?}", self.path, self.headers), self.precedence)
     }
 }
 
-fn forward(spec: &Value, prefix: &str) -> Forward {
+/// `hostname`, which is preferred, or the older `host`, and whether that is a regular expression.
+fn hostname(spec: &Value) -> (Option<&str>, bool) {
+    match (spec["hostname"].as_str(), spec["host"].as_str()) {
+        (Some(hostname), _) => (Some(hostname), false),
+        (None, host) => (host, host.is_some() && spec["host_regex"] == true),
+    }
+}
+
+fn headers(spec: &Value) -> Result<Vec<Condition>, String> {
+    let fields = |name: &str| spec[name].as_object().into_iter().flatten();
+    // `true` is any value.
+    let plain = fields("headers").map(|(name, value)| Ok(Condition::new(name, value.as_str(), false)));
+    let regexes = fields("regex_headers").map(|(name, value)| {
+        let value = regex(value.as_str().unwrap_or_default())?;
+        Ok(Condition::new(name, Some(&value), true))
+    });
+    plain.chain(regexes).collect()
+}
+
+/// Envoy would refuse all routes for an expression that it cannot read.
+fn regex(expression: &str) -> Result<String, String> {
+    let read = regex::Regex::new(expression);
+    read.map(|_| expression.to_owned()).map_err(|error| format!("{expression:?} is not a valid regex: {error}"))
+}
+
+fn forward(spec: &Value, cluster: String, timeout: Duration) -> Forward {
     let milliseconds = |field: &str| spec[field].as_u64().map(Duration::from_millis);
     // Without the field the prefix goes; with an empty one the path stays as it is.
     let rewrite = spec["rewrite"].as_str().unwrap_or("/");
     Forward {
-        clusters: Vec::new(),
-        timeout: Some(milliseconds("timeout_ms").unwrap_or(TIMEOUT)),
+        clusters: vec![Weighted { cluster, weight: 1, ..Weighted::default() }],
+        timeout: Some(milliseconds("timeout_ms").unwrap_or(timeout)),
         idle_timeout: milliseconds("idle_timeout_ms"),
         host_rewrite: spec["host_rewrite"].as_str().map(str::to_owned),
-        prefix_rewrite: (!rewrite.is_empty() && rewrite != prefix).then(|| rewrite.to_owned()),
-        websocket: strings(spec, "/allow_upgrade").iter().any(|kind| kind == "websocket"),
+        prefix_rewrite: (!rewrite.is_empty()).then(|| rewrite.to_owned()),
+        websocket: false,
     }
 }
 
-fn redirect(spec: &Value) -> Option<Redirect> {
+fn redirect(spec: &Value) -> Redirect {
     let given = |field: &str| spec[field].as_str().map(str::to_owned);
-    (spec["host_redirect"] == true).then(|| Redirect {
+    let path = given("path_redirect");
+    Redirect {
         host: given("service"),
-        path: given("path_redirect"),
-        prefix: given("prefix_redirect"),
+        prefix: given("prefix_redirect").filter(|_| path.is_none()),
+        path,
         found: spec["redirect_response_code"] == 302,
         ..Redirect::default()
-    })
+    }
 }
 
-/// `add_request_headers`: a text, or `{value, append}`, and appended unless that says otherwise (`v3route.py`).
-fn add(ops: &mut HeaderOps, headers: &Value) {
-    for (name, value) in headers.as_object().into_iter().flatten() {
-        let text = value.as_str().or_else(|| value["value"].as_str()).unwrap_or_default().to_owned();
+/// Headers to add, each a text or `{value, append}` and appended unless that says otherwise (`generate_headers_to_add` in
+/// `v3route.py`), and names of headers to remove.
+fn ops(added: &Value, removed: &Value) -> Result<HeaderOps, String> {
+    let mut ops = HeaderOps { remove: strings(removed), ..HeaderOps::default() };
+    for (name, value) in added.as_object().into_iter().flatten() {
+        let text = value.as_str().or_else(|| value["value"].as_str()).unwrap_or_default();
+        check_variables(text)?;
         let into = if value["append"] == false { &mut ops.set } else { &mut ops.append };
-        into.insert(name.to_lowercase(), text);
+        into.insert(name.to_lowercase(), text.to_owned());
+    }
+    match ops.remove.iter().chain(ops.set.keys()).chain(ops.append.keys()).find(|name| !is_header_name(name)) {
+        Some(name) => Err(format!("{name:?} is not a valid header name")),
+        None => Ok(ops),
     }
 }
 
-/// The routes of every hostname, each with those for all hostnames behind its own.
-pub(crate) fn by_hostname(mappings: &[Mapping]) -> BTreeMap<String, Vec<Route>> {
-    let mut groups: BTreeMap<_, Vec<&Mapping>> = BTreeMap::new();
-    for mapping in mappings {
-        groups.entry(mapping.group()).or_default().push(mapping);
-    }
-    let mut hosts: BTreeMap<String, Vec<(Rank, Route)>> = BTreeMap::from([("*".to_owned(), Vec::new())]);
-    for group in groups.into_values() {
-        hosts.entry(group[0].hostname.clone()).or_default().push((rank(group[0]), route(&group)));
-    }
-    let everybodys = hosts.get("*").cloned().unwrap_or_default();
-    let with_everybodys = |(name, mut own): (String, Vec<(Rank, Route)>)| {
-        own.sort_by(|(one, _), (other, _)| one.cmp(other));
-        let mut everybodys = if name == "*" { Vec::new() } else { everybodys.clone() };
-        everybodys.sort_by(|(one, _), (other, _)| one.cmp(other));
-        (name, own.into_iter().chain(everybodys).map(|(_, route)| route).collect())
+fn is_header_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
+/// Envoy's variables that may stand in a value; it would refuse all routes for one that it does not know.
+const VARIABLES: [&str; 8] = [
+    "DOWNSTREAM_LOCAL_ADDRESS",
+    "DOWNSTREAM_REMOTE_ADDRESS",
+    "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
+    "HOSTNAME",
+    "PROTOCOL",
+    "REQUESTED_SERVER_NAME",
+    "START_TIME",
+    "UPSTREAM_REMOTE_ADDRESS",
+];
+
+fn check_variables(value: &str) -> Result<(), String> {
+    let parts: Vec<&str> = value.split('%').collect();
+    let is_known = |name: &&str| {
+        let of_request = name.strip_prefix("REQ(").and_then(|name| name.strip_suffix(')'));
+        name.is_empty() || VARIABLES.contains(name) || of_request.is_some_and(is_header_name)
     };
-    hosts.into_iter().map(with_everybodys).collect()
+    let well_formed = parts.len() % 2 == 1 && parts.iter().skip(1).step_by(2).all(is_known);
+    if well_formed { Ok(()) } else { Err(format!("header value {value:?} has a variable that Envoy does not know")) }
 }
 
-/// Higher precedence first, then the longer prefix, then more conditions.
-type Rank = (Reverse<i64>, Reverse<usize>, Reverse<usize>);
-
-fn rank(mapping: &Mapping) -> Rank {
-    let length = match &mapping.path {
-        PathMatch::Exact(path) | PathMatch::Prefix(path) | PathMatch::Segments(path) | PathMatch::Regex(path) => {
-            path.len()
-        }
-    };
-    (Reverse(mapping.precedence), Reverse(length), Reverse(mapping.headers.len()))
-}
-
-/// The route of a group. The headers are those of all its members together: where two set the same, the one with the greater weight
-/// says the value, for requests to every member (`irhttpmappinggroup.py`).
-fn route(group: &[&Mapping]) -> Route {
-    let first = group[0];
-    let given: u32 = group.iter().filter_map(|mapping| mapping.weight).sum();
-    let silent = u32::try_from(group.iter().filter(|mapping| mapping.weight.is_none()).count()).unwrap_or(1).max(1);
-    let weight = |mapping: &Mapping| mapping.weight.unwrap_or_else(|| 100_u32.saturating_sub(given) / silent);
-    let mut members: Vec<&&Mapping> = group.iter().collect();
-    members.sort_by_key(|mapping| weight(mapping));
-    let (mut request, mut response) = (HeaderOps::default(), HeaderOps::default());
-    for member in &members {
-        merge(&mut request, &member.request);
-        merge(&mut response, &member.response);
-    }
-    let clusters = members.iter().map(|mapping| Weighted {
-        cluster: mapping.cluster.clone(),
-        weight: weight(mapping),
-        ..Weighted::default()
-    });
-    let action = match &first.redirect {
-        Some(redirect) => Action::Redirect(redirect.clone()),
-        None => Action::Forward(Box::new(Forward { clusters: clusters.collect(), ..first.forward.clone() })),
-    };
-    let (path, headers) = (first.path.clone(), first.headers.clone());
-    Route { path, headers, action, request_headers: request, response_headers: response }
-}
-
-fn merge(into: &mut HeaderOps, from: &HeaderOps) {
-    into.remove.extend(from.remove.iter().filter(|name| !into.remove.contains(name)).cloned().collect::<Vec<_>>());
-    for (name, value) in &from.set {
-        into.append.remove(name);
-        into.set.insert(name.clone(), value.clone());
-    }
-    for (name, value) in &from.append {
-        into.set.remove(name);
-        into.append.insert(name.clone(), value.clone());
-    }
+/// The strings of a list, or a string by itself.
+fn strings(value: &Value) -> Vec<String> {
+    let one = value.as_str().into_iter();
+    one.chain(items(value, "").filter_map(Value::as_str)).map(str::to_owned).collect()
 }

@@ -21,6 +21,8 @@ pub(crate) struct Config {
     /// The status in the place of a backend that is not there, refuses, breaks off or is too slow. `None` is Envoy's own choice, 503
     /// or 504.
     pub(crate) failure_status: Option<u16>,
+    /// Whether `//` in a path stays.
+    pub(crate) keep_slashes: bool,
 }
 
 /// What becomes of TLS for a name.
@@ -66,6 +68,9 @@ pub(crate) struct Route {
     pub(crate) path: PathMatch,
     /// All of them have to hold.
     pub(crate) headers: Vec<HeaderMatch>,
+    /// Of 100 requests that match only so many are taken. A request draws once, so that shares of routes one after the other add up
+    /// when each counts those before it. `None` is all.
+    pub(crate) percent: Option<u32>,
     pub(crate) action: Action,
     /// Done after those of the cluster, so that where both set a header this one's value stays.
     pub(crate) request_headers: HeaderOps,

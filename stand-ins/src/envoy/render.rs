@@ -45,15 +45,15 @@ fn resources(kind: &str, mut found: Vec<Value>) -> String {
 }
 
 fn listeners(config: &Config) -> Vec<Value> {
-    let mut plain = local_replies(config.failure_status);
+    let own = own_settings(config);
+    let mut plain = own.clone();
     merge(&mut plain, json!({"rds": {"route_config_name": PLAIN, "config_source": watched(ROUTES)}}));
     let mut found = Vec::new();
     if config.http_port != 0 {
         found.push(listener("http", config.http_port, &[json!({"filters": [http_filter("http", &plain)]})]));
     }
     if !config.tls.is_empty() && config.https_port != 0 {
-        let chains: Vec<Value> =
-            config.tls.iter().map(|(name, tls)| tls_chain(name, tls, config.failure_status)).collect();
+        let chains: Vec<Value> = config.tls.iter().map(|(name, tls)| tls_chain(name, tls, &own)).collect();
         let mut https = listener("https", config.https_port, &chains);
         let inspector = format!("{TYPE}.extensions.filters.listener.tls_inspector.v3.TlsInspector");
         https["listener_filters"] =
@@ -87,18 +87,27 @@ fn listener(name: &str, port: u16, chains: &[Value]) -> Value {
     })
 }
 
-/// No healthy endpoint, no connection, a broken connection, a timeout: with a status of one's own.
-fn local_replies(failure_status: Option<u16>) -> Value {
-    let Some(status) = failure_status else { return json!({}) };
-    let failures = json!({"response_flag_filter": {"flags": ["UH", "UF", "UC", "UT"]}});
-    json!({"local_reply_config": {"mappers": [{"filter": failures, "status_code": status}]}})
+/// What a control plane has otherwise than the others.
+fn own_settings(config: &Config) -> Value {
+    let mut own = json!({});
+    if let Some(status) = config.failure_status {
+        // No healthy endpoint, no connection, a broken connection, a timeout: with a status of one's own.
+        let failures = json!({"response_flag_filter": {"flags": ["UH", "UF", "UC", "UT"]}});
+        own["local_reply_config"] = json!({"mappers": [{"filter": failures, "status_code": status}]});
+    }
+    if config.keep_slashes {
+        own["merge_slashes"] = false.into();
+    }
+    own
 }
 
-fn tls_chain(name: &str, tls: &Tls, failure_status: Option<u16>) -> Value {
-    let mut chain = json!({"filter_chain_match": {"server_names": [name]}});
+fn tls_chain(name: &str, tls: &Tls, own: &Value) -> Value {
+    // Envoy takes no star by itself for a name.
+    let matches = if name == "*" { json!({"transport_protocol": "tls"}) } else { json!({"server_names": [name]}) };
+    let mut chain = json!({"filter_chain_match": matches});
     match tls {
         Tls::Terminated { certificate, key, host } => {
-            let mut served = local_replies(failure_status);
+            let mut served = own.clone();
             merge(&mut served, json!({"route_config": routes(name, vec![virtual_host(name, host)])}));
             chain["filters"] = json!([http_filter("https", &served)]);
             chain["transport_socket"] = json!({
@@ -187,6 +196,9 @@ fn route(route: &Route) -> Value {
     };
     if !route.headers.is_empty() {
         matches["headers"] = route.headers.iter().map(header_match).collect();
+    }
+    if let Some(percent) = route.percent {
+        matches["runtime_fraction"] = json!({"default_value": {"numerator": percent, "denominator": "HUNDRED"}});
     }
     let mut found = json!({"match": matches});
     match &route.action {
@@ -356,6 +368,7 @@ mod tests {
         let route = |path: PathMatch, conditions: usize| Route {
             path,
             headers: vec![HeaderMatch { name: "x".into(), value: HeaderValue::Present, not: false }; conditions],
+            percent: None,
             action: Action::Respond(200, String::new()),
             request_headers: HeaderOps::default(),
             response_headers: HeaderOps::default(),

@@ -216,6 +216,7 @@ fn route(path: PathMatch, backend: &Backend) -> Route {
     Route {
         path,
         headers: Vec::new(),
+        percent: None,
         action: Action::Forward(Box::new(forward)),
         request_headers: via.clone(),
         response_headers: via,

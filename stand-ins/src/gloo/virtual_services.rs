@@ -107,7 +107,7 @@ fn route(spec: &Value, upstreams: &mut Upstreams<'_>, problems: &mut Problems) -
         let path = path(matcher)?;
         let headers = items(matcher, "/headers").map(header_match).collect();
         let (request_headers, response_headers) = (request.clone(), response.clone());
-        Ok(Route { path, headers, action: action.clone(), request_headers, response_headers })
+        Ok(Route { path, headers, percent: None, action: action.clone(), request_headers, response_headers })
     });
     matchers.collect()
 }
