@@ -5,7 +5,6 @@
 //! can be made to repeat: `SEED` fixes the random numbers, `FAIL_EVERY` counts instead of rolling dice.
 
 pub mod bot;
-mod delay;
 pub mod emoji;
 mod metrics;
 pub mod proto;
@@ -15,11 +14,3 @@ pub mod web;
 
 #[cfg(test)]
 mod tests;
-
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-
-/// A generator from a seed, or from the system when there is none.
-fn generator(seed: Option<u64>) -> StdRng {
-    seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64)
-}

@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use crate::books::{authors, catalogue, traffic, webapp};
 use crate::emojivoto::{bot, emoji, voting, web};
 use crate::{echo, probe};
 
@@ -30,6 +31,14 @@ enum Role {
     Voting(voting::Config),
     /// emojivoto's traffic generator
     VoteBot(bot::Config),
+    /// The front end of books
+    Webapp(webapp::Config),
+    /// The authors of books
+    Authors(authors::Config),
+    /// The books themselves
+    Books(catalogue::Config),
+    /// The traffic generator of books
+    Traffic(traffic::Config),
     /// The backend that says what it saw
     Echo(echo::Config),
     /// Sends requests from inside a pod
@@ -78,6 +87,10 @@ fn run(role: Role) -> io::Result<()> {
             Role::Emoji(config) => emoji::Emoji::bind(config).await?.serve(shutdown).await,
             Role::Voting(config) => voting::Voting::bind(config).await?.serve(shutdown).await,
             Role::VoteBot(config) => bot::run(config, shutdown).await,
+            Role::Webapp(config) => webapp::Webapp::bind(&config).await?.serve(shutdown).await,
+            Role::Authors(config) => authors::Authors::bind(&config).await?.serve(shutdown).await,
+            Role::Books(config) => catalogue::Catalogue::bind(&config).await?.serve(shutdown).await,
+            Role::Traffic(config) => traffic::run(config, shutdown).await,
             Role::Echo(config) => echo::Echo::bind(config).await?.serve(shutdown).await,
             Role::Probe(config) => probe::role::Role::bind(config).await?.serve(shutdown).await,
         }

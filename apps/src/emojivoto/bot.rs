@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::generator;
+use crate::chance::generator;
 use crate::probe::{Client, Connection, Keep, Record, Request, Sockets};
 
 /// Share of the votes that go to the doughnut before all emoji are given their chance.

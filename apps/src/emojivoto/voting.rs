@@ -9,17 +9,16 @@ use std::time::Duration;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
-use rand::Rng;
-use rand::rngs::StdRng;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::metrics::Metrics;
 use super::proto::{ResultsRequest, ResultsResponse, VOTING_SERVICE, VoteRequest, VoteResponse, VotingResult};
-use super::{delay, generator, table};
-use crate::grpc;
+use super::table;
+use crate::chance::{self, Chance};
 use crate::serve::{self, Body, Http};
+use crate::{delay, grpc};
 
 /// The environment of the voting service.
 #[derive(clap::Args, Clone, Debug)]
@@ -31,7 +30,7 @@ pub struct Config {
     #[arg(long, env = "PROM_PORT")]
     pub prom_port: Option<u16>,
     /// Share of the votes for the doughnut that fail, 0 to 1; all when left out, as in v11
-    #[arg(long, env = "FAILURE_RATE", value_parser = share)]
+    #[arg(long, env = "FAILURE_RATE", value_parser = chance::share)]
     pub failure_rate: Option<f64>,
     /// Which votes fail by counting, instead of the doughnut's: `3` every third vote, `doughnut:3` every third for it
     #[arg(long, env = "FAIL_EVERY")]
@@ -70,13 +69,6 @@ impl FromStr for FailEvery {
     }
 }
 
-fn share(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err(format!("expected a share from 0.0 to 1.0, found \"{text}\"")),
-    }
-}
-
 /// The voting service with its ports bound.
 pub struct Voting {
     grpc: TcpListener,
@@ -101,28 +93,26 @@ struct Choice {
     method: &'static str,
 }
 
+/// Which votes fail.
 struct Failures {
-    every: Option<FailEvery>,
-    /// Votes that `every` counts, so far.
-    counted: u64,
-    rate: f64,
-    generator: StdRng,
+    /// The emoji without colons that alone can fail.
+    only: Option<String>,
+    chance: Chance,
 }
 
 impl Failures {
+    fn new(config: &Config) -> Self {
+        let rate = config.failure_rate.unwrap_or(1.0);
+        let (only, every) = match config.fail_every.clone() {
+            Some(FailEvery { name, every }) => (name, Some(every)),
+            None => (Some("doughnut".to_owned()), None),
+        };
+        Self { only, chance: Chance::new(rate, every, config.seed) }
+    }
+
     /// Whether a vote for this shortcode fails. Counts it.
     fn fails(&mut self, shortcode: &str) -> bool {
-        let name = shortcode.trim_matches(':');
-        match &self.every {
-            Some(FailEvery { name: only, every }) => {
-                if only.as_deref().is_some_and(|only| only != name) {
-                    return false;
-                }
-                self.counted += 1;
-                self.counted.is_multiple_of(*every)
-            }
-            None => name == "doughnut" && self.generator.random_bool(self.rate),
-        }
+        self.only.as_deref().is_none_or(|only| only == shortcode.trim_matches(':')) && self.chance.strikes()
     }
 }
 
@@ -134,12 +124,7 @@ impl Voting {
             None => None,
         };
         let methods = choices().map(|choice| (choice.method, choice)).collect();
-        let failures = Failures {
-            every: config.fail_every,
-            counted: 0,
-            rate: config.failure_rate.unwrap_or(1.0),
-            generator: generator(config.seed),
-        };
+        let failures = Failures::new(&config);
         let poll = Arc::new(Poll {
             metrics: Metrics::new(VOTING_SERVICE),
             methods,
@@ -241,18 +226,24 @@ fn choices() -> impl Iterator<Item = Choice> {
 mod tests {
     use super::*;
 
-    fn failures(every: Option<&str>, rate: f64, seed: u64) -> Failures {
-        let every = every.map(|text| text.parse().unwrap());
-        Failures { every, counted: 0, rate, generator: generator(Some(seed)) }
+    fn failures(every: Option<&str>, rate: f64) -> Failures {
+        Failures::new(&Config {
+            grpc_port: 0,
+            prom_port: None,
+            failure_rate: Some(rate),
+            fail_every: every.map(|text| text.parse().unwrap()),
+            artificial_delay: None,
+            seed: Some(0),
+        })
     }
 
     #[test]
     fn counted_failures_are_exact() {
-        let mut any = failures(Some("3"), 1.0, 0);
+        let mut any = failures(Some("3"), 1.0);
         let failed: Vec<bool> =
             [":joy:", ":doughnut:", ":pig:", ":joy:", ":joy:", ":doughnut:"].map(|code| any.fails(code)).into();
         assert_eq!(failed, [false, false, true, false, false, true]);
-        let mut one = failures(Some("doughnut:2"), 1.0, 0);
+        let mut one = failures(Some("doughnut:2"), 1.0);
         let failed: Vec<bool> = [":doughnut:", ":joy:", ":doughnut:", ":joy:"].map(|code| one.fails(code)).into();
         assert_eq!(failed, [false, false, true, false]);
         assert!("0".parse::<FailEvery>().is_err());
@@ -260,14 +251,9 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_repeats_and_a_rate_concerns_only_the_doughnut() {
-        let roll = |seed| {
-            let mut failures = failures(None, 0.5, seed);
-            (0..64).map(|_| failures.fails(":doughnut:")).collect::<Vec<bool>>()
-        };
-        assert_eq!(roll(7), roll(7));
-        assert_ne!(roll(7), roll(8));
-        assert!(!failures(None, 1.0, 0).fails(":joy:"));
-        assert!(failures(None, 1.0, 0).fails(":doughnut:"));
+    fn a_rate_concerns_only_the_doughnut() {
+        assert!(!failures(None, 1.0).fails(":joy:"));
+        assert!(failures(None, 1.0).fails(":doughnut:"));
+        assert!(!failures(None, 0.0).fails(":doughnut:"));
     }
 }

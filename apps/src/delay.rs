@@ -1,9 +1,9 @@
-//! Durations as Go writes them, for `ARTIFICIAL_DELAY`.
+//! Durations as Go writes them, on command lines and in the environment.
 
 use std::time::Duration;
 
 /// Reads `300ms`, `1.5s`, `1m30s`, `0`. Negative durations are refused: there is nothing to wait for.
-pub(super) fn parse(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let wrong = || format!("expected a Go duration such as \"300ms\" or \"1m30s\", found \"{text}\"");
     if text == "0" {
         return Ok(Duration::ZERO);
