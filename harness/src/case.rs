@@ -112,6 +112,8 @@ pub enum Need {
     SetsNoOverride,
     /// The recipe says this of a client's own header.
     ClientOverride(ClientOverride),
+    /// The recipe is judged with this application.
+    App(&'static str),
     /// Two objects may each have routes of the same host.
     SharesHosts,
     /// A request arrives with the client's Host.
@@ -185,6 +187,9 @@ impl Need {
                     ClientOverride::Passed => "a client's own l5d-dst-override is replaced".into(),
                 },
             ),
+            Self::App(name) => {
+                (recipe.apps.iter().any(|app| app == name), format!("the recipe is not judged with {name}"))
+            }
             Self::SharesHosts => (promises.shares_hosts, "the controller takes no two objects for one host".into()),
             Self::KeepsHost => {
                 (promises.keeps_host, "the controller puts another Host in place of the client's".into())

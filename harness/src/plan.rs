@@ -4,7 +4,7 @@
 //! as a prefix, so cases cannot meet: Service `web` of `routing/host` is `routing-host-web`, its route `main` answers to
 //! the host `main.routing-host.test`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use meshgate_fixtures::{Recipe, TemplateError};
 use serde_json::{Value, json};
@@ -181,6 +181,8 @@ pub struct Plan {
     pub objects: Vec<Value>,
     /// Workloads of its own: injected like the shared ones and awaited.
     pub workloads: Vec<Value>,
+    /// The applications that have to run, besides the echo backends.
+    pub apps: BTreeSet<&'static str>,
     /// A second instance of the controller with other proxy annotations, by its workload name.
     pub instances: BTreeMap<String, BTreeMap<String, String>>,
 }
@@ -194,6 +196,7 @@ impl Plan {
             routes: BTreeMap::new(),
             objects: Vec::new(),
             workloads: Vec::new(),
+            apps: BTreeSet::new(),
             instances: BTreeMap::new(),
         }
     }
@@ -272,6 +275,11 @@ impl Plan {
     pub fn serve(&mut self, name: &str, backend: Backend) -> &mut Route {
         self.service(name, backend);
         self.route(name, name)
+    }
+
+    /// An application that has to run: `emojivoto`, `books`.
+    pub fn app(&mut self, name: &'static str) {
+        self.apps.insert(name);
     }
 
     /// A route to a Service that the plan does not make, such as emojivoto's `web-svc`.

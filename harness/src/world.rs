@@ -1,6 +1,6 @@
 //! The world of a cell: what has to run is applied and awaited, then what leads to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -247,7 +247,12 @@ impl World {
         let none = BTreeMap::new();
         let own = inject::control_plane_manifests(&inject::Options::default());
         let mut manifests: Vec<Manifest> = own.into_iter().map(Manifest::from).collect();
-        for app in ["emojivoto", "echo"] {
+        let mut apps: BTreeSet<&str> = plans.values().flat_map(|plan| &plan.apps).copied().collect();
+        if !self.recipe.manifests.is_empty() {
+            // What a recipe applies as it is was written for them.
+            apps.extend(self.recipe.apps.iter().map(String::as_str));
+        }
+        for app in apps.into_iter().chain(["echo"]) {
             let template = fixtures.app(app)?;
             let mut app = template.instantiate(&none)?;
             app.iter_mut().for_each(|object| self.inject_app(object));

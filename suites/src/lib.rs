@@ -7,6 +7,7 @@
 
 use meshgate_harness::case::Case;
 
+mod books;
 mod counters;
 mod headers;
 mod loops;

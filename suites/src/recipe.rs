@@ -22,7 +22,7 @@ pub const CASES: &[&[Case]] = &[&[
         needs: &[Need::ServesNothing, Need::Manifests],
         claims: &[],
         stage: Stage::Shared,
-        plan: |_| {},
+        plan: |plan| plan.app("emojivoto"),
         run: |context| Box::pin(as_printed(context)),
     },
     Case {

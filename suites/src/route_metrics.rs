@@ -12,13 +12,15 @@ use serde_json::{Value, json};
 use crate::counters::{Moved, fqdn};
 
 mod absence;
+mod books;
 mod both_sides;
 mod outside;
 mod responses;
 mod routes;
 
 /// The cases of this area.
-pub const CASES: &[&[Case]] = &[routes::CASES, responses::CASES, absence::CASES, both_sides::CASES, outside::CASES];
+pub const CASES: &[&[Case]] =
+    &[routes::CASES, responses::CASES, absence::CASES, both_sides::CASES, books::CASES, outside::CASES];
 
 /// A Service `main` before `echo-b`, a route of the controller to it and a profile with these routes.
 fn profiled(plan: &mut Plan, routes: &[Value]) {

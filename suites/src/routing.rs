@@ -11,6 +11,7 @@ use meshgate_harness::probe::{Record, Request, describe, outcome};
 use meshgate_harness::verdict::{Failure, check};
 use serde::Deserialize;
 
+mod books;
 mod commands;
 mod connections;
 mod emojivoto;
@@ -19,8 +20,15 @@ mod requests;
 mod targets;
 
 /// The cases of this area.
-pub const CASES: &[&[Case]] =
-    &[targets::CASES, requests::CASES, protocols::CASES, connections::CASES, emojivoto::CASES, commands::CASES];
+pub const CASES: &[&[Case]] = &[
+    targets::CASES,
+    requests::CASES,
+    protocols::CASES,
+    connections::CASES,
+    emojivoto::CASES,
+    books::CASES,
+    commands::CASES,
+];
 
 /// Echo backends remember requests with this header.
 const MARKER: &str = "x-meshgate-marker";

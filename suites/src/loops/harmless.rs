@@ -1,4 +1,4 @@
-//! Ways that lead back to the ingress, or look like it, and must not be mistaken for loops.
+//! Ways that lead back, to the ingress or to a service, or look like it, and must not be mistaken for loops.
 
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
@@ -7,6 +7,8 @@ use meshgate_harness::probe::{Batch, Request, outcome};
 use meshgate_harness::verdict::{CaseResult, Outcome, check};
 
 use super::{Ingress, marker_path, passed, send_marked};
+use crate::books;
+use crate::counters::{Moved, settle};
 
 /// The cases of this file.
 pub const CASES: &[Case] = &[
@@ -31,6 +33,15 @@ pub const CASES: &[Case] = &[
             plan.serve("main", Backend::A).host("main.loops-hairpin.test");
         },
         run: |context| Box::pin(hairpin(context)),
+    },
+    Case {
+        id: "loops/books-cycle",
+        summary: "authors calls books while books may call authors, a cycle of services; one request runs through it once and is no loop",
+        needs: &[Need::Serves, Need::App("books"), Need::OncePerRecipe],
+        claims: &[],
+        stage: Stage::Alone,
+        plan: books::plan,
+        run: |context| Box::pin(books_cycle(context)),
     },
 ];
 
@@ -68,3 +79,32 @@ async fn hairpin(context: Context) -> CaseResult {
     }
     Ok(Outcome::Pass)
 }
+
+async fn books_cycle(context: Context) -> CaseResult {
+    const BOOKS: usize = 2;
+    books::open(&context).await?;
+    let name = format!("first_name=Cycle&last_name={:08x}", rand::random::<u32>());
+    let new_author = books::form(&context, "/authors", &name)?;
+    let author = books::id(&books::location(&context.send(new_author.clone()).await, &new_author)?)?;
+    // A new book makes books ask authors ...
+    for _ in 0..BOOKS {
+        let fields = format!("title=Round&author_id={author}&pages=9");
+        books::insist(&context, books::form(&context, "/books", &fields)?).await?;
+    }
+    // ... and an author who goes makes authors ask books.
+    let proxies = [books::proxy(&context, "authors").await?, books::proxy(&context, "books").await?];
+    let before = [proxies[0].read(&context).await?, proxies[1].read(&context).await?];
+    let delete = books::form(&context, &format!("/authors/{author}/delete"), "")?;
+    books::location(&context.send(delete.clone()).await, &delete)?;
+    let inbound = |service, route, by| books::on_route("route_response_total", "inbound", service, route, by);
+    let refused = || Moved::new("meshgate_loop_refused_total", NO_LABELS, 0);
+    let (authors, books) = (("authors", 7001), ("books", 7002));
+    let once = [inbound(authors, "DELETE /authors/{id}.json", 1), refused()];
+    settle(&context, proxies[0], &before[0], &once).await?;
+    let each = [inbound(books, "GET /books.json", 1), inbound(books, "DELETE /books/{id}.json", BOOKS), refused()];
+    settle(&context, proxies[1], &before[1], &each).await?;
+    Ok(Outcome::Pass)
+}
+
+/// Every series of a name.
+const NO_LABELS: [(&str, &str); 0] = [];

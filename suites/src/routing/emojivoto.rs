@@ -31,6 +31,7 @@ pub const CASES: &[Case] = &[
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {
+            plan.app("emojivoto");
             plan.route_to("web", "emojivoto", "web-svc");
         },
         run: |context| Box::pin(votes(context)),
@@ -42,6 +43,7 @@ pub const CASES: &[Case] = &[
         claims: &[],
         stage: Stage::Waiting,
         plan: |plan| {
+            plan.app("emojivoto");
             plan.route_to("web", "emojivoto", "web-svc");
             bot(plan, "bot");
             bot(plan, "lost");
