@@ -1,4 +1,4 @@
-//! The applications behind the ingress: emojivoto, books, the echo backend and the probe pod.
+//! The applications behind the ingress: emojivoto, books, kuard, the echo backend and the probe pod.
 //!
 //! ```text
 //! vote-bot ──> web ──gRPC──> emoji        probe (in a pod, or the harness itself)
@@ -6,10 +6,10 @@
 //! traffic ──> webapp ──JSON──> books, authors
 //! ```
 //!
-//! [`emojivoto`] and [`books`] are the demo applications on the wire: the same ports, paths, messages and failures, and the same
-//! every time when asked to be. [`echo`] answers every request with what it received, and breaks on demand. [`probe`] is the
-//! client that sends requests exactly as written and records what came back; the harness drives it with sockets of its
-//! own choice, the role `probe` from inside a pod.
+//! [`emojivoto`], [`books`] and [`kuard`] are the page's demo applications on the wire: the same ports, paths, messages and
+//! failures, and the same every time when asked to be. [`echo`] answers every request with what it received, and breaks on
+//! demand. [`probe`] is the client that sends requests exactly as written and records what came back; the harness drives it
+//! with sockets of its own choice, the role `probe` from inside a pod.
 //!
 //! All roles are started by [`main`] (`meshgate app ROLE`), each on one thread, and finish what is in flight on SIGTERM.
 
@@ -19,6 +19,7 @@ mod delay;
 pub mod echo;
 pub mod emojivoto;
 mod grpc;
+pub mod kuard;
 pub mod probe;
 mod roles;
 mod serve;

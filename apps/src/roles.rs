@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::books::{authors, catalogue, traffic, webapp};
 use crate::emojivoto::{bot, emoji, voting, web};
-use crate::{echo, probe};
+use crate::{echo, kuard, probe};
 
 /// The demo applications.
 #[derive(Parser)]
@@ -39,6 +39,8 @@ enum Role {
     Books(catalogue::Config),
     /// The traffic generator of books
     Traffic(traffic::Config),
+    /// The demo service of Contour
+    Kuard(kuard::Config),
     /// The backend that says what it saw
     Echo(echo::Config),
     /// Sends requests from inside a pod
@@ -91,6 +93,7 @@ fn run(role: Role) -> io::Result<()> {
             Role::Authors(config) => authors::Authors::bind(&config).await?.serve(shutdown).await,
             Role::Books(config) => catalogue::Catalogue::bind(&config).await?.serve(shutdown).await,
             Role::Traffic(config) => traffic::run(config, shutdown).await,
+            Role::Kuard(config) => kuard::Kuard::bind(&config).await?.serve(shutdown).await,
             Role::Echo(config) => echo::Echo::bind(config).await?.serve(shutdown).await,
             Role::Probe(config) => probe::role::Role::bind(config).await?.serve(shutdown).await,
         }

@@ -15,6 +15,7 @@ mod books;
 mod commands;
 mod connections;
 mod emojivoto;
+mod kuard;
 mod protocols;
 mod requests;
 mod targets;
@@ -27,6 +28,7 @@ pub const CASES: &[&[Case]] = &[
     connections::CASES,
     emojivoto::CASES,
     books::CASES,
+    kuard::CASES,
     commands::CASES,
 ];
 

@@ -2,17 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::Stdio;
 
 use anyhow::{Context as _, anyhow, bail};
+use meshgate_apps::probe::Sockets;
 use meshgate_clusters::Kubectl;
 use meshgate_fixtures::Mode;
 use meshgate_harness::case::{Case, Evidence, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::plan::{Backend, NAMESPACE};
-use meshgate_harness::probe::Request;
+use meshgate_harness::probe::{Batch, Record, Request};
 use meshgate_harness::verdict::{CaseResult, Outcome, check};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 
 /// The cases of this file.
 pub const CASES: &[Case] = &[
@@ -83,6 +88,16 @@ async fn grep(context: &Context, namespace: &str, pod: &str) -> anyhow::Result<u
 
 /// What kubectl prints.
 async fn kubectl(context: &Context, arguments: &[&str]) -> anyhow::Result<String> {
+    let (_home, mut command) = command(context, arguments)?;
+    let output = command.output().await.context("cannot run kubectl")?;
+    if !output.status.success() {
+        bail!("kubectl {}: {}: {}", arguments.join(" "), output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// A kubectl that is to be run, and its home, which has to last as long as it.
+fn command(context: &Context, arguments: &[&str]) -> anyhow::Result<(TempDir, Command)> {
     let Kubectl { program, kubeconfig } = context.world.cluster.kubectl().context(
         "expected a kubectl, found none: `meshgate doctor` says how to get it, MESHGATE_KUBECTL_BIN names one that is there",
     )?;
@@ -91,17 +106,51 @@ async fn kubectl(context: &Context, arguments: &[&str]) -> anyhow::Result<String
     let config = home.path().join("config");
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&config)?;
     file.write_all(kubeconfig.as_bytes())?;
-    let output = tokio::process::Command::new(&program)
-        .args(arguments)
-        .env("HOME", home.path())
-        .env("KUBECONFIG", &config)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .with_context(|| format!("cannot run {}", program.display()))?;
-    if !output.status.success() {
-        bail!("kubectl {}: {}: {}", arguments.join(" "), output.status, String::from_utf8_lossy(&output.stderr).trim());
+    let mut command = Command::new(&program);
+    command.args(arguments).env("HOME", home.path()).env("KUBECONFIG", &config).stdin(Stdio::null()).kill_on_drop(true);
+    Ok((home, command))
+}
+
+/// `kubectl port-forward` at work, from a loopback address beside the cases. It ends when dropped.
+pub(super) struct PortForward {
+    address: SocketAddr,
+    /// kubectl tells of every connection, and would end if nobody were there to be told.
+    _output: Lines<BufReader<ChildStdout>>,
+    _kubectl: Child,
+    _home: TempDir,
+}
+
+impl PortForward {
+    /// Forwards to a port of `svc/NAME` or `pod/NAME`, from a port that kubectl chooses.
+    pub async fn start(context: &Context, to: &str, namespace: &str, port: u16) -> anyhow::Result<Self> {
+        let mapping = format!(":{port}");
+        let (home, mut command) = command(context, &["port-forward", to, "-n", namespace, &mapping])?;
+        let mut kubectl =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("cannot run kubectl")?;
+        let mut output = BufReader::new(kubectl.stdout.take().context("kubectl has no output")?).lines();
+        // `Forwarding from 127.0.0.1:34567 -> 8080`
+        let line = output.next_line().await?;
+        let from = line.as_deref().and_then(|line| line.strip_prefix("Forwarding from "));
+        match from.and_then(|from| from.split(' ').next()?.parse().ok()) {
+            Some(address) => Ok(Self { address, _output: output, _kubectl: kubectl, _home: home }),
+            None => {
+                let mut said = line.unwrap_or_default();
+                if let Some(mut stderr) = kubectl.stderr.take() {
+                    kubectl.start_kill()?;
+                    stderr.read_to_string(&mut said).await?;
+                }
+                bail!("kubectl port-forward {to} {mapping}: expected where it forwards from, found: {}", said.trim())
+            }
+        }
     }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Sends a batch through it.
+    pub async fn send(&self, batch: &Batch) -> Vec<Record> {
+        meshgate_apps::probe::run(batch, &Sockets).await
+    }
 }
