@@ -3,11 +3,12 @@
 use meshgate_fixtures::Weights;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
+use meshgate_harness::convergence::converge;
 use meshgate_harness::plan::{Backend, NAMESPACE, Plan};
 use meshgate_harness::probe::Request;
-use meshgate_harness::verdict::{CaseResult, Outcome, check};
+use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 
-use super::{rough, sample, until_from, until_seen};
+use super::{SETTLES, rough, sample, until_from, until_seen};
 
 /// The cases of this file.
 pub const CASES: &[Case] = &[
@@ -60,8 +61,7 @@ async fn weights_void(context: Context) -> CaseResult {
         .into_iter()
         .next()
         .ok_or_else(|| check("the pods of the second Service").failure("one with an address", "none"))?;
-    let log = context.world.controller_log(&context.world.controller.workload).await?;
-    let meant = log.lines().filter(|line| line.contains(&marker) && line.contains(&format!("{other}:"))).count();
+    let meant = logged(&context, &marker, half.n as usize).await?.matches(&format!("{other}:")).count();
     check("the requests that the controller meant for the second Service, by its access log").that(
         half.accepts(meant as u64),
         half.describe(),
@@ -74,6 +74,19 @@ async fn weights_void(context: Context) -> CaseResult {
             half.n,
             answers.of(Backend::B)
         ),
+    })
+}
+
+/// What the controller's access log says of all of so many requests. It tells of a request some time after the answer.
+async fn logged(context: &Context, marker: &str, requests: usize) -> Result<String, Failure> {
+    let workload = &context.world.controller.workload;
+    let whole = converge(SETTLES, || async {
+        let log = context.world.controller_log(workload).await.map_err(|error| format!("{error:#}"))?;
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains(marker)).collect();
+        if lines.len() >= requests { Ok(lines.join("\n")) } else { Err(lines.len().to_string()) }
+    });
+    whole.await.map_err(|seen| {
+        check(format!("the requests {marker} in the access log of {workload}")).failure(format!("all {requests}"), seen)
     })
 }
 
