@@ -94,6 +94,9 @@ pub enum Need {
     Dialect(Dialect),
     /// Nobody judges it in this run already: every request of the case has an override, which every dialect follows alike.
     OncePerRecipe,
+    /// Nobody judges it in this run already: no request of the case comes near the controller, so all recipes of one mode and dialect
+    /// come to the same.
+    OncePerController,
     /// ServiceProfile routes show at the controller's proxy.
     RouteMetrics,
     /// They do not.
@@ -159,6 +162,13 @@ impl Need {
             Self::OncePerRecipe => {
                 let beside = cell.beside.map_or("", Dialect::as_str);
                 (cell.beside.is_none(), format!("the same under every dialect, and judged under {beside}"))
+            }
+            Self::OncePerController => {
+                let judge = cell.shared_in.as_deref().unwrap_or_default();
+                (
+                    cell.shared_in.is_none(),
+                    format!("the same for every recipe of the controller, and judged in {judge}"),
+                )
             }
             Self::RouteMetrics => {
                 (promises.route_metrics, "the recipe promises no route metrics at the controller".into())

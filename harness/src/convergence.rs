@@ -33,7 +33,7 @@ where
                     return Err(format!("not within {:.1} s; last seen: {seen}", within.as_secs_f64()));
                 }
                 tokio::time::sleep(pause).await;
-                pause = (pause * 3 / 2).min(Duration::from_millis(100));
+                pause = (pause * 3 / 2).min(Duration::from_millis(200));
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What is to be run: controllers x versions x recipes x dialects.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use meshgate_fixtures::{Controller, Fixtures, Mode, Recipe, Version, nearest};
@@ -41,6 +42,9 @@ pub struct Cell {
     /// The dialect under which another cell of the run judges the same recipe, which promises the same. Cases that
     /// come to the same under every dialect are left to that cell.
     pub beside: Option<Dialect>,
+    /// The recipe in whose cell this run judges what does not come near the controller, and so is the same for all its recipes in
+    /// this mode and dialect. `None` when it is this one.
+    pub shared_in: Option<String>,
     /// The cluster's kind.
     pub cluster: String,
 }
@@ -126,9 +130,10 @@ pub fn cells(fixtures: &Fixtures, selection: &Selection, cluster: &str) -> Resul
             answer?;
         }
     }
-    let mut cells = Vec::new();
+    let mut cells: Vec<Cell> = Vec::new();
     let mut left_out = Vec::new();
     for (controller, version) in &controllers {
+        let from = cells.len();
         for recipe in controller.recipes.values() {
             if !selection.recipes.is_empty() && !selection.recipes.contains(&recipe.name) {
                 continue;
@@ -140,6 +145,7 @@ pub fn cells(fixtures: &Fixtures, selection: &Selection, cluster: &str) -> Resul
                 _ => cells.extend(of_recipe(controller, version, recipe, &dialects, cluster)),
             }
         }
+        share(controller, &mut cells[from..]);
     }
     if cells.is_empty() {
         let why = if left_out.is_empty() {
@@ -176,10 +182,24 @@ pub fn of_recipe(
             recipe: recipe.name.clone(),
             mode: recipe.mode,
             dialect,
+            shared_in: None,
             beside: whole.filter(|whole| dialect.is_some_and(|dialect| dialect != *whole && same(dialect))),
             cluster: cluster.to_owned(),
         })
         .collect()
+}
+
+/// Says which of a controller's cells judges what is the same in all of one mode and dialect: that of the first recipe which works
+/// with every version of the controller, so that reports of two versions say the same of the same cell.
+fn share(controller: &Controller, cells: &mut [Cell]) {
+    let lasting = |cell: &&Cell| controller.recipes.get(&cell.recipe).is_some_and(|recipe| recipe.since.is_none());
+    let mut judges: BTreeMap<&str, String> = BTreeMap::new();
+    for cell in cells.iter().filter(lasting).chain(cells.iter()) {
+        judges.entry(cell.variant()).or_insert_with(|| cell.recipe.clone());
+    }
+    for cell in cells {
+        cell.shared_in = judges.get(cell.variant()).filter(|judge| **judge != cell.recipe).cloned();
+    }
 }
 
 /// `name` or `name@version`.
@@ -251,6 +271,30 @@ mod tests {
         // It promises something else under each.
         assert_eq!(beside("page-ingress-1x", &[]), [None, None]);
         assert_eq!(beside("ingress-pod-ip", &[]), [None]);
+    }
+
+    #[test]
+    fn one_recipe_of_each_mode_and_dialect_judges_what_does_not_come_near_the_controller() {
+        for version in ["3.0.4", "3.7.15"] {
+            let cells = select(&[&format!("traefik@{version}")], &[], &[]).unwrap();
+            let judges: Vec<String> = cells
+                .iter()
+                .filter(|cell| cell.shared_in.is_none())
+                .map(|cell| format!("{}/{}", cell.recipe, cell.variant()))
+                .collect();
+            let expected = ["ingress-middleware/documented", "ingress-middleware/modern", "ingress-nativelb/default"];
+            assert_eq!(judges, expected, "{version}");
+            for cell in &cells {
+                let judge = cell.shared_in.as_ref().unwrap_or(&cell.recipe);
+                assert!(judges.contains(&format!("{judge}/{}", cell.variant())), "{cell}: {judge}");
+            }
+        }
+        // Whoever asks for one recipe has it judged whole.
+        let cells = select(&["traefik"], &["ingressroute-weighted"], &[]).unwrap();
+        assert!(cells.iter().all(|cell| cell.shared_in.is_none()));
+        // The only recipe of a mode is its own judge, even one that needs a later version.
+        let cells = select(&["traefik"], &["ingressroute-weighted", "ingress-pod-ip"], &[]).unwrap();
+        assert!(cells.iter().all(|cell| cell.shared_in.is_none()));
     }
 
     #[test]

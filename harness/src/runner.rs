@@ -262,6 +262,7 @@ mod tests {
             mode: Mode::Ingress,
             dialect: Some(Dialect::Modern),
             beside: None,
+            shared_in: None,
             cluster: "embedded".into(),
         };
         let spec = Spec {

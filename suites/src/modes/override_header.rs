@@ -91,7 +91,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "modes/header-ignored",
         summary: "In default mode the header decides nothing in any spelling, and Host neither",
-        needs: &[Need::Mode(Mode::Default)],
+        needs: &[Need::Mode(Mode::Default), Need::OncePerController],
         run: |context| Box::pin(ignored(context)),
         ..INGRESS
     },
@@ -101,7 +101,7 @@ pub const CASES: &[Case] = &[
 const INGRESS: Case = Case {
     id: "",
     summary: "",
-    needs: &[Need::Mode(Mode::Ingress)],
+    needs: &[Need::Mode(Mode::Ingress), Need::OncePerController],
     claims: &[],
     stage: Stage::Shared,
     plan: target::plan,

@@ -15,7 +15,7 @@ pub const CASES: &[Case] = &[
         id: "modes/two-overrides-one-connection",
         // https://github.com/linkerd/linkerd2/issues/5975: all requests went where the last had gone.
         summary: "On one keep-alive connection each request goes to the Service that it names, or in default mode none does",
-        needs: &[Need::Proxy],
+        needs: &[Need::Proxy, Need::OncePerController],
         claims: &[Evidence::Confirms("modes.two-ways")],
         stage: Stage::Shared,
         plan: target::plan,
@@ -24,7 +24,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "modes/http2-overrides",
         summary: "On one HTTP/2 connection each stream goes to the Service that it names, or in default mode none does",
-        needs: &[Need::Proxy],
+        needs: &[Need::Proxy, Need::OncePerController],
         claims: &[],
         stage: Stage::Shared,
         plan: target::plan,

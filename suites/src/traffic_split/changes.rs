@@ -100,7 +100,7 @@ async fn dead_leaf(context: Context) -> CaseResult {
         "answers from both",
         format!("{:?}", Summary::of(&records).services),
     )?;
-    records.extend(context.send_many(request.clone(), 300, CONNECTIONS).await);
+    records.extend(context.send_many(request.clone(), 200, CONNECTIONS).await);
     let failed: Vec<&Record> = records.iter().filter(|record| !record.is(200)).collect();
     check("requests that failed when a leg without endpoints got a weight").that(
         failed.len() <= CONNECTIONS,
@@ -108,7 +108,7 @@ async fn dead_leaf(context: Context) -> CaseResult {
         format!("{} ({:?})", failed.len(), Summary::of(&records).statuses),
     )?;
     failed.into_iter().try_for_each(failed_fast)?;
-    let after = context.send_many(request.clone(), 300, CONNECTIONS).await;
+    let after = context.send_many(request.clone(), 100, CONNECTIONS).await;
     Answers::all_good("once the leg is known to be dead", &after)?;
 
     // The control: the same leg without a living one beside it.

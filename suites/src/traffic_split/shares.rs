@@ -131,7 +131,7 @@ async fn zero_hundred(context: Context) -> CaseResult {
     let request = context.get("apex")?;
     until_from(&context, &request, Backend::B).await?;
     // A leg that got one percent would be missed with a probability of 0.7 %.
-    sample(&context, "under 0/100", request, 500).await?.only(Backend::B)?;
+    sample(&context, "under 0/100", request, 300).await?.only(Backend::B)?;
     Ok(Outcome::Pass)
 }
 
