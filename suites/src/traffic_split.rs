@@ -1,6 +1,7 @@
 //! Traffic split: whose weights count, and what a leg without pods costs.
 //!
-//! Exact shares are judged within five points ([`Share::of`] has the sample and both error rates), rough ones over 500 ([`rough`]).
+//! Shares are judged while requests come in ([`measure`], [`Sequential`]), rough ones over 500 ([`rough`]); both state their error
+//! rates.
 //! Before measuring, a case sees an answer that only
 //! the split in question can give, so that no request of the old state is counted.
 
@@ -10,7 +11,7 @@ use meshgate_harness::case::Case;
 use meshgate_harness::context::Context;
 use meshgate_harness::plan::Backend;
 use meshgate_harness::probe::{Record, Request, Summary, describe};
-use meshgate_harness::statistics::Share;
+use meshgate_harness::statistics::{Sequential, Share};
 use meshgate_harness::verdict::{Failure, check};
 use tokio::time::Instant;
 
@@ -69,9 +70,35 @@ impl Answers {
     }
 }
 
-/// A quarter of the usual sample, with twice the tolerance: for weights that are not just a little wrong if they are wrong.
+/// A fixed sample with a wide tolerance: for weights that are not just a little wrong if they are wrong.
 fn rough(p: f64) -> Share {
     Share { n: 500, p, tolerance: 0.1 }
+}
+
+/// Sends requests until it is clear whether a backend's share is as expected, and counts the answers.
+async fn measure(
+    context: &Context,
+    what: &str,
+    request: Request,
+    backend: Backend,
+    expected: Sequential,
+) -> Result<Answers, Failure> {
+    const AT_A_TIME: usize = 200;
+    let mut records = Vec::new();
+    loop {
+        records.extend(context.send_many(request.clone(), AT_A_TIME, CONNECTIONS).await);
+        let answers = Answers::all_good(what, &records)?;
+        let found = answers.of(backend);
+        if let Some(right) = expected.judge(records.len() as u64, found as u64) {
+            let found = format!("{found} of {} ({:?})", records.len(), answers.0.services);
+            check(format!("the requests that {} answered {what}", backend.name())).that(
+                right,
+                expected.describe(),
+                found,
+            )?;
+            return Ok(answers);
+        }
+    }
 }
 
 /// Sends so many requests and counts the answers.

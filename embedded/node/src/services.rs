@@ -19,7 +19,7 @@ mod picture;
 pub(crate) use picture::Picture;
 
 /// How long a burst of changes is waited for.
-const BURST: Duration = Duration::from_millis(8);
+const BURST: Duration = Duration::from_millis(25);
 /// Pause before another attempt when the network refuses.
 const RETRY: Duration = Duration::from_millis(200);
 

@@ -4,11 +4,11 @@ use meshgate_harness::case::{Case, Evidence, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::convergence::converge;
 use meshgate_harness::plan::{Backend, NAMESPACE, Plan};
-use meshgate_harness::statistics::Share;
+use meshgate_harness::statistics::Sequential;
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 use serde_json::{Value, json};
 
-use super::{SETTLES, rough, sample, until_from, until_seen};
+use super::{SETTLES, measure, rough, sample, until_from, until_seen};
 
 /// The cases of this file.
 pub const CASES: &[Case] = &[
@@ -98,9 +98,8 @@ async fn half(context: Context) -> CaseResult {
     let request = context.get("apex")?;
     until_seen(&context, &request, Backend::B).await?;
     let before = [counted(&context, "one").await?, counted(&context, "two").await?];
-    let share = Share::of(0.5);
-    let answers = sample(&context, "under 50/50", request, share.n).await?;
-    answers.share(Backend::A, share)?;
+    let half = Sequential { p: 0.5, off: 0.1 };
+    let answers = measure(&context, "under 50/50", request, Backend::A, half).await?;
 
     // Both legs' streams have ended, as their answers are here: the counters are final up to the proxy's own last step.
     for ((leg, backend), before) in [("one", Backend::A), ("two", Backend::B)].into_iter().zip(before) {
@@ -122,15 +121,14 @@ async fn half(context: Context) -> CaseResult {
 async fn ninety_ten(context: Context) -> CaseResult {
     let request = context.get("apex")?;
     until_seen(&context, &request, Backend::B).await?;
-    let share = Share::of(0.1);
-    sample(&context, "under 90/10", request, share.n).await?.share(Backend::B, share)?;
+    measure(&context, "under 90/10", request, Backend::B, Sequential { p: 0.1, off: 0.08 }).await?;
     Ok(Outcome::Pass)
 }
 
 async fn zero_hundred(context: Context) -> CaseResult {
     let request = context.get("apex")?;
     until_from(&context, &request, Backend::B).await?;
-    // A leg that got one percent would be missed with a probability of 0.7 %.
+    // A leg that got two percent would be missed with a probability of 0.2 %.
     sample(&context, "under 0/100", request, 300).await?.only(Backend::B)?;
     Ok(Outcome::Pass)
 }
