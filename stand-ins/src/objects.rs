@@ -10,6 +10,7 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
+use meshgate_machinery::at;
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
@@ -147,12 +148,12 @@ fn tells_news(kind: Kind, former: &DynamicObject, object: &DynamicObject) -> boo
 
 /// The text at a JSON pointer, `""` when there is none.
 pub(crate) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    at(value, pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// The items of the list at a JSON pointer, none when there is no list.
 pub(crate) fn items<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> {
-    value.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
+    at(value, pointer).and_then(Value::as_array).into_iter().flatten()
 }
 
 /// An annotation.

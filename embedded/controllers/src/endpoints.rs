@@ -5,7 +5,7 @@ mod subsets;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use meshgate_store::{Object, Status, Store};
+use meshgate_store::{Object, Status, Store, at};
 use serde_json::{Value, json};
 
 use crate::objects::{
@@ -36,7 +36,7 @@ impl Endpoints {
                 .unwrap_or_default()
                 .iter()
                 .filter(|service| {
-                    selects(service.pointer("/spec/selector").and_then(Value::as_object), &pod["metadata"]["labels"])
+                    selects(at(service, "/spec/selector").and_then(Value::as_object), &pod["metadata"]["labels"])
                 })
                 .map(|service| Key::new(resources::services(), namespace(service), name(service)))
                 .collect(),

@@ -1,6 +1,6 @@
 //! Reading and writing objects: paths, owners, conditions, selectors.
 
-use meshgate_store::{GroupResource, Object, Selectors, Status, Store, Subresource, WriteOptions};
+use meshgate_store::{GroupResource, Object, Selectors, Status, Store, Subresource, WriteOptions, at};
 use serde_json::{Map, Value, json};
 
 use crate::time;
@@ -37,22 +37,22 @@ pub(crate) mod resources {
 
 /// The string at a JSON pointer, `""` when there is none.
 pub(crate) fn str_at<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    at(value, pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// The integer at a JSON pointer, 0 when there is none.
 pub(crate) fn int_at(value: &Value, pointer: &str) -> i64 {
-    value.pointer(pointer).and_then(Value::as_i64).unwrap_or(0)
+    at(value, pointer).and_then(Value::as_i64).unwrap_or(0)
 }
 
 /// The boolean at a JSON pointer, false when there is none.
 pub(crate) fn bool_at(value: &Value, pointer: &str) -> bool {
-    value.pointer(pointer).and_then(Value::as_bool).unwrap_or(false)
+    at(value, pointer).and_then(Value::as_bool).unwrap_or(false)
 }
 
 /// The elements of the array at a JSON pointer.
 pub(crate) fn items<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
-    value.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+    at(value, pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
 /// `metadata.name`.

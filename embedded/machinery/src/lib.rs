@@ -9,12 +9,15 @@
 //!    objects;
 //! 4. [`managed_fields::track_update`] notes who wrote what, as text that [`managed_fields::Wire`] writes out again.
 //!
-//! [`selector`] decides which objects a list or watch is about. [`shape`] is what patches and apply know about lists:
-//! which are merged by key, which are sets, which are replaced as a whole.
+//! [`at`](fn@at) looks into an object. [`selector`] decides which objects a list or watch is about. [`shape`] is what
+//! patches and apply know about lists: which are merged by key, which are sets, which are replaced as a whole.
 
+mod at;
 pub mod managed_fields;
 pub mod patch;
 pub mod protobuf;
 pub mod schema;
 pub mod selector;
 pub mod shape;
+
+pub use at::at;

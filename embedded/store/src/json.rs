@@ -1,20 +1,21 @@
 //! Small accessors over `serde_json::Value`, so that the rules read like the paths they are about.
 
+use meshgate_machinery::at;
 use serde_json::{Map, Value};
 
 /// The string at a JSON pointer, `""` when there is none.
 pub(crate) fn str_at<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    at(value, pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// The integer at a JSON pointer.
 pub(crate) fn int_at(value: &Value, pointer: &str) -> Option<i64> {
-    value.pointer(pointer).and_then(Value::as_i64)
+    at(value, pointer).and_then(Value::as_i64)
 }
 
 /// The elements of the array at a JSON pointer, none when there is no array.
 pub(crate) fn items<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
-    value.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+    at(value, pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
 /// The elements of the array under `key`, to be changed.

@@ -24,6 +24,7 @@ mod status;
 mod store;
 mod validation;
 
+pub use meshgate_machinery::at;
 pub use pods::{Attach, BoxFuture, Exec, LogOptions, PodAccess};
 pub use resource::{GroupResource, PrinterColumn, ResourceType, ResourceVersion};
 pub use status::Status;

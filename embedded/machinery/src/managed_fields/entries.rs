@@ -100,13 +100,13 @@ impl Entry {
 
 /// The entries of an object; none when they cannot be understood, as in Kubernetes.
 pub(super) fn read(object: &Value) -> Vec<Entry> {
-    let entries = object.pointer("/metadata/managedFields").and_then(Value::as_array);
+    let entries = crate::at(object, "/metadata/managedFields").and_then(Value::as_array);
     entries.and_then(|entries| entries.iter().map(Entry::parse).collect()).unwrap_or_default()
 }
 
 /// Whether an object asks for its entries to be forgotten: `managedFields: [{}]`.
 pub(super) fn is_reset(object: &Value) -> bool {
-    object.pointer("/metadata/managedFields") == Some(&json!([{}]))
+    crate::at(object, "/metadata/managedFields") == Some(&json!([{}]))
 }
 
 /// Writes the entries to an object, as it is stored: appliers first, then by age.

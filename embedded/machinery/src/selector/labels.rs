@@ -50,7 +50,7 @@ impl LabelSelector {
 
     /// Whether an object's `metadata.labels` satisfy every requirement.
     pub fn matches(&self, object: &Value) -> bool {
-        self.is_empty() || self.matches_labels(object.pointer("/metadata/labels").unwrap_or(&Value::Null))
+        self.is_empty() || self.matches_labels(crate::at(object, "/metadata/labels").unwrap_or(&Value::Null))
     }
 
     /// Whether a map of labels satisfies every requirement.

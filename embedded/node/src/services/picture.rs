@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use meshgate_net::{LoadBalancer, Policy, Port, Protocol, Service};
-use meshgate_store::Object;
+use meshgate_store::{Object, at};
 use serde_json::Value;
 
 /// The cluster's domain.
@@ -29,7 +29,7 @@ struct Endpoint {
 }
 
 fn text<'a>(value: &'a Value, path: &str) -> Option<&'a str> {
-    value.pointer(path).and_then(Value::as_str)
+    at(value, path).and_then(Value::as_str)
 }
 
 fn number(value: &Value) -> Option<u16> {
@@ -37,7 +37,7 @@ fn number(value: &Value) -> Option<u16> {
 }
 
 fn addresses<'a>(value: &'a Value, path: &str) -> impl Iterator<Item = Ipv4Addr> + 'a {
-    let list = value.pointer(path).and_then(Value::as_array);
+    let list = at(value, path).and_then(Value::as_array);
     list.into_iter().flatten().filter_map(Value::as_str).filter_map(|ip| ip.parse().ok())
 }
 
@@ -71,7 +71,7 @@ impl Picture {
 
     fn add(&mut self, namespace: &str, name: &str, service: &Value, endpoints: &[Endpoint]) {
         let full = format!("{name}.{namespace}.svc.{DOMAIN}");
-        let publish_unready = service.pointer("/spec/publishNotReadyAddresses").and_then(Value::as_bool) == Some(true);
+        let publish_unready = at(service, "/spec/publishNotReadyAddresses").and_then(Value::as_bool) == Some(true);
         let usable: Vec<&Endpoint> = endpoints.iter().filter(|endpoint| endpoint.ready || publish_unready).collect();
         match text(service, "/spec/clusterIP") {
             // Not allocated yet, or an ExternalName Service, which needs no rule.
@@ -80,7 +80,7 @@ impl Picture {
             Some(ip) => {
                 let Ok(ip) = ip.parse() else { return };
                 self.names.insert(full, vec![ip]);
-                let ports = service.pointer("/spec/ports").and_then(Value::as_array).into_iter().flatten();
+                let ports = at(service, "/spec/ports").and_then(Value::as_array).into_iter().flatten();
                 self.services.push(Service {
                     name: format!("{namespace}/{name}"),
                     cluster_ip: Some(ip),
@@ -123,7 +123,7 @@ fn external(service: &Value) -> Vec<LoadBalancer> {
         Some("Local") => Policy::Local,
         _ => Policy::Cluster,
     };
-    let balancers = service.pointer("/status/loadBalancer/ingress").and_then(Value::as_array);
+    let balancers = at(service, "/status/loadBalancer/ingress").and_then(Value::as_array);
     let balancers = balancers.into_iter().flatten().filter_map(|ingress| text(ingress, "/ip")?.parse().ok());
     let all: BTreeSet<Ipv4Addr> = addresses(service, "/spec/externalIPs").chain(balancers).collect();
     all.into_iter().map(|ip| LoadBalancer { ip, policy }).collect()
@@ -158,7 +158,7 @@ fn endpoints(slice: &Value) -> Vec<Endpoint> {
     let list = slice["endpoints"].as_array().into_iter().flatten();
     list.flat_map(|endpoint| {
         // Unknown counts as ready (discovery/v1 EndpointConditions).
-        let ready = endpoint.pointer("/conditions/ready").and_then(Value::as_bool).unwrap_or(true);
+        let ready = at(endpoint, "/conditions/ready").and_then(Value::as_bool).unwrap_or(true);
         let hostname = text(endpoint, "/hostname").map(str::to_owned);
         let ports = &ports;
         addresses(endpoint, "/addresses")
