@@ -160,9 +160,13 @@ impl Load {
         let (stop, (first, mut flowing)) = (CancellationToken::new(), mpsc::channel(1));
         let (context, stopped) = (context.clone(), stop.clone());
         let task = tokio::spawn(async move {
-            let mut records = Vec::new();
+            let (mut records, began) = (Vec::new(), Instant::now());
             while !stopped.is_cancelled() {
-                records.extend(context.send_many(request.clone(), 10 * CONNECTIONS, CONNECTIONS).await);
+                // A record tells its time since its batch began.
+                let before = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+                let batch = context.send_many(request.clone(), 10 * CONNECTIONS, CONNECTIONS).await;
+                let since = |record: Record| Record { started_us: before + record.started_us, ..record };
+                records.extend(batch.into_iter().map(since));
                 // Only the first matters; later ones find the channel full or closed.
                 let _ = first.try_send(());
             }
@@ -172,7 +176,7 @@ impl Load {
         Ok(Self { stop, task })
     }
 
-    /// Ends, and returns everything that was answered or not.
+    /// Ends, and returns everything that was answered or not, with times since the load began.
     async fn end(mut self) -> Result<Vec<Record>, Failure> {
         self.stop.cancel();
         Ok((&mut self.task).await.context("the load ended early")?)
