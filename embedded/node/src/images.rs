@@ -43,6 +43,8 @@ impl From<Program> for Image {
             entrypoint: vec![program.name.clone()],
             programs: [vec![(program.name, program.path)], program.beside].concat(),
             role: program.arguments,
+            files: program.files,
+            env: program.env,
             id: program.id,
             own: program.own,
             ..Default::default()

@@ -208,8 +208,9 @@ fn launch(
     }
 
     let read_only = |path: &PathBuf| Bind { source: path.clone(), target: path.clone(), read_only: true };
-    let mut binds: Vec<Bind> = image.programs.iter().map(|(_, path)| read_only(path)).collect();
-    binds.extend(image.files.iter().chain(own.iter().flat_map(|own| &own.files)).map(read_only));
+    // A folder comes before a program in it, which is there then: the other way round the program alone would be.
+    let folders = image.files.iter().chain(own.iter().flat_map(|own| &own.files));
+    let mut binds: Vec<Bind> = folders.chain(image.programs.iter().map(|(_, path)| path)).map(read_only).collect();
     binds.extend(pod.volumes.binds(object, container, &variables)?);
     binds.push(Bind {
         source: termination_log.to_owned(),

@@ -57,6 +57,8 @@ impl ImageSource for Images {
                 entrypoint: vec!["greet".into()],
                 arguments: vec!["by default".into()],
                 programs: vec![("greet".into(), self.tool.clone())],
+                // With the program in it, as where a package was unpacked.
+                files: self.tool.parent().map(Path::to_owned).into_iter().collect(),
                 own: true,
                 ..Default::default()
             }),
@@ -85,8 +87,11 @@ impl Cluster {
             Arc::new(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
         let scratch = Arc::new(tempfile::tempdir().unwrap());
         let store = Store::new();
-        let tool = scratch.path().join("greet");
-        std::fs::write(&tool, "#!/bin/sh\necho greet $1 OWN=$OWN\n").unwrap();
+        let folder = scratch.path().join("tool");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("greeting"), "greet").unwrap();
+        let tool = folder.join("greet");
+        std::fs::write(&tool, "#!/bin/sh\necho $(cat $(dirname $(readlink -f $0))/greeting) $1 OWN=$OWN\n").unwrap();
         std::fs::set_permissions(&tool, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let state_dir = scratch.path().join("state");
         let (node_store, guard) = (store.clone(), runtime.clone());
