@@ -27,6 +27,7 @@ mod envoy;
 mod flags;
 mod gce;
 mod gloo;
+mod haproxytech;
 mod health;
 mod kong;
 mod nginx;
@@ -47,6 +48,7 @@ const STAND_INS: &[StandIn] = &[
     ("emissary", |flags| Box::pin(emissary::main(flags))),
     ("gce", |flags| Box::pin(gce::main(flags))),
     ("gloo", |flags| Box::pin(gloo::main(flags))),
+    ("haproxytech", |flags| Box::pin(haproxytech::main(flags))),
     ("ingress-nginx", |flags| Box::pin(nginx::main(flags))),
     ("kong", |flags| Box::pin(kong::main(flags))),
     ("traefik-1x", |flags| Box::pin(traefik::main(flags))),

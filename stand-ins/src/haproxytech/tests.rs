@@ -1,0 +1,215 @@
+use std::path::Path;
+
+use super::*;
+use crate::haproxytech::render::MAIN;
+
+fn translate(further: &str) -> Translation {
+    let base = r#"
+kind: IngressClass
+metadata: {name: haproxy}
+spec: {controller: haproxy.org/ingress-controller/haproxy}
+---
+kind: IngressClass
+metadata: {name: other}
+spec: {controller: haproxy.org/ingress-controller/other}
+---
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.96.0.7, ports: [{name: http, port: 80}]}
+---
+kind: Service
+metadata: {name: api, namespace: shop, annotations: {haproxy.org/server-proto: h2, haproxy.org/check: "false"}}
+spec: {clusterIP: 10.96.0.9, ports: [{port: 81}]}
+---
+kind: Service
+metadata: {name: ingress, namespace: haproxy}
+spec: {clusterIP: 10.96.0.8, ports: []}
+status: {loadBalancer: {ingress: [{ip: 203.0.113.10}]}}
+---
+kind: EndpointSlice
+metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+ports: [{name: http, port: 8080}]
+endpoints: [{addresses: [10.244.0.3]}, {addresses: [10.244.0.4], conditions: {ready: false}}]
+"#;
+    let flags = ["--publish-service=haproxy/ingress", "--ingress-class=haproxy", "--configmap=haproxy/settings"];
+    let controller = Haproxytech { settings: Settings::read(&Flags::new(flags.map(str::to_owned))) };
+    controller.translate(&Objects::from_yaml(&controller.kinds(), &format!("{base}---{further}")))
+}
+
+fn ingress(name: &str, annotations: &str, host: &str, path: &str, service: &str) -> String {
+    format!(
+        r#"
+kind: Ingress
+metadata: {{name: {name}, namespace: shop, annotations: {annotations}}}
+spec:
+  ingressClassName: haproxy
+  rules:
+    - host: {host}
+      http: {{paths: [{{path: {path}, pathType: Prefix, backend: {{service: {{name: {service}, port: {{number: 80}}}}}}}}]}}
+"#
+    )
+}
+
+const OVERRIDE: &str = "{haproxy.org/request-set-header: 'l5d-dst-override web.shop:80'}";
+
+fn conf(translation: &Translation) -> &str {
+    &translation.files[Path::new(MAIN)]
+}
+
+fn messages(translation: &Translation) -> Vec<&str> {
+    translation.complaints.iter().map(crate::status::Complaint::message).collect()
+}
+
+#[track_caller]
+fn says(translation: &Translation, lines: &[&str]) {
+    for line in lines {
+        assert!(conf(translation).lines().any(|found| found.trim() == *line), "no {line} in {}", conf(translation));
+    }
+}
+
+/// The value of a key in the map of prefixes.
+fn prefix<'a>(translation: &'a Translation, key: &str) -> Option<&'a str> {
+    let rows = &translation.files[Path::new("maps/path-prefix.map")];
+    rows.lines().find_map(|row| row.strip_prefix(key)?.strip_prefix(' '))
+}
+
+#[test]
+fn a_route_leads_to_the_services_ready_endpoints() {
+    let translation = translate(&ingress("a", "{}", "shop.test", "/a", "web"));
+    assert_eq!(messages(&translation), [""; 0]);
+    says(
+        &translation,
+        &["backend shop_svc_web_http", "default-server check", "option forwardfor", "balance roundrobin"],
+    );
+    assert_eq!(translation.files[Path::new("maps/path-prefix.map")], "shop.test/a/ shop_svc_web_http\n");
+    assert_eq!(translation.files[Path::new("maps/path-prefix-exact.map")], "shop.test/a shop_svc_web_http\n");
+    assert_eq!(translation.files[Path::new("maps/host.map")], "shop.test shop.test\n");
+    let servers: serde_json::Value = serde_json::from_str(&translation.files[Path::new(slots::SERVERS)]).unwrap();
+    assert_eq!(servers["shop_svc_web_http"], json!({"room": 42, "addresses": ["10.244.0.3:8080"]}));
+    assert_eq!(translation.statuses.len(), 1);
+}
+
+#[test]
+fn a_header_is_set_where_the_ingresss_rule_is_in_the_routes_value() {
+    let translation = translate(&ingress("a", OVERRIDE, "shop.test", "/", "web"));
+    let value = prefix(&translation, "shop.test/").unwrap();
+    let id = value.strip_prefix("shop_svc_web_http.").unwrap();
+    let rule =
+        format!("http-request set-header l5d-dst-override \"web.shop:80\" if {{ var(txn.path_match) -m dom {id} }}");
+    says(&translation, &[&rule]);
+    // Ingresses that ask for the same share it.
+    let two = translate(
+        &(ingress("a", OVERRIDE, "a.test", "/", "web") + "---" + &ingress("b", OVERRIDE, "b.test", "/", "web")),
+    );
+    assert_eq!(conf(&two).matches("l5d-dst-override").count(), 2, "once in each frontend");
+    assert_eq!(prefix(&two, "a.test/"), prefix(&two, "b.test/"));
+}
+
+#[test]
+fn the_config_map_speaks_for_all_requests_and_the_service_for_its_backend() {
+    let settings = r#"
+kind: ConfigMap
+metadata: {name: settings, namespace: haproxy}
+data:
+  request-set-header: "x-all yes"
+  syslog-server: "address:stdout, format: raw, facility:daemon"
+  timeout-connect: 250ms
+  scale-server-slots: "7"
+  maxconn: "100"
+  global-config-snippet: |
+    tune.bufsize 65536
+---"#;
+    let api = ingress("a", "{}", "shop.test", "/", "api").replace("number: 80", "number: 81");
+    let translation = translate(&format!("{settings}{api}"));
+    says(
+        &translation,
+        &[
+            "http-request set-header x-all \"yes\"",
+            "log stdout format raw daemon",
+            "timeout connect 250ms",
+            "maxconn 100",
+            "tune.bufsize 65536",
+            "backend shop_svc_api_81",
+            "default-server proto h2",
+        ],
+    );
+    assert!(translation.files[Path::new(slots::SERVERS)].contains("\"room\":7"));
+}
+
+#[test]
+fn hosts_with_stars_none_and_https() {
+    let star = translate(&ingress("a", "{}", "'*.shop.test'", "/", "web"));
+    assert_eq!(prefix(&star, ".shop.test/"), Some("shop_svc_web_http"));
+    let none = translate(&ingress("a", "{}", "''", "/", "web"));
+    assert_eq!((prefix(&none, "/"), &*none.files[Path::new("maps/host.map")]), (Some("shop_svc_web_http"), ""));
+    assert!(!conf(&none).contains("crt certs"));
+    let tls = "  tls: [{hosts: [shop.test], secretName: cert}]\n";
+    let secret = "---\nkind: Secret\nmetadata: {name: cert, namespace: shop}\ndata: {tls.crt: Q1JU, tls.key: S0VZ}\n";
+    let https = translate(&(ingress("a", "{}", "shop.test", "/", "web") + tls + secret));
+    says(&https, &["bind 0.0.0.0:8443 name v4 crt certs alpn h2,http/1.1 ssl"]);
+    assert!(
+        conf(&https).contains("redirect location https://%[hdr(host),field(1,:)]:8443%[capture.req.uri] code 302 if")
+    );
+    assert_eq!(https.files[Path::new("certs/shop_cert.pem")], "KEY\nCRT");
+    let missing = translate(&(ingress("a", "{}", "shop.test", "/", "web") + tls));
+    assert!(messages(&missing)[0].contains("missing in shop/cert") && !conf(&missing).contains("crt certs"));
+}
+
+#[test]
+fn a_condition_of_the_services_own_comes_before_the_maps() {
+    let service = "---\nkind: Service\nmetadata: {name: canary, namespace: shop, annotations: {haproxy.org/route-acl: rand(100) lt 10}}\n\
+                   spec: {clusterIP: 10.96.0.6, ports: [{name: http, port: 80}]}\n";
+    let translation = translate(&(ingress("a", "{}", "shop.test", "/", "canary") + service));
+    says(
+        &translation,
+        &[
+            "use_backend shop_svc_canary_http if { var(txn.host) -m str shop.test } { path -m beg / } { rand(100) lt 10 }",
+        ],
+    );
+}
+
+#[test]
+fn a_default_backend_has_none_of_the_headers() {
+    let default = format!(
+        "\nkind: Ingress\nmetadata: {{name: d, namespace: shop, annotations: {OVERRIDE}}}\nspec:\n  ingressClassName: haproxy\n  \
+         defaultBackend: {{service: {{name: web, port: {{number: 80}}}}}}\n"
+    );
+    let translation = translate(&default);
+    says(&translation, &["default_backend shop_svc_web_http"]);
+    // The rule is there, and no value of a map asks for it.
+    assert!(translation.files[Path::new("maps/path-prefix.map")].is_empty());
+}
+
+#[test]
+fn bad_objects_are_told_of_and_the_rest_serves() {
+    let good = ingress("good", "{}", "good.test", "/", "web");
+    for (bad, message, there) in [
+        (ingress("a", "{}", "bad.test", "/", "none"), "service 'shop/none' does not exist", false),
+        (ingress("a", "{}", "bad.test", "/", "api"), "no service port matching '80'", false),
+        (ingress("a", "{}", "''", "''", "web"), "neither Host nor Path", false),
+        // What cannot be read is left out, and the route stays, without its header.
+        (
+            ingress("a", "{haproxy.org/request-set-header: nothing-to-set}", "bad.test", "/", "web"),
+            "incorrect value 'nothing-to-set'",
+            true,
+        ),
+    ] {
+        let translation = translate(&format!("{bad}---{good}"));
+        let said = messages(&translation);
+        assert!(said.iter().any(|said| said.contains(message)), "{said:?}");
+        assert_eq!(prefix(&translation, "good.test/"), Some("shop_svc_web_http"));
+        assert_eq!(prefix(&translation, "bad.test/").is_some(), there, "{message}");
+    }
+    let foreign =
+        ingress("a", "{}", "bad.test", "/", "web").replace("ingressClassName: haproxy", "ingressClassName: other");
+    assert_eq!((prefix(&translate(&foreign), "bad.test/"), translate(&foreign).statuses.len()), (None, 0));
+}
+
+#[test]
+fn of_two_routes_for_the_same_the_lower_value_is_used_and_it_is_said() {
+    let two = ingress("a", OVERRIDE, "shop.test", "/", "web") + "---" + &ingress("b", "{}", "shop.test", "/", "web");
+    let translation = translate(&two);
+    // The one without rules is the lower one: the override of the other is not set.
+    assert_eq!(prefix(&translation, "shop.test/"), Some("shop_svc_web_http"));
+    assert!(messages(&translation)[0].contains("declared with two different values"));
+}
