@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::cell::{Assignment, Spec, Teller};
 use crate::kubernetes::{Kubernetes, Manifest};
-use crate::matrix::Cell;
+use crate::matrix::{Cell, Dialect};
 use crate::plan::{self, NAMESPACE, Plan, Route};
 use crate::probe::{self, Batch, Connection, Keep, Prober, Record, Request, Scheme};
 
@@ -44,6 +44,8 @@ pub struct World {
     pub ingress: Ipv4Addr,
     /// The external addresses of its further instances, by workload name.
     pub instances: BTreeMap<String, Ipv4Addr>,
+    /// How pods get their proxies: with identities of this cell's own.
+    injection: inject::Options,
     report_dir: PathBuf,
     /// The command line that runs this cell again, without a case.
     repeat: String,
@@ -133,6 +135,16 @@ fn from_file(template: &Template, objects: Vec<Value>) -> impl Iterator<Item = M
     objects.into_iter().map(move |object| Manifest { object, file: Some(file.clone()) })
 }
 
+/// Proxies have identities, proven by the token that there was for that when the dialect was spoken.
+fn injection(dialect: Option<Dialect>) -> anyhow::Result<inject::Options> {
+    let options = inject::Options::default();
+    let mut identity = inject::Identity::generate(&options.cluster_domain)?;
+    if dialect == Some(Dialect::Documented) {
+        identity.token = inject::Token::Mounted;
+    }
+    Ok(inject::Options { identity: Some(identity), ..options })
+}
+
 impl World {
     /// Applies mesh, controller, apps and the plans of all cases, and waits until all of it is ready.
     pub async fn set_up(
@@ -152,6 +164,7 @@ impl World {
             cluster,
             ingress: Ipv4Addr::UNSPECIFIED,
             instances: BTreeMap::new(),
+            injection: inject::Options::default(),
             report_dir: spec.report_dir.clone(),
             repeat: repeat(spec),
         };
@@ -172,6 +185,7 @@ impl World {
         deadline: Instant,
         teller: &Teller,
     ) -> anyhow::Result<()> {
+        self.injection = injection(self.cell.dialect)?;
         teller.progress("applying mesh and apps");
         self.kubernetes.apply_manifests(&self.workloads(fixtures, plans)?).await?;
         self.kubernetes.deployments_ready(deadline, |text| teller.progress(text)).await?;
@@ -245,7 +259,7 @@ impl World {
     /// The mesh, the apps and the workloads of the cases.
     fn workloads(&self, fixtures: &Fixtures, plans: &BTreeMap<&'static str, Plan>) -> anyhow::Result<Vec<Manifest>> {
         let none = BTreeMap::new();
-        let own = inject::control_plane_manifests(&inject::Options::default());
+        let own = inject::control_plane_manifests(&self.injection);
         let mut manifests: Vec<Manifest> = own.into_iter().map(Manifest::from).collect();
         let mut apps: BTreeSet<&str> = plans.values().flat_map(|plan| &plan.apps).copied().collect();
         if !self.recipe.manifests.is_empty() {
@@ -318,7 +332,7 @@ impl World {
 
     /// Injects the mesh proxy into an app. The probe's proxy runs in the cell's mode, if that is one of a proxy; the others in
     /// default mode.
-    fn inject_app(&self, object: &mut Value) {
+    pub fn inject_app(&self, object: &mut Value) {
         let is_probe = object["metadata"]["name"] == "probe";
         let mode = if is_probe && self.cell.mode.has_proxy() { self.cell.mode } else { Mode::Default };
         self.inject_as(object, mode.annotation(), &BTreeMap::new());
@@ -339,7 +353,7 @@ impl World {
         for (key, value) in further {
             annotations[key] = value.clone().into();
         }
-        inject::inject_object(object, &inject::Options::default());
+        inject::inject_object(object, &self.injection);
     }
 
     /// The address that a Service of type LoadBalancer gets.

@@ -11,6 +11,8 @@ mod outside;
 mod override_header;
 mod per_request;
 mod target;
+mod token;
 
 /// The cases of this area.
-pub const CASES: &[&[Case]] = &[balancing::CASES, per_request::CASES, override_header::CASES, outside::CASES];
+pub const CASES: &[&[Case]] =
+    &[balancing::CASES, per_request::CASES, override_header::CASES, outside::CASES, token::CASES];

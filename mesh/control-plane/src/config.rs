@@ -1,11 +1,13 @@
 //! The command line and environment of the role.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use ipnet::IpNet;
 
-use crate::Cluster;
+use crate::{Authority, Cluster};
 
 /// Where to listen and what the cluster is called. Every value has an environment variable, as the Deployment sets it.
 #[derive(Debug, Clone, Args)]
@@ -16,6 +18,18 @@ pub struct Config {
     /// Address of the policy services.
     #[arg(long, env = "MESHGATE_POLICY_ADDR", default_value = "0.0.0.0:8090")]
     pub policy_addr: SocketAddr,
+    /// Address of the identity service.
+    #[arg(long, env = "MESHGATE_IDENTITY_ADDR", default_value = "0.0.0.0:8080")]
+    pub identity_addr: SocketAddr,
+    /// Folder with the issuer's `tls.crt` and `tls.key`. Without it there is no identity service.
+    #[arg(long, env = "MESHGATE_IDENTITY_ISSUER_DIR")]
+    pub identity_issuer_dir: Option<PathBuf>,
+    /// Seconds that a certificate is valid.
+    #[arg(long, env = "MESHGATE_IDENTITY_LIFETIME", default_value = "86400")]
+    pub identity_lifetime: u32,
+    /// The control plane's own namespace, which is in every identity.
+    #[arg(long, env = "MESHGATE_CONTROL_PLANE_NAMESPACE", default_value = "linkerd")]
+    pub namespace: String,
     /// Address of /ready, /live and /metrics.
     #[arg(long, env = "MESHGATE_CONTROL_PLANE_ADMIN_ADDR", default_value = "0.0.0.0:9996")]
     pub admin_addr: SocketAddr,
@@ -33,6 +47,14 @@ pub struct Config {
 }
 
 impl Config {
+    /// Who issues certificates, if anybody does.
+    pub(crate) fn authority(&self, client: kube::Client) -> anyhow::Result<Option<Authority>> {
+        let Some(folder) = &self.identity_issuer_dir else { return Ok(None) };
+        let domain = format!("serviceaccount.identity.{}.{}", self.namespace, self.cluster().domain);
+        let lifetime = Duration::from_secs(self.identity_lifetime.into());
+        Authority::read(folder, domain, lifetime, client).map(Some)
+    }
+
     /// The facts about the cluster that answers depend on.
     pub fn cluster(&self) -> Cluster {
         Cluster {

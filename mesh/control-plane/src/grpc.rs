@@ -7,7 +7,7 @@ mod outbound;
 use std::io;
 
 use linkerd2_proxy_api::{
-    destination::destination_server::DestinationServer,
+    destination::destination_server::DestinationServer, identity::identity_server::IdentityServer,
     inbound::inbound_server_policies_server::InboundServerPoliciesServer,
     outbound::outbound_policies_server::OutboundPoliciesServer,
 };
@@ -15,7 +15,7 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 use tonic::transport::server::{Router, TcpIncoming};
 
-use crate::{Index, Key};
+use crate::{Authority, Index, Key};
 
 /// Serves Linkerd's gRPC API from an index.
 #[derive(Debug, Clone)]
@@ -39,6 +39,11 @@ impl Server {
         let services = builder().add_service(OutboundPoliciesServer::new(self.clone()));
         serve(services.add_service(InboundServerPoliciesServer::new(self)), listener).await
     }
+}
+
+/// Serves `Identity` until the listener fails.
+pub async fn serve_identity(authority: Authority, listener: TcpListener) -> io::Result<()> {
+    serve(builder().add_service(IdentityServer::new(authority)), listener).await
 }
 
 fn builder() -> tonic::transport::Server {

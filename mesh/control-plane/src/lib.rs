@@ -8,6 +8,7 @@
 //!   Service, address or pod that changed, and no others. Nothing polls.
 //! * `answers` are pure functions from the index's state to messages of `linkerd2-proxy-api`.
 //! * [`Server`] has the gRPC services. A stream computes its answer when woken and sends it if it differs from the last.
+//! * [`Authority`] stands beside all that: it gives a proxy the certificate that its token entitles it to.
 //!
 //! Answers are Linkerd's but for one choice. About a Service that does not exist, Linkerd's destination controller answers
 //! with an error that its proxy retries for as long as the client waits. Here `GetProfile` answers with a profile without a
@@ -24,6 +25,7 @@ mod config;
 #[cfg(test)]
 mod examples;
 mod grpc;
+mod identity;
 mod index;
 mod metrics;
 mod names;
@@ -34,7 +36,8 @@ mod watches;
 
 pub use cluster::Cluster;
 pub use config::Config;
-pub use grpc::Server;
+pub use grpc::{Server, serve_identity};
+pub use identity::Authority;
 pub use index::Index;
 pub use names::Key;
 pub use objects::{Kind, Object, ParseError};

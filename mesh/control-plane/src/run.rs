@@ -6,7 +6,7 @@ use clap::Parser;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
-use crate::{Config, Index, Server, admin, watches};
+use crate::{Authority, Config, Index, Server, admin, grpc::serve_identity, watches};
 
 /// Why the control plane ended, or did not start.
 #[derive(Debug, Error)]
@@ -17,6 +17,9 @@ pub enum RunError {
     /// The client for the API server could not be made.
     #[error("the API server's client could not be made from its configuration: {0}")]
     Client(#[from] kube::Error),
+    /// Certificates cannot be issued.
+    #[error("{0:#}; expected the Secret linkerd-identity-issuer with the mesh's certificate authority")]
+    Issuer(anyhow::Error),
     /// A port is taken, or not allowed.
     #[error("expected to listen on {address}: {source}; free the port or name another one")]
     Listen {
@@ -45,15 +48,34 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     tracing::info!(destination = %config.destination_addr, policy = %config.policy_addr, admin = %config.admin_addr, "listening");
 
     let _watches = watches::watch(&client, &index);
+    let identity = identity(config.authority(client).map_err(RunError::Issuer)?, config.identity_addr).await?;
     let server = Server::new(index.clone());
     // Streams stay open for as long as proxies run: there is nothing to wait for at the end.
     tokio::select! {
         result = server.clone().serve_destination(destination) => result?,
         result = server.serve_policy(policy) => result?,
+        result = identity => result?,
         result = admin::serve(index, admin) => result?,
         () = shutdown => tracing::info!("shutting down"),
     }
     Ok(())
+}
+
+/// The identity service; it never ends where there is none.
+async fn identity(
+    authority: Option<Authority>,
+    address: SocketAddr,
+) -> Result<impl Future<Output = io::Result<()>>, RunError> {
+    let serving = match authority {
+        Some(authority) => Some((authority, listen(address).await?)),
+        None => None,
+    };
+    Ok(async {
+        match serving {
+            Some((authority, listener)) => serve_identity(authority, listener).await,
+            None => std::future::pending().await,
+        }
+    })
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use crate::{Mode, Options, annotations};
+use crate::{Mode, Options, annotations, identity};
 
 /// The init container that redirects the pod's connections to the proxy.
 pub const INIT_CONTAINER: &str = "linkerd-init";
@@ -181,6 +181,9 @@ pub(crate) fn proxy_container(facts: &PodFacts, mode: Mode, opaque_ports: &str, 
     if !resources.is_empty() {
         container["resources"] = Value::Object(resources);
     }
+    if let Some((_, mount)) = options.identity.as_ref().and_then(|identity| identity.token.volume()) {
+        container["volumeMounts"] = json!([mount]);
+    }
     container
 }
 
@@ -212,6 +215,9 @@ fn environment(facts: &PodFacts, mode: Mode, opaque_ports: &str, options: &Optio
         field("_pod_nodeName", "spec.nodeName"),
         field("_pod_ips", "status.podIPs"),
     ];
+    if options.identity.is_some() {
+        env.push(field("_pod_sa", "spec.serviceAccountName"));
+    }
     let mut set = |name: &str, value: &str| env.push(json!({"name": name, "value": value}));
     set("LINKERD2_PROXY_LOG", facts.annotation_or(annotations::PROXY_LOG_LEVEL, &options.log_level));
     set("LINKERD2_PROXY_LOG_FORMAT", facts.annotation_or(annotations::PROXY_LOG_FORMAT, "plain"));
@@ -226,6 +232,15 @@ fn environment(facts: &PodFacts, mode: Mode, opaque_ports: &str, options: &Optio
     set("LINKERD2_PROXY_POLICY_SVC_ADDR", &service("linkerd-policy", 8090));
     set("LINKERD2_PROXY_POLICY_WORKLOAD", "$(_pod_ns):$(_pod_name)");
     set("LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS", &networks);
+
+    if let Some(identity) = &options.identity {
+        let domain = format!("serviceaccount.identity.{control_plane_namespace}.{cluster_domain}");
+        set("LINKERD2_PROXY_IDENTITY_SVC_ADDR", &service(identity::SERVICE, identity::PORT));
+        set("LINKERD2_PROXY_IDENTITY_SVC_NAME", &format!("{}.{control_plane_namespace}.{domain}", identity::SERVICE));
+        set("LINKERD2_PROXY_IDENTITY_LOCAL_NAME", &format!("$(_pod_sa).$(_pod_ns).{domain}"));
+        set("LINKERD2_PROXY_IDENTITY_TOKEN_FILE", &identity.token.file());
+        set("LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS", &identity.trust_anchors);
+    }
 
     set("LINKERD2_PROXY_CONTROL_LISTEN_ADDR", &format!("0.0.0.0:{CONTROL_PORT}"));
     set("LINKERD2_PROXY_ADMIN_LISTEN_ADDR", &format!("0.0.0.0:{ADMIN_PORT}"));

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{Options, annotations, crds};
+use crate::{Issuer, Options, annotations, crds, identity};
 
 const DEPLOYMENT: &str = "linkerd-destination";
 const DESTINATION_PORT: u16 = 8086;
@@ -29,10 +29,39 @@ pub fn control_plane_manifests(options: &Options) -> Vec<Value> {
         manifests.push(crds::gateway_http_route_definition());
     }
     manifests.extend(rights(namespace));
+    if let Some(issuer) = issuer(options) {
+        manifests.extend(identity_objects(namespace, issuer));
+    }
     manifests.push(deployment(options));
     manifests.push(service(namespace, "linkerd-dst", DESTINATION_PORT));
     manifests.push(service(namespace, "linkerd-policy", POLICY_PORT));
     manifests
+}
+
+fn issuer(options: &Options) -> Option<&Issuer> {
+    options.identity.as_ref()?.issuer.as_ref()
+}
+
+/// What issuing certificates needs besides: the key, the right to have tokens reviewed, and a Service.
+fn identity_objects(namespace: &str, issuer: &Issuer) -> [Value; 3] {
+    let name = format!("linkerd-{namespace}-identity");
+    [
+        json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "kubernetes.io/tls",
+            "metadata": {"name": identity::ISSUER_SECRET, "namespace": namespace, "labels": labels(namespace)},
+            "stringData": {"tls.crt": issuer.certificate, "tls.key": issuer.key},
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": name, "labels": labels(namespace)},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:auth-delegator"},
+            "subjects": [{"kind": "ServiceAccount", "name": DEPLOYMENT, "namespace": namespace}],
+        }),
+        service(namespace, identity::SERVICE, identity::PORT),
+    ]
 }
 
 fn labels(namespace: &str) -> Value {
@@ -73,6 +102,24 @@ fn rights(namespace: &str) -> [Value; 3] {
 }
 
 fn deployment(options: &Options) -> Value {
+    let mut deployment = without_identity(options);
+    if issuer(options).is_some() {
+        let spec = &mut deployment["spec"]["template"]["spec"];
+        spec["volumes"] = json!([{"name": "identity-issuer", "secret": {"secretName": identity::ISSUER_SECRET}}]);
+        let container = &mut spec["containers"][0];
+        container["volumeMounts"] =
+            json!([{"name": "identity-issuer", "mountPath": identity::ISSUER_DIR, "readOnly": true}]);
+        if let Some(env) = container["env"].as_array_mut() {
+            env.push(json!({"name": "MESHGATE_IDENTITY_ISSUER_DIR", "value": identity::ISSUER_DIR}));
+        }
+        if let Some(ports) = container["ports"].as_array_mut() {
+            ports.push(json!({"name": "ident-grpc", "containerPort": identity::PORT}));
+        }
+    }
+    deployment
+}
+
+fn without_identity(options: &Options) -> Value {
     let namespace = &options.control_plane_namespace;
     let probe =
         |path: &str, period: u32| json!({"httpGet": {"path": path, "port": ADMIN_PORT}, "periodSeconds": period});
@@ -168,6 +215,23 @@ mod tests {
                 "Service/linkerd-policy",
             ]
         );
+    }
+
+    #[test]
+    fn identity_brings_its_secret_its_right_and_its_service() {
+        let identity = crate::Identity::generate("cluster.local").unwrap();
+        let manifests = control_plane_manifests(&Options { identity: Some(identity), ..Options::default() });
+        let find = |kind: &str, name: &str| {
+            let found = manifests.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name);
+            found.unwrap_or_else(|| panic!("no {kind} {name}")).clone()
+        };
+        assert!(
+            find("Secret", "linkerd-identity-issuer")["stringData"]["tls.key"].as_str().unwrap().contains("PRIVATE")
+        );
+        assert_eq!(find("ClusterRoleBinding", "linkerd-linkerd-identity")["roleRef"]["name"], "system:auth-delegator");
+        let pod = &find("Deployment", "linkerd-destination")["spec"]["template"]["spec"];
+        assert_eq!(pod["volumes"][0]["secret"]["secretName"], "linkerd-identity-issuer");
+        assert_eq!(find("Service", "linkerd-identity")["spec"]["ports"][0]["port"], 8080);
     }
 
     #[test]

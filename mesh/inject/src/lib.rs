@@ -10,14 +10,15 @@
 //!   its rights and the custom resources it reads.
 //!
 //! Annotations, labels, container names, ports and environment are Linkerd's, so that tools and people that know a
-//! Linkerd pod know this one, and either proxy can stand behind the same manifest. Identity is left out: connections
-//! between proxies are plaintext for now.
+//! Linkerd pod know this one, and either proxy can stand behind the same manifest. With an [`Identity`] the pod proves its
+//! service account by a token, and the control plane has what it issues certificates with.
 
 mod annotations;
 mod containers;
 mod control_plane;
 mod crds;
 mod documents;
+mod identity;
 mod options;
 mod outcome;
 mod workload;
@@ -30,6 +31,7 @@ pub use containers::{DEFAULT_OPAQUE_PORTS, INIT_CONTAINER, PROXY_CONTAINER, SOCK
 pub use control_plane::control_plane_manifests;
 pub use crds::{custom_resource_definitions, gateway_http_route_definition};
 pub use documents::{InjectError, Injection, inject, inject_with_report};
+pub use identity::{Identity, IdentityError, Issuer, TOKEN_AUDIENCE, Token};
 pub use options::{Mode, Options, Scope};
 pub use outcome::{Entry, Outcome, Report, Skip, Warning};
 pub use workload::inject_object;

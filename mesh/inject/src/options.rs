@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::Identity;
+
 /// How the proxy routes what its pod sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
@@ -65,6 +67,8 @@ pub struct Options {
     pub log_level: String,
     /// Namespaces whose pods are never injected.
     pub skipped_namespaces: Vec<String>,
+    /// Who proxies are; without it they have no identity.
+    pub identity: Option<Identity>,
     /// Whether [`control_plane_manifests`](crate::control_plane_manifests) bring Gateway API's HTTPRoute along. Leave it
     /// out where the cluster has Gateway API already.
     pub gateway_api: bool,
@@ -85,6 +89,7 @@ impl Default for Options {
             log_level: "warn,linkerd=info,meshgate=info".into(),
             // Linkerd's documentation of ingress controllers names both as never injected.
             skipped_namespaces: owned(&["kube-system", "cert-manager"]),
+            identity: None,
             gateway_api: false,
         }
     }

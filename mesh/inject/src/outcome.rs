@@ -93,7 +93,7 @@ impl fmt::Display for Skip {
 /// Something about an injected pod that may not work as its author expects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Warning {
-    /// `automountServiceAccountToken: false`: the proxy will have no token to prove its identity with.
+    /// `automountServiceAccountToken: false` where the proxy uses the token that Kubernetes mounts: it will have none.
     NoServiceAccountToken,
     /// The pod has UDP ports, which do not pass the proxy.
     UdpPorts,
@@ -105,8 +105,8 @@ impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoServiceAccountToken => f.write_str(
-                "`automountServiceAccountToken: false` leaves the proxy without the token that proves its identity: \
-                 a mesh with mutual TLS refuses such a pod; set it to true, or mount a token",
+                "`automountServiceAccountToken: false` leaves the proxy without the token that proves its identity, and it does \
+                 not start without; set it to true, or let the injector mount one (serviceAccountTokenProjection)",
             ),
             Self::UdpPorts => f.write_str("its UDP ports do not pass the proxy, which carries TCP only"),
             Self::UnknownPortName(name) => write!(

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Entry, Mode, Options, Outcome, Scope, Skip, Warning, annotations,
+    Entry, Mode, Options, Outcome, Scope, Skip, Token, Warning, annotations,
     containers::{self, INIT_CONTAINER, PROXY_CONTAINER, PodFacts},
 };
 
@@ -67,7 +67,8 @@ fn inject_workload(object: &mut Value, options: &Options) -> Result<Outcome, Ski
 
     let updated = containers_of(spec).any(|container| container == PROXY_CONTAINER);
     let mut warnings = Vec::new();
-    if spec.get("automountServiceAccountToken") == Some(&Value::Bool(false)) {
+    let token = options.identity.as_ref().map(|identity| identity.token);
+    if token == Some(Token::Mounted) && spec.get("automountServiceAccountToken") == Some(&Value::Bool(false)) {
         warnings.push(Warning::NoServiceAccountToken);
     }
     if facts.udp {
@@ -82,6 +83,10 @@ fn inject_workload(object: &mut Value, options: &Options) -> Result<Outcome, Ski
     if let Some(spec) = template.get_mut("spec").and_then(Value::as_object_mut) {
         put(spec, "initContainers", Place::Last, INIT_CONTAINER, init);
         put(spec, "containers", Place::First, PROXY_CONTAINER, proxy);
+        if let Some((volume, _)) = token.and_then(Token::volume) {
+            let name = volume["name"].as_str().unwrap_or_default().to_owned();
+            put(spec, "volumes", Place::Last, &name, volume);
+        }
     }
     Ok(if updated { Outcome::Updated { mode, warnings } } else { Outcome::Injected { mode, warnings } })
 }

@@ -10,10 +10,10 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tracing::{debug, warn};
 
-use crate::{metrics::Metrics, process::Drain};
+use crate::{identity::Certified, metrics::Metrics, process::Drain};
 
 /// Answers until the process ends: metrics can be read while the proxy stops.
-pub(crate) fn serve(listener: TcpListener, metrics: Metrics, shutdown: bool, drain: Drain) {
+pub(crate) fn serve(listener: TcpListener, metrics: Metrics, certified: Certified, shutdown: bool, drain: Drain) {
     tokio::spawn(async move {
         loop {
             let stream = match listener.accept().await {
@@ -24,10 +24,10 @@ pub(crate) fn serve(listener: TcpListener, metrics: Metrics, shutdown: bool, dra
                     continue;
                 }
             };
-            let (metrics, drain) = (metrics.clone(), drain.clone());
+            let (metrics, certified, drain) = (metrics.clone(), certified.clone(), drain.clone());
             tokio::spawn(async move {
                 let service = service_fn(move |request| {
-                    let response = answer(&request, &metrics, shutdown, &drain);
+                    let response = answer(&request, &metrics, certified.now(), shutdown, &drain);
                     async move { Ok::<_, Infallible>(response) }
                 });
                 if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
@@ -38,7 +38,13 @@ pub(crate) fn serve(listener: TcpListener, metrics: Metrics, shutdown: bool, dra
     });
 }
 
-fn answer(request: &Request<Incoming>, metrics: &Metrics, shutdown: bool, drain: &Drain) -> Response<Full<Bytes>> {
+fn answer(
+    request: &Request<Incoming>,
+    metrics: &Metrics,
+    certified: bool,
+    shutdown: bool,
+    drain: &Drain,
+) -> Response<Full<Bytes>> {
     let text = |status: StatusCode, body: String| {
         let mut response = Response::new(Full::new(Bytes::from(body)));
         *response.status_mut() = status;
@@ -52,7 +58,10 @@ fn answer(request: &Request<Incoming>, metrics: &Metrics, shutdown: bool, drain:
             let excluded: Vec<&str> = query.split('&').filter_map(|pair| pair.strip_prefix("exclude[]=")).collect();
             text(StatusCode::OK, metrics.registry.render(|family| excluded.contains(&family)))
         }
-        (&Method::GET, "/ready") => text(StatusCode::OK, "ready\n".to_owned()),
+        (&Method::GET, "/ready") if certified => text(StatusCode::OK, "ready\n".to_owned()),
+        (&Method::GET, "/ready") => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "not ready: no certificate has been issued yet\n".to_owned())
+        }
         (&Method::GET, "/live") => text(StatusCode::OK, "live\n".to_owned()),
         (&Method::POST, "/shutdown") if shutdown => {
             drain.stop();

@@ -2,7 +2,7 @@
 
 mod parse;
 
-use std::{collections::HashMap, fmt, net::SocketAddr, ops::RangeInclusive, time::Duration};
+use std::{collections::HashMap, fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
@@ -58,6 +58,8 @@ pub struct Config {
     pub policy_addr: Option<String>,
     /// `LINKERD2_PROXY_POLICY_WORKLOAD`: `namespace:pod`, sent with each of its calls.
     pub policy_workload: String,
+    /// `LINKERD2_PROXY_IDENTITY_*`: who the proxy is. Linkerd's proxy does not run without.
+    pub identity: Option<IdentityConfig>,
     /// `LINKERD2_PROXY_DESTINATION_PROFILE_SUFFIXES`: names that can be Services, without dots at either end.
     pub profile_suffixes: Vec<String>,
     /// `LINKERD2_PROXY_DESTINATION_PROFILE_NETWORKS`: addresses that can have a profile.
@@ -91,6 +93,19 @@ pub struct Config {
     pub allow_loopback: bool,
     /// `LINKERD2_PROXY_LOG`: directives such as `warn,linkerd=debug`, where `linkerd` is this proxy.
     pub log: String,
+}
+
+/// Who the proxy is, and how it proves that.
+#[derive(Debug, Clone)]
+pub struct IdentityConfig {
+    /// `LINKERD2_PROXY_IDENTITY_SVC_ADDR`: `host:port` of the identity service. Without it there is no identity.
+    pub addr: String,
+    /// `LINKERD2_PROXY_IDENTITY_LOCAL_NAME`: the name that the certificate is for.
+    pub local_name: String,
+    /// `LINKERD2_PROXY_IDENTITY_TOKEN_FILE`: the service account's token.
+    pub token_file: PathBuf,
+    /// `LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS`: certificates, as PEM.
+    pub trust_anchors: String,
 }
 
 /// A variable that cannot be used.
@@ -168,6 +183,20 @@ impl Config {
             destination_context: strings.get("LINKERD2_PROXY_DESTINATION_CONTEXT").unwrap_or_default(),
             policy_addr: read.optional("LINKERD2_PROXY_POLICY_SVC_ADDR", HOST_PORT, parse::authority),
             policy_workload: strings.get("LINKERD2_PROXY_POLICY_WORKLOAD").unwrap_or_default(),
+            identity: strings.get("LINKERD2_PROXY_IDENTITY_SVC_ADDR").map(|_| IdentityConfig {
+                addr: read.required("LINKERD2_PROXY_IDENTITY_SVC_ADDR", HOST_PORT, parse::authority),
+                local_name: read.required(
+                    "LINKERD2_PROXY_IDENTITY_LOCAL_NAME",
+                    "a name such as `web.emojivoto.serviceaccount.identity.linkerd.cluster.local`",
+                    parse::from_str,
+                ),
+                token_file: read.required("LINKERD2_PROXY_IDENTITY_TOKEN_FILE", "a file", parse::from_str),
+                trust_anchors: read.required(
+                    "LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS",
+                    "certificates as PEM",
+                    parse::from_str,
+                ),
+            }),
             profile_suffixes: read.list(
                 "LINKERD2_PROXY_DESTINATION_PROFILE_SUFFIXES",
                 "DNS suffixes such as `svc.cluster.local.`",
@@ -266,6 +295,23 @@ mod tests {
         assert!(
             config.profile_networks.iter().any(|network| network.contains(&std::net::IpAddr::from([10, 96, 0, 1])))
         );
+    }
+
+    #[test]
+    fn an_identity_is_whole_or_not_there() {
+        let address = ("LINKERD2_PROXY_DESTINATION_SVC_ADDR", "linkerd-dst:8086");
+        assert!(Config::from_strings(&strings(&[address])).unwrap().identity.is_none());
+        let service = ("LINKERD2_PROXY_IDENTITY_SVC_ADDR", "linkerd-identity:8080");
+        let errors = Config::from_strings(&strings(&[address, service])).unwrap_err();
+        assert_eq!(errors.0.len(), 3, "{errors}");
+        let config = Config::from_strings(&strings(&[
+            address,
+            service,
+            ("LINKERD2_PROXY_IDENTITY_LOCAL_NAME", "web.default.serviceaccount.identity.linkerd.cluster.local"),
+            ("LINKERD2_PROXY_IDENTITY_TOKEN_FILE", "/token"),
+            ("LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS", "-----BEGIN CERTIFICATE-----\n"),
+        ]));
+        assert_eq!(config.unwrap().identity.unwrap().addr, "linkerd-identity:8080");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The client of the control plane: three streams of answers that reconnect for as long as somebody listens.
 
-mod channel;
+pub(crate) mod channel;
 mod follow;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};

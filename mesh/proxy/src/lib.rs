@@ -18,7 +18,8 @@
 //! variables, [`Proxy`] is the running proxy, [`main_from_env`] the role `meshgate proxy`, and [`init`] the role
 //! `meshgate proxy-init`, which redirects a pod's traffic.
 //!
-//! Connections between proxies are plaintext.
+//! A proxy with an identity serves once it has the certificate that its pod's token entitles it to. Connections between proxies are
+//! plaintext all the same.
 
 mod admin;
 mod balance;
@@ -29,6 +30,7 @@ mod control;
 mod detect;
 pub mod dialect;
 mod http;
+mod identity;
 mod inbound;
 pub mod init;
 mod io;
@@ -44,7 +46,8 @@ mod retry;
 mod split;
 mod tcp;
 
-pub use config::{Config, ConfigError, ConfigErrors, ProcessEnvironment, Strings};
+pub use config::{Config, ConfigError, ConfigErrors, IdentityConfig, ProcessEnvironment, Strings};
+pub use identity::IdentityError;
 pub use names::{NameAddr, Target};
 pub use orig_dst::OriginalDst;
 pub use process::{Addresses, Proxy, StartError, main_from_env};

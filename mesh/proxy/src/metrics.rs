@@ -51,6 +51,9 @@ pub(crate) struct Metrics {
     pub(crate) policy_backend_requests: Family<Counter>,
     pub(crate) policy_backend_statuses: Family<Counter>,
     pub(crate) loops_refused: Family<Counter>,
+    pub(crate) certificate_refreshes: Family<Counter>,
+    pub(crate) certificate_refreshed: Family<Gauge>,
+    pub(crate) certificate_expires: Family<Gauge>,
     pub(crate) control_requests: Family<Counter>,
     pub(crate) control_responses: Family<Counter>,
 }
@@ -106,6 +109,18 @@ impl Metrics {
             loops_refused: counter(
                 "meshgate_loop_refused_total",
                 "Requests refused because this proxy had sent them before.",
+            ),
+            certificate_refreshes: counter(
+                "control_identity_cert_refreshes_total",
+                "Certificates that were asked for, by result.",
+            ),
+            certificate_refreshed: registry.family(
+                "control_identity_cert_refresh_timestamp_seconds",
+                "When the certificate was issued, in seconds of the Unix epoch.",
+            ),
+            certificate_expires: registry.family(
+                "control_identity_cert_expiration_timestamp_seconds",
+                "When the certificate ends, in seconds of the Unix epoch.",
             ),
             control_requests: counter("control_request_total", "Calls to the control plane."),
             control_responses: counter("control_response_total", "Calls to the control plane that ended."),

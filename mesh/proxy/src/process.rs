@@ -15,6 +15,7 @@ use crate::{
     Config, OriginalDst, ProcessEnvironment, admin,
     connect::{self, Connector},
     control::Control,
+    identity::{self, Certified, IdentityError},
     inbound::Inbound,
     loop_guard,
     metrics::Metrics,
@@ -69,6 +70,9 @@ pub enum StartError {
         /// What the kernel says.
         source: io::Error,
     },
+    /// The proxy cannot prove who it is.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The control plane's address is not one.
     #[error("cannot make a client of the control plane: {0}")]
     Control(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -103,8 +107,13 @@ impl Proxy {
         let metrics = Metrics::new();
         metrics.describe_process();
         let drain = Drain::default();
-        let control = Control::new(&config, &Connector::new(mark, config.outbound_connect_timeout), metrics.clone())
-            .map_err(|error| StartError::Control(error.into()))?;
+        let connector = Connector::new(mark, config.outbound_connect_timeout);
+        let control =
+            Control::new(&config, &connector, metrics.clone()).map_err(|error| StartError::Control(error.into()))?;
+        let certified = match &config.identity {
+            Some(identity) => identity::start(identity, &connector, &metrics)?,
+            None => Certified::always(),
+        };
 
         let admin = listen(config.admin_listen_addr).await?;
         let inbound_listener = listen(config.inbound_listen_addr).await?;
@@ -133,12 +142,12 @@ impl Proxy {
             drain.clone(),
         ));
         let outbound = Arc::new(Outbound::new(&config, id, mark, control, metrics.clone(), original, drain.clone()));
-        accept(inbound_listener, &drain, move |stream| Arc::clone(&inbound).connection(stream));
+        accept(inbound_listener, certified.clone(), &drain, move |stream| Arc::clone(&inbound).connection(stream));
         for listener in outbound_listeners {
             let outbound = Arc::clone(&outbound);
-            accept(listener, &drain, move |stream| Arc::clone(&outbound).connection(stream));
+            accept(listener, certified.clone(), &drain, move |stream| Arc::clone(&outbound).connection(stream));
         }
-        admin::serve(admin, metrics, config.shutdown_endpoint, drain.clone());
+        admin::serve(admin, metrics, certified, config.shutdown_endpoint, drain.clone());
         info!(?addresses, ingress = config.ingress_mode, dialect = ?config.dialect, "the proxy serves");
         Ok(Self { addresses, drain })
     }
@@ -165,13 +174,21 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
 }
 
-/// Serves each connection in a task of its own until the proxy is to stop.
-fn accept<F>(listener: TcpListener, drain: &Drain, serve: impl Fn(TcpStream) -> F + Send + 'static)
-where
+/// Serves each connection in a task of its own, from when the proxy is certified until it is to stop. Connections before that wait.
+fn accept<F>(
+    listener: TcpListener,
+    certified: Certified,
+    drain: &Drain,
+    serve: impl Fn(TcpStream) -> F + Send + 'static,
+) where
     F: Future<Output = ()> + Send + 'static,
 {
     let drain = drain.clone();
     tokio::spawn(async move {
+        tokio::select! {
+            () = certified.wait() => {}
+            () = drain.stopping() => return,
+        }
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{INIT_CONTAINER, PROXY_CONTAINER};
+use crate::{INIT_CONTAINER, Identity, PROXY_CONTAINER, Token};
 
 fn deployment(pod_annotations: Value, pod_spec: Value) -> Value {
     json!({
@@ -140,15 +140,54 @@ fn lists_are_injected_item_by_item() {
 
 #[test]
 fn warnings_name_what_will_not_work() {
-    let mut object = deployment(
-        json!({}),
-        json!({"automountServiceAccountToken": false, "containers": [{"name": "dns", "ports": [
-            {"containerPort": 53, "protocol": "UDP"},
-        ]}]}),
-    );
-    let outcome = inject_object(&mut object, &Options::default());
-    assert_eq!(outcome.warnings(), [&Warning::NoServiceAccountToken, &Warning::UdpPorts]);
-    assert_eq!(env(&object, "LINKERD2_PROXY_INBOUND_PORTS"), Some(""));
+    let object = || {
+        deployment(
+            json!({}),
+            json!({"automountServiceAccountToken": false, "containers": [{"name": "dns", "ports": [
+                {"containerPort": 53, "protocol": "UDP"},
+            ]}]}),
+        )
+    };
+    let identity = |token| Identity { trust_anchors: "PEM".to_owned(), issuer: None, token };
+    for (identity, expected) in [
+        (None, vec![&Warning::UdpPorts]),
+        (Some(identity(Token::Projected)), vec![&Warning::UdpPorts]),
+        (Some(identity(Token::Mounted)), vec![&Warning::NoServiceAccountToken, &Warning::UdpPorts]),
+    ] {
+        let mut object = object();
+        let outcome = inject_object(&mut object, &Options { identity, ..Options::default() });
+        assert_eq!(outcome.warnings(), expected);
+        assert_eq!(env(&object, "LINKERD2_PROXY_INBOUND_PORTS"), Some(""));
+    }
+}
+
+#[test]
+fn a_proxy_is_told_who_it_is_and_has_a_token_to_prove_it() {
+    let inject = |token| {
+        let identity = Identity { trust_anchors: "PEM".to_owned(), issuer: None, token };
+        let options = Options { identity: Some(identity), ..Options::default() };
+        let mut object = deployment(json!({}), json!({"containers": [{"name": "web"}]}));
+        // Twice, as an update does.
+        assert!(inject_object(&mut object, &options).changed());
+        inject_object(&mut object, &options);
+        object
+    };
+    let object = inject(Token::Projected);
+    let pod = &object["spec"]["template"]["spec"];
+    let token = &pod["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"];
+    assert_eq!((&token["audience"], pod["volumes"].as_array().unwrap().len()), (&json!("identity.l5d.io"), 1));
+    assert_eq!(pod["containers"][0]["volumeMounts"][0]["mountPath"], "/var/run/secrets/tokens");
+    for (name, value) in [
+        ("LINKERD2_PROXY_IDENTITY_TOKEN_FILE", "/var/run/secrets/tokens/linkerd-identity-token"),
+        ("LINKERD2_PROXY_IDENTITY_LOCAL_NAME", "$(_pod_sa).$(_pod_ns).serviceaccount.identity.linkerd.cluster.local"),
+        ("LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS", "PEM"),
+    ] {
+        assert_eq!(env(&object, name), Some(value));
+    }
+    let object = inject(Token::Mounted);
+    assert_eq!(object["spec"]["template"]["spec"]["volumes"], json!(null));
+    let file = env(&object, "LINKERD2_PROXY_IDENTITY_TOKEN_FILE");
+    assert_eq!(file, Some("/var/run/secrets/kubernetes.io/serviceaccount/token"));
 }
 
 fn any_pod() -> impl Strategy<Value = (String, Value, bool)> {

@@ -12,7 +12,7 @@ use crate::connect::Connector;
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// A channel to `host:port`, in plaintext. It connects when it is first used.
-pub(super) fn lazy(address: &str, connector: Connector) -> Result<Channel, tonic::transport::Error> {
+pub(crate) fn lazy(address: &str, connector: Connector) -> Result<Channel, tonic::transport::Error> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_while_idle(true);

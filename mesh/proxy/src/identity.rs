@@ -1,0 +1,226 @@
+//! The proxy's identity: a key of its own, and a certificate for it that the identity service issues for the pod's token.
+//!
+//! A request goes out at the start and whenever 70 % of the certificate's time are over, as in Linkerd's proxy
+//! (`linkerd/proxy/identity-client/src/certify.rs`). What comes back is believed if it is for this key and name and leads to a trust
+//! anchor.
+
+use std::{
+    io,
+    path::PathBuf,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use linkerd2_proxy_api::identity::{CertifyRequest, CertifyResponse, identity_client::IdentityClient};
+use rand::Rng;
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData};
+use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime, pem::PemObject};
+use tokio::{sync::watch, time};
+use tonic::transport::Channel;
+use tracing::{info, warn};
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, ring};
+
+use crate::{
+    IdentityConfig,
+    connect::Connector,
+    control::channel,
+    metrics::{Labels, Metrics},
+};
+
+/// How much of a certificate's time passes until the next is asked for, and the bounds of that.
+const REFRESH: f64 = 0.7;
+const MIN_REFRESH: Duration = Duration::from_secs(10);
+const MAX_REFRESH: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Between attempts. While there is no certificate yet nothing works, so it is not waited for long.
+const MIN_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF_AT_START: Duration = Duration::from_millis(100);
+const MAX_BACKOFF: Duration = Duration::from_secs(10);
+
+/// Why the proxy has no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// There is no token, or an empty one.
+    #[error(
+        "cannot read the token that proves the pod's service account, LINKERD2_PROXY_IDENTITY_TOKEN_FILE={}: {source}; a pod with \
+         `automountServiceAccountToken: false` has none there: set it to true, or have the injector mount one for the proxy",
+        path.display()
+    )]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The trust anchors are no certificates.
+    #[error("LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS: expected certificates as PEM: {0}")]
+    TrustAnchors(String),
+    /// No key, or no request for it.
+    #[error("cannot make the request for a certificate for {name}: {problem}")]
+    Request {
+        /// The proxy's name.
+        name: String,
+        /// What went wrong.
+        problem: String,
+    },
+    /// The address of the identity service is none.
+    #[error("cannot make a client of the identity service: {0}")]
+    Address(#[from] tonic::transport::Error),
+}
+
+/// Whether there is a certificate.
+#[derive(Debug, Clone)]
+pub(crate) struct Certified(watch::Receiver<bool>);
+
+impl Certified {
+    /// Of a proxy that needs none.
+    pub(crate) fn always() -> Self {
+        Self(watch::channel(true).1)
+    }
+
+    pub(crate) fn now(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Ends when there is one.
+    pub(crate) async fn wait(mut self) {
+        if self.0.wait_for(|certified| *certified).await.is_err() {
+            // Nobody asks for one any more: the runtime ends.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Asks for a certificate, and for the next in time, in the background.
+pub(crate) fn start(
+    config: &IdentityConfig,
+    connector: &Connector,
+    metrics: &Metrics,
+) -> Result<Certified, IdentityError> {
+    let identity = Identity::new(config)?;
+    identity.token()?;
+    let client = IdentityClient::new(channel::lazy(&config.addr, connector.clone())?);
+    let (certified, listener) = watch::channel(false);
+    tokio::spawn(identity.keep(client, certified, metrics.clone()));
+    Ok(Certified(listener))
+}
+
+/// Who the proxy is.
+struct Identity {
+    name: String,
+    token_file: PathBuf,
+    anchors: Vec<TrustAnchor<'static>>,
+    key: KeyPair,
+    /// DER.
+    request: Vec<u8>,
+}
+
+impl Identity {
+    fn new(config: &IdentityConfig) -> Result<Self, IdentityError> {
+        let anchors: Result<Vec<_>, String> = CertificateDer::pem_slice_iter(config.trust_anchors.as_bytes())
+            .map(|certificate| {
+                let certificate = certificate.map_err(|error| error.to_string())?;
+                anchor_from_trusted_cert(&certificate)
+                    .map(|anchor| anchor.to_owned())
+                    .map_err(|error| error.to_string())
+            })
+            .collect();
+        let anchors = anchors.map_err(IdentityError::TrustAnchors)?;
+        if anchors.is_empty() {
+            return Err(IdentityError::TrustAnchors("there is none".to_owned()));
+        }
+        let name = config.local_name.clone();
+        let problem = |error: rcgen::Error| IdentityError::Request { name: name.clone(), problem: error.to_string() };
+        let key = KeyPair::generate().map_err(problem)?;
+        let mut params = CertificateParams::new([name.clone()]).map_err(problem)?;
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name.clone());
+        let request = params.serialize_request(&key).map_err(problem)?.der().to_vec();
+        Ok(Self { name, token_file: config.token_file.clone(), anchors, key, request })
+    }
+
+    /// The token as it is now: it is replaced before it ends.
+    fn token(&self) -> Result<Vec<u8>, IdentityError> {
+        let empty = || io::Error::new(io::ErrorKind::UnexpectedEof, "the file is empty");
+        let token = std::fs::read(&self.token_file);
+        let token = token.and_then(|token| if token.is_empty() { Err(empty()) } else { Ok(token) });
+        token.map_err(|source| IdentityError::Token { path: self.token_file.clone(), source })
+    }
+
+    async fn keep(self, mut client: IdentityClient<Channel>, certified: watch::Sender<bool>, metrics: Metrics) {
+        let refreshes = |result| metrics.certificate_refreshes.hold(&Labels::new().with("result", result));
+        let (succeeded, failed) = (refreshes("success"), refreshes("error"));
+        let (mut backoff, mut attempts) = (MIN_BACKOFF, 1_u32);
+        loop {
+            match self.certify(&mut client).await {
+                Ok(until) => {
+                    attempts = 1;
+                    succeeded.increment();
+                    let seconds = |time: SystemTime| {
+                        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+                        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+                    };
+                    let now = SystemTime::now();
+                    metrics.certificate_refreshed.hold(&Labels::new()).set(seconds(now));
+                    metrics.certificate_expires.hold(&Labels::new()).set(seconds(until));
+                    if !certified.send_replace(true) {
+                        info!(name = self.name, "certified");
+                    }
+                    backoff = MIN_BACKOFF;
+                    time::sleep(refresh_after(until.duration_since(now).unwrap_or_default())).await;
+                }
+                Err(problem) => {
+                    failed.increment();
+                    // While the control plane starts, too, this is said over and over.
+                    if attempts.is_power_of_two() && attempts >= 16 {
+                        warn!(name = self.name, %problem, "no certificate; trying again");
+                    }
+                    attempts += 1;
+                    let jitter = 1.0 + 0.1 * rand::rng().random::<f64>();
+                    time::sleep(backoff.mul_f64(jitter)).await;
+                    let most = if *certified.borrow() { MAX_BACKOFF } else { MAX_BACKOFF_AT_START };
+                    backoff = (backoff * 2).min(most);
+                }
+            }
+        }
+    }
+
+    /// Asks for one certificate: until when it is valid.
+    async fn certify(&self, client: &mut IdentityClient<Channel>) -> Result<SystemTime, String> {
+        let request = CertifyRequest {
+            identity: self.name.clone(),
+            token: self.token().map_err(|error| error.to_string())?,
+            certificate_signing_request: self.request.clone(),
+        };
+        let response = client.certify(request).await.map_err(|status| status.to_string())?;
+        self.believe(response.into_inner())
+    }
+
+    /// Whether the certificate is what was asked for, and trusted.
+    fn believe(&self, response: CertifyResponse) -> Result<SystemTime, String> {
+        let until = response.valid_until.ok_or("the answer does not say until when the certificate is valid")?;
+        let until = SystemTime::try_from(until).map_err(|error| error.to_string())?;
+        let leaf = CertificateDer::from(response.leaf_certificate);
+        let between: Vec<_> = response.intermediate_certificates.into_iter().map(CertificateDer::from).collect();
+        let certificate = EndEntityCert::try_from(&leaf).map_err(|error| format!("the certificate: {error}"))?;
+        if certificate.subject_public_key_info().as_ref() != self.key.subject_public_key_info() {
+            return Err("the certificate is for another key".to_owned());
+        }
+        let name = ServerName::try_from(self.name.as_str()).map_err(|error| error.to_string())?;
+        certificate
+            .verify_is_valid_for_subject_name(&name)
+            .and_then(|()| {
+                let (now, usage) = (UnixTime::now(), KeyUsage::server_auth());
+                let algorithms = &[ring::ECDSA_P256_SHA256, ring::ECDSA_P256_SHA384, ring::ECDSA_P384_SHA384];
+                certificate.verify_for_usage(algorithms, &self.anchors, &between, now, usage, None, None).map(|_| ())
+            })
+            .map_err(|error| format!("the certificate for {} is not trusted: {error}", self.name))?;
+        Ok(until)
+    }
+}
+
+fn refresh_after(lifetime: Duration) -> Duration {
+    lifetime.mul_f64(REFRESH).clamp(MIN_REFRESH, MAX_REFRESH)
+}
+
+#[cfg(test)]
+mod tests;
