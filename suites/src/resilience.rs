@@ -23,10 +23,11 @@ use tokio_util::sync::CancellationToken;
 
 mod backends;
 mod faults;
+mod neighbours;
 mod restarts;
 
 /// The cases of this area.
-pub const CASES: &[&[Case]] = &[backends::CASES, restarts::CASES, faults::CASES];
+pub const CASES: &[&[Case]] = &[backends::CASES, restarts::CASES, faults::CASES, neighbours::CASES];
 
 /// How long pods may take to come and go, and everybody to know.
 const SETTLES: Duration = Duration::from_secs(15);

@@ -1,0 +1,127 @@
+//! Objects that lead nowhere beside those that lead somewhere.
+
+use std::time::Duration;
+
+use meshgate_fixtures::TemplateError;
+use meshgate_harness::case::{Case, Need, Stage};
+use meshgate_harness::context::Context;
+use meshgate_harness::convergence::converge;
+use meshgate_harness::plan::{Backend, Plan, Route};
+use meshgate_harness::probe::{Record, outcome};
+use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
+use serde_json::Value;
+
+use super::{CONNECTIONS, SETTLES, all_good};
+
+/// The cases of this file.
+pub const CASES: &[Case] = &[Case {
+    id: "resilience/bad-neighbours",
+    summary: "Routes to a Service and a port that are not there are told of, and the others serve, those that come later as well",
+    needs: &[Need::Serves, Need::OncePerRecipe],
+    claims: &[],
+    // It changes the configuration more than once.
+    stage: Stage::Alone,
+    plan: |plan| {
+        plan.serve("good", Backend::A);
+        plan.service("late", Backend::B);
+    },
+    run: |context| Box::pin(bad_neighbours(context)),
+}];
+
+/// How long a controller may take to say what is wrong.
+const TOLD: Duration = Duration::from_secs(10);
+
+/// What a controller is that says nothing.
+const SILENT: &str = "silent-on-missing";
+
+/// A word of those that a line about something wrong has.
+const WRONG: [&str; 7] = ["err", "warn", "wrn", "not ", "invalid", "missing", "no "];
+
+async fn bad_neighbours(context: Context) -> CaseResult {
+    let mut plan = (*context.plan).clone();
+    let mut bad = vec!["nowhere"];
+    plan.route("nowhere", "missing");
+    plan.route("late", "late");
+    if let Some(form) = &context.world.recipe.host {
+        plan.hosts(form);
+    } else {
+        // Where a host names a Service there is no second route to it.
+        plan.route("closed", "good").port(999);
+        bad.push("closed");
+    }
+    let judged = judge(&context, &plan, &bad).await;
+    // Whatever was seen, the cases after this one have to find the controller as it was.
+    for route in bad.into_iter().chain(["late"]) {
+        for object in objects(&context, &plan, route)? {
+            context.world.kubernetes.delete(&object).await?;
+        }
+    }
+    judged
+}
+
+async fn judge(context: &Context, plan: &Plan, bad: &[&str]) -> CaseResult {
+    let kubernetes = &context.world.kubernetes;
+    for bad in bad {
+        kubernetes.apply_all(&objects(context, plan, bad)?).await?;
+    }
+    kubernetes.apply_all(&objects(context, plan, "late")?).await?;
+    let late = context.world.request_to(&plan.routes["late"], context.world.ingress);
+    let answers = |record: &Record| record.is(200) && record.service() == Some(Backend::B.name());
+    context.until(SETTLES, "a route that came after the bad ones to be served", late, answers).await?;
+    let records = context.send_many(context.get("good")?, 20, CONNECTIONS).await;
+    all_good("on a route that was there before", &records)?;
+    let mut silent = Vec::new();
+    for bad in bad {
+        // First, for a request would be a line of the access log.
+        if !told(context, plan, bad).await {
+            silent.push(format!("{}:{}", plan.routes[*bad].service, plan.routes[*bad].port));
+        }
+        let route = &plan.routes[*bad];
+        let record = context.send(context.world.request_to(route, context.world.ingress)).await;
+        check(format!("the answer on the route to {}:{}", route.service, route.port)).that(
+            record.service().is_none() && record.status.is_some_and(|status| status >= 400),
+            "an error of the controller or a proxy",
+            outcome(&record),
+        )?;
+    }
+    if silent.is_empty() {
+        return Ok(Outcome::Pass);
+    }
+    let observed =
+        format!("no status, event or line of the controller's log tells of a route to {}", silent.join(", "));
+    Ok(Outcome::Weakness { name: SILENT, observed })
+}
+
+/// Whether the controller says something of a bad route: in its status, in an event or in the log. One that is known to be silent is
+/// not waited for.
+async fn told(context: &Context, plan: &Plan, bad: &str) -> bool {
+    let route = &plan.routes[bad];
+    let Ok(objects) = objects(context, plan, bad) else { return false };
+    let patience = if context.world.recipe.findings.contains_key(SILENT) { Duration::ZERO } else { TOLD };
+    let about = |line: &str| line.contains(&route.name) || bad == "nowhere" && line.contains(&route.service);
+    let wrong = |line: &str| WRONG.iter().any(|word| line.to_lowercase().contains(word));
+    converge(patience, || async {
+        let said = said(context, &objects).await.unwrap_or_default();
+        if said.lines().any(|line| about(line) && wrong(line)) { Ok(()) } else { Err("nothing".to_owned()) }
+    })
+    .await
+    .is_ok()
+}
+
+async fn said(context: &Context, objects: &[Value]) -> anyhow::Result<String> {
+    let kubernetes = &context.world.kubernetes;
+    let mut said = kubernetes.events().await?.join("\n");
+    said += "\n";
+    said += &context.world.controller_log(&context.world.controller.workload).await?;
+    for object in objects {
+        // As it is now, with its status.
+        let stored = kubernetes.apply(object).await?;
+        said += &format!("\n{} {}", object["metadata"]["name"], stored.data["status"]);
+    }
+    Ok(said)
+}
+
+fn objects(context: &Context, plan: &Plan, route: &str) -> Result<Vec<Value>, Failure> {
+    let objects = plan.routes.get(route).map(|route: &Route| route.objects(&context.world.recipe));
+    objects.unwrap_or(Ok(Vec::new())).map_err(|error: TemplateError| anyhow::Error::from(error).into())
+}
