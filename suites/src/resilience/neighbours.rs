@@ -5,11 +5,11 @@ use std::time::Duration;
 use meshgate_fixtures::TemplateError;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
-use meshgate_harness::convergence::converge;
 use meshgate_harness::plan::{Backend, Plan, Route};
 use meshgate_harness::probe::{Record, outcome};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::{CONNECTIONS, SETTLES, all_good};
 
@@ -101,25 +101,29 @@ async fn told(context: &Context, plan: &Plan, bad: &str) -> bool {
     let patience = if context.world.recipe.findings.contains_key(SILENT) { Duration::ZERO } else { TOLD };
     let about = |line: &str| line.contains(&route.name) || bad == "nowhere" && line.contains(&route.service);
     let wrong = |line: &str| WRONG.iter().any(|word| line.to_lowercase().contains(word));
-    converge(patience, || async {
-        let said = said(context, &objects).await.unwrap_or_default();
-        if said.lines().any(|line| about(line) && wrong(line)) { Ok(()) } else { Err("nothing".to_owned()) }
-    })
-    .await
-    .is_ok()
+    let deadline = Instant::now() + patience;
+    // What was said once was said.
+    while !said(context, &objects, |said| said.lines().any(|line| about(line) && wrong(line))).await.unwrap_or(false) {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    true
 }
 
-async fn said(context: &Context, objects: &[Value]) -> anyhow::Result<String> {
+/// Whether what is wanted is said anywhere: the log, which is the longest, is read last.
+async fn said(context: &Context, objects: &[Value], wanted: impl Fn(&str) -> bool) -> anyhow::Result<bool> {
     let kubernetes = &context.world.kubernetes;
-    let mut said = kubernetes.events().await?.join("\n");
-    said += "\n";
-    said += &context.world.controller_log(&context.world.controller.workload).await?;
     for object in objects {
         // As it is now, with its status.
         let stored = kubernetes.apply(object).await?;
-        said += &format!("\n{} {}", object["metadata"]["name"], stored.data["status"]);
+        if wanted(&format!("{} {}", object["metadata"]["name"], stored.data["status"])) {
+            return Ok(true);
+        }
     }
-    Ok(said)
+    Ok(wanted(&kubernetes.events().await?.join("\n"))
+        || wanted(&context.world.controller_log(&context.world.controller.workload).await?))
 }
 
 fn objects(context: &Context, plan: &Plan, route: &str) -> Result<Vec<Value>, Failure> {
