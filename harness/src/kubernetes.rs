@@ -110,6 +110,14 @@ impl Kubernetes {
         }
     }
 
+    /// Deletes many objects, those that are there.
+    pub async fn delete_all(&self, objects: &[Value]) -> anyhow::Result<()> {
+        for object in objects {
+            self.delete(object).await?;
+        }
+        Ok(())
+    }
+
     async fn api_of(&self, object: &Value) -> anyhow::Result<(Api<DynamicObject>, String)> {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let api_version =

@@ -131,9 +131,7 @@ async fn default_backend(context: Context) -> CaseResult {
     context.world.kubernetes.apply_all(&objects).await?;
     let result = lost(&context, &route).await;
     context.world.cluster.set_external_name(&route.host, &[]);
-    for object in &objects {
-        context.world.kubernetes.delete(object).await?;
-    }
+    context.world.kubernetes.delete_all(&objects).await?;
     result?;
     let request = Ingress::main(&context).request(&context, &route);
     context.until(SETTLES, "the default backend to be gone", request, |record| record.is(404)).await?;

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use meshgate_fixtures::TemplateError;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
-use meshgate_harness::plan::{Backend, Plan, Route};
+use meshgate_harness::plan::{Backend, Plan};
 use meshgate_harness::probe::{Record, outcome};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 use serde_json::Value;
@@ -36,12 +35,12 @@ const TOLD: Duration = Duration::from_secs(30);
 const SILENT: &str = "silent-on-missing";
 
 /// A word of those that a line about something wrong has.
-const WRONG: [&str; 7] = ["err", "warn", "wrn", "not ", "invalid", "missing", "no "];
+const WRONG: [&str; 5] = ["error", "warn", "not ", "invalid", "no "];
 
 async fn bad_neighbours(context: Context) -> CaseResult {
     let mut plan = (*context.plan).clone();
     let mut bad = vec!["nowhere"];
-    plan.route("nowhere", "missing");
+    plan.route("nowhere", "absent");
     plan.route("late", "late");
     if let Some(form) = &context.world.recipe.host {
         plan.hosts(form);
@@ -53,9 +52,7 @@ async fn bad_neighbours(context: Context) -> CaseResult {
     let judged = judge(&context, &plan, &bad).await;
     // Whatever was seen, the cases after this one have to find the controller as it was.
     for route in bad.into_iter().chain(["late"]) {
-        for object in objects(&context, &plan, route)? {
-            context.world.kubernetes.delete(&object).await?;
-        }
+        context.world.kubernetes.delete_all(&objects(&context, &plan, route)?).await?;
     }
     judged
 }
@@ -74,7 +71,7 @@ async fn judge(context: &Context, plan: &Plan, bad: &[&str]) -> CaseResult {
     let mut silent = Vec::new();
     for bad in bad {
         // First, for a request would be a line of the access log.
-        if !told(context, plan, bad).await {
+        if !told(context, plan, bad).await? {
             silent.push(format!("{}:{}", plan.routes[*bad].service, plan.routes[*bad].port));
         }
         let route = &plan.routes[*bad];
@@ -95,9 +92,9 @@ async fn judge(context: &Context, plan: &Plan, bad: &[&str]) -> CaseResult {
 
 /// Whether the controller says something of a bad route: in its status, in an event or in the log. One that is known to be silent is
 /// not waited for.
-async fn told(context: &Context, plan: &Plan, bad: &str) -> bool {
+async fn told(context: &Context, plan: &Plan, bad: &str) -> Result<bool, Failure> {
     let route = &plan.routes[bad];
-    let Ok(objects) = objects(context, plan, bad) else { return false };
+    let objects = objects(context, plan, bad)?;
     let patience = if context.world.recipe.findings.contains_key(SILENT) { Duration::ZERO } else { TOLD };
     let about = |line: &str| line.contains(&route.name) || bad == "nowhere" && line.contains(&route.service);
     let wrong = |line: &str| WRONG.iter().any(|word| line.to_lowercase().contains(word));
@@ -105,11 +102,11 @@ async fn told(context: &Context, plan: &Plan, bad: &str) -> bool {
     // What was said once was said.
     while !said(context, &objects, |said| said.lines().any(|line| about(line) && wrong(line))).await.unwrap_or(false) {
         if Instant::now() >= deadline {
-            return false;
+            return Ok(false);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    true
+    Ok(true)
 }
 
 /// Whether what is wanted is said anywhere: the log, which is the longest, is read last.
@@ -127,6 +124,5 @@ async fn said(context: &Context, objects: &[Value], wanted: impl Fn(&str) -> boo
 }
 
 fn objects(context: &Context, plan: &Plan, route: &str) -> Result<Vec<Value>, Failure> {
-    let objects = plan.routes.get(route).map(|route: &Route| route.objects(&context.world.recipe));
-    objects.unwrap_or(Ok(Vec::new())).map_err(|error: TemplateError| anyhow::Error::from(error).into())
+    Ok(plan.routes[route].objects(&context.world.recipe).map_err(anyhow::Error::from)?)
 }

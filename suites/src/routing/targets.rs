@@ -7,7 +7,6 @@ use meshgate_harness::context::Context;
 use meshgate_harness::plan::Backend;
 use meshgate_harness::probe::{Record, Request};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
-use serde_json::Value;
 
 use super::{MARKER, arrived, marker};
 
@@ -142,7 +141,7 @@ async fn default_backend(context: Context) -> CaseResult {
     kubernetes.apply_all(&objects).await?;
     let judged = falls_back(&context, &unknown).await;
     // Whatever was seen, the cases after this one have to find the controller as it was.
-    remove(&context, &objects).await?;
+    kubernetes.delete_all(&objects).await?;
     judged?;
     context.until(SETTLES, "the default backend is gone", unknown, |record| record.is(404)).await?;
     Ok(Outcome::Pass)
@@ -155,13 +154,6 @@ async fn falls_back(context: &Context, unknown: &Request) -> Result<(), Failure>
     let seen = context.expect_seen(Request { path: "/any/path?x=1".into(), ..unknown.clone() }).await?;
     check("the backend of any path of an unknown host").equal(seen.service, fallback)?;
     check("the backend of a host that has a route").equal(context.seen("known").await?.service, Backend::A.name())
-}
-
-async fn remove(context: &Context, objects: &[Value]) -> Result<(), Failure> {
-    for object in objects {
-        context.world.kubernetes.delete(object).await?;
-    }
-    Ok(())
 }
 
 async fn unknown_host(context: Context) -> CaseResult {
