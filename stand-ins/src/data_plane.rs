@@ -42,6 +42,21 @@ pub(crate) fn write(folder: &Path, files: &Files) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What [`DataPlane::ended`] is of a program that may not have been started yet.
+pub(crate) async fn ended(running: &mut Option<Program>) -> anyhow::Error {
+    match running {
+        Some(program) => program.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What [`DataPlane::stop`] is of it.
+pub(crate) async fn stop(running: &mut Option<Program>, signal: Signal) {
+    if let Some(program) = running {
+        program.stop(signal).await;
+    }
+}
+
 /// A program that runs until it is told to end. It ends with this process.
 pub(crate) struct Program {
     name: &'static str,

@@ -194,16 +194,11 @@ impl DataPlane for Envoy {
     }
 
     async fn ended(&mut self) -> anyhow::Error {
-        match &mut self.running {
-            Some(envoy) => envoy.ended().await,
-            None => std::future::pending().await,
-        }
+        data_plane::ended(&mut self.running).await
     }
 
     async fn stop(&mut self) {
-        if let Some(envoy) = &mut self.running {
-            envoy.stop(Signal::SIGTERM).await;
-        }
+        data_plane::stop(&mut self.running, Signal::SIGTERM).await;
     }
 }
 

@@ -1,7 +1,8 @@
 //! What HAProxy is to serve, before it is text.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddrV4;
+
+use super::slots::Servers;
 
 /// The whole.
 #[derive(Clone, Debug, Default)]
@@ -62,10 +63,8 @@ pub(crate) enum Rule {
 /// A Service's port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Backend {
-    /// The ready endpoints.
-    pub(crate) servers: Vec<SocketAddrV4>,
-    /// A multiple of this is how many servers there are room for.
-    pub(crate) slots: usize,
+    /// The ready endpoints, and the room that there is for more.
+    pub(crate) servers: Servers,
     /// `balance`.
     pub(crate) balance: String,
     /// `option forwardfor`.

@@ -103,6 +103,19 @@ impl Haproxy {
         pid.map(|pid| pid.trim().to_owned()).context("no pid in HAProxy's info")
     }
 
+    /// Changes servers at run time.
+    async fn tell_all(&self, commands: &[String]) -> anyhow::Result<()> {
+        for command in commands {
+            let answer = self.tell(command).await?;
+            // An address that is changed is told of; everything else that is said is a refusal.
+            let expected = ["changed from", "no need to change"].iter().any(|part| answer.contains(part));
+            if !answer.trim().is_empty() && !expected {
+                bail!("{command}: {}", answer.trim());
+            }
+        }
+        Ok(())
+    }
+
     /// One line of the runtime API, and the answer.
     async fn tell(&self, line: &str) -> anyhow::Result<String> {
         let socket: PathBuf = self.folder.path().join(SOCKET);
@@ -131,20 +144,13 @@ impl DataPlane for Haproxy {
         let mut files = files.clone();
         let servers = files.remove(Path::new(SERVERS)).unwrap_or_default();
         let slots = self.slots.place(serde_json::from_str(&servers).context(SERVERS)?);
-        if files == self.served
-            && let Some(commands) = self.slots.commands(&slots)
-        {
-            for command in commands {
-                let answer = self.tell(&command).await?;
-                // An address that is changed is told of; everything else that is said is a refusal.
-                if !answer.trim().is_empty()
-                    && !answer.contains("changed from")
-                    && !answer.contains("no need to change")
-                {
-                    bail!("{command}: {}", answer.trim());
-                }
+        let told = match self.slots.commands(&slots).filter(|_| files == self.served) {
+            Some(commands) => {
+                self.tell_all(&commands).await.inspect_err(|error| tracing::warn!("reloading: {error:#}")).is_ok()
             }
-        } else {
+            None => false,
+        };
+        if !told {
             let generation = |number: usize| format!("generation-{number}");
             self.put(&generation(self.generation + 1), &files, &slots).await?;
             self.start().await?;
@@ -160,16 +166,11 @@ impl DataPlane for Haproxy {
     }
 
     async fn ended(&mut self) -> anyhow::Error {
-        match &mut self.running {
-            Some(haproxy) => haproxy.ended().await,
-            None => std::future::pending().await,
-        }
+        data_plane::ended(&mut self.running).await
     }
 
     async fn stop(&mut self) {
-        if let Some(haproxy) = &mut self.running {
-            // The worker serves what it has begun.
-            haproxy.stop(Signal::SIGUSR1).await;
-        }
+        // The worker serves what it has begun.
+        data_plane::stop(&mut self.running, Signal::SIGUSR1).await;
     }
 }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use super::model::{Backend, Map, Model, Rule};
 use super::settings::Settings;
-use super::slots::{SERVERS, Servers};
+use super::slots::SERVERS;
 use crate::data_plane::Files;
 
 /// The configuration.
@@ -25,7 +25,7 @@ pub(crate) const FOLDER: &str = "@FOLDER@";
 const LOCAL: &str = "haproxy-controller_default-local-service_http";
 
 /// As `fs/usr/local/etc/haproxy/haproxy.cfg` has them.
-const TIMEOUTS: [(&str, &str); 7] = [
+pub(crate) const TIMEOUTS: [(&str, &str); 7] = [
     ("http-request", "5s"),
     ("connect", "5s"),
     ("client", "50s"),
@@ -63,11 +63,7 @@ pub(crate) fn files(model: &Model, settings: &Settings) -> Files {
     for (name, pem) in &model.certificates {
         files.insert(format!("certs/{name}").into(), pem.clone());
     }
-    let servers: BTreeMap<&str, Servers> = model
-        .backends
-        .iter()
-        .map(|(name, backend)| (&**name, Servers { room: backend.slots, addresses: backend.servers.clone() }))
-        .collect();
+    let servers: BTreeMap<&String, _> = model.backends.iter().map(|(name, backend)| (name, &backend.servers)).collect();
     files.insert(SERVERS.into(), serde_json::json!(servers).to_string());
     files
 }
@@ -131,24 +127,19 @@ fn defaults(text: &mut Text, model: &Model) {
 
 /// The rules in HAProxy's order: what was asked for, then redirects, then headers.
 fn frontend(text: &mut Text, model: &Model, https: bool) {
-    let map = |map: Map| map.file();
-    for (name, expression) in [
-        ("base", "base".to_owned()),
-        ("path", "path".to_owned()),
-        ("host", "req.hdr(Host),field(1,:),lower".to_owned()),
-        ("host_match", format!("var(txn.host),map({})", map(Map::Host))),
-    ] {
-        text.line(format!("http-request set-var(txn.{name}) {expression}"));
-    }
+    let hosts = Map::Host.file();
+    text.line("http-request set-var(txn.base) base");
+    text.line("http-request set-var(txn.path) path");
+    text.line("http-request set-var(txn.host) req.hdr(Host),field(1,:),lower");
+    text.line(format!("http-request set-var(txn.host_match) var(txn.host),map({hosts})"));
     text.line(format!(
-        "http-request set-var(txn.host_match) var(txn.host),regsub(^[^.]*,,),map({},'') if !{{ var(txn.host_match) -m found }}",
-        map(Map::Host)
+        "http-request set-var(txn.host_match) var(txn.host),regsub(^[^.]*,,),map({hosts},'') if !{{ var(txn.host_match) -m found }}"
     ));
     for (found, lookup) in [(Map::PathExact, "map"), (Map::PathPrefixExact, "map"), (Map::PathPrefix, "map_beg")] {
         let unless = if found == Map::PathExact { "" } else { " if !{ var(txn.path_match) -m found }" };
         text.line(format!(
             "http-request set-var(txn.path_match) var(txn.host_match),concat(,txn.path,),{lookup}({}){unless}",
-            map(found)
+            found.file()
         ));
     }
     let rules = || {

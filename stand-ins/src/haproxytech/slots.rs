@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) const SERVERS: &str = "servers.json";
 
 /// The endpoints of a backend.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Servers {
     /// A multiple of this is how many places there are.
     pub(crate) room: usize,

@@ -56,17 +56,6 @@ fn conf(translation: &Translation) -> &str {
     &translation.files[Path::new(MAIN)]
 }
 
-fn messages(translation: &Translation) -> Vec<&str> {
-    translation.complaints.iter().map(crate::status::Complaint::message).collect()
-}
-
-#[track_caller]
-fn says(translation: &Translation, lines: &[&str]) {
-    for line in lines {
-        assert!(conf(translation).lines().any(|found| found.trim() == *line), "no {line} in {}", conf(translation));
-    }
-}
-
 /// The value of a key in the map of prefixes.
 fn prefix<'a>(translation: &'a Translation, key: &str) -> Option<&'a str> {
     let rows = &translation.files[Path::new("maps/path-prefix.map")];
@@ -76,11 +65,9 @@ fn prefix<'a>(translation: &'a Translation, key: &str) -> Option<&'a str> {
 #[test]
 fn a_route_leads_to_the_services_ready_endpoints() {
     let translation = translate(&ingress("a", "{}", "shop.test", "/a", "web"));
-    assert_eq!(messages(&translation), [""; 0]);
-    says(
-        &translation,
-        &["backend shop_svc_web_http", "default-server check", "option forwardfor", "balance roundrobin"],
-    );
+    assert_eq!(translation.messages(), [""; 0]);
+    translation
+        .says(MAIN, &["backend shop_svc_web_http", "default-server check", "option forwardfor", "balance roundrobin"]);
     assert_eq!(translation.files[Path::new("maps/path-prefix.map")], "shop.test/a/ shop_svc_web_http\n");
     assert_eq!(translation.files[Path::new("maps/path-prefix-exact.map")], "shop.test/a shop_svc_web_http\n");
     assert_eq!(translation.files[Path::new("maps/host.map")], "shop.test shop.test\n");
@@ -96,7 +83,7 @@ fn a_header_is_set_where_the_ingresss_rule_is_in_the_routes_value() {
     let id = value.strip_prefix("shop_svc_web_http.").unwrap();
     let rule =
         format!("http-request set-header l5d-dst-override \"web.shop:80\" if {{ var(txn.path_match) -m dom {id} }}");
-    says(&translation, &[&rule]);
+    translation.says(MAIN, &[&rule]);
     // Ingresses that ask for the same share it.
     let two = translate(
         &(ingress("a", OVERRIDE, "a.test", "/", "web") + "---" + &ingress("b", OVERRIDE, "b.test", "/", "web")),
@@ -116,18 +103,20 @@ data:
   timeout-connect: 250ms
   scale-server-slots: "7"
   maxconn: "100"
+  ssl-redirect: "true"
   global-config-snippet: |
     tune.bufsize 65536
 ---"#;
     let api = ingress("a", "{}", "shop.test", "/", "api").replace("number: 80", "number: 81");
     let translation = translate(&format!("{settings}{api}"));
-    says(
-        &translation,
+    translation.says(
+        MAIN,
         &[
             "http-request set-header x-all \"yes\"",
             "log stdout format raw daemon",
             "timeout connect 250ms",
             "maxconn 100",
+            "http-request redirect location https://%[hdr(host),field(1,:)]:8443%[capture.req.uri] code 302",
             "tune.bufsize 65536",
             "backend shop_svc_api_81",
             "default-server proto h2",
@@ -146,13 +135,13 @@ fn hosts_with_stars_none_and_https() {
     let tls = "  tls: [{hosts: [shop.test], secretName: cert}]\n";
     let secret = "---\nkind: Secret\nmetadata: {name: cert, namespace: shop}\ndata: {tls.crt: Q1JU, tls.key: S0VZ}\n";
     let https = translate(&(ingress("a", "{}", "shop.test", "/", "web") + tls + secret));
-    says(&https, &["bind 0.0.0.0:8443 name v4 crt certs alpn h2,http/1.1 ssl"]);
+    https.says(MAIN, &["bind 0.0.0.0:8443 name v4 crt certs alpn h2,http/1.1 ssl"]);
     assert!(
         conf(&https).contains("redirect location https://%[hdr(host),field(1,:)]:8443%[capture.req.uri] code 302 if")
     );
     assert_eq!(https.files[Path::new("certs/shop_cert.pem")], "KEY\nCRT");
     let missing = translate(&(ingress("a", "{}", "shop.test", "/", "web") + tls));
-    assert!(messages(&missing)[0].contains("missing in shop/cert") && !conf(&missing).contains("crt certs"));
+    assert!(missing.messages()[0].contains("missing in shop/cert") && !conf(&missing).contains("crt certs"));
 }
 
 #[test]
@@ -160,12 +149,9 @@ fn a_condition_of_the_services_own_comes_before_the_maps() {
     let service = "---\nkind: Service\nmetadata: {name: canary, namespace: shop, annotations: {haproxy.org/route-acl: rand(100) lt 10}}\n\
                    spec: {clusterIP: 10.96.0.6, ports: [{name: http, port: 80}]}\n";
     let translation = translate(&(ingress("a", "{}", "shop.test", "/", "canary") + service));
-    says(
-        &translation,
-        &[
+    translation.says(MAIN, &[
             "use_backend shop_svc_canary_http if { var(txn.host) -m str shop.test } { path -m beg / } { rand(100) lt 10 }",
-        ],
-    );
+        ]);
 }
 
 #[test]
@@ -175,7 +161,7 @@ fn a_default_backend_has_none_of_the_headers() {
          defaultBackend: {{service: {{name: web, port: {{number: 80}}}}}}\n"
     );
     let translation = translate(&default);
-    says(&translation, &["default_backend shop_svc_web_http"]);
+    translation.says(MAIN, &["default_backend shop_svc_web_http"]);
     // The rule is there, and no value of a map asks for it.
     assert!(translation.files[Path::new("maps/path-prefix.map")].is_empty());
 }
@@ -195,7 +181,7 @@ fn bad_objects_are_told_of_and_the_rest_serves() {
         ),
     ] {
         let translation = translate(&format!("{bad}---{good}"));
-        let said = messages(&translation);
+        let said = translation.messages();
         assert!(said.iter().any(|said| said.contains(message)), "{said:?}");
         assert_eq!(prefix(&translation, "good.test/"), Some("shop_svc_web_http"));
         assert_eq!(prefix(&translation, "bad.test/").is_some(), there, "{message}");
@@ -211,5 +197,5 @@ fn of_two_routes_for_the_same_the_lower_value_is_used_and_it_is_said() {
     let translation = translate(&two);
     // The one without rules is the lower one: the override of the other is not set.
     assert_eq!(prefix(&translation, "shop.test/"), Some("shop_svc_web_http"));
-    assert!(messages(&translation)[0].contains("declared with two different values"));
+    assert!(translation.messages()[0].contains("declared with two different values"));
 }

@@ -8,7 +8,9 @@ use kube::api::DynamicObject;
 use serde_json::Value;
 
 use super::model::{Backend, Globals, Map, Model, Rule};
+use super::render::TIMEOUTS;
 use super::settings::{Annotations, Settings};
+use super::slots::Servers;
 use crate::objects::{
     CONFIG_MAPS, INGRESS_CLASSES, INGRESSES, Kind, Object, Objects, SECRETS, SERVICES, annotation, items, text,
 };
@@ -61,12 +63,12 @@ pub(crate) fn model(
         model: Model::default(),
         complaints,
     };
-    translation.globals();
+    translation.globals(settings.https_port);
     if let Some((namespace, name)) = &settings.certificate {
         translation.certificate(None, namespace, name, "0_");
     }
     for ingress in taken {
-        translation.ingress(ingress, settings);
+        translation.ingress(ingress, settings.https_port);
     }
     let Translation { rules, mut model, .. } = translation;
     model.rules = rules.into_iter().map(|rule| (id(&rule), rule)).collect();
@@ -102,7 +104,7 @@ impl<'a> Translation<'a> {
     }
 
     /// What the ConfigMap says of everything.
-    fn globals(&mut self) {
+    fn globals(&mut self, https_port: u16) {
         let Some(config_map) = self.config_map else { return };
         let all = self.annotations(&[]);
         let mut globals = Globals::default();
@@ -121,18 +123,18 @@ impl<'a> Translation<'a> {
         }
         let snippet = all.get("global-config-snippet").unwrap_or_default().lines();
         globals.global.extend(snippet.map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned));
-        for name in ["http-request", "connect", "client", "queue", "server", "tunnel", "http-keep-alive"] {
+        for (name, _) in TIMEOUTS {
             let value = all.get(&format!("timeout-{name}"));
             globals.timeouts.extend(value.map(|value| (name.to_owned(), value.to_owned())));
         }
         self.model.globals = globals;
-        match rules(all, false) {
+        match rules(all, false, https_port) {
             Ok(rules) => self.model.global_rules = rules,
             Err(message) => self.complain(CONFIG_MAPS, config_map, message),
         }
     }
 
-    fn ingress(&mut self, ingress: &'a Object, settings: &Settings) {
+    fn ingress(&mut self, ingress: &'a Object, https_port: u16) {
         let spec = &ingress.data["spec"];
         let namespace = ingress.namespace().unwrap_or_default();
         if let Some(backend) = spec.get("defaultBackend") {
@@ -144,20 +146,14 @@ impl<'a> Translation<'a> {
         for secret in items(spec, "/tls").map(|tls| text(tls, "/secretName")).filter(|name| !name.is_empty()) {
             self.certificate(Some(ingress), &namespace, secret, "");
         }
-        let ids = match rules(self.annotations(&[ingress]), items(spec, "/tls").next().is_some()) {
-            Ok(mut rules) => {
-                for rule in &mut rules {
-                    if let Rule::Redirect { port, .. } = rule
-                        && *port == 0
-                    {
-                        *port = settings.https_port;
-                    }
-                }
+        let tls = items(spec, "/tls").next().is_some();
+        let ids = match rules(self.annotations(&[ingress]), tls, https_port) {
+            Ok(rules) => {
                 let ids: String = rules.iter().map(|rule| format!(".{}", id(rule))).collect();
                 self.rules.extend(rules);
                 ids
             }
-            // The route is there without any of its rules, as the real one has it: see the recipe's findings.
+            // The route is there without any of its rules, as the real one has it: then a client's own header chooses.
             Err(message) => {
                 self.complain(INGRESSES, ingress, message);
                 String::new()
@@ -258,8 +254,10 @@ impl<'a> Translation<'a> {
             }
         }
         let backend = Backend {
-            servers: found.endpoints(objects),
-            slots: annotations.number("scale-server-slots", 42).max(1),
+            servers: Servers {
+                room: annotations.number("scale-server-slots", 42).max(1),
+                addresses: found.endpoints(objects),
+            },
             balance: annotations.get("load-balance").unwrap_or("roundrobin").to_owned(),
             forwarded_for: annotations.flag("forwarded-for", true),
             default_server,
@@ -290,11 +288,11 @@ impl<'a> Translation<'a> {
 }
 
 /// The rules that annotations ask for. One that cannot be read takes the others of its Ingress with it.
-fn rules(annotations: Annotations<'_>, tls: bool) -> Result<Vec<Rule>, String> {
+fn rules(annotations: Annotations<'_>, tls: bool, https_port: u16) -> Result<Vec<Rule>, String> {
     let mut rules = Vec::new();
     if annotations.flag("ssl-redirect", tls) {
         rules.push(Rule::Redirect {
-            port: annotations.number("ssl-redirect-port", 0),
+            port: annotations.number("ssl-redirect-port", https_port),
             code: annotations.number("ssl-redirect-code", 302),
         });
     }
@@ -326,15 +324,15 @@ fn log_target(line: &str) -> Option<String> {
     let get = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
     let address = get("address")?;
     let port = get("port").filter(|_| address != "stdout").map(|port| format!(":{port}")).unwrap_or_default();
-    let option = |name: &str| get(name).map(|value| format!(" {name} {value}")).unwrap_or_default();
+    let option = |name: &str, keyword: &str| get(name).map(|value| format!(" {keyword} {value}")).unwrap_or_default();
     let word = |name: &str| get(name).map(|value| format!(" {value}")).unwrap_or_default();
     let facility = get("facility")?;
     let known = ["address", "port", "length", "format", "facility", "level", "minlevel"];
     pairs.iter().all(|(key, _)| known.contains(key)).then(|| {
         format!(
             "{address}{port}{}{} {facility}{}{}",
-            option("length").replace(" length", " len"),
-            option("format"),
+            option("length", "len"),
+            option("format", "format"),
             word("level"),
             word("minlevel")
         )

@@ -67,16 +67,11 @@ impl DataPlane for Nginx {
     }
 
     async fn ended(&mut self) -> anyhow::Error {
-        match &mut self.running {
-            Some(nginx) => nginx.ended().await,
-            None => std::future::pending().await,
-        }
+        data_plane::ended(&mut self.running).await
     }
 
     async fn stop(&mut self) {
-        if let Some(nginx) = &mut self.running {
-            nginx.stop(Signal::SIGQUIT).await;
-        }
+        data_plane::stop(&mut self.running, Signal::SIGQUIT).await;
     }
 }
 

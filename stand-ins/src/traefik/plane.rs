@@ -120,15 +120,10 @@ impl DataPlane for Traefik {
     }
 
     async fn ended(&mut self) -> anyhow::Error {
-        match &mut self.running {
-            Some(traefik) => traefik.ended().await,
-            None => std::future::pending().await,
-        }
+        data_plane::ended(&mut self.running).await
     }
 
     async fn stop(&mut self) {
-        if let Some(traefik) = &mut self.running {
-            traefik.stop(Signal::SIGTERM).await;
-        }
+        data_plane::stop(&mut self.running, Signal::SIGTERM).await;
     }
 }
