@@ -30,6 +30,23 @@ pub(crate) struct Translation {
     pub(crate) complaints: BTreeSet<Complaint>,
 }
 
+#[cfg(test)]
+impl Translation {
+    /// What is said of objects, without which.
+    pub(crate) fn messages(&self) -> Vec<&str> {
+        self.complaints.iter().map(Complaint::message).collect()
+    }
+
+    /// Whether each of these is a line of a file.
+    #[track_caller]
+    pub(crate) fn says(&self, file: &str, lines: &[&str]) {
+        let text = &self.files[std::path::Path::new(file)];
+        for line in lines {
+            assert!(text.lines().any(|found| found.trim() == *line), "no {line} in {text}");
+        }
+    }
+}
+
 /// A controller: what it reads, and what it makes of it.
 pub(crate) trait Controller {
     /// The kinds that it watches.

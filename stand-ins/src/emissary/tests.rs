@@ -89,10 +89,6 @@ fn first_route(objects: &str) -> Value {
     routes(&translate(objects), "*").unwrap().remove(0)
 }
 
-fn messages(translation: &Translation) -> Vec<&str> {
-    translation.complaints.iter().map(Complaint::message).collect()
-}
-
 #[test]
 fn a_service_is_a_name_for_dns_unless_the_resolver_looks_endpoints_up() {
     let module =
@@ -179,7 +175,7 @@ fn weights_over_a_hundred_are_complained_of_and_count_as_far_as_they_go() {
                 + &mapping("b", &format!("service: b, weight: {other}"))),
         );
         let shares = routes(&translation, "*").unwrap();
-        (shares.len(), messages(&translation).join("; "))
+        (shares.len(), translation.messages().join("; "))
     };
     assert_eq!(both("60", "40"), (2, String::new()));
     assert_eq!(both("60", "101"), (1, "Mapping b has invalid weight 101".to_owned()));
@@ -227,7 +223,7 @@ fn a_mapping_that_redirects_needs_no_service_to_be_there() {
     );
     let other = mapping("b", "service: web, hostname: '*'");
     let translation = translate(&(mapping("a", "service: shop.example, host_redirect: true, hostname: '*'") + &other));
-    assert_eq!(messages(&translation), ["cannot accept b without host_redirect after a with host_redirect"]);
+    assert_eq!(translation.messages(), ["cannot accept b without host_redirect after a with host_redirect"]);
 }
 
 #[test]
@@ -236,7 +232,7 @@ fn without_a_listener_for_a_host_nothing_is_taken() {
         let translation = translate_by(&emissary(), &format!("{listeners}{}", mapping("a", "service: web")));
         let found = resources(&translation, envoy::LISTENERS);
         let port = |found: &Value| found["address"]["socket_address"]["port_value"].as_u64().unwrap();
-        (found.iter().map(port).collect::<Vec<_>>(), messages(&translation).join("; "))
+        (found.iter().map(port).collect::<Vec<_>>(), translation.messages().join("; "))
     };
     let listener =
         |spec: &str| format!("---\nkind: Listener\nmetadata: {{name: l, namespace: emissary}}\nspec: {{{spec}}}\n");
@@ -316,7 +312,7 @@ fn tls_ends_at_hosts_with_a_secret_and_serves_what_belongs_to_them() {
     assert_eq!(chains.as_array().unwrap().len(), 2);
     assert_eq!(chain(0), (json!({"transport_protocol": "tls"}), 2));
     assert_eq!(chain(1), (json!({"server_names": ["*.shop.test"]}), 1));
-    let found = messages(&translation);
+    let found = translation.messages();
     assert!(found[0].starts_with("Host bad: invalid TLS secret broken, marking inactive: "), "{found:?}");
     assert_eq!(found[1], "Host none: invalid TLS secret gone, marking inactive: there is none");
 }
@@ -382,16 +378,16 @@ fn bad_mappings_are_complained_of_in_the_log_and_the_rest_serves() {
     ] {
         let good = mapping("good", "service: web, prefix: /good");
         let translation = translate(&(mapping("bad", spec) + &good));
-        let found = messages(&translation);
+        let found = translation.messages();
         assert!(found.len() == 1 && found[0].starts_with(message), "{spec}: {found:?}");
         let routes = routes(&translation, "*").unwrap();
         assert!(routes.len() == 1 && routes[0]["match"]["prefix"] == "/good", "{spec}");
         assert_eq!(translation.statuses, [], "it writes none of its own accord");
     }
     let exact = mapping("a", "service: web") + &mapping("b", "service: web, prefix_exact: true");
-    assert_eq!(messages(&translate(&exact)), ["cannot accept new mapping b with mismatched prefix_exact"]);
+    assert_eq!(translate(&exact).messages(), ["cannot accept new mapping b with mismatched prefix_exact"]);
     let known = "add_request_headers: {x: '%PROTOCOL% of 100%% by %REQ(x-a)%'}";
-    assert_eq!(messages(&translate(&mapping("a", &format!("service: web, {known}")))), [""; 0], "the control");
+    assert_eq!(translate(&mapping("a", &format!("service: web, {known}"))).messages(), [""; 0], "the control");
 }
 
 #[test]

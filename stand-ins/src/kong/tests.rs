@@ -58,23 +58,12 @@ fn conf(translation: &Translation) -> &str {
     &translation.files[Path::new(MAIN)]
 }
 
-fn messages(translation: &Translation) -> Vec<&str> {
-    translation.complaints.iter().map(crate::status::Complaint::message).collect()
-}
-
-#[track_caller]
-fn says(translation: &Translation, lines: &[&str]) {
-    for line in lines {
-        assert!(conf(translation).lines().any(|found| found.trim() == *line), "no {line} in {}", conf(translation));
-    }
-}
-
 #[test]
 fn a_route_sends_to_endpoints_or_to_the_service_and_keeps_the_host() {
     let translation = translate(&(ingress("a", "{}", "/", "web") + "---" + &ingress("b", "{}", "/b", "whole")));
-    assert_eq!(messages(&translation), [""; 0]);
-    says(
-        &translation,
+    assert_eq!(translation.messages(), [""; 0]);
+    translation.says(
+        MAIN,
         &[
             "proxy_pass \"http://web.shop.http.svc\";",
             "proxy_set_header Host \"$client_host\";",
@@ -91,8 +80,8 @@ fn a_route_sends_to_endpoints_or_to_the_service_and_keeps_the_host() {
 fn a_header_is_removed_and_added() {
     let config = "{remove: {headers: [l5d-dst-override]}, add: {headers: ['l5d-dst-override:web.shop:80']}}";
     let translation = translate(&(ingress("a", WITH, "/", "web") + &plugin(config)));
-    says(
-        &translation,
+    translation.says(
+        MAIN,
         &[
             "proxy_set_header l5d-dst-override \"$plugin_0_0\";",
             "set $plugin_value_0 \"web.shop:80\";",
@@ -107,8 +96,8 @@ fn a_header_is_removed_and_added() {
 fn what_is_only_added_keeps_the_clients_own_and_templates_are_variables() {
     let config = "{add: {headers: ['l5d-dst-override:$(headers.host).svc.cluster.local', 'x-price:5$']}}";
     let translation = translate(&(ingress("a", WITH, "/", "web") + &plugin(config)));
-    says(
-        &translation,
+    translation.says(
+        MAIN,
         &[
             "map \"$plugin_0_0\" $plugin_0_2 {",
             "default \"$plugin_0_0\";",
@@ -123,8 +112,8 @@ fn what_is_only_added_keeps_the_clients_own_and_templates_are_variables() {
 fn replacing_needs_a_header_to_replace_but_host_is_always_there() {
     let config = "{replace: {headers: ['a:1', 'host:other.test']}}";
     let translation = translate(&(ingress("a", WITH, "/", "web") + &plugin(config)));
-    says(
-        &translation,
+    translation.says(
+        MAIN,
         &["set $plugin_value_1 \"other.test\";", "\"\" \"\";", "proxy_set_header Host \"$plugin_value_1\";"],
     );
 }
@@ -168,7 +157,7 @@ fn bad_objects_are_told_of_and_the_rest_serves() {
         (ingress("a", WITH, "/bad", "web") + &plugin("{add: {body: ['a:b']}}"), "not played", "return 500 "),
     ] {
         let translation = with(&bad);
-        assert!(messages(&translation).iter().any(|said| said.contains(message)), "{:?}", messages(&translation));
+        assert!(translation.messages().iter().any(|said| said.contains(message)), "{:?}", translation.messages());
         assert!(
             conf(&translation).contains("location \"/good/\" {") && conf(&translation).contains(wanted),
             "{message}"
@@ -190,8 +179,8 @@ fn a_default_backend_takes_what_no_other_route_does() {
 fn patterns_stripping_and_protocols() {
     let annotations = "{konghq.com/strip-path: 'true', konghq.com/protocols: https, konghq.com/preserve-host: 'false'}";
     let stripping = ingress("a", annotations, "/a.b", "web");
-    says(
-        &translate(&stripping),
+    translate(&stripping).says(
+        MAIN,
         &[
             r#"rewrite "^/a\\.b/*(.*)$" /$1 break;"#,
             "proxy_set_header X-Forwarded-Prefix \"/a.b\";",
@@ -199,7 +188,7 @@ fn patterns_stripping_and_protocols() {
             "if ($scheme = http) {",
         ],
     );
-    says(&translate(&ingress("a", "{}", "'/~/[0-9]+$'", "web")), &["location ~ \"^/[0-9]+$\" {"]);
+    translate(&ingress("a", "{}", "'/~/[0-9]+$'", "web")).says(MAIN, &["location ~ \"^/[0-9]+$\" {"]);
 }
 
 #[test]
@@ -207,7 +196,7 @@ fn a_host_has_the_certificate_of_its_secret() {
     let tls = "  tls: [{hosts: [shop.test], secretName: cert}]\n";
     let secret = "---\nkind: Secret\nmetadata: {name: cert, namespace: shop}\ndata: {tls.crt: Q1JU, tls.key: S0VZ}\n";
     let there = translate(&(ingress("a", "{}", "/", "web") + tls + secret));
-    says(&there, &["ssl_certificate tls/shop-cert.pem;"]);
+    there.says(MAIN, &["ssl_certificate tls/shop-cert.pem;"]);
     let missing = translate(&(ingress("a", "{}", "/", "web") + tls));
-    assert!(!conf(&missing).contains("shop-cert") && messages(&missing)[0].contains("failed to fetch the secret"));
+    assert!(!conf(&missing).contains("shop-cert") && missing.messages()[0].contains("failed to fetch the secret"));
 }

@@ -55,10 +55,6 @@ fn conf(translation: &Translation) -> &str {
     &translation.files[std::path::Path::new(render::MAIN)]
 }
 
-fn messages(translation: &Translation) -> Vec<&str> {
-    translation.complaints.iter().map(crate::status::Complaint::message).collect()
-}
-
 /// Lines of a location, without those that every location has.
 fn location<'a>(conf: &'a str, head: &str) -> Vec<&'a str> {
     let start = conf.find(&format!("{head} {{")).unwrap_or_else(|| panic!("no {head} in {conf}"));
@@ -103,15 +99,15 @@ fn a_snippet_comes_last_and_only_where_snippets_are_allowed() {
         |part: &str| lines.iter().position(|line| line.contains(part)).unwrap_or_else(|| panic!("{part}: {lines:?}"));
     assert!(at("Host") < at("proxy_next_upstream_tries") && at("proxy_next_upstream_tries") < at("header a"));
     assert!(at("header a") < at("proxy_pass"));
-    assert_eq!(messages(&allowed), [""; 0]);
+    assert_eq!(allowed.messages(), [""; 0]);
 
     let dropped = with("{annotations-risk-level: Critical}");
     assert!(!conf(&dropped).contains("header a") && conf(&dropped).contains("server_name shop.test;"));
-    assert!(messages(&dropped)[0].contains("served without it"), "{:?}", messages(&dropped));
+    assert!(dropped.messages()[0].contains("served without it"), "{:?}", dropped.messages());
 
     let refused = with("{}");
     assert!(!conf(&refused).contains("shop.test"));
-    assert!(messages(&refused)[0].contains("risk is Critical"), "{:?}", messages(&refused));
+    assert!(refused.messages()[0].contains("risk is Critical"), "{:?}", refused.messages());
 }
 
 #[test]
@@ -131,7 +127,7 @@ fn the_older_ingress_has_a_path_that_two_want() {
     let second = ingress("b", "{}", "/", "{name: http}");
     let translation = translate(&(ingress("a", "{}", "/", "{number: 80}") + "---" + &second));
     assert!(location(conf(&translation), "location \"/\"").contains(&"set $ingress_name \"a\";"));
-    assert!(messages(&translation)[0].contains("already taken by shop/a"), "{:?}", messages(&translation));
+    assert!(translation.messages()[0].contains("already taken by shop/a"), "{:?}", translation.messages());
 }
 
 #[test]
@@ -145,9 +141,9 @@ fn a_canary_takes_its_share_of_the_path_and_keeps_the_names_of_the_primary() {
         lines.contains(&"set $service_port \"80\";") && lines.contains(&"proxy_pass \"http://$canary_0\";"),
         "{lines:?}"
     );
-    assert_eq!(messages(&translation), [""; 0]);
+    assert_eq!(translation.messages(), [""; 0]);
     // The control: a canary of nothing is said to do nothing.
-    assert!(messages(&translate(&canary))[0].contains("which no other Ingress has"));
+    assert!(translate(&canary).messages()[0].contains("which no other Ingress has"));
 }
 
 #[test]
@@ -170,7 +166,7 @@ fn what_cannot_be_read_or_found_stops_nothing_else() {
     for (annotations, port, message) in bad {
         let good = ingress("good", "{}", "/good", "{number: 80}");
         let translation = translate(&(ingress("bad", annotations, "/bad", port) + "---" + &good));
-        assert!(messages(&translation)[0].contains(message), "{message}: {:?}", messages(&translation));
+        assert!(translation.messages()[0].contains(message), "{message}: {:?}", translation.messages());
         assert!(conf(&translation).contains("location \"/good/\""), "{message}");
     }
 }
@@ -185,7 +181,7 @@ fn a_host_has_the_certificate_of_its_secret_and_redirects() {
     assert_eq!(there.files[std::path::Path::new("tls/shop-cert.pem")], "CRT\nKEY");
     assert!(conf(&there).contains("return 308 https://$host$request_uri;"));
     let missing = translate(&ingress);
-    assert!(!conf(&missing).contains("shop-cert") && messages(&missing)[0].contains("Secret shop/cert"));
+    assert!(!conf(&missing).contains("shop-cert") && missing.messages()[0].contains("Secret shop/cert"));
 }
 
 #[test]

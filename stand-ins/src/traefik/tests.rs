@@ -65,10 +65,6 @@ fn dynamic(translation: &Translation) -> Value {
     serde_yaml::from_str(&translation.files[std::path::Path::new(render::DYNAMIC)]).unwrap()
 }
 
-fn messages(translation: &Translation) -> Vec<&str> {
-    translation.complaints.iter().map(crate::status::Complaint::message).collect()
-}
-
 /// Addresses and weights of the only frontend.
 fn servers(translation: &Translation) -> Vec<(String, u64)> {
     let dynamic = dynamic(translation);
@@ -91,7 +87,7 @@ fn the_pages_annotation_sets_the_header_for_both_entry_points() {
     assert_eq!(*headers, json!({"l5d-dst-override": "web.shop.svc.cluster.local:80"}));
     assert_eq!(http["services"]["shop.test/"]["loadBalancer"]["passHostHeader"], true);
     let expected = ["http://10.244.0.2:8080", "http://10.244.0.3:8080"].map(|url| (url.to_owned(), 1));
-    assert_eq!((servers(&translation).as_slice(), messages(&translation).len()), (&expected[..], 0));
+    assert_eq!((servers(&translation).as_slice(), translation.messages().len()), (&expected[..], 0));
 }
 
 #[test]
@@ -100,7 +96,7 @@ fn headers_are_read_with_all_their_colons_and_host_is_none() {
     let translation = translate(&ingress(all, &["web"], "{number: 80}"));
     let headers = &dynamic(&translation)["http"]["middlewares"]["shop.test/-headers"]["headers"];
     assert_eq!(*headers, json!({"customRequestHeaders": {"a": "b:c", "d": ""}}));
-    assert_eq!(messages(&translation), ["Could not load \"custom-request-headers\": \"nothing\", skipping..."]);
+    assert_eq!(translation.messages(), ["Could not load \"custom-request-headers\": \"nothing\", skipping..."]);
 }
 
 #[test]
@@ -135,7 +131,7 @@ fn weights_are_split_among_pods_and_have_to_add_up() {
     ] {
         let refused = of(given, &both);
         let message = format!("failed to create fractional weight allocator: {why}");
-        assert_eq!((messages(&refused), refused.statuses.len()), (vec![message.as_str()], 0));
+        assert_eq!((refused.messages(), refused.statuses.len()), (vec![message.as_str()], 0));
         assert!(dynamic(&refused)["http"]["routers"].is_null());
     }
 }
@@ -150,7 +146,7 @@ fn protocol_and_port_decide_the_url() {
     assert_eq!(urls("", &["outside"], "{number: 81}"), ["http://outside.test:81"]);
     assert_eq!(urls("", &["new"], "{name: none}"), Vec::<String>::new(), "503, as there is no server");
     let unknown = translate(&ingress("ingress.kubernetes.io/protocol: grpc", &["new"], "{number: 80}"));
-    assert_eq!(messages(&unknown), ["Invalid protocol \"grpc\" specified - skipping"]);
+    assert_eq!(unknown.messages(), ["Invalid protocol \"grpc\" specified - skipping"]);
 }
 
 #[test]
@@ -182,9 +178,9 @@ fn the_default_backend_takes_the_last_port_of_the_service_and_there_is_one() {
     let servers = &http["services"]["global-default-frontend"]["loadBalancer"]["servers"];
     assert_eq!(servers[0]["url"], "http://10.244.0.2:8081");
     let twice = "Error creating global backend: duplicate frontend: global-default-frontend";
-    assert_eq!((messages(&translation), translation.statuses.len()), (vec![twice], 1));
+    assert_eq!((translation.messages(), translation.statuses.len()), (vec![twice], 1));
     let missing = translate(&default("a", "none"));
-    assert_eq!(messages(&missing), ["Error creating global backend: service not found for shop/none"]);
+    assert_eq!(missing.messages(), ["Error creating global backend: service not found for shop/none"]);
 }
 
 #[test]
@@ -200,7 +196,7 @@ fn what_is_wrong_with_one_ingress_is_logged_and_the_others_are_served() {
         ),
     ] {
         let translation = translate(&(good.clone() + "---" + &bad));
-        assert_eq!(messages(&translation), [why]);
+        assert_eq!(translation.messages(), [why]);
         let routers = &dynamic(&translation)["http"]["routers"];
         assert!(routers["shop.test/-http"].is_object() && routers["other.test/-http"].is_null(), "{bad}");
     }
