@@ -11,6 +11,7 @@
 mod annotations;
 pub(crate) mod endpoints;
 mod model;
+mod older;
 pub(crate) mod plane;
 mod render;
 mod settings;

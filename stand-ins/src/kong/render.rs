@@ -140,7 +140,7 @@ fn http(text: &mut Text, model: &Model, settings: &Settings) {
                 Upstream::Service(address) => text.line(format!("server {address} max_fails=0;")),
                 Upstream::Endpoints(_) => {
                     text.line(format!("zone {} 64k;", endpoints::name(name)));
-                    text.line(format!("server {} service=http resolve max_fails=0;", endpoints::name(name)));
+                    text.line(endpoints::followed(&endpoints::name(name)));
                 }
             }
             text.line("keepalive 512;");

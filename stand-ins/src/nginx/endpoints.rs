@@ -36,6 +36,11 @@ pub(crate) fn name(upstream: &str) -> String {
     format!("{:016x}.upstream", hasher.finish())
 }
 
+/// The line of an upstream that has its addresses by such a name.
+pub(crate) fn followed(name: &str) -> String {
+    format!("server {name} service=http resolve max_fails=0;")
+}
+
 /// Answers nginx. Ends with its owner.
 pub(crate) struct Endpoints {
     zone: Arc<RwLock<Zone>>,

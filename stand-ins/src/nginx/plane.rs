@@ -9,7 +9,8 @@ use rcgen::{CertificateParams, DnType, KeyPair};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::endpoints::Endpoints;
+use super::endpoints::{Endpoints, Zone};
+use super::older;
 use super::render::{ENDPOINTS, MAIN};
 use crate::data_plane::{self, DataPlane, Files, Program};
 
@@ -20,8 +21,10 @@ const NGINX: &str = "nginx";
 pub(crate) struct Nginx {
     folder: TempDir,
     endpoints: Endpoints,
+    /// Whether it has to be told the addresses in its configuration.
+    older: bool,
     running: Option<Program>,
-    /// What it serves, without the endpoints.
+    /// What it serves, without the endpoints that it asks for.
     served: Files,
 }
 
@@ -29,7 +32,13 @@ impl Nginx {
     pub(crate) async fn new() -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("a folder for nginx")?;
         std::fs::create_dir(folder.path().join("temp"))?;
-        Ok(Self { folder, endpoints: Endpoints::start().await?, running: None, served: Files::new() })
+        let told = Command::new(NGINX).arg("-v").output().await.context("cannot start nginx -v")?;
+        let told = String::from_utf8_lossy(&told.stderr);
+        let older = older::is(&told);
+        if older {
+            tracing::warn!("{}: HTTP/2 with TLS only, and a reload for every pod that comes or goes", told.trim());
+        }
+        Ok(Self { folder, endpoints: Endpoints::start().await?, older, running: None, served: Files::new() })
     }
 
     fn command(&self, file: &str) -> Command {
@@ -43,7 +52,13 @@ impl DataPlane for Nginx {
     async fn apply(&mut self, files: &Files) -> anyhow::Result<()> {
         let mut tried = files.clone();
         let zone = tried.remove(Path::new(ENDPOINTS)).unwrap_or_default();
-        self.endpoints.set(serde_json::from_str(&zone).context(ENDPOINTS)?);
+        let zone: Zone = serde_json::from_str(&zone).context(ENDPOINTS)?;
+        if self.older
+            && let Some(main) = tried.get_mut(Path::new(MAIN))
+        {
+            *main = older::spelled(main, &zone);
+        }
+        self.endpoints.set(zone);
         if tried == self.served {
             return Ok(());
         }
