@@ -8,7 +8,7 @@ const COMMON: [(&str, &str); 6] = [
     ("net/ipv6/conf/all/disable_ipv6", "1"),
     ("net/ipv6/conf/default/disable_ipv6", "1"),
     ("net/ipv4/ip_unprivileged_port_start", "0"),
-    ("net/ipv4/ip_local_port_range", "10000 65000"),
+    ("net/ipv4/ip_local_port_range", "10000 65001"),
     ("net/ipv4/tcp_tw_reuse", "1"),
     ("net/core/somaxconn", "4096"),
 ];
