@@ -4,6 +4,7 @@
 //! name and value are read at once, and its labels stay text until somebody asks for them.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 
@@ -21,13 +22,44 @@ pub struct Sample<'a> {
 }
 
 /// Which families a scrape asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Families {
+    /// Those that these series belong to: a look that is repeated needs no more.
+    Of(BTreeSet<&'static str>),
     /// All but those of latencies, which are most of the text.
     Counts,
     /// All.
     #[default]
     All,
+}
+
+impl Families {
+    /// Where the proxy's admin server tells them. A proxy that does not know the parameters tells everything.
+    pub fn path(&self) -> String {
+        let asked: Vec<String> = match self {
+            Self::Of(series) => series.iter().map(|series| format!("name[]={}", family(series))).collect(),
+            Self::Counts => {
+                ["response_latency_ms", "route_response_latency_ms"].map(|it| format!("exclude[]={it}")).into()
+            }
+            Self::All => Vec::new(),
+        };
+        if asked.is_empty() { "/metrics".to_owned() } else { format!("/metrics?{}", asked.join("&")) }
+    }
+
+    /// Whether a series is among them.
+    fn have(&self, name: &str) -> bool {
+        match self {
+            Self::Of(series) => series.iter().any(|series| family(series) == family(name)),
+            Self::Counts => !name.contains("response_latency_ms"),
+            Self::All => true,
+        }
+    }
+}
+
+/// The family of a series: a histogram's has three kinds of them.
+fn family(series: &str) -> &str {
+    let parts = ["_bucket", "_sum", "_count"];
+    parts.iter().find_map(|part| series.strip_suffix(part)).unwrap_or(series)
 }
 
 /// The samples of one scrape.
@@ -96,7 +128,7 @@ impl Metrics {
 
     /// The sum of a selection; 0 when it is empty, and no number, which equals nothing, when the scrape did not ask for it.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        if self.families == Families::Counts && is_latency(name) {
+        if !self.families.have(name) {
             return f64::NAN;
         }
         // The sum of no floats is -0.0, which a reader would wonder about.
@@ -116,11 +148,6 @@ impl Metrics {
         Err(check(format!("{name}{{{}}}", wanted.join(",")))
             .failure(expected.to_string(), format!("{found} ({candidates})")))
     }
-}
-
-/// Whether a series is left out of [`Families::Counts`].
-pub fn is_latency(name: &str) -> bool {
-    name.contains("response_latency_ms")
 }
 
 impl<'a> Sample<'a> {
@@ -212,7 +239,17 @@ mod tests {
         let metrics = Metrics::parse("request_total 3\n").unwrap().of(Families::Counts);
         assert_eq!(metrics.sum("request_total", &[]), 3.0);
         assert!(metrics.sum("response_latency_ms_count", &[]).is_nan());
-        assert_eq!(metrics.of(Families::All).sum("response_latency_ms_count", &[]), 0.0);
+        let named = metrics.of(Families::Of(["request_total", "response_latency_ms_count"].into()));
+        assert!(named.sum("response_total", &[]).is_nan());
+        assert_eq!((named.sum("request_total", &[]), named.sum("response_latency_ms_sum", &[])), (3.0, 0.0));
+        assert_eq!(named.of(Families::All).sum("response_total", &[]), 0.0);
+    }
+
+    #[test]
+    fn a_scrape_asks_for_families() {
+        let named = Families::Of(["request_total", "response_latency_ms_count"].into());
+        assert_eq!(named.path(), "/metrics?name[]=request_total&name[]=response_latency_ms");
+        assert_eq!(Families::All.path(), "/metrics");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Service;
 use kube::api::Api;
 use meshgate_harness::context::Context;
 use meshgate_harness::convergence::converge;
-use meshgate_harness::metrics::{Families, Metrics, is_latency};
+use meshgate_harness::metrics::{Families, Metrics};
 use meshgate_harness::plan::NAMESPACE;
 use meshgate_harness::verdict::{Failure, check};
 
@@ -42,7 +42,13 @@ impl Proxy {
         context.metrics_of(self.pod(context).await?, Families::Counts).await
     }
 
-    /// The same and how long everything took.
+    /// The sum of some series at present.
+    pub async fn count(self, context: &Context, series: &'static str, labels: &[(&str, &str)]) -> Result<f64, Failure> {
+        let families = Families::Of([series].into());
+        Ok(context.metrics_of(self.pod(context).await?, families).await?.sum(series, labels))
+    }
+
+    /// The same as [`Proxy::read`], and how long everything took.
     pub async fn read_all(self, context: &Context) -> Result<Metrics, Failure> {
         context.metrics_of(self.pod(context).await?, Families::All).await
     }
@@ -85,7 +91,7 @@ impl Moved {
     }
 }
 
-/// Waits until all series have moved exactly as expected since `before`, and returns the metrics that say so.
+/// Waits until all series have moved exactly as expected since `before`, and returns the metrics that say so, of those names only.
 pub async fn settle(context: &Context, proxy: Proxy, before: &Metrics, expected: &[Moved]) -> Result<Metrics, Failure> {
     let wrong = |now: &Metrics| {
         let moved = expected.iter().map(|series| (series, series.sum(now) - series.sum(before)));
@@ -93,10 +99,9 @@ pub async fn settle(context: &Context, proxy: Proxy, before: &Metrics, expected:
     };
     // Once for all looks.
     let pod = proxy.pod(context).await?;
-    let latencies = expected.iter().any(|series| is_latency(series.name));
-    let families = if latencies { Families::All } else { Families::Counts };
+    let families = Families::Of(expected.iter().map(|series| series.name).collect());
     let result = converge(SETTLES, || async {
-        let now = context.metrics_of(pod, families).await.map_err(|failure| failure.to_string())?;
+        let now = context.metrics_of(pod, families.clone()).await.map_err(|failure| failure.to_string())?;
         let wrong = wrong(&now);
         if wrong.is_empty() { Ok(now) } else { Err(wrong.join("; ")) }
     })

@@ -12,10 +12,11 @@ use anyhow::anyhow;
 use meshgate_harness::case::Case;
 use meshgate_harness::context::Context;
 use meshgate_harness::convergence::converge;
-use meshgate_harness::metrics::Families;
 use meshgate_harness::plan::{Plan, Route};
 use meshgate_harness::probe::{Record, Request, describe, outcome};
 use meshgate_harness::verdict::{Failure, check};
+
+use crate::counters::Proxy;
 
 mod guarded;
 mod harmless;
@@ -107,13 +108,13 @@ impl Ingress {
     /// How many requests have reached its proxy, of whomever.
     async fn arrivals(&self, context: &Context) -> Result<f64, Failure> {
         let pod = context.world.controller_pod(&self.workload).await?;
-        Ok(context.metrics_of(pod, Families::Counts).await?.sum("request_total", &[("direction", "inbound")]))
+        Proxy::Pod(pod).count(context, "request_total", &[("direction", "inbound")]).await
     }
 
     /// How many requests its proxy has refused as loops.
     async fn refusals(&self, context: &Context) -> Result<f64, Failure> {
         let pod = context.world.controller_pod(&self.workload).await?;
-        Ok(context.metrics_of(pod, Families::Counts).await?.sum("meshgate_loop_refused_total", &[]))
+        Proxy::Pod(pod).count(context, "meshgate_loop_refused_total", &[]).await
     }
 }
 

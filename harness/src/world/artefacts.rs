@@ -17,16 +17,11 @@ pub const ADMIN_PORT: u16 = 4191;
 impl World {
     /// The metrics of the proxy in a pod, scraped from the node.
     pub async fn metrics_of(&self, pod: Ipv4Addr, families: Families) -> anyhow::Result<Metrics> {
-        Ok(Metrics::parse(self.metrics_text(pod, families).await?)?.of(families))
+        Ok(Metrics::parse(self.metrics_text(pod, &families).await?)?.of(families))
     }
 
-    async fn metrics_text(&self, pod: Ipv4Addr, families: Families) -> anyhow::Result<String> {
-        // A proxy that does not know the parameter tells everything.
-        let path = match families {
-            Families::All => "/metrics",
-            Families::Counts => "/metrics?exclude[]=response_latency_ms&exclude[]=route_response_latency_ms",
-        };
-        self.prober.fetch(SocketAddr::from((pod, ADMIN_PORT)), path).await
+    async fn metrics_text(&self, pod: Ipv4Addr, families: &Families) -> anyhow::Result<String> {
+        self.prober.fetch(SocketAddr::from((pod, ADMIN_PORT)), &families.path()).await
     }
 
     /// The log of the controller's container, all its pods.
@@ -68,7 +63,7 @@ impl World {
         files.keep("objects.yaml", objects);
         if self.cell.mode.has_proxy()
             && let Ok(pod) = self.controller_pod(&self.controller.workload).await
-            && let Ok(text) = self.metrics_text(pod, Families::All).await
+            && let Ok(text) = self.metrics_text(pod, &Families::All).await
         {
             files.keep("controller-proxy-metrics.txt", text);
         }

@@ -101,8 +101,8 @@ async fn terminated(context: Context) -> CaseResult {
             Moved::new("response_total", labels, count).and([("status_code", "200"), ("classification", "success")]),
         ]
     };
-    let after = settle(&context, Proxy::Controller, &before, &outgoing(REQUESTS)).await?;
-    incoming_is_tcp(&before, &after, port)?;
+    settle(&context, Proxy::Controller, &before, &outgoing(REQUESTS)).await?;
+    incoming_is_tcp(&before, &Proxy::Controller.read(&context).await?, port)?;
 
     // The control: the same over plain HTTP shows among the incoming requests.
     for _ in 0..REQUESTS {
