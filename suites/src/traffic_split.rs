@@ -1,9 +1,7 @@
 //! Traffic split: whose weights count, and what a leg without pods costs.
 //!
-//! Shares are judged while requests come in ([`measure`], [`Sequential`]), rough ones over 500 ([`rough`]); both state their error
-//! rates.
-//! Before measuring, a case sees an answer that only
-//! the split in question can give, so that no request of the old state is counted.
+//! Shares are judged while requests come in ([`measure`], [`Sequential`]), with both error rates stated. Before measuring, a case
+//! sees an answer that only the split in question can give, so that no request of the old state is counted.
 
 use std::time::Duration;
 
@@ -11,7 +9,7 @@ use meshgate_harness::case::Case;
 use meshgate_harness::context::Context;
 use meshgate_harness::plan::Backend;
 use meshgate_harness::probe::{Record, Request, Summary, describe};
-use meshgate_harness::statistics::{Sequential, Share};
+use meshgate_harness::statistics::Sequential;
 use meshgate_harness::verdict::{Failure, check};
 use tokio::time::Instant;
 
@@ -25,6 +23,9 @@ pub const CASES: &[&[Case]] = &[shares::CASES, changes::CASES, void::CASES, cont
 
 /// How long a change may take to reach every proxy.
 const SETTLES: Duration = Duration::from_secs(10);
+
+/// How many requests a case sends before it judges what is known by then.
+const AT_A_TIME: usize = 100;
 
 /// Over how many keep-alive connections a case sends.
 const CONNECTIONS: usize = 16;
@@ -50,16 +51,6 @@ impl Answers {
         self.0.service(backend.name())
     }
 
-    /// The backend's share is as expected.
-    fn share(&self, backend: Backend, expected: Share) -> Result<(), Failure> {
-        let found = self.of(backend);
-        check(format!("the requests that {} answered", backend.name())).that(
-            self.0.total as u64 == expected.n && expected.accepts(found as u64),
-            expected.describe(),
-            format!("{found} of {} ({:?})", self.0.total, self.0.services),
-        )
-    }
-
     /// All came from one backend.
     fn only(&self, backend: Backend) -> Result<(), Failure> {
         check(format!("the requests that {} answered", backend.name())).that(
@@ -70,11 +61,6 @@ impl Answers {
     }
 }
 
-/// A fixed sample with a wide tolerance: for weights that are not just a little wrong if they are wrong.
-fn rough(p: f64) -> Share {
-    Share { n: 500, p, tolerance: 0.1 }
-}
-
 /// Sends requests until it is clear whether a backend's share is as expected, and counts the answers.
 async fn measure(
     context: &Context,
@@ -83,7 +69,6 @@ async fn measure(
     backend: Backend,
     expected: Sequential,
 ) -> Result<Answers, Failure> {
-    const AT_A_TIME: usize = 200;
     let mut records = Vec::new();
     loop {
         records.extend(context.send_many(request.clone(), AT_A_TIME, CONNECTIONS).await);

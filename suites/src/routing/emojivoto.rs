@@ -27,7 +27,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "routing/emojivoto-votes",
         summary: "Listing, voting and the leaderboard work through the ingress, and the doughnut fails as it should",
-        needs: &[Need::Serves, Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::App("emojivoto"), Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {
@@ -39,7 +39,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "routing/vote-bot",
         summary: "A meshed vote-bot votes through the ingress by its Service and HOST_OVERRIDE, and not without the latter",
-        needs: &[Need::Serves, Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::App("emojivoto"), Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Waiting,
         plan: |plan| {

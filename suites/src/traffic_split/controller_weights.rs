@@ -6,9 +6,10 @@ use meshgate_harness::context::Context;
 use meshgate_harness::convergence::converge;
 use meshgate_harness::plan::{Backend, NAMESPACE, Plan};
 use meshgate_harness::probe::Request;
+use meshgate_harness::statistics::Sequential;
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 
-use super::{SETTLES, rough, sample, until_from, until_seen};
+use super::{AT_A_TIME, Answers, CONNECTIONS, SETTLES, measure, until_from, until_seen};
 
 /// The cases of this file.
 pub const CASES: &[Case] = &[
@@ -49,29 +50,36 @@ async fn weights_void(context: Context) -> CaseResult {
     let request = context.get("main")?;
     until_from(&context, &request, Backend::A).await?;
     let marker = format!("/weights-{:016x}", rand::random::<u64>());
-    let half = rough(0.5);
-    let answers =
-        sample(&context, "under 50/50 and one override", Request { path: marker.clone(), ..request }, half.n).await?;
-    answers.only(Backend::A)?;
-
-    // The control: the controller did mean half of them for the other Service, as its access log says.
     let (_, other) = context
         .pods_of(Backend::B.name())
         .await?
         .into_iter()
         .next()
         .ok_or_else(|| check("the pods of the second Service").failure("one with an address", "none"))?;
-    let meant = logged(&context, &marker, half.n as usize).await?.matches(&format!("{other}:")).count();
-    check("the requests that the controller meant for the second Service, by its access log").that(
-        half.accepts(meant as u64),
-        half.describe(),
-        meant.to_string(),
-    )?;
+    // The control: the controller means half of them for the other Service, as its access log says.
+    let request = Request { path: marker.clone(), ..request };
+    let half = Sequential { p: 0.5, off: 0.15 };
+    let mut records = Vec::new();
+    let answers = loop {
+        records.extend(context.send_many(request.clone(), AT_A_TIME, CONNECTIONS).await);
+        let answers = Answers::all_good("under 50/50 and one override", &records)?;
+        answers.only(Backend::A)?;
+        let meant = logged(&context, &marker, records.len()).await?.matches(&format!("{other}:")).count();
+        if let Some(right) = half.judge(records.len() as u64, meant as u64) {
+            let found = format!("{meant} of {}", records.len());
+            check("the requests that the controller meant for the second Service, by its access log").that(
+                right,
+                half.describe(),
+                found,
+            )?;
+            break answers;
+        }
+    };
     Ok(Outcome::Weakness {
         name: "weights-void",
         observed: format!(
-            "the controller meant {meant} of {} requests for its second Service, which got {}",
-            half.n,
+            "the controller meant half of {} requests for its second Service, which got {}",
+            answers.0.total,
             answers.of(Backend::B)
         ),
     })
@@ -93,7 +101,7 @@ async fn logged(context: &Context, marker: &str, requests: usize) -> Result<Stri
 async fn weights_honoured(context: Context) -> CaseResult {
     let request = context.get("main")?;
     until_seen(&context, &request, Backend::B).await?;
-    let share = rough(0.7);
-    sample(&context, "under the controller's 70/30", request, share.n).await?.share(Backend::A, share)?;
+    let share = Sequential { p: 0.7, off: 0.15 };
+    measure(&context, "under the controller's 70/30", request, Backend::A, share).await?;
     Ok(Outcome::Pass)
 }

@@ -8,7 +8,9 @@ use meshgate_harness::statistics::Sequential;
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 use serde_json::{Value, json};
 
-use super::{SETTLES, measure, rough, sample, until_from, until_seen};
+use crate::counters::Proxy;
+
+use super::{SETTLES, measure, sample, until_from, until_seen};
 
 /// The cases of this file.
 pub const CASES: &[Case] = &[
@@ -91,7 +93,7 @@ fn overrides(plan: &Plan, legs: &[(&str, &str)]) -> Value {
 async fn counted(context: &Context, service: &str) -> Result<f64, Failure> {
     let service = context.plan.full(service);
     let labels = [("direction", "outbound"), ("dst_service", &*service), ("status_code", "200")];
-    Ok(context.controller_metrics().await?.sum("response_total", &labels))
+    Proxy::Controller.count(context, "response_total", &labels).await
 }
 
 async fn half(context: Context) -> CaseResult {
@@ -136,8 +138,8 @@ async fn zero_hundred(context: Context) -> CaseResult {
 async fn profile_dst_overrides(context: Context) -> CaseResult {
     let request = context.get("apex")?;
     until_seen(&context, &request, Backend::B).await?;
-    let share = rough(0.2);
-    sample(&context, "under dstOverrides of 80/20", request, share.n).await?.share(Backend::B, share)?;
+    let fifth = Sequential { p: 0.2, off: 0.1 };
+    measure(&context, "under dstOverrides of 80/20", request, Backend::B, fifth).await?;
     Ok(Outcome::Pass)
 }
 
