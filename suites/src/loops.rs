@@ -105,10 +105,10 @@ impl Ingress {
         count().await
     }
 
-    /// How many requests have reached its proxy, of whomever.
-    async fn arrivals(&self, context: &Context) -> Result<f64, Failure> {
+    /// How many requests its proxy has sent on. Not how many have reached it: the kubelet's probes do that too.
+    async fn departures(&self, context: &Context) -> Result<f64, Failure> {
         let pod = context.world.controller_pod(&self.workload).await?;
-        Proxy::Pod(pod).count(context, "request_total", &[("direction", "inbound")]).await
+        Proxy::Pod(pod).count(context, "request_total", &[("direction", "outbound")]).await
     }
 
     /// How many requests its proxy has refused as loops.
@@ -157,14 +157,14 @@ async fn storm(context: &Context, request: Request, watched: &Ingress, names: &[
     let marker = marker_path("storm");
     let request = Request { path: marker.clone(), ..request };
     let what = describe(&request);
-    let before = watched.arrivals(context).await?;
+    let before = watched.departures(context).await?;
     let client = {
         let context = context.clone();
         tokio::spawn(async move { context.send(request).await })
     };
     let rounds = converge(SETTLES, || async {
-        let arrivals = watched.arrivals(context).await.map_err(|error| error.to_string())? - before;
-        if arrivals >= ROUNDS as f64 { Ok(()) } else { Err(format!("{arrivals} requests")) }
+        let rounds = watched.departures(context).await.map_err(|error| error.to_string())? - before;
+        if rounds >= ROUNDS as f64 { Ok(()) } else { Err(format!("{rounds} rounds")) }
     })
     .await;
     for name in names {
@@ -173,7 +173,7 @@ async fn storm(context: &Context, request: Request, watched: &Ingress, names: &[
     let record = client.await.map_err(|error| anyhow!("the client ended early: {error}"))?;
     rounds.map_err(|seen| {
         check(format!("{what} without the loop guard"))
-            .failure(format!("to reach {} {ROUNDS} times", watched.workload), seen)
+            .failure(format!("to go round through {} {ROUNDS} times", watched.workload), seen)
     })?;
     check(format!("{what}, when the name it follows is gone from DNS")).that(
         record.is(502),
