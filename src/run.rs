@@ -34,6 +34,9 @@ pub struct Args {
     /// Only cases whose id contains one of these
     #[arg(long = "case", value_delimiter = ',')]
     pub cases: Vec<String>,
+    /// Judge every case in every cell, also what comes to the same in another cell of the run
+    #[arg(long)]
+    pub exhaustive: bool,
     /// How many cells at once
     #[arg(long, default_value_t = 2)]
     pub parallel: usize,
@@ -184,7 +187,7 @@ pub fn plan(args: &Args, fixtures: &Fixtures) -> anyhow::Result<Plan> {
         }
         _ => None,
     };
-    let cells = match &own_recipe {
+    let mut cells = match &own_recipe {
         None => {
             let selection = Selection {
                 controllers: args.controllers.clone(),
@@ -203,6 +206,9 @@ pub fn plan(args: &Args, fixtures: &Fixtures) -> anyhow::Result<Plan> {
             matrix::of_recipe(controller, &version, &recipe, &dialects, "embedded")
         }
     };
+    if args.exhaustive {
+        cells.iter_mut().for_each(Cell::judge_everything);
+    }
     let mut images = Vec::new();
     for cell in &cells {
         let controller = fixtures.controller(&cell.controller)?;

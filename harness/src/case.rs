@@ -97,6 +97,9 @@ pub enum Need {
     /// Nobody judges it in this run already: no request of the case comes near the controller, so all recipes of one mode and dialect
     /// come to the same.
     OncePerController,
+    /// Nobody judges it in this run already: what the case looks at lies behind the choice that the recipe makes, so all recipes of the
+    /// controller that promise the same come to the same.
+    OncePerPromises,
     /// ServiceProfile routes show at the controller's proxy.
     RouteMetrics,
     /// They do not.
@@ -168,6 +171,15 @@ impl Need {
                 (
                     cell.shared_in.is_none(),
                     format!("the same for every recipe of the controller, and judged in {judge}"),
+                )
+            }
+            Self::OncePerPromises => {
+                let judge = cell.alike_in.as_deref().unwrap_or_default();
+                (
+                    cell.alike_in.is_none(),
+                    format!(
+                        "the same for every recipe of the controller that promises the same, and judged in {judge}"
+                    ),
                 )
             }
             Self::RouteMetrics => {

@@ -1,6 +1,5 @@
 //! What is to be run: controllers x versions x recipes x dialects.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use meshgate_fixtures::{Controller, Fixtures, Mode, Recipe, Version, nearest};
@@ -45,6 +44,9 @@ pub struct Cell {
     /// The recipe in whose cell this run judges what does not come near the controller, and so is the same for all its recipes in
     /// this mode and dialect. `None` when it is this one.
     pub shared_in: Option<String>,
+    /// The recipe in whose cell this run judges what comes to the same for all of the controller's recipes that promise the same
+    /// in this mode and dialect. `None` when it is this one.
+    pub alike_in: Option<String>,
     /// The cluster's kind.
     pub cluster: String,
 }
@@ -63,6 +65,11 @@ impl Cell {
     /// The id as one path element.
     pub fn slug(&self) -> String {
         self.id().replace(['/', '@'], "_")
+    }
+
+    /// Leaves nothing to other cells of the run, even what comes to the same there.
+    pub fn judge_everything(&mut self) {
+        (self.beside, self.shared_in, self.alike_in) = (None, None, None);
     }
 }
 
@@ -183,23 +190,40 @@ pub fn of_recipe(
             mode: recipe.mode,
             dialect,
             shared_in: None,
+            alike_in: None,
             beside: whole.filter(|whole| dialect.is_some_and(|dialect| dialect != *whole && same(dialect))),
             cluster: cluster.to_owned(),
         })
         .collect()
 }
 
-/// Says which of a controller's cells judges what is the same in all of one mode and dialect: that of the first recipe which works
-/// with every version of the controller, so that reports of two versions say the same of the same cell.
+/// Says which of a controller's cells judges what is the same in several of them.
 fn share(controller: &Controller, cells: &mut [Cell]) {
-    let lasting = |cell: &&Cell| controller.recipes.get(&cell.recipe).is_some_and(|recipe| recipe.since.is_none());
-    let mut judges: BTreeMap<&str, String> = BTreeMap::new();
-    for cell in cells.iter().filter(lasting).chain(cells.iter()) {
-        judges.entry(cell.variant()).or_insert_with(|| cell.recipe.clone());
+    let everywhere = judges(controller, cells, |cell, _| cell.variant());
+    let alike = judges(controller, cells, |cell, recipe| (cell.variant(), recipe.class(cell.variant())));
+    for ((cell, everywhere), alike) in cells.iter_mut().zip(everywhere).zip(alike) {
+        (cell.shared_in, cell.alike_in) = (everywhere, alike);
     }
-    for cell in cells {
-        cell.shared_in = judges.get(cell.variant()).filter(|judge| **judge != cell.recipe).cloned();
-    }
+}
+
+/// For each cell the recipe that judges for all cells with its key, unless it does so itself: the first recipe that works with every
+/// version of the controller, so that reports of two versions say the same of the same cell.
+fn judges<'a, K: PartialEq>(
+    controller: &'a Controller,
+    cells: &'a [Cell],
+    key: impl Fn(&'a Cell, &'a Recipe) -> K,
+) -> Vec<Option<String>> {
+    let known: Vec<(&Cell, &Recipe)> =
+        cells.iter().filter_map(|cell| Some((cell, controller.recipes.get(&cell.recipe)?))).collect();
+    let lasting = known.iter().filter(|(_, recipe)| recipe.since.is_none());
+    let order: Vec<(K, &str)> =
+        lasting.chain(&known).map(|(cell, recipe)| (key(cell, recipe), recipe.name.as_str())).collect();
+    let judge = |cell: &'a Cell| {
+        let key = key(cell, controller.recipes.get(&cell.recipe)?);
+        let (_, judge) = order.iter().find(|(other, _)| *other == key)?;
+        (*judge != cell.recipe).then(|| (*judge).to_owned())
+    };
+    cells.iter().map(judge).collect()
 }
 
 /// `name` or `name@version`.
@@ -295,6 +319,35 @@ mod tests {
         // The only recipe of a mode is its own judge, even one that needs a later version.
         let cells = select(&["traefik"], &["ingressroute-weighted", "ingress-pod-ip"], &[]).unwrap();
         assert!(cells.iter().all(|cell| cell.shared_in.is_none()));
+    }
+
+    #[test]
+    fn of_recipes_that_promise_the_same_one_judges_what_lies_behind_their_routes() {
+        let fixtures = Fixtures::built_in().unwrap();
+        let all = cells(&fixtures, &Selection::default(), "embedded").unwrap();
+        let class = |cell: &Cell, recipe: &str| {
+            let recipe = fixtures.controllers[&cell.controller].recipes[recipe].clone();
+            format!("{:?}", recipe.class(cell.variant()))
+        };
+        let mut left = 0;
+        for cell in &all {
+            let Some(judge) = &cell.alike_in else { continue };
+            left += 1;
+            assert_eq!(class(cell, &cell.recipe), class(cell, judge), "{cell}: {judge}");
+            let judge = all.iter().find(|other| {
+                (&other.controller, &other.recipe, other.variant()) == (&cell.controller, judge, cell.variant())
+            });
+            assert_eq!(judge.and_then(|judge| judge.alike_in.as_deref()), None, "{cell}");
+        }
+        assert!(left > 0 && left < all.len(), "{left}");
+        // Whoever asks for one recipe, or for everything, has it judged whole.
+        let mut one = select(&["traefik"], &["ingressroute-middleware"], &["modern"]).unwrap();
+        assert_eq!(one[0].alike_in, None);
+        let mut two = select(&["traefik"], &["ingress-middleware", "ingressroute-middleware"], &["modern"]).unwrap();
+        assert_eq!(two[1].alike_in.as_deref(), Some("ingress-middleware"));
+        two[1].judge_everything();
+        one[0].recipe = two[1].recipe.clone();
+        assert_eq!(one[0], two[1]);
     }
 
     #[test]

@@ -263,6 +263,7 @@ mod tests {
             dialect: Some(Dialect::Modern),
             beside: None,
             shared_in: None,
+            alike_in: None,
             cluster: "embedded".into(),
         };
         let spec = Spec {

@@ -22,7 +22,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "resilience/backend-killed",
         summary: "One of two pods is killed under load: few requests fail, or for a short time, then the other and the replacement answer everything",
-        needs: &[Need::Serves, Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::OncePerRecipe, Need::OncePerPromises],
         claims: &[],
         stage: Stage::Waiting,
         plan: |plan| serve_own(plan, 2),
@@ -31,7 +31,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "resilience/scaled",
         summary: "From one pod to three and back under load: all three answer, then one, and few requests fail, or for a short time",
-        needs: &[Need::Serves, Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::OncePerRecipe, Need::OncePerPromises],
         claims: &[],
         stage: Stage::Waiting,
         plan: |plan| serve_own(plan, 1),
@@ -40,7 +40,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "resilience/endpoints-gone-and-back",
         summary: "A Service that loses its last pod is refused within seconds, then at once, and answers again when a pod is back",
-        needs: &[Need::Serves, Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::OncePerRecipe, Need::OncePerPromises],
         claims: &[],
         stage: Stage::Waiting,
         plan: |plan| serve_own(plan, 1),

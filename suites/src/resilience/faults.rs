@@ -21,7 +21,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "resilience/slow-backend",
         summary: "A slow answer is waited for, and fast ones of the same backend do not wait with it",
-        needs: &[Need::Serves, Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::OncePerRecipe, Need::OncePerPromises],
         claims: &[],
         stage: Stage::Waiting,
         plan: |plan| {
@@ -32,7 +32,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "resilience/refusing-backend",
         summary: "One of two pods refuses connections: a proxy that balances goes to the other, a controller may not",
-        needs: &[Need::Serves, Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::OncePerRecipe, Need::OncePerPromises],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {
@@ -47,7 +47,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "resilience/all-refuse",
         summary: "A Service whose only pod refuses connections is a 502 at once, and answers as soon as the pod does",
-        needs: &[Need::Serves, Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::OncePerRecipe, Need::OncePerPromises],
         claims: &[],
         stage: Stage::Waiting,
         plan: |plan| serve_unprobed(plan, 1),

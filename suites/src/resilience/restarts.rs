@@ -20,7 +20,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "resilience/controller-restart",
         summary: "While the controller's only pod is replaced connections fail; then every route answers as before",
-        needs: &[Need::Serves, Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::OncePerRecipe, Need::OncePerPromises],
         claims: &[],
         stage: Stage::Alone,
         plan: |plan| {
@@ -32,7 +32,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "resilience/proxy-restart",
         summary: "A killed proxy is started again beside its application, which is left alone, and traffic recovers",
-        needs: &[Need::Serves, Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::OncePerRecipe, Need::OncePerPromises],
         claims: &[],
         stage: Stage::Waiting,
         plan: |plan| serve_own(plan, 1),

@@ -19,7 +19,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "route_metrics/inbound",
         summary: "The application's own proxy counts the requests that the controller's sent, and by route where that one does",
-        needs: &[Need::Serves, Need::Proxy, Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::Proxy, Need::OncePerRecipe, Need::OncePerPromises],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| profiled(plan, &[get("/in")]),
@@ -39,7 +39,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "route_metrics/tcp",
         summary: "Connections and bytes of the Service are counted at both ends, and idle connections close",
-        needs: &[Need::Serves, Need::Proxy, Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::Proxy, Need::OncePerRecipe, Need::OncePerPromises],
         claims: &[],
         stage: Stage::Waiting,
         plan: |plan| {

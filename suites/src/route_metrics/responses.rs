@@ -21,7 +21,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "route_metrics/classes",
         summary: "A route's response classes decide what is a failure: 418 can be one, 503 none",
-        needs: &[Need::Serves, Need::RouteMetrics, Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::RouteMetrics, Need::OncePerRecipe, Need::OncePerPromises],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| profiled(plan, &[class("/teapot", 418, true), class("/busy", 503, false), get("/plain")]),
@@ -30,7 +30,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "route_metrics/status-codes",
         summary: "Responses count by status code, and from 500 on as failures",
-        needs: &[Need::Serves, Need::RouteMetrics, Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::RouteMetrics, Need::OncePerRecipe, Need::OncePerPromises],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| profiled(plan, &[get("/s")]),
@@ -54,7 +54,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "route_metrics/latency-counts",
         summary: "Latency histograms have one observation for each response, in cumulative buckets",
-        needs: &[Need::Serves, Need::RouteMetrics, Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::RouteMetrics, Need::OncePerRecipe, Need::OncePerPromises],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| profiled(plan, &[get("/l")]),

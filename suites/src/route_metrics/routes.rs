@@ -36,7 +36,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "route_metrics/default-route",
         summary: "A request that no route of the profile matches counts without a route's label",
-        needs: &[Need::Serves, Need::RouteMetrics, Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::RouteMetrics, Need::OncePerRecipe, Need::OncePerPromises],
         claims: &[],
         stage: Stage::Shared,
         plan: two_routes,
@@ -45,7 +45,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "route_metrics/timeout",
         summary: "A route's timeout ends a slow request with 504 and counts as error timeout; other routes have none",
-        needs: &[Need::Serves, Need::RouteMetrics, Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::RouteMetrics, Need::OncePerRecipe, Need::OncePerPromises],
         claims: &[],
         stage: Stage::Waiting,
         plan: |plan| {

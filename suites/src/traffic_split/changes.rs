@@ -19,7 +19,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "traffic_split/changed-under-load",
         summary: "A split that turns from 100/0 to 0/100 under load fails no request and then sends all to the new leg",
-        needs: &[Need::Serves, Need::Split, Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::Split, Need::OncePerRecipe, Need::OncePerPromises],
         claims: &[Evidence::Confirms("ingress.split")],
         stage: Stage::Shared,
         plan: |plan| shares::split(plan, 100, 0),
@@ -28,7 +28,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "traffic_split/dead-leaf",
         summary: "A leg without endpoints fails at most one request per connection, then the living legs get everything",
-        needs: &[Need::Serves, Need::Split, Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::Split, Need::OncePerRecipe, Need::OncePerPromises],
         claims: &[],
         stage: Stage::Waiting,
         plan: |plan| {

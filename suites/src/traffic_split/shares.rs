@@ -26,7 +26,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "traffic_split/ninety-ten",
         summary: "A TrafficSplit of 90/10 sends a tenth to the second leg",
-        needs: &[Need::Serves, Need::Split, Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::Split, Need::OncePerRecipe, Need::OncePerPromises],
         claims: &[Evidence::Confirms("ingress.split")],
         stage: Stage::Shared,
         plan: |plan| split(plan, 90, 10),
@@ -35,7 +35,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "traffic_split/zero-hundred",
         summary: "A leg of weight 0 gets nothing, although the route leads to a Service with the same pods",
-        needs: &[Need::Serves, Need::Split, Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::Split, Need::OncePerRecipe, Need::OncePerPromises],
         claims: &[Evidence::Confirms("ingress.split")],
         stage: Stage::Shared,
         plan: |plan| split(plan, 0, 100),
@@ -44,7 +44,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "traffic_split/profile-dst-overrides",
         summary: "The dstOverrides of a ServiceProfile split the traffic 80/20",
-        needs: &[Need::Serves, Need::Split, Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::Split, Need::OncePerRecipe, Need::OncePerPromises],
         claims: &[Evidence::Confirms("ingress.split")],
         stage: Stage::Shared,
         plan: |plan| {
@@ -57,7 +57,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "traffic_split/profile-beats-split",
         summary: "Where a Service has both, the dstOverrides of its profile count and the TrafficSplit does not",
-        needs: &[Need::Serves, Need::Split, Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::Split, Need::OncePerRecipe, Need::OncePerPromises],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {
