@@ -30,7 +30,7 @@ mod restarts;
 pub const CASES: &[&[Case]] = &[backends::CASES, restarts::CASES, faults::CASES, neighbours::CASES];
 
 /// How long pods may take to come and go, and everybody to know.
-const SETTLES: Duration = Duration::from_secs(15);
+pub(crate) const SETTLES: Duration = Duration::from_secs(15);
 
 /// Shorter than anything that a proxy waits for in vain: connections 1 s, endpoints 3 s.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -41,7 +41,8 @@ const CONNECTIONS: usize = 4;
 /// The case's own pods, which its route `main` reaches.
 const PODS: &str = "pods";
 
-fn serve_own(plan: &mut Plan, replicas: u32) {
+/// So many pods of the case's own behind its route `main`.
+pub(crate) fn serve_own(plan: &mut Plan, replicas: u32) {
     let app = plan.backend(PODS, replicas, &[]);
     plan.service_for("main", &app);
     plan.route("main", "main");
@@ -54,7 +55,7 @@ fn unhurried(context: &Context) -> Result<Request, Failure> {
 }
 
 /// Sets the number of the case's pods, waits until so many are ready and no other is left, and returns their addresses by name.
-async fn scale(context: &Context, replicas: usize) -> Result<BTreeMap<String, Ipv4Addr>, Failure> {
+pub(crate) async fn scale(context: &Context, replicas: usize) -> Result<BTreeMap<String, Ipv4Addr>, Failure> {
     let api: Api<Deployment> = Api::namespaced(context.world.kubernetes.client(), NAMESPACE);
     let patch = Patch::Merge(serde_json::json!({"spec": {"replicas": replicas}}));
     let name = context.plan.full(PODS);

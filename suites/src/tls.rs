@@ -1,4 +1,4 @@
-//! TLS, source addresses and named ports: where traffic is not plain HTTP to a number.
+//! TLS, identities, source addresses and named ports: where traffic is not plain HTTP to a number.
 
 use anyhow::Context as _;
 use meshgate_apps::echo::Answer;
@@ -6,11 +6,12 @@ use meshgate_harness::case::Case;
 use meshgate_harness::probe::Record;
 
 mod addresses;
+mod identity;
 mod sessions;
 mod string_port;
 
 /// The cases of this area.
-pub const CASES: &[&[Case]] = &[sessions::CASES, addresses::CASES, string_port::CASES];
+pub const CASES: &[&[Case]] = &[sessions::CASES, addresses::CASES, string_port::CASES, identity::CASES];
 
 /// What an echo backend says of a request.
 fn answer(record: &Record) -> anyhow::Result<Answer> {

@@ -11,7 +11,7 @@ use linkerd2_proxy_api::{destination, meta};
 
 use crate::{
     Cluster, Key,
-    objects::{Pod, Service, ServicePort},
+    objects::{Pod, Proxy, Service, ServicePort},
 };
 
 /// The weight of every endpoint, as Linkerd has it. Proxies balance by latency and ignore it.
@@ -52,14 +52,42 @@ fn is_opaque(service: &Service, port: u16, cluster: &Cluster) -> bool {
 
 /// An endpoint: an address, and what its pod tells about it.
 fn endpoint(address: SocketAddr, pod: Option<&Pod>, cluster: &Cluster) -> destination::WeightedAddr {
-    use destination::protocol_hint::{Opaque, Protocol};
-    let ports = pod.and_then(|pod| pod.opaque_ports.as_ref()).unwrap_or(&cluster.opaque_ports);
-    let hint = destination::ProtocolHint { protocol: Some(Protocol::Opaque(Opaque {})), opaque_transport: None };
+    use destination::protocol_hint::{H2, Opaque, Protocol};
+    let opaque = is_opaque_at(address.port(), pod, cluster);
+    let proxy = pod.and_then(|pod| pod.proxy.as_ref()).filter(|proxy| !proxy.skipped.contains(address.port()));
+    let protocol = match proxy {
+        _ if opaque => Some(Protocol::Opaque(Opaque {})),
+        // Any control plane's proxy takes HTTP/1 over HTTP/2.
+        Some(_) => Some(Protocol::H2(H2 {})),
+        None => None,
+    };
+    // An opaque port's connections carry no TLS yet: that takes a header which says what they are for.
+    let identity = pod.zip(proxy).filter(|_| !opaque).and_then(|(pod, proxy)| identity(pod, proxy, cluster));
+    let hint = |protocol| destination::ProtocolHint { protocol: Some(protocol), opaque_transport: None };
     destination::WeightedAddr {
         addr: Some(address.into()),
         weight: ENDPOINT_WEIGHT,
         metric_labels: pod.map(|pod| pod.metric_labels.clone()).unwrap_or_default(),
-        protocol_hint: ports.contains(address.port()).then_some(hint),
+        protocol_hint: protocol.map(hint),
+        tls_identity: identity,
         ..Default::default()
     }
+}
+
+/// Whether a port of a pod, or of something that is none, carries no HTTP.
+fn is_opaque_at(port: u16, pod: Option<&Pod>, cluster: &Cluster) -> bool {
+    pod.and_then(|pod| pod.opaque_ports.as_ref()).unwrap_or(&cluster.opaque_ports).contains(port)
+}
+
+/// Who a pod's proxy is, if it belongs to this control plane. What Linkerd's
+/// `controller/api/destination/endpoint_translator.go` says of one.
+fn identity(pod: &Pod, proxy: &Proxy, cluster: &Cluster) -> Option<destination::TlsIdentity> {
+    use destination::tls_identity::{DnsLikeIdentity, Strategy};
+    let domain = cluster.identity.as_ref()?;
+    if proxy.control_plane_namespace != domain.control_plane_namespace {
+        return None;
+    }
+    let name = format!("{}.{}.{}", proxy.service_account, pod.key.namespace, domain.suffix());
+    let name = DnsLikeIdentity { name };
+    Some(destination::TlsIdentity { server_name: Some(name.clone()), strategy: Some(Strategy::DnsLikeIdentity(name)) })
 }

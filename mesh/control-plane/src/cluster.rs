@@ -15,6 +15,24 @@ pub struct Cluster {
     pub networks: Vec<IpNet>,
     /// Ports without HTTP, where neither Service nor pod says otherwise.
     pub opaque_ports: PortSet,
+    /// Where the pods of this control plane have identities: what is said of them ends with it.
+    pub identity: Option<IdentityDomain>,
+}
+
+/// How identities are named: `ACCOUNT.NAMESPACE.serviceaccount.identity.CONTROL-PLANE-NAMESPACE.DOMAIN`.
+#[derive(Debug, Clone)]
+pub struct IdentityDomain {
+    /// The control plane's own namespace. Pods of another one are strangers.
+    pub control_plane_namespace: String,
+    /// The domain of the trust anchors.
+    pub trust_domain: String,
+}
+
+impl IdentityDomain {
+    /// What follows `ACCOUNT.NAMESPACE.` in every name.
+    pub fn suffix(&self) -> String {
+        format!("serviceaccount.identity.{}.{}", self.control_plane_namespace, self.trust_domain)
+    }
 }
 
 impl Cluster {
@@ -34,6 +52,7 @@ impl Default for Cluster {
                 .filter_map(|network| network.parse().ok())
                 .collect(),
             opaque_ports: PortSet::parse("25,587,3306,4444,5432,6379,9300,11211"),
+            identity: None,
         }
     }
 }

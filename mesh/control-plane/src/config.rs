@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use ipnet::IpNet;
 
-use crate::{Authority, Cluster};
+use crate::{Authority, Cluster, IdentityDomain};
 
 /// Where to listen and what the cluster is called. Every value has an environment variable, as the Deployment sets it.
 #[derive(Debug, Clone, Args)]
@@ -50,16 +50,24 @@ impl Config {
     /// Who issues certificates, if anybody does.
     pub(crate) fn authority(&self, client: kube::Client) -> anyhow::Result<Option<Authority>> {
         let Some(folder) = &self.identity_issuer_dir else { return Ok(None) };
-        let domain = format!("serviceaccount.identity.{}.{}", self.namespace, self.cluster().domain);
         let lifetime = Duration::from_secs(self.identity_lifetime.into());
-        Authority::read(folder, domain, lifetime, client).map(Some)
+        Authority::read(folder, self.identity_domain().suffix(), lifetime, client).map(Some)
+    }
+
+    fn identity_domain(&self) -> IdentityDomain {
+        IdentityDomain { control_plane_namespace: self.namespace.clone(), trust_domain: self.domain() }
+    }
+
+    fn domain(&self) -> String {
+        self.cluster_domain.trim_end_matches('.').to_ascii_lowercase()
     }
 
     /// The facts about the cluster that answers depend on.
     pub fn cluster(&self) -> Cluster {
         Cluster {
-            domain: self.cluster_domain.trim_end_matches('.').to_ascii_lowercase(),
+            domain: self.domain(),
             networks: self.cluster_networks.clone(),
+            identity: self.identity_issuer_dir.is_some().then(|| self.identity_domain()),
             ..Cluster::default()
         }
     }

@@ -34,7 +34,7 @@ mod ports;
 mod run;
 mod watches;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, IdentityDomain};
 pub use config::Config;
 pub use grpc::{Server, serve_identity};
 pub use identity::Authority;

@@ -20,7 +20,7 @@ use crate::Key;
 pub(crate) use endpoint_slice::EndpointSlice;
 pub(crate) use http_route::match_everything;
 pub(crate) use http_route::{HttpRoute, RouteBackend, RouteRule};
-pub(crate) use pod::{InboundPolicy, Pod};
+pub(crate) use pod::{InboundPolicy, Pod, Proxy};
 pub(crate) use service::{Service, ServicePort};
 pub(crate) use service_profile::{Override, ServiceProfile, default_retry_budget};
 pub(crate) use traffic_split::TrafficSplit;

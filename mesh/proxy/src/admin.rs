@@ -10,10 +10,10 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tracing::{debug, warn};
 
-use crate::{identity::Certified, metrics::Metrics, process::Drain};
+use crate::{identity::LocalIdentity, metrics::Metrics, process::Drain};
 
 /// Answers until the process ends: metrics can be read while the proxy stops.
-pub(crate) fn serve(listener: TcpListener, metrics: Metrics, certified: Certified, shutdown: bool, drain: Drain) {
+pub(crate) fn serve(listener: TcpListener, metrics: Metrics, identity: LocalIdentity, shutdown: bool, drain: Drain) {
     tokio::spawn(async move {
         loop {
             let stream = match listener.accept().await {
@@ -24,10 +24,10 @@ pub(crate) fn serve(listener: TcpListener, metrics: Metrics, certified: Certifie
                     continue;
                 }
             };
-            let (metrics, certified, drain) = (metrics.clone(), certified.clone(), drain.clone());
+            let (metrics, identity, drain) = (metrics.clone(), identity.clone(), drain.clone());
             tokio::spawn(async move {
                 let service = service_fn(move |request| {
-                    let response = answer(&request, &metrics, certified.now(), shutdown, &drain);
+                    let response = answer(&request, &metrics, identity.is_certified(), shutdown, &drain);
                     async move { Ok::<_, Infallible>(response) }
                 });
                 if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {

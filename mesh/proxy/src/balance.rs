@@ -7,7 +7,7 @@
 mod endpoint;
 mod ewma;
 
-pub(crate) use endpoint::{Endpoint, EndpointFactory};
+pub(crate) use endpoint::{Endpoint, EndpointFactory, EndpointInfo};
 
 use std::{
     collections::BTreeMap,
@@ -72,9 +72,9 @@ impl Drop for Balancer {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum EndpointUpdate {
     /// The first of a new stream: these and no others.
-    Reset(BTreeMap<SocketAddr, BTreeMap<String, String>>),
-    /// These too, or with these labels from now on.
-    Add(BTreeMap<SocketAddr, BTreeMap<String, String>>),
+    Reset(BTreeMap<SocketAddr, EndpointInfo>),
+    /// These too, or known as this from now on.
+    Add(BTreeMap<SocketAddr, EndpointInfo>),
     /// These no longer.
     Remove(Vec<SocketAddr>),
 }
@@ -122,13 +122,11 @@ impl Balancer {
         };
         match update {
             EndpointUpdate::Reset(added) | EndpointUpdate::Add(added) => {
-                for (address, labels) in added {
-                    let same = |endpoint: &&Arc<Endpoint>| {
-                        endpoint.address() == address && *endpoint.metric_labels() == labels
-                    };
+                for (address, info) in added {
+                    let same = |endpoint: &&Arc<Endpoint>| endpoint.address() == address && *endpoint.info() == info;
                     let endpoint = match current.iter().find(same) {
                         Some(endpoint) => Arc::clone(endpoint),
-                        None => Arc::new(self.factory.make(address, Some(&self.name), labels)),
+                        None => Arc::new(self.factory.make(address, Some(&self.name), info)),
                     };
                     next.insert(address, endpoint);
                 }

@@ -106,6 +106,10 @@ pub struct IdentityConfig {
     pub token_file: PathBuf,
     /// `LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS`: certificates, as PEM.
     pub trust_anchors: String,
+    /// `LINKERD2_PROXY_IDENTITY_MIN_REFRESH`: how long a certificate is kept at least. Otherwise 70 % of its time.
+    pub min_refresh: Duration,
+    /// `LINKERD2_PROXY_IDENTITY_MAX_REFRESH`: how long at most.
+    pub max_refresh: Duration,
 }
 
 /// A variable that cannot be used.
@@ -196,6 +200,8 @@ impl Config {
                     "certificates as PEM",
                     parse::from_str,
                 ),
+                min_refresh: read.duration("LINKERD2_PROXY_IDENTITY_MIN_REFRESH", 10_000),
+                max_refresh: read.duration("LINKERD2_PROXY_IDENTITY_MAX_REFRESH", 24 * 60 * 60 * 1_000),
             }),
             profile_suffixes: read.list(
                 "LINKERD2_PROXY_DESTINATION_PROFILE_SUFFIXES",

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -24,6 +25,12 @@ pub(crate) enum ConnectError {
     /// The peer accepted the connection and then did not speak the expected version of HTTP.
     #[error("{address}: {message}")]
     Handshake { address: SocketAddr, message: String },
+    /// The peer is not who it should be, or there was no TLS with it.
+    #[error("{address}: TLS with {expected}: {message}")]
+    Tls { address: SocketAddr, expected: Arc<str>, message: String },
+    /// The request asks for another peer (`l5d-require-id`).
+    #[error("{address}: identity {required} is required, the endpoint's is {found}")]
+    Identity { address: SocketAddr, required: String, found: String },
     /// The address is where the request comes from.
     #[error("{address}: loop: the request has come through there")]
     Itself { address: SocketAddr },
@@ -47,6 +54,11 @@ impl Connector {
     /// only be a way around the proxy into the pod.
     pub(crate) fn refuse_loopback(self) -> Self {
         Self { refuse_loopback: true, ..self }
+    }
+
+    /// How long a connection may take until it can be used.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// Connects, with Nagle's algorithm off.

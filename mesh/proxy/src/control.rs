@@ -16,11 +16,11 @@ use linkerd2_proxy_api::{
 };
 use tokio::sync::watch;
 use tonic::{Code, Status, transport::Channel};
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::{
     Config, NameAddr, Target,
-    balance::{Balancer, EndpointUpdate},
+    balance::{Balancer, EndpointInfo, EndpointUpdate},
     connect::Connector,
     metrics::Metrics,
 };
@@ -235,19 +235,14 @@ fn endpoint_update(update: Update, first: bool) -> Option<EndpointUpdate> {
     }
 }
 
-fn weighted(set: WeightedAddrSet) -> BTreeMap<SocketAddr, BTreeMap<String, String>> {
+fn weighted(set: WeightedAddrSet) -> BTreeMap<SocketAddr, EndpointInfo> {
     let WeightedAddrSet { addrs, metric_labels } = set;
     let endpoint = |addr: linkerd2_proxy_api::destination::WeightedAddr| {
         let Some(Ok(address)) = addr.addr.map(SocketAddr::try_from) else {
             warn!(?addr.addr, "an endpoint without a valid address is ignored");
             return None;
         };
-        if addr.tls_identity.is_some() {
-            debug!(%address, "the endpoint has an identity; connections to it are plaintext all the same");
-        }
-        let mut labels: BTreeMap<_, _> = metric_labels.clone().into_iter().collect();
-        labels.extend(addr.metric_labels);
-        Some((address, labels))
+        Some((address, EndpointInfo::of(&addr, metric_labels.clone())))
     };
     addrs.into_iter().filter_map(endpoint).collect()
 }
@@ -278,7 +273,8 @@ mod tests {
             })),
         };
         let labels = BTreeMap::from([("pod".to_owned(), "web-1".to_owned()), ("service".to_owned(), "web".to_owned())]);
-        let endpoints = BTreeMap::from([(address(1), labels)]);
+        let info = EndpointInfo { metric_labels: labels, ..Default::default() };
+        let endpoints = BTreeMap::from([(address(1), info)]);
         assert_eq!(endpoint_update(add(), true), Some(EndpointUpdate::Reset(endpoints.clone())));
         assert_eq!(endpoint_update(add(), false), Some(EndpointUpdate::Add(endpoints)));
 

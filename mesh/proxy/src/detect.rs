@@ -6,7 +6,7 @@
 //!
 //! Different from Linkerd, a first segment that may still become HTTP (`GE`) is not given up: detection reads on.
 
-use std::{io, time::Duration};
+use std::io;
 
 use bytes::BytesMut;
 use tokio::time::Instant;
@@ -48,8 +48,7 @@ impl Detected {
 }
 
 /// Reads until the protocol is clear and leaves what was read in front of the connection.
-pub(crate) async fn detect(io: &mut Io, timeout: Duration) -> io::Result<Detected> {
-    let deadline = Instant::now() + timeout;
+pub(crate) async fn detect(io: &mut Io, deadline: Instant) -> io::Result<Detected> {
     let mut buffer = BytesMut::with_capacity(LIMIT);
     let detected = loop {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -4,6 +4,7 @@ mod body;
 mod continuation;
 mod error;
 mod headers;
+pub(crate) mod orig_proto;
 mod pool;
 mod server;
 mod upgrade;

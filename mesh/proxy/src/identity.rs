@@ -6,14 +6,19 @@
 
 use std::{
     io,
+    ops::RangeInclusive,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use linkerd2_proxy_api::identity::{CertifyRequest, CertifyResponse, identity_client::IdentityClient};
 use rand::Rng;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData};
-use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime, pem::PemObject};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, TrustAnchor, UnixTime, pem::PemObject},
+};
 use tokio::{sync::watch, time};
 use tonic::transport::Channel;
 use tracing::{info, warn};
@@ -24,12 +29,11 @@ use crate::{
     connect::Connector,
     control::channel,
     metrics::{Labels, Metrics},
+    tls::Credentials,
 };
 
-/// How much of a certificate's time passes until the next is asked for, and the bounds of that.
+/// How much of a certificate's time passes until the next is asked for.
 const REFRESH: f64 = 0.7;
-const MIN_REFRESH: Duration = Duration::from_secs(10);
-const MAX_REFRESH: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Between attempts. While there is no certificate yet nothing works, so it is not waited for long.
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
@@ -67,23 +71,36 @@ pub enum IdentityError {
     Address(#[from] tonic::transport::Error),
 }
 
-/// Whether there is a certificate.
-#[derive(Debug, Clone)]
-pub(crate) struct Certified(watch::Receiver<bool>);
+/// Who the proxy is to other proxies: nobody, or whoever its latest certificate says.
+#[derive(Clone)]
+pub(crate) struct LocalIdentity(Option<watch::Receiver<Option<Arc<Credentials>>>>);
 
-impl Certified {
-    /// Of a proxy that needs none.
-    pub(crate) fn always() -> Self {
-        Self(watch::channel(true).1)
+impl LocalIdentity {
+    /// Of a proxy that needs none: it speaks plaintext.
+    pub(crate) fn none() -> Self {
+        Self(None)
     }
 
-    pub(crate) fn now(&self) -> bool {
-        *self.0.borrow()
+    /// Whether the proxy is to have an identity.
+    pub(crate) fn is_some(&self) -> bool {
+        self.0.is_some()
     }
 
-    /// Ends when there is one.
-    pub(crate) async fn wait(mut self) {
-        if self.0.wait_for(|certified| *certified).await.is_err() {
+    /// Its latest certificate and what belongs to it.
+    pub(crate) fn credentials(&self) -> Option<Arc<Credentials>> {
+        self.0.as_ref().and_then(|credentials| credentials.borrow().clone())
+    }
+
+    /// Whether it has the certificate that it needs.
+    pub(crate) fn is_certified(&self) -> bool {
+        self.0.as_ref().is_none_or(|credentials| credentials.borrow().is_some())
+    }
+
+    /// Ends when it has.
+    pub(crate) async fn certified(mut self) {
+        if let Some(credentials) = &mut self.0
+            && credentials.wait_for(Option::is_some).await.is_err()
+        {
             // Nobody asks for one any more: the runtime ends.
             std::future::pending::<()>().await;
         }
@@ -95,19 +112,20 @@ pub(crate) fn start(
     config: &IdentityConfig,
     connector: &Connector,
     metrics: &Metrics,
-) -> Result<Certified, IdentityError> {
+) -> Result<LocalIdentity, IdentityError> {
     let identity = Identity::new(config)?;
     identity.token()?;
     let client = IdentityClient::new(channel::lazy(&config.addr, connector.clone())?);
-    let (certified, listener) = watch::channel(false);
-    tokio::spawn(identity.keep(client, certified, metrics.clone()));
-    Ok(Certified(listener))
+    let (credentials, listener) = watch::channel(None);
+    tokio::spawn(identity.keep(client, credentials, metrics.clone()));
+    Ok(LocalIdentity(Some(listener)))
 }
 
 /// Who the proxy is.
 struct Identity {
     name: String,
     token_file: PathBuf,
+    refresh: RangeInclusive<Duration>,
     anchors: Vec<TrustAnchor<'static>>,
     key: KeyPair,
     /// DER.
@@ -135,7 +153,8 @@ impl Identity {
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name.clone());
         let request = params.serialize_request(&key).map_err(problem)?.der().to_vec();
-        Ok(Self { name, token_file: config.token_file.clone(), anchors, key, request })
+        let refresh = config.min_refresh..=config.max_refresh.max(config.min_refresh);
+        Ok(Self { name, token_file: config.token_file.clone(), refresh, anchors, key, request })
     }
 
     /// The token as it is now: it is replaced before it ends.
@@ -146,13 +165,18 @@ impl Identity {
         token.map_err(|source| IdentityError::Token { path: self.token_file.clone(), source })
     }
 
-    async fn keep(self, mut client: IdentityClient<Channel>, certified: watch::Sender<bool>, metrics: Metrics) {
+    async fn keep(
+        self,
+        mut client: IdentityClient<Channel>,
+        known: watch::Sender<Option<Arc<Credentials>>>,
+        metrics: Metrics,
+    ) {
         let refreshes = |result| metrics.certificate_refreshes.hold(&Labels::new().with("result", result));
         let (succeeded, failed) = (refreshes("success"), refreshes("error"));
         let (mut backoff, mut attempts) = (MIN_BACKOFF, 1_u32);
         loop {
             match self.certify(&mut client).await {
-                Ok(until) => {
+                Ok((credentials, until)) => {
                     attempts = 1;
                     succeeded.increment();
                     let seconds = |time: SystemTime| {
@@ -162,11 +186,11 @@ impl Identity {
                     let now = SystemTime::now();
                     metrics.certificate_refreshed.hold(&Labels::new()).set(seconds(now));
                     metrics.certificate_expires.hold(&Labels::new()).set(seconds(until));
-                    if !certified.send_replace(true) {
+                    if known.send_replace(Some(Arc::new(credentials))).is_none() {
                         info!(name = self.name, "certified");
                     }
                     backoff = MIN_BACKOFF;
-                    time::sleep(refresh_after(until.duration_since(now).unwrap_or_default())).await;
+                    time::sleep(self.refresh_after(until.duration_since(now).unwrap_or_default())).await;
                 }
                 Err(problem) => {
                     failed.increment();
@@ -177,15 +201,15 @@ impl Identity {
                     attempts += 1;
                     let jitter = 1.0 + 0.1 * rand::rng().random::<f64>();
                     time::sleep(backoff.mul_f64(jitter)).await;
-                    let most = if *certified.borrow() { MAX_BACKOFF } else { MAX_BACKOFF_AT_START };
+                    let most = if known.borrow().is_some() { MAX_BACKOFF } else { MAX_BACKOFF_AT_START };
                     backoff = (backoff * 2).min(most);
                 }
             }
         }
     }
 
-    /// Asks for one certificate: until when it is valid.
-    async fn certify(&self, client: &mut IdentityClient<Channel>) -> Result<SystemTime, String> {
+    /// Asks for one certificate: what it gives, and until when it is valid.
+    async fn certify(&self, client: &mut IdentityClient<Channel>) -> Result<(Credentials, SystemTime), String> {
         let request = CertifyRequest {
             identity: self.name.clone(),
             token: self.token().map_err(|error| error.to_string())?,
@@ -196,7 +220,7 @@ impl Identity {
     }
 
     /// Whether the certificate is what was asked for, and trusted.
-    fn believe(&self, response: CertifyResponse) -> Result<SystemTime, String> {
+    fn believe(&self, response: CertifyResponse) -> Result<(Credentials, SystemTime), String> {
         let until = response.valid_until.ok_or("the answer does not say until when the certificate is valid")?;
         let until = SystemTime::try_from(until).map_err(|error| error.to_string())?;
         let leaf = CertificateDer::from(response.leaf_certificate);
@@ -214,12 +238,16 @@ impl Identity {
                 certificate.verify_for_usage(algorithms, &self.anchors, &between, now, usage, None, None).map(|_| ())
             })
             .map_err(|error| format!("the certificate for {} is not trusted: {error}", self.name))?;
-        Ok(until)
+        let chain = std::iter::once(leaf.clone()).chain(between.iter().cloned()).collect();
+        let key = PrivatePkcs8KeyDer::from(self.key.serialize_der());
+        let roots = Arc::new(RootCertStore { roots: self.anchors.clone() });
+        let credentials = Credentials::new(self.name.as_str().into(), chain, key, roots);
+        Ok((credentials.map_err(|error| error.to_string())?, until))
     }
-}
 
-fn refresh_after(lifetime: Duration) -> Duration {
-    lifetime.mul_f64(REFRESH).clamp(MIN_REFRESH, MAX_REFRESH)
+    fn refresh_after(&self, lifetime: Duration) -> Duration {
+        lifetime.mul_f64(REFRESH).clamp(*self.refresh.start(), *self.refresh.end())
+    }
 }
 
 #[cfg(test)]

@@ -8,10 +8,14 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderName, Request, Response, Version as HttpVersion, header::HOST, uri::Authority};
+use http::{HeaderName, HeaderValue, Request, Response, Version as HttpVersion, header::HOST, uri::Authority};
 use hyper::body::Incoming;
 use linkerd2_proxy_api::destination::DestinationProfile;
-use tokio::{net::TcpStream, sync::watch, time};
+use tokio::{
+    net::TcpStream,
+    sync::watch,
+    time::{self, Instant},
+};
 use tracing::{debug, warn};
 
 use crate::{
@@ -23,19 +27,24 @@ use crate::{
     detect::{Detected, detect},
     dialect,
     http::{
-        Abort, PoolSettings, ProxyError, RequestBody, Respond, ResponseBody, SendError, Upgrade, Version, serve,
-        strip_hop_by_hop,
+        Abort, PoolSettings, ProxyError, RequestBody, Respond, ResponseBody, SendError, Upgrade, Version, orig_proto,
+        serve, strip_hop_by_hop,
     },
+    identity::LocalIdentity,
     io::Io,
     loop_guard::LoopGuard,
-    metrics::{Counter, Direction, Keyed, Labels, Metrics, Observation, source_labels},
+    metrics::{Counter, Direction, Keyed, Labels, Metrics, Observation, Tls, source_labels},
     outbound::{POOL_IDLE, POOL_MAX_IDLE},
     process::Drain,
     profile::ServiceProfile,
     tcp,
+    tls::{self, Accepted, Peer},
 };
 
 const CANONICAL: HeaderName = HeaderName::from_static("l5d-dst-canonical");
+
+/// Tells the application who the client is, if that has been proven.
+const CLIENT_ID: HeaderName = HeaderName::from_static("l5d-client-id");
 
 /// Requests are not held up for their metrics any longer than this, as in Linkerd.
 const PROFILE_PATIENCE: Duration = Duration::from_millis(500);
@@ -48,13 +57,29 @@ pub(crate) struct Inbound {
     original: OriginalDst,
     control: Control,
     factory: EndpointFactory,
-    applications: Arc<Cache<SocketAddr, Endpoint>>,
+    identity: LocalIdentity,
+    /// By the client's identity as well: it is among the labels of what is counted.
+    applications: Arc<Cache<(SocketAddr, Option<Arc<str>>), Endpoint>>,
     profiles: Arc<Cache<NameAddr, Profile>>,
     guard: LoopGuard,
     metrics: Metrics,
     errors: Keyed<&'static str, Counter>,
     detections: Keyed<&'static str, Counter>,
     drain: Drain,
+}
+
+/// Whose connection it is, and what the application is told of that.
+#[derive(Clone)]
+struct Client {
+    peer: Arc<Peer>,
+    header: Option<HeaderValue>,
+}
+
+impl Client {
+    fn new(peer: Peer) -> Self {
+        let header = peer.client_id().and_then(|id| HeaderValue::from_str(id).ok());
+        Self { peer: Arc::new(peer), header }
+    }
 }
 
 /// The profile of a name, as it changes.
@@ -67,18 +92,26 @@ impl Inbound {
         port: u16,
         guard_id: Option<Arc<str>>,
         mark: Option<u32>,
+        identity: LocalIdentity,
         control: Control,
         metrics: Metrics,
         original: OriginalDst,
         drain: Drain,
     ) -> Self {
         let connector = Connector::new(mark, config.inbound_connect_timeout);
-        let settings = PoolSettings { connector, idle_timeout: POOL_IDLE, max_idle: POOL_MAX_IDLE };
+        let settings = PoolSettings {
+            connector,
+            // The application is in the same pod.
+            identity: LocalIdentity::none(),
+            idle_timeout: POOL_IDLE,
+            max_idle: POOL_MAX_IDLE,
+        };
         Self {
             port,
+            identity,
             original,
             control,
-            factory: EndpointFactory::new(metrics.clone(), settings, Direction::Inbound),
+            factory: EndpointFactory::new(metrics.clone(), settings, &config.inbound_ips),
             applications: Cache::new(config.inbound_discovery_idle_timeout),
             profiles: Cache::new(config.inbound_discovery_idle_timeout),
             guard: LoopGuard::new(guard_id, Direction::Inbound, &metrics),
@@ -102,13 +135,27 @@ impl Inbound {
         if let Err(error) = stream.set_nodelay(true) {
             return debug!(%error, "a connection was closed before it was served");
         }
-        let scope = self.metrics.tcp.scope(source_labels(Direction::Inbound, original));
-        let mut io = Io::new(stream, scope.opened());
+        let skipped = self.config.is_opaque(original.port());
+        let deadline = Instant::now() + self.config.inbound_detect_timeout;
+        let accepted = if skipped {
+            Ok(Accepted::plaintext(stream))
+        } else {
+            let credentials = self.identity.credentials();
+            tls::accept(stream, credentials.as_deref(), deadline).await
+        };
+        let Accepted { transport, prefix, peer } = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => return self.tls_failed(original, &error),
+        };
+        let label = if skipped { Tls::None("port_skipped") } else { peer.label() };
+        let scope = self.metrics.tcp.scope(source_labels(Direction::Inbound, original, label));
+        let mut io = Io::new(transport, scope.opened());
+        io.unread(prefix);
 
-        let detected = if self.config.is_opaque(original.port()) {
+        let detected = if skipped || matches!(peer, Peer::Elsewhere(_)) {
             Detected::Opaque
         } else {
-            match detect(&mut io, self.config.inbound_detect_timeout).await {
+            match detect(&mut io, deadline).await {
                 Ok(detected) => {
                     let label = detected.label();
                     let make = || {
@@ -124,25 +171,32 @@ impl Inbound {
         let version = match detected {
             Detected::Http1 => Version::Http1,
             Detected::Http2 => Version::Http2,
-            Detected::Tls | Detected::Opaque | Detected::TimedOut => return self.opaque(io, original).await,
+            Detected::Tls | Detected::Opaque | Detected::TimedOut => return self.opaque(io, original, &peer).await,
         };
-        let drain = self.drain.clone();
-        serve(io, version, &drain, move |request| Arc::clone(&self).request(original, request)).await;
+        let (drain, client) = (self.drain.clone(), Client::new(peer));
+        serve(io, version, &drain, move |request| Arc::clone(&self).request(original, client.clone(), request)).await;
+    }
+
+    fn tls_failed(&self, original: SocketAddr, error: &std::io::Error) {
+        debug!(%original, %error, "a client's TLS failed");
+        let labels = Labels::new().with_target(original).with("error", "tls");
+        self.metrics.inbound_tcp_errors.hold(&labels).increment();
     }
 
     fn is_own(&self, ip: IpAddr) -> bool {
         self.config.inbound_ips.is_empty() || self.config.inbound_ips.contains(&ip)
     }
 
-    fn application(&self, address: SocketAddr) -> Result<Arc<Endpoint>, ProxyError> {
+    fn application(&self, address: SocketAddr, peer: &Peer) -> Result<Arc<Endpoint>, ProxyError> {
         if address.port() == self.port {
             return Err(ProxyError::InboundPort(self.port));
         }
-        Ok(self.applications.get_or_make(&address, || self.factory.make(address, None, Default::default())))
+        let key = (address, peer.client_id().cloned());
+        Ok(self.applications.get_or_make(&key, || self.factory.application(address, peer)))
     }
 
-    async fn opaque(&self, io: Io, original: SocketAddr) {
-        let connected = match self.application(original) {
+    async fn opaque(&self, io: Io, original: SocketAddr, peer: &Peer) {
+        let connected = match self.application(original, peer) {
             Ok(application) => application.connect().await.map_err(ProxyError::Connect),
             Err(error) => Err(error),
         };
@@ -159,11 +213,12 @@ impl Inbound {
     async fn request(
         self: Arc<Self>,
         original: SocketAddr,
+        client: Client,
         request: Request<Incoming>,
     ) -> Result<Response<ResponseBody>, Abort> {
         // Peers of which nothing is known are not told what went wrong in here.
-        let respond = Respond::to(&request, false);
-        match self.respond(original, request).await {
+        let respond = Respond::to(&request, client.peer.client_id().is_some());
+        match self.respond(original, &client, request).await {
             Ok(response) => Ok(response),
             Err(error) => {
                 debug!(%error, "a request failed in this proxy");
@@ -179,9 +234,11 @@ impl Inbound {
     async fn respond(
         &self,
         original: SocketAddr,
+        client: &Client,
         mut request: Request<Incoming>,
     ) -> Result<Response<ResponseBody>, ProxyError> {
         self.guard.check(request.headers())?;
+        let carried = orig_proto::downgrade(&mut request);
         let upgrade = Upgrade::of(&mut request)?;
         let version = request.version();
         if version != HttpVersion::HTTP_2 {
@@ -190,7 +247,11 @@ impl Inbound {
         if self.config.ingress_mode {
             self.guard.mark_entry(request.headers_mut(), original.port());
         }
-        let application = self.application(original)?;
+        match &client.header {
+            Some(id) => request.headers_mut().insert(CLIENT_ID, id.clone()),
+            None => request.headers_mut().remove(CLIENT_ID),
+        };
+        let application = self.application(original, &client.peer)?;
         let (mut route, classes) = self.route(&request).await.unzip();
 
         let mut response = match application.send(RequestBody::pass(request), classes).await {
@@ -218,6 +279,9 @@ impl Inbound {
             let upgraded = upgrade.complete(&mut response, &self.drain);
             strip_hop_by_hop(response.headers_mut(), upgraded);
             *response.version_mut() = HttpVersion::HTTP_11;
+        }
+        if carried {
+            orig_proto::upgrade_response(&mut response);
         }
         Ok(response)
     }

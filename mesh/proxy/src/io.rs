@@ -1,4 +1,4 @@
-//! A TCP connection whose bytes are counted, and whose first bytes can be looked at before anyone reads them.
+//! A connection whose bytes are counted, and whose first bytes can be looked at before anyone reads them.
 
 use std::{
     io,
@@ -13,19 +13,34 @@ use tokio::{
     net::TcpStream,
     time,
 };
+use tokio_rustls::TlsStream;
 
 use crate::metrics::TcpConnection;
 
-/// A connection, accepted or dialled.
-pub(crate) struct Io {
+/// What carries a connection's bytes.
+pub(crate) enum Transport {
+    /// They are on the wire as they are.
+    Tcp(TcpStream),
+    /// They are encrypted between two proxies.
+    Tls(Box<TlsStream<Prefixed>>),
+}
+
+/// A TCP connection with the bytes that were read from it before.
+pub(crate) struct Prefixed {
     stream: TcpStream,
+    prefix: Bytes,
+}
+
+/// A connection, accepted or dialled. Counted is what it carries: with TLS, what was encrypted.
+pub(crate) struct Io {
+    transport: Transport,
     prefix: Bytes,
     counters: TcpConnection,
 }
 
 impl Io {
-    pub(crate) fn new(stream: TcpStream, counters: TcpConnection) -> Self {
-        Self { stream, prefix: Bytes::new(), counters }
+    pub(crate) fn new(transport: Transport, counters: TcpConnection) -> Self {
+        Self { transport, prefix: Bytes::new(), counters }
     }
 
     /// Reads once, at most until the buffer holds `limit` bytes. `Ok(0)` is the end of the stream.
@@ -50,9 +65,14 @@ impl Io {
         self.prefix.has_remaining()
     }
 
-    /// Waits until there is something to read, or the end.
-    pub(crate) async fn speaks(&self) -> io::Result<()> {
-        self.stream.peek(&mut [0]).await.map(drop)
+    /// Waits until there is something to read, which stays there, or the end. Nothing is lost when it is given up.
+    pub(crate) async fn speaks(&mut self) -> io::Result<()> {
+        if !self.has_unread() {
+            let mut first = BytesMut::with_capacity(1024);
+            self.read_buf(&mut first).await?;
+            self.unread(first.freeze());
+        }
+        Ok(())
     }
 
     fn note<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
@@ -63,15 +83,23 @@ impl Io {
     }
 }
 
+/// Reads what came before the stream, if any is left.
+fn read_prefix(prefix: &mut Bytes, buf: &mut ReadBuf<'_>) -> bool {
+    if !prefix.has_remaining() {
+        return false;
+    }
+    let length = prefix.len().min(buf.remaining());
+    buf.put_slice(&prefix.split_to(length));
+    true
+}
+
 impl AsyncRead for Io {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.prefix.has_remaining() {
-            let length = self.prefix.len().min(buf.remaining());
-            buf.put_slice(&self.prefix.split_to(length));
+        if read_prefix(&mut self.prefix, buf) {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        let result = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        let result = ready!(Pin::new(&mut self.transport).poll_read(cx, buf));
         self.counters.read(buf.filled().len() - before);
         Poll::Ready(self.note(result))
     }
@@ -79,7 +107,7 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let result = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
+        let result = ready!(Pin::new(&mut self.transport).poll_write(cx, buf));
         if let Ok(written) = result {
             self.counters.written(written);
         }
@@ -91,11 +119,94 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
+        let result = ready!(Pin::new(&mut self.transport).poll_write_vectored(cx, bufs));
         if let Ok(written) = result {
             self.counters.written(written);
         }
         Poll::Ready(self.note(result))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.transport.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_shutdown(cx)
+    }
+}
+
+/// Forwards a method to what carries the bytes.
+macro_rules! carry {
+    ($transport:expr, $stream:ident => $call:expr) => {
+        match $transport {
+            Transport::Tcp($stream) => $call,
+            Transport::Tls($stream) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        carry!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        carry!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        carry!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        carry!(self, stream => stream.is_write_vectored())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        carry!(self.get_mut(), stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        carry!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
+impl Prefixed {
+    pub(crate) fn new(stream: TcpStream, prefix: Bytes) -> Self {
+        Self { stream, prefix }
+    }
+}
+
+impl AsyncRead for Prefixed {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if read_prefix(&mut self.prefix, buf) {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Prefixed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -18,8 +18,8 @@
 //! variables, [`Proxy`] is the running proxy, [`main_from_env`] the role `meshgate proxy`, and [`init`] the role
 //! `meshgate proxy-init`, which redirects a pod's traffic.
 //!
-//! A proxy with an identity serves once it has the certificate that its pod's token entitles it to. Connections between proxies are
-//! plaintext all the same.
+//! A proxy with an identity serves once it has the certificate that its pod's token entitles it to, and speaks TLS with the proxies
+//! that have one as well ([`tls`]).
 
 mod admin;
 mod balance;
@@ -45,6 +45,7 @@ mod profile;
 mod retry;
 mod split;
 mod tcp;
+mod tls;
 
 pub use config::{Config, ConfigError, ConfigErrors, IdentityConfig, ProcessEnvironment, Strings};
 pub use identity::IdentityError;

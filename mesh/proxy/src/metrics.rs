@@ -9,7 +9,7 @@ mod registry;
 mod tcp;
 
 pub(crate) use http::{ErrorClass, HttpFamilies, HttpScope, Observation, Observations, is_grpc};
-pub(crate) use labels::{Labels, endpoint_labels, inbound_labels, source_labels};
+pub(crate) use labels::{Labels, Tls, endpoint_labels, inbound_labels, source_labels};
 pub(crate) use registry::{Counter, Family, Gauge, Histogram, Keyed, Registry};
 pub(crate) use tcp::{TcpConnection, TcpFamilies, TcpScope};
 

@@ -9,7 +9,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use ::http::{Request, Response};
 use hyper::body::Incoming;
-use tokio::{net::TcpStream, time};
+use tokio::{
+    net::TcpStream,
+    time::{self, Instant},
+};
 use tracing::{debug, warn};
 
 use crate::{
@@ -21,9 +24,10 @@ use crate::{
     detect::{Detected, detect},
     dialect::Dialect,
     http::{Abort, EndpointLoad, PoolSettings, ProxyError, ResponseBody, Version, serve},
-    io::Io,
+    identity::LocalIdentity,
+    io::{Io, Transport},
     loop_guard::LoopGuard,
-    metrics::{Counter, Direction, Keyed, Labels, Metrics, source_labels},
+    metrics::{Counter, Direction, Keyed, Labels, Metrics, Tls, source_labels},
     process::Drain,
     tcp,
 };
@@ -68,10 +72,12 @@ enum Routing {
 }
 
 impl Outbound {
+    #[expect(clippy::too_many_arguments, reason = "they are the parts of a proxy, put together in one place")]
     pub(crate) fn new(
         config: &Config,
         guard_id: Option<Arc<str>>,
         mark: Option<u32>,
+        identity: LocalIdentity,
         control: Control,
         metrics: Metrics,
         original: OriginalDst,
@@ -79,14 +85,10 @@ impl Outbound {
     ) -> Self {
         let connector = Connector::new(mark, config.outbound_connect_timeout);
         let connector = if config.allow_loopback { connector } else { connector.refuse_loopback() };
-        let settings = PoolSettings { connector, idle_timeout: POOL_IDLE, max_idle: POOL_MAX_IDLE };
+        let settings = PoolSettings { connector, identity, idle_timeout: POOL_IDLE, max_idle: POOL_MAX_IDLE };
         let guard = LoopGuard::new(guard_id, Direction::Outbound, &metrics);
-        let factory = EndpointFactory::new(metrics.clone(), settings, Direction::Outbound);
-        let factory = if config.ingress_mode {
-            factory.guarding(guard.clone(), config.inbound_ips.as_slice().into())
-        } else {
-            factory
-        };
+        let factory = EndpointFactory::new(metrics.clone(), settings, &config.inbound_ips);
+        let factory = if config.ingress_mode { factory.guarding(guard.clone()) } else { factory };
         let balancers = Arc::new(Balancers::new(control.clone(), factory.clone(), config.failfast_timeout));
         let ingress =
             config.ingress_mode.then(|| Ingress { dialect: config.dialect, suffixes: config.profile_suffixes.clone() });
@@ -116,8 +118,8 @@ impl Outbound {
         if let Err(error) = stream.set_nodelay(true) {
             return debug!(%error, "a connection was closed before it was served");
         }
-        let scope = self.metrics.tcp.scope(source_labels(Direction::Outbound, original));
-        let mut io = Io::new(stream, scope.opened());
+        let scope = self.metrics.tcp.scope(source_labels(Direction::Outbound, original, Tls::None("loopback")));
+        let mut io = Io::new(Transport::Tcp(stream), scope.opened());
 
         let routing = if self.ingress.is_some() {
             Routing::Request(original)
@@ -154,7 +156,7 @@ impl Outbound {
     }
 
     async fn detect(&self, io: &mut Io) -> Option<Detected> {
-        let detected = match detect(io, self.detect_timeout).await {
+        let detected = match detect(io, Instant::now() + self.detect_timeout).await {
             Ok(detected) => detected,
             Err(error) => {
                 debug!(%error, "a connection broke before its protocol was known");

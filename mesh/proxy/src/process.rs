@@ -15,7 +15,7 @@ use crate::{
     Config, OriginalDst, ProcessEnvironment, admin,
     connect::{self, Connector},
     control::Control,
-    identity::{self, Certified, IdentityError},
+    identity::{self, IdentityError, LocalIdentity},
     inbound::Inbound,
     loop_guard,
     metrics::Metrics,
@@ -110,9 +110,9 @@ impl Proxy {
         let connector = Connector::new(mark, config.outbound_connect_timeout);
         let control =
             Control::new(&config, &connector, metrics.clone()).map_err(|error| StartError::Control(error.into()))?;
-        let certified = match &config.identity {
+        let identity = match &config.identity {
             Some(identity) => identity::start(identity, &connector, &metrics)?,
-            None => Certified::always(),
+            None => LocalIdentity::none(),
         };
 
         let admin = listen(config.admin_listen_addr).await?;
@@ -136,18 +136,28 @@ impl Proxy {
             addresses.inbound.port(),
             id.clone(),
             mark,
+            identity.clone(),
             control.clone(),
             metrics.clone(),
             original.clone(),
             drain.clone(),
         ));
-        let outbound = Arc::new(Outbound::new(&config, id, mark, control, metrics.clone(), original, drain.clone()));
-        accept(inbound_listener, certified.clone(), &drain, move |stream| Arc::clone(&inbound).connection(stream));
+        let outbound = Arc::new(Outbound::new(
+            &config,
+            id,
+            mark,
+            identity.clone(),
+            control,
+            metrics.clone(),
+            original,
+            drain.clone(),
+        ));
+        accept(inbound_listener, identity.clone(), &drain, move |stream| Arc::clone(&inbound).connection(stream));
         for listener in outbound_listeners {
             let outbound = Arc::clone(&outbound);
-            accept(listener, certified.clone(), &drain, move |stream| Arc::clone(&outbound).connection(stream));
+            accept(listener, identity.clone(), &drain, move |stream| Arc::clone(&outbound).connection(stream));
         }
-        admin::serve(admin, metrics, certified, config.shutdown_endpoint, drain.clone());
+        admin::serve(admin, metrics, identity, config.shutdown_endpoint, drain.clone());
         info!(?addresses, ingress = config.ingress_mode, dialect = ?config.dialect, "the proxy serves");
         Ok(Self { addresses, drain })
     }
@@ -177,7 +187,7 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 /// Serves each connection in a task of its own, from when the proxy is certified until it is to stop. Connections before that wait.
 fn accept<F>(
     listener: TcpListener,
-    certified: Certified,
+    identity: LocalIdentity,
     drain: &Drain,
     serve: impl Fn(TcpStream) -> F + Send + 'static,
 ) where
@@ -186,7 +196,7 @@ fn accept<F>(
     let drain = drain.clone();
     tokio::spawn(async move {
         tokio::select! {
-            () = certified.wait() => {}
+            () = identity.certified() => {}
             () = drain.stopping() => return,
         }
         loop {

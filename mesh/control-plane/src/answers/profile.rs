@@ -54,7 +54,7 @@ pub(crate) fn by_address(
         endpoint.metric_labels.insert("namespace".into(), pod.key.namespace.to_string());
     }
     DestinationProfile {
-        opaque_protocol: endpoint.protocol_hint.is_some(),
+        opaque_protocol: answers::is_opaque_at(address.port(), pod, cluster),
         retry_budget: Some(default_retry_budget()),
         endpoint: Some(endpoint),
         ..Default::default()

@@ -11,6 +11,11 @@ use crate::{
 
 const TEMPLATE_HASH: &str = "pod-template-hash";
 
+/// The injector's label on a pod that has a proxy.
+const CONTROL_PLANE: &str = "linkerd.io/control-plane-ns";
+
+const SKIPPED_PORTS: &str = "config.linkerd.io/skip-inbound-ports";
+
 /// What is kept of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pod {
@@ -23,6 +28,34 @@ pub struct Pod {
     pub(crate) opaque_ports: Option<PortSet>,
     /// Who may connect to it.
     pub(crate) inbound_policy: InboundPolicy,
+    /// Its proxy, if it has one.
+    pub(crate) proxy: Option<Proxy>,
+}
+
+/// What is known of a pod's proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Proxy {
+    /// The namespace of the control plane that it belongs to.
+    pub(crate) control_plane_namespace: String,
+    /// Whose identity it has.
+    pub(crate) service_account: String,
+    /// The ports whose connections do not pass it.
+    pub(crate) skipped: PortSet,
+}
+
+impl Proxy {
+    fn of(metadata: &ObjectMeta, service_account: &str) -> Option<Self> {
+        Some(Self {
+            control_plane_namespace: labels(metadata).get(CONTROL_PLANE).filter(|it| !it.is_empty())?.clone(),
+            service_account: or_default(service_account).to_owned(),
+            skipped: annotation(metadata, SKIPPED_PORTS).map(PortSet::parse).unwrap_or_default(),
+        })
+    }
+}
+
+/// The service account of a pod that names none.
+fn or_default(service_account: &str) -> &str {
+    if service_account.is_empty() { "default" } else { service_account }
 }
 
 /// Who may connect where no Server says otherwise: `config.linkerd.io/default-inbound-policy`.
@@ -83,6 +116,7 @@ impl From<wire::Pod> for Pod {
             inbound_policy: annotation(&metadata, "config.linkerd.io/default-inbound-policy")
                 .and_then(InboundPolicy::parse)
                 .unwrap_or_default(),
+            proxy: Proxy::of(&metadata, &spec.service_account_name),
         }
     }
 }
@@ -98,10 +132,10 @@ fn metric_labels(metadata: &ObjectMeta, service_account: &str) -> HashMap<String
     };
     let labels = labels(metadata);
     set("pod", metadata.name.as_deref().unwrap_or_default());
-    set("serviceaccount", if service_account.is_empty() { "default" } else { service_account });
+    set("serviceaccount", or_default(service_account));
     let hash = labels.get(TEMPLATE_HASH).map_or("", String::as_str);
     set("pod_template_hash", hash);
-    set("control_plane_ns", labels.get("linkerd.io/control-plane-ns").map_or("", String::as_str));
+    set("control_plane_ns", labels.get(CONTROL_PLANE).map_or("", String::as_str));
     let owner = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
     if let Some(owner) = owner {
         let deployment = owner.name.strip_suffix(hash).and_then(|name| name.strip_suffix('-'));

@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use linkerd2_proxy_api::destination::{WeightedAddr, protocol_hint::Protocol};
+use tracing::warn;
 
 use super::ewma::{self, PeakEwma};
 use crate::{
@@ -19,9 +21,13 @@ use crate::{
     http::{EndpointLoad, Pool, PoolSettings, RequestBody, ResponseBody, SendError},
     io::Io,
     loop_guard::LoopGuard,
-    metrics::{Direction, HttpScope, Labels, Metrics, Observations, endpoint_labels, inbound_labels},
+    metrics::{Direction, HttpScope, Labels, Metrics, Observations, Tls, endpoint_labels, inbound_labels},
     profile::ResponseClasses,
+    tls::{Peer, ServerIdentity},
 };
+
+/// Names who has to answer, and goes no further than this proxy.
+const REQUIRE_ID: HeaderName = HeaderName::from_static("l5d-require-id");
 
 /// Linkerd's.
 const DEFAULT_RTT: Duration = Duration::from_millis(30);
@@ -34,15 +40,26 @@ const MAX_BACKOFF: Duration = Duration::from_secs(10);
 pub(crate) struct EndpointFactory {
     metrics: Metrics,
     settings: Arc<PoolSettings>,
-    direction: Direction,
-    /// For endpoints in the proxy's own pod.
-    guard: Option<(LoopGuard, Arc<[IpAddr]>)>,
+    /// The addresses of the proxy's own pod.
+    own: Arc<[IpAddr]>,
+    /// For endpoints there.
+    guard: Option<LoopGuard>,
+}
+
+/// What the control plane says about an endpoint.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct EndpointInfo {
+    pub(crate) metric_labels: BTreeMap<String, String>,
+    /// Who is there, if it is a proxy that proves it.
+    pub(crate) identity: Option<ServerIdentity>,
+    /// Whether it takes HTTP/1 over HTTP/2.
+    pub(crate) http2: bool,
 }
 
 /// An address with its connections, its load and its counters.
 pub(crate) struct Endpoint {
     address: SocketAddr,
-    metric_labels: BTreeMap<String, String>,
+    info: EndpointInfo,
     pool: Arc<Pool>,
     scope: Arc<HttpScope>,
     load: PeakEwma,
@@ -54,49 +71,85 @@ pub(crate) struct Endpoint {
 }
 
 impl EndpointFactory {
-    pub(crate) fn new(metrics: Metrics, settings: PoolSettings, direction: Direction) -> Self {
-        Self { metrics, settings: Arc::new(settings), direction, guard: None }
+    /// `own` are the addresses of the proxy's own pod.
+    pub(crate) fn new(metrics: Metrics, settings: PoolSettings, own: &[IpAddr]) -> Self {
+        Self { metrics, settings: Arc::new(settings), own: own.into(), guard: None }
     }
 
     /// Requests do not go back to the port of the proxy's own pod that they came in by.
-    pub(crate) fn guarding(self, guard: LoopGuard, own: Arc<[IpAddr]>) -> Self {
-        Self { guard: Some((guard, own)), ..self }
+    pub(crate) fn guarding(self, guard: LoopGuard) -> Self {
+        Self { guard: Some(guard), ..self }
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    /// An endpoint of `name`, or one that is dialled by address only. `metric_labels` are the control plane's.
-    pub(crate) fn make(
+    /// An endpoint of `name`, or one that is dialled by address only.
+    pub(crate) fn make(&self, address: SocketAddr, name: Option<&NameAddr>, mut info: EndpointInfo) -> Endpoint {
+        // In the proxy's own pod there is nobody to prove anything to, and without an identity nothing to prove.
+        let local = self.own.contains(&address.ip());
+        if local || !self.settings.identity.is_some() {
+            info.identity = None;
+        }
+        info.http2 &= !local;
+        let tls = match &info.identity {
+            Some(server) => Tls::Server(server.id()),
+            None if local => Tls::None("loopback"),
+            None => Tls::None("not_provided_by_service_discovery"),
+        };
+        let authority = name.map(NameAddr::authority);
+        let start = || Labels::new().with("direction", Direction::Outbound.label());
+        let labels = |start| endpoint_labels(start, authority.as_deref(), address, tls, &info.metric_labels);
+        let (http, tcp) = (labels(start()), labels(start().with("peer", "dst")));
+        let guard = self.guard.as_ref().filter(|_| local);
+        self.with_labels(address, info, guard.cloned(), http, tcp)
+    }
+
+    /// The application at an address of the proxy's own pod, for the requests of one peer.
+    pub(crate) fn application(&self, address: SocketAddr, peer: &Peer) -> Endpoint {
+        let tcp = Labels::new().with("direction", Direction::Inbound.label()).with("peer", "dst").with_target(address);
+        let tcp = Tls::None("loopback").on(tcp);
+        self.with_labels(address, EndpointInfo::default(), None, inbound_labels(address, peer.label()), tcp)
+    }
+
+    fn with_labels(
         &self,
         address: SocketAddr,
-        name: Option<&NameAddr>,
-        metric_labels: BTreeMap<String, String>,
+        info: EndpointInfo,
+        guard: Option<LoopGuard>,
+        http: Labels,
+        tcp: Labels,
     ) -> Endpoint {
-        let start = || Labels::new().with("direction", self.direction.label());
-        let (http, tcp) = match self.direction {
-            Direction::Outbound => {
-                let authority = name.map(NameAddr::authority);
-                let labels = |start| endpoint_labels(start, authority.as_deref(), address, &metric_labels);
-                (labels(start()), labels(start().with("peer", "dst")))
-            }
-            Direction::Inbound => {
-                let tcp = start().with("peer", "dst").with_target(address);
-                (inbound_labels(address), tcp.with("tls", "no_identity").with("no_tls_reason", "loopback"))
-            }
-        };
-        let guard = self.guard.as_ref().filter(|(_, own)| own.contains(&address.ip()));
+        let tcp = self.metrics.tcp.scope(tcp);
         Endpoint {
             address,
-            guard: guard.map(|(guard, _)| guard.clone()),
-            pool: Pool::new(address, Arc::clone(&self.settings), self.metrics.tcp.scope(tcp)),
+            guard,
+            pool: Pool::new(address, info.identity.clone(), info.http2, Arc::clone(&self.settings), tcp),
             scope: self.metrics.http.scope(http),
             load: PeakEwma::new(DEFAULT_RTT, DECAY),
             due: AtomicU64::new(0),
             failures: AtomicU32::new(0),
-            metric_labels,
+            info,
         }
+    }
+}
+
+impl EndpointInfo {
+    /// From the control plane's answer, with labels that all of its set have. An identity that is not understood is as good as
+    /// none: what must not go to anybody else says so by itself (`l5d-require-id`).
+    pub(crate) fn of(addr: &WeightedAddr, shared_labels: impl IntoIterator<Item = (String, String)>) -> Self {
+        let mut metric_labels: BTreeMap<_, _> = shared_labels.into_iter().collect();
+        metric_labels.extend(addr.metric_labels.clone());
+        let identity = addr.tls_identity.as_ref().and_then(|identity| {
+            let parsed = ServerIdentity::of(identity);
+            if let Err(problem) = &parsed {
+                warn!(addr = ?addr.addr, problem, "an endpoint's identity is not understood; connections to it are plaintext");
+            }
+            parsed.ok()
+        });
+        let hint = addr.protocol_hint.and_then(|hint| hint.protocol);
+        Self { metric_labels, identity, http2: matches!(hint, Some(Protocol::H2(_))) }
     }
 }
 
@@ -105,8 +158,8 @@ impl Endpoint {
         self.address
     }
 
-    pub(crate) fn metric_labels(&self) -> &BTreeMap<String, String> {
-        &self.metric_labels
+    pub(crate) fn info(&self) -> &EndpointInfo {
+        &self.info
     }
 
     pub(crate) fn load(&self) -> &PeakEwma {
@@ -127,9 +180,15 @@ impl Endpoint {
     /// Sends a request, and counts it once there is a connection for it.
     pub(crate) async fn send(
         self: &Arc<Self>,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
         classes: Option<Arc<ResponseClasses>>,
     ) -> Result<Response<ResponseBody>, SendError> {
+        if let Some(required) = request.headers().get(REQUIRE_ID)
+            && let Some(error) = self.is_not(required)
+        {
+            return Err(SendError::NotSent(Box::new(request), error));
+        }
+        request.headers_mut().remove(REQUIRE_ID);
         if let Some(guard) = &self.guard
             && guard.is_from(request.headers(), self.address.port())
         {
@@ -155,6 +214,16 @@ impl Endpoint {
                 Err(error)
             }
         }
+    }
+
+    /// The error if somebody else is required here.
+    fn is_not(&self, required: &HeaderValue) -> Option<ConnectError> {
+        let found = self.info.identity.as_ref().map(|server| &**server.id());
+        (found.map(str::as_bytes) != Some(required.as_bytes())).then(|| ConnectError::Identity {
+            address: self.address,
+            required: String::from_utf8_lossy(required.as_bytes()).into_owned(),
+            found: found.unwrap_or("not known").to_owned(),
+        })
     }
 
     /// A connection for anything but HTTP.

@@ -3,24 +3,21 @@ use std::collections::VecDeque;
 use futures::FutureExt;
 
 use super::*;
-use crate::{
-    connect::Connector,
-    http::PoolSettings,
-    metrics::{Direction, Metrics},
-};
+use crate::{connect::Connector, http::PoolSettings, identity::LocalIdentity, metrics::Metrics};
 
 fn balancer(failfast: Duration) -> Balancer {
     let settings = PoolSettings {
         connector: Connector::new(None, Duration::from_secs(1)),
+        identity: LocalIdentity::none(),
         idle_timeout: Duration::from_secs(3),
         max_idle: 10,
     };
-    let factory = EndpointFactory::new(Metrics::new(), settings, Direction::Outbound);
+    let factory = EndpointFactory::new(Metrics::new(), settings, &[]);
     Balancer::new(NameAddr::parse("web.ns.svc.cluster.local:80").unwrap(), factory, failfast)
 }
 
-fn addresses(last: impl IntoIterator<Item = u8>) -> BTreeMap<SocketAddr, BTreeMap<String, String>> {
-    last.into_iter().map(|last| (([10, 0, 0, last], 80).into(), BTreeMap::new())).collect()
+fn addresses(last: impl IntoIterator<Item = u8>) -> BTreeMap<SocketAddr, EndpointInfo> {
+    last.into_iter().map(|last| (([10, 0, 0, last], 80).into(), EndpointInfo::default())).collect()
 }
 
 /// How often each endpoint is chosen, with eight requests in flight at all times.

@@ -105,6 +105,7 @@ impl ProxyError {
             Self::ResponseTimeout(_) => Some("response timeout"),
             Self::Broken(_) => Some("i/o"),
             Self::Loop(_) | Self::Connect(ConnectError::Itself { .. }) => Some("loop"),
+            Self::Connect(ConnectError::Identity { .. }) => Some("identity required"),
             Self::Connect(_) | Self::Injected { .. } => None,
             _ => Some("unexpected"),
         }
@@ -166,7 +167,7 @@ pub(crate) fn broken_class(error: &hyper::Error) -> ErrorClass {
     })
 }
 
-fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
+pub(super) fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
         if let Some(found) = error.downcast_ref() {

@@ -14,7 +14,7 @@ use futures::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
-use http::{Method, Request, Response, StatusCode, Version, header};
+use http::{Method, Request, Response, StatusCode, Version, header, uri::Authority};
 use http_body::Body;
 use hyper::{
     body::Incoming,
@@ -25,11 +25,13 @@ use parking_lot::Mutex;
 use tokio::time;
 use tracing::debug;
 
-use super::{MAX_HEAD, RequestBody};
+use super::{MAX_HEAD, RequestBody, error::h2_error, orig_proto};
 use crate::{
     connect::{ConnectError, Connector},
-    io::Io,
+    identity::LocalIdentity,
+    io::{Io, Transport},
     metrics::TcpScope,
+    tls::ServerIdentity,
 };
 
 /// Linkerd's windows: 64 KiB for a stream, 1 MiB for a connection.
@@ -40,9 +42,11 @@ type Http1 = http1::SendRequest<RequestBody>;
 type Http2 = http2::SendRequest<RequestBody>;
 
 /// What the pools of one direction have in common.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct PoolSettings {
     pub(crate) connector: Connector,
+    /// Who this proxy is to endpoints that have an identity.
+    pub(crate) identity: LocalIdentity,
     /// How long an idle HTTP/1 connection is kept.
     pub(crate) idle_timeout: Duration,
     /// How many idle HTTP/1 connections are kept.
@@ -51,11 +55,20 @@ pub(crate) struct PoolSettings {
 
 /// The connections to one address.
 pub(crate) struct Pool {
-    address: SocketAddr,
-    settings: Arc<PoolSettings>,
-    tcp: Arc<TcpScope>,
+    dial: Arc<Dial>,
     idle: Mutex<Idle>,
     shared: Mutex<SharedConnection>,
+}
+
+/// Makes connections to one address.
+struct Dial {
+    address: SocketAddr,
+    /// Who is there; without it connections are plaintext.
+    tls: Option<ServerIdentity>,
+    /// Whether a proxy is there that takes HTTP/1 over HTTP/2.
+    http2: bool,
+    settings: Arc<PoolSettings>,
+    tcp: Arc<TcpScope>,
 }
 
 #[derive(Default)]
@@ -85,28 +98,47 @@ pub(crate) struct Returning {
 }
 
 impl Pool {
-    pub(crate) fn new(address: SocketAddr, settings: Arc<PoolSettings>, tcp: Arc<TcpScope>) -> Arc<Self> {
-        let shared = Mutex::new(SharedConnection::None);
-        Arc::new(Self { address, settings, tcp, idle: Mutex::default(), shared })
+    /// `tls` is who is at the address, if that is to be proven and spoken to in secret; `http2` whether it takes HTTP/1 over HTTP/2.
+    pub(crate) fn new(
+        address: SocketAddr,
+        tls: Option<ServerIdentity>,
+        http2: bool,
+        settings: Arc<PoolSettings>,
+        tcp: Arc<TcpScope>,
+    ) -> Arc<Self> {
+        let dial = Arc::new(Dial { address, tls, http2, settings, tcp });
+        Arc::new(Self { dial, idle: Mutex::default(), shared: Mutex::new(SharedConnection::None) })
     }
 
     /// A connection for anything but HTTP.
     pub(crate) async fn connect(&self) -> Result<Io, ConnectError> {
-        let stream = self.settings.connector.connect(self.address).await?;
-        Ok(Io::new(stream, self.tcp.opened()))
+        self.dial.connect().await
     }
 
-    /// Sends a request in its own version of HTTP. An HTTP/1 connection comes along if it can be used again. `sending` is
-    /// called when there is a connection to send on.
+    /// Sends a request in its own version of HTTP, or over HTTP/2 if that is understood. An HTTP/1 connection comes along if it can
+    /// be used again. `sending` is called when there is a connection to send on.
     pub(crate) async fn send(
         self: &Arc<Self>,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
         sending: impl FnMut(),
     ) -> Result<(Response<Incoming>, Option<Returning>), SendError> {
         if request.version() == Version::HTTP_2 {
             return Ok((self.send_http2(request, sending).await?, None));
         }
-        self.send_http1(request, sending).await
+        let own_authority = || Authority::try_from(self.dial.address.to_string()).ok();
+        let carried = if self.dial.http2 { orig_proto::upgrade(&mut request, own_authority) } else { None };
+        let Some(original) = carried else { return self.send_http1(request, sending).await };
+        match self.send_http2(request, sending).await {
+            Ok(mut response) => {
+                orig_proto::downgrade_response(&mut response);
+                Ok((response, None))
+            }
+            Err(SendError::NotSent(mut request, error)) => {
+                orig_proto::restore(&mut request, original);
+                Err(SendError::NotSent(request, error))
+            }
+            Err(broken) => Err(broken),
+        }
     }
 
     async fn send_http1(
@@ -161,11 +193,13 @@ impl Pool {
         mut request: Request<RequestBody>,
         mut sending: impl FnMut(),
     ) -> Result<Response<Incoming>, SendError> {
+        let mut repeated = false;
         loop {
             let (mut connection, reused) = match self.shared_connection().await {
                 Ok(found) => found,
                 Err(error) => return Err(SendError::NotSent(Box::new(request), error)),
             };
+            let again = if reused && !repeated { repeatable(&request) } else { None };
             sending();
             match connection.try_send_request(request).await {
                 Ok(response) => return Ok(response),
@@ -175,14 +209,20 @@ impl Pool {
                         let error = self.handshake_error(&error.into_error());
                         return Err(SendError::NotSent(Box::new(unsent), error));
                     }
-                    None => return Err(SendError::Broken(error.into_error())),
+                    None => {
+                        let error = error.into_error();
+                        match again.filter(|_| closed_unanswered(&error)) {
+                            Some(again) => (request, repeated) = (again, true),
+                            None => return Err(SendError::Broken(error)),
+                        }
+                    }
                 },
             }
         }
     }
 
     fn handshake_error(&self, error: &hyper::Error) -> ConnectError {
-        ConnectError::Handshake { address: self.address, message: error.to_string() }
+        ConnectError::Handshake { address: self.dial.address, message: error.to_string() }
     }
 
     async fn connect_http1(&self) -> Result<Http1, ConnectError> {
@@ -229,17 +269,17 @@ impl Pool {
     }
 
     fn connect_http2(&self) -> impl Future<Output = Result<Http2, ConnectError>> + Send + 'static {
-        let (settings, tcp, address) = (Arc::clone(&self.settings), Arc::clone(&self.tcp), self.address);
+        let dial = Arc::clone(&self.dial);
         async move {
-            let stream = settings.connector.connect(address).await?;
+            let io = dial.connect().await?;
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .max_header_list_size(MAX_HEAD as u32)
-                .handshake(TokioIo::new(Io::new(stream, tcp.opened())))
+                .handshake(TokioIo::new(io))
                 .await
-                .map_err(|error| ConnectError::Handshake { address, message: error.to_string() })?;
+                .map_err(|error| ConnectError::Handshake { address: dial.address, message: error.to_string() })?;
             tokio::spawn(async move {
                 if let Err(error) = connection.await {
                     debug!(%error, "an HTTP/2 connection to an endpoint ended");
@@ -259,13 +299,32 @@ impl Pool {
 
     fn give_back(self: &Arc<Self>, connection: Http1) {
         let mut idle = self.idle.lock();
-        if connection.is_closed() || idle.connections.len() >= self.settings.max_idle {
+        if connection.is_closed() || idle.connections.len() >= self.dial.settings.max_idle {
             return;
         }
         idle.connections.push((connection, Instant::now()));
         if !std::mem::replace(&mut idle.reaped, true) {
-            tokio::spawn(reap(Arc::downgrade(self), self.settings.idle_timeout));
+            tokio::spawn(reap(Arc::downgrade(self), self.dial.settings.idle_timeout));
         }
+    }
+}
+
+impl Dial {
+    async fn connect(&self) -> Result<Io, ConnectError> {
+        let PoolSettings { connector, identity, .. } = &*self.settings;
+        let stream = connector.connect(self.address).await?;
+        let transport = match (&self.tls, identity.credentials()) {
+            (Some(server), Some(credentials)) => {
+                let (address, timeout) = (self.address, connector.timeout());
+                let shaken = time::timeout(timeout, credentials.connect(stream, server)).await;
+                let tls = shaken.map_err(|_| ConnectError::TimedOut { address, timeout })?.map_err(|error| {
+                    ConnectError::Tls { address, expected: Arc::clone(server.id()), message: error.to_string() }
+                })?;
+                Transport::Tls(Box::new(tls))
+            }
+            _ => Transport::Tcp(stream),
+        };
+        Ok(Io::new(transport, self.tcp.opened()))
     }
 }
 
@@ -296,7 +355,9 @@ fn closed_unanswered(error: &hyper::Error) -> bool {
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted
         )
     };
-    error.is_incomplete_message() || source.is_some_and(reset)
+    let ended =
+        |error: &h2::Error| error.is_io() || error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    error.is_incomplete_message() || source.is_some_and(reset) || h2_error(error).is_some_and(ended)
 }
 
 /// Drops connections that have been idle for too long, until there are none.

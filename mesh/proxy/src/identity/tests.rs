@@ -20,6 +20,8 @@ fn identity(trust_anchors: &str) -> Result<Identity, IdentityError> {
         local_name: NAME.into(),
         token_file: "/no/such/token".into(),
         trust_anchors: trust_anchors.into(),
+        min_refresh: Duration::from_secs(10),
+        max_refresh: Duration::from_secs(24 * 60 * 60),
     })
 }
 
@@ -48,7 +50,7 @@ fn a_certificate_is_believed_if_it_is_for_this_key_and_name_and_trusted() {
         (CertifyResponse { valid_until: None, ..answer(&it.request, &issuer, NAME) }, "until when"),
         (CertifyResponse { leaf_certificate: vec![1], ..answer(&it.request, &issuer, NAME) }, "the certificate"),
     ] {
-        let said = it.believe(response).unwrap_err();
+        let said = it.believe(response).err().unwrap();
         assert!(said.contains(problem), "{said}");
     }
 }
@@ -67,6 +69,7 @@ fn what_is_missing_is_told_with_a_way_out() {
 
 #[test]
 fn the_next_certificate_is_asked_for_in_time() {
-    let after = |seconds| refresh_after(Duration::from_secs(seconds)).as_secs();
+    let it = identity(&authority().0).unwrap();
+    let after = |seconds| it.refresh_after(Duration::from_secs(seconds)).as_secs();
     assert_eq!((after(86_400), after(5), after(10_000_000)), (60_480, 10, 86_400));
 }

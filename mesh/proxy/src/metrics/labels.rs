@@ -63,8 +63,29 @@ impl Labels {
     }
 }
 
-fn without_tls(labels: Labels, reason: &str) -> Labels {
-    labels.with("tls", "no_identity").with("no_tls_reason", reason)
+/// Whether a connection is encrypted, and with whom.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Tls<'a> {
+    /// It is not, and why.
+    None(&'a str),
+    /// With a client, that may have shown no certificate.
+    Client(Option<&'a str>),
+    /// With a server.
+    Server(&'a str),
+    /// Between others, by the SNI.
+    Elsewhere(Option<&'a str>),
+}
+
+impl Tls<'_> {
+    /// Adds what it says.
+    pub(crate) fn on(self, labels: Labels) -> Labels {
+        match self {
+            Self::None(reason) => labels.with("tls", "no_identity").with("no_tls_reason", reason),
+            Self::Client(id) => labels.with("tls", "true").with("client_id", id.unwrap_or_default()),
+            Self::Server(id) => labels.with("tls", "true").with("server_id", id),
+            Self::Elsewhere(sni) => labels.with("tls", "opaque").with("sni", sni.unwrap_or_default()),
+        }
+    }
 }
 
 /// The labels of an outbound endpoint, after `direction` (and `peer`, for TCP). `authority` is the logical name, absent for
@@ -73,29 +94,30 @@ pub(crate) fn endpoint_labels(
     start: Labels,
     authority: Option<&str>,
     address: SocketAddr,
+    tls: Tls<'_>,
     metric_labels: &BTreeMap<String, String>,
 ) -> Labels {
     let named = match authority {
         Some(authority) => start.with("authority", authority),
         None => start,
     };
-    let labels = without_tls(named.with_target(address), "not_provided_by_service_discovery");
+    let labels = tls.on(named.with_target(address));
     metric_labels.iter().fold(labels, |labels, (key, value)| labels.with(&format!("dst_{key}"), value))
 }
 
 /// The labels of accepted connections.
-pub(crate) fn source_labels(direction: Direction, original: SocketAddr) -> Labels {
+pub(crate) fn source_labels(direction: Direction, original: SocketAddr, tls: Tls<'_>) -> Labels {
     let labels = Labels::new().with("direction", direction.label()).with("peer", "src").with_target(original);
     match direction {
-        Direction::Outbound => without_tls(labels, "loopback"),
-        Direction::Inbound => server_labels(without_tls(labels, "no_tls_from_remote"), original.port()),
+        Direction::Outbound => tls.on(labels),
+        Direction::Inbound => server_labels(tls.on(labels), original.port()),
     }
 }
 
 /// The labels of requests that reach the application at `address`.
-pub(crate) fn inbound_labels(address: SocketAddr) -> Labels {
+pub(crate) fn inbound_labels(address: SocketAddr, tls: Tls<'_>) -> Labels {
     let labels = Labels::new().with("direction", Direction::Inbound.label()).with_target(address);
-    server_labels(without_tls(labels, "no_tls_from_remote"), address.port())
+    server_labels(tls.on(labels), address.port())
         .with("route_group", "")
         .with("route_kind", "default")
         .with("route_name", "default")
@@ -129,6 +151,7 @@ mod tests {
             Labels::new().with("direction", "outbound"),
             Some("web.ns.svc.cluster.local"),
             "10.1.2.3:8080".parse().unwrap(),
+            Tls::None("not_provided_by_service_discovery"),
             &facts,
         );
         assert_eq!(

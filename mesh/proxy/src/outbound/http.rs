@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use ::http::{
-    HeaderMap, HeaderName, Method, Request, Response, Uri, Version,
+    HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, Version,
     header::{EXPECT, HOST},
     uri::{Authority, Scheme},
 };
@@ -28,6 +28,7 @@ use crate::{
 
 const CANONICAL: HeaderName = HeaderName::from_static("l5d-dst-canonical");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("l5d-proxy-connection");
+const PROXY_ERROR: HeaderName = HeaderName::from_static("l5d-proxy-error");
 
 impl Outbound {
     pub(super) async fn respond(
@@ -65,8 +66,12 @@ impl Outbound {
         if version != Version::HTTP_2 {
             let upgraded = upgrade.complete(&mut response, &self.drain);
             strip_hop_by_hop(response.headers_mut(), upgraded);
-            response.headers_mut().remove(PROXY_CONNECTION);
             *response.version_mut() = Version::HTTP_11;
+        }
+        // Between proxies only. But why a loop was cut is for whoever began it.
+        response.headers_mut().remove(PROXY_CONNECTION);
+        if response.status() != StatusCode::LOOP_DETECTED {
+            response.headers_mut().remove(PROXY_ERROR);
         }
         Ok(response)
     }

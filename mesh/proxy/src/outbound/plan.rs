@@ -28,7 +28,7 @@ use tracing::warn;
 use super::balancers::Balancers;
 use crate::{
     NameAddr, Target,
-    balance::{Balancer, Endpoint, EndpointFactory},
+    balance::{Balancer, Endpoint, EndpointFactory, EndpointInfo},
     control::Answer,
     http::{EndpointLoad, ProxyError, RequestBody, ResponseBody, SendError},
     io::Io,
@@ -201,8 +201,7 @@ impl Parts {
 
     fn forward(&self, endpoint: &WeightedAddr) -> Option<Backend> {
         let address = SocketAddr::try_from(endpoint.addr?).ok()?;
-        let labels = endpoint.metric_labels.clone().into_iter().collect();
-        Some(Backend::Endpoint(Arc::new(self.factory.make(address, None, labels))))
+        Some(Backend::Endpoint(Arc::new(self.factory.make(address, None, EndpointInfo::of(endpoint, [])))))
     }
 
     fn backend(&self, api: &ApiBackend) -> Option<Backend> {

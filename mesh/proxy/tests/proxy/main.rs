@@ -4,6 +4,7 @@
 
 mod failures;
 mod http;
+mod identity;
 mod inbound;
 mod lifecycle;
 mod opaque;

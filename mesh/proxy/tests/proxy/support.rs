@@ -1,6 +1,7 @@
 //! A control plane, applications and clients, all on loopback: what a proxy meets in a pod.
 
 mod apps;
+mod authority;
 mod client;
 mod control_plane;
 
@@ -14,8 +15,9 @@ use std::{
 use meshgate_proxy::{Config, OriginalDst, Proxy};
 
 pub use apps::{App, served_by, text};
+pub use authority::Authority;
 pub use client::{Connection, Reply, h2};
-pub use control_plane::{ControlPlane, endpoint, leg, profile, route};
+pub use control_plane::{ControlPlane, endpoint, leg, profile, route, with_http2, with_identity};
 
 /// A proxy, and from where it is dialled: each client address has an original destination.
 pub struct Mesh {
@@ -58,6 +60,14 @@ impl Setup {
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.variables.insert(name.to_owned(), value.to_owned());
         self
+    }
+
+    /// With an identity that `authority` certifies.
+    pub fn identified(self, name: &str, authority: &Authority) -> Self {
+        self.with("LINKERD2_PROXY_IDENTITY_SVC_ADDR", &authority.address().to_string())
+            .with("LINKERD2_PROXY_IDENTITY_LOCAL_NAME", name)
+            .with("LINKERD2_PROXY_IDENTITY_TOKEN_FILE", authority.token_file())
+            .with("LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS", authority.anchor())
     }
 
     /// Connections from `client(n)` are for `original`.

@@ -94,3 +94,63 @@ fn updates_are_the_difference() {
     assert_eq!(describe(Some(&Endpoints::Missing), &moment(&[(1, 1)])), ["add 1"]);
     assert_eq!(describe(Some(&moment(&[])), &moment(&[(1, 1)])), ["add 1"]);
 }
+
+#[tokio::test]
+async fn endpoints_with_a_proxy_of_this_control_plane_have_its_identity() {
+    let suffix = "serviceaccount.identity.linkerd.cluster.local";
+    let identity = crate::IdentityDomain {
+        control_plane_namespace: "linkerd".to_owned(),
+        trust_domain: "cluster.local".to_owned(),
+    };
+    let with = |cluster: &Cluster| Cluster { identity: Some(identity.clone()), ..cluster.clone() };
+    let without = Cluster::default();
+    let changed = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut pod = examples::pod("web-5d4f-abc", "10.244.0.7");
+        change(&mut pod);
+        pod
+    };
+    let web = Some(format!("web.default.{suffix}"));
+    for (pod, cluster, want) in [
+        (changed(&|_| {}), with(&without), web),
+        (changed(&|_| {}), without.clone(), None),
+        (
+            changed(&|pod| pod["spec"] = json!({"containers": []})),
+            with(&without),
+            Some(format!("default.default.{suffix}")),
+        ),
+        (
+            changed(&|pod| pod["metadata"]["labels"]["linkerd.io/control-plane-ns"] = json!("other")),
+            with(&without),
+            None,
+        ),
+        (changed(&|pod| pod["metadata"]["labels"] = json!({})), with(&without), None),
+        (
+            changed(&|pod| {
+                pod["metadata"]["annotations"] = json!({"config.linkerd.io/skip-inbound-ports": "25,8000-8100"})
+            }),
+            with(&without),
+            None,
+        ),
+        (
+            changed(&|pod| pod["metadata"]["annotations"] = json!({"config.linkerd.io/opaque-ports": "8080"})),
+            with(&without),
+            None,
+        ),
+    ] {
+        let index = crate::Index::new(cluster);
+        let slice = examples::slice("web", &[("web-5d4f-abc", "10.244.0.7", true)]);
+        for object in [examples::service("web", "10.96.0.5"), slice, pod.clone()] {
+            index.apply(&object).unwrap();
+        }
+        index.mark_synced();
+        let found = index
+            .answer(|state, cluster| match Target::parse("web.default.svc.cluster.local:80", &cluster.domain) {
+                Some(Target::Service(name, port)) => endpoints(state, cluster, &name, port),
+                other => panic!("{other:?}"),
+            })
+            .await;
+        let Endpoints::Ready(ready) = found else { panic!("missing") };
+        let identity = ready.values().next().unwrap().tls_identity.clone();
+        assert_eq!(identity.and_then(|identity| identity.server_name).map(|name| name.name), want, "{pod}");
+    }
+}

@@ -10,10 +10,10 @@ use std::{
 use futures::{Stream, StreamExt, stream};
 use linkerd2_proxy_api::{
     destination::{
-        AddrSet, DestinationProfile, GetDestination, NoEndpoints, PathMatch, RequestMatch, RetryBudget, Route, Update,
-        WeightedAddr, WeightedAddrSet, WeightedDst,
+        AddrSet, DestinationProfile, GetDestination, NoEndpoints, PathMatch, ProtocolHint, RequestMatch, RetryBudget,
+        Route, TlsIdentity, Update, WeightedAddr, WeightedAddrSet, WeightedDst,
         destination_server::{Destination, DestinationServer},
-        request_match, update,
+        protocol_hint, request_match, tls_identity, update,
     },
     meta::{Metadata, Resource, metadata},
     outbound::{
@@ -224,6 +224,25 @@ pub fn profile(host: &str) -> DestinationProfile {
 /// The profile of a pod.
 pub fn endpoint(address: SocketAddr) -> DestinationProfile {
     DestinationProfile { endpoint: Some(weighted(address)), ..Default::default() }
+}
+
+/// A profile's endpoint, with an identity.
+pub fn with_identity(mut profile: DestinationProfile, name: &str) -> DestinationProfile {
+    let name = tls_identity::DnsLikeIdentity { name: name.to_owned() };
+    let strategy = Some(tls_identity::Strategy::DnsLikeIdentity(name.clone()));
+    if let Some(endpoint) = &mut profile.endpoint {
+        endpoint.tls_identity = Some(TlsIdentity { server_name: Some(name), strategy });
+    }
+    profile
+}
+
+/// A profile's endpoint, that takes HTTP/1 over HTTP/2.
+pub fn with_http2(mut profile: DestinationProfile) -> DestinationProfile {
+    if let Some(endpoint) = &mut profile.endpoint {
+        let protocol = Some(protocol_hint::Protocol::H2(protocol_hint::H2 {}));
+        endpoint.protocol_hint = Some(ProtocolHint { protocol, opaque_transport: None });
+    }
+    profile
 }
 
 /// A route for paths that match.

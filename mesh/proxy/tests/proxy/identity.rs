@@ -1,0 +1,340 @@
+//! Proxies that prove to each other who they are.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::AbortHandle,
+};
+
+use crate::support::{App, Authority, Connection, Mesh, Setup, endpoint, h2, served_by, with_http2, with_identity};
+
+const CLIENT: &str = "client.ns.serviceaccount.identity.linkerd.cluster.local";
+const SERVER: &str = "server.ns.serviceaccount.identity.linkerd.cluster.local";
+
+/// What proxies dial from, here.
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What passed between two proxies.
+#[derive(Clone, Default)]
+struct Wire {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    connections: Arc<Mutex<Vec<AbortHandle>>>,
+}
+
+impl Wire {
+    /// Passes connections on to `to` and keeps what their clients sent.
+    async fn tap(&self, to: SocketAddr) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let wire = self.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let bytes = Arc::clone(&wire.bytes);
+                let connection = tokio::spawn(async move {
+                    let (mut from_client, mut to_client) = client.into_split();
+                    let (mut from_server, mut to_server) = TcpStream::connect(to).await.unwrap().into_split();
+                    let back = tokio::io::copy(&mut from_server, &mut to_client);
+                    let forth = async {
+                        let mut buffer = vec![0; 4096];
+                        while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
+                            bytes.lock().extend_from_slice(&buffer[..read]);
+                            to_server.write_all(&buffer[..read]).await.unwrap();
+                        }
+                    };
+                    tokio::select! {
+                        _ = back => {}
+                        () = forth => {}
+                    }
+                });
+                wire.connections.lock().push(connection.abort_handle());
+            }
+        });
+        address
+    }
+
+    /// Ends every connection that is open.
+    fn cut(&self) {
+        self.connections.lock().drain(..).for_each(|connection| connection.abort());
+    }
+
+    fn has(&self, text: &str) -> bool {
+        self.bytes.lock().windows(text.len()).any(|window| window == text.as_bytes())
+    }
+}
+
+/// A client's proxy and a server's proxy before an application, with what passes between them.
+struct Pair {
+    client: Mesh,
+    server: Mesh,
+    wire: Wire,
+    app: App,
+    address: SocketAddr,
+}
+
+impl Pair {
+    /// `found` is who the control plane says is at the server's address; nobody it says anything of when `None`.
+    async fn start(client: Setup, server: Setup, found: Option<&str>) -> Self {
+        let app = App::named("app").await;
+        let server = server.original(1, app.address).original_of(LOOPBACK, app.address).start().await;
+        let wire = Wire::default();
+        let address = wire.tap(server.proxy.addresses().inbound).await;
+        let client = client.original(1, address).start().await;
+        let plain = endpoint(address);
+        let profile = found.map_or(plain.clone(), |name| with_identity(plain, name));
+        client.control.set_profile(&address.to_string(), Ok(profile));
+        Self { client, server, wire, app, address }
+    }
+
+    async fn identified(authority: &Authority) -> Self {
+        let client = Setup::new().identified(CLIENT, authority);
+        Self::start(client, Setup::new().identified(SERVER, authority), Some(SERVER)).await
+    }
+}
+
+#[tokio::test]
+async fn both_sides_know_each_other_and_nobody_reads_along() {
+    let authority = Authority::start(HOUR).await;
+    let pair = Pair::identified(&authority).await;
+    let reply = pair.client.connect(1).await.get("/secret-path", &[("l5d-client-id", "somebody-else")]).await;
+    assert_eq!((reply.status.as_u16(), served_by(&reply.body)), (200, "app"));
+    assert!(reply.body.contains(&format!("l5d-client-id: {CLIENT}\n")), "{}", reply.body);
+    assert!(!reply.body.contains("somebody-else"), "{}", reply.body);
+    assert!(!pair.wire.has("secret-path"));
+    assert_eq!(pair.wire.bytes.lock().first(), Some(&0x16));
+
+    for family in ["request_total", "response_total", "tcp_open_total"] {
+        let server_id = format!("tls=\"true\",server_id=\"{SERVER}\"");
+        pair.client.wait_for_sum(&[family, "direction=\"outbound\"", &server_id], 1).await;
+        let client_id = format!("tls=\"true\",client_id=\"{CLIENT}\"");
+        pair.server.wait_for_sum(&[family, "direction=\"inbound\"", &client_id], 1).await;
+    }
+}
+
+/// The control of the test above: the same without identities.
+#[tokio::test]
+async fn without_identities_the_wire_is_readable() {
+    let pair = Pair::start(Setup::new(), Setup::new(), None).await;
+    let reply = pair.client.connect(1).await.get("/secret-path", &[("l5d-client-id", "somebody-else")]).await;
+    assert_eq!(served_by(&reply.body), "app");
+    assert!(!reply.body.contains("l5d-client-id"), "{}", reply.body);
+    assert!(pair.wire.has("secret-path"));
+    let no = "tls=\"no_identity\",no_tls_reason=";
+    pair.client.wait_for_sum(&["request_total", &format!("{no}\"not_provided_by_service_discovery\"")], 1).await;
+    pair.server.wait_for_sum(&["request_total", &format!("{no}\"no_tls_from_remote\"")], 1).await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_somebody_else_gets_nothing() {
+    let (authority, stranger) = (Authority::start(HOUR).await, Authority::start(HOUR).await);
+    let client = || Setup::new().identified(CLIENT, &authority);
+    for (server, found) in [
+        // Its certificate says another name than the control plane.
+        (Setup::new().identified(SERVER, &authority), CLIENT),
+        // Nobody here trusts who signed its certificate.
+        (Setup::new().identified(SERVER, &stranger), SERVER),
+        // It has no identity at all.
+        (Setup::new(), SERVER),
+    ] {
+        let pair = Pair::start(client(), server, Some(found)).await;
+        let reply = pair.client.connect(1).await.get("/secret-path", &[]).await;
+        assert_eq!(reply.status, 502, "{reply:?}");
+        assert!(reply.header("l5d-proxy-error").unwrap().contains("TLS with "), "{reply:?}");
+        assert_eq!(pair.app.requests(), 0);
+        assert!(!pair.wire.has("secret-path"));
+    }
+}
+
+#[tokio::test]
+async fn clients_without_tls_are_served_as_nobody() {
+    let authority = Authority::start(HOUR).await;
+    let pair = Pair::identified(&authority).await;
+    let reply = pair.server.connect_inbound(1).await.get("/", &[("l5d-client-id", CLIENT)]).await;
+    assert_eq!(served_by(&reply.body), "app");
+    assert!(!reply.body.contains("l5d-client-id"), "{}", reply.body);
+    let labels = "tls=\"no_identity\",no_tls_reason=\"no_tls_from_remote\"";
+    pair.server.wait_for_sum(&["request_total", labels], 1).await;
+}
+
+#[tokio::test]
+async fn tls_for_somebody_behind_the_proxy_passes_as_it_is() {
+    let authority = Authority::start(HOUR).await;
+    let echo = App::tcp(|mut stream| async move {
+        let (mut read, mut write) = stream.split();
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+    })
+    .await;
+    let mesh = Setup::new().identified(SERVER, &authority).original(1, echo.address).start().await;
+    for (sni, label) in [("shop.example.com", "shop.example.com"), (CLIENT, CLIENT)] {
+        let hello = client_hello(sni);
+        let mut connection = mesh.connect_inbound(1).await;
+        connection.send(&hello).await;
+        assert_eq!(connection.read(hello.len()).await, hello);
+        let label = format!("tls=\"opaque\",sni=\"{label}\"");
+        assert_eq!(mesh.sum(&["tcp_open_total", "peer=\"src\"", &label]).await, 1);
+    }
+    // What only looks like it at first.
+    let mut connection = mesh.connect_inbound(1).await;
+    connection.send([0x16, 0x03, 0x01, 0x00, 0x04, 1, 2, 3, 4]).await;
+    assert_eq!(connection.read(9).await, [0x16, 0x03, 0x01, 0x00, 0x04, 1, 2, 3, 4]);
+}
+
+/// The first bytes of a TLS client.
+fn client_hello(sni: &str) -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+    let name = rustls::pki_types::ServerName::try_from(sni.to_owned()).unwrap();
+    let mut client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    hello
+}
+
+#[tokio::test]
+async fn a_request_can_require_who_answers_it() {
+    let authority = Authority::start(HOUR).await;
+    let pair = Pair::identified(&authority).await;
+    let mut connection = pair.client.connect(1).await;
+    let reply = connection.get("/", &[("l5d-require-id", SERVER)]).await;
+    assert_eq!(reply.status, 200);
+    assert!(!reply.body.contains("l5d-require-id"), "{}", reply.body);
+    let reply = connection.get("/", &[("l5d-require-id", CLIENT)]).await;
+    assert_eq!(reply.status, 502);
+    let reason = reply.header("l5d-proxy-error").unwrap();
+    assert!(reason.contains(&format!("identity {CLIENT} is required, the endpoint's is {SERVER}")), "{reason}");
+    assert_eq!(pair.client.sum(&["outbound_http_errors_total", "identity required"]).await, 1);
+
+    let plain = Pair::start(Setup::new(), Setup::new(), None).await;
+    assert_eq!(plain.client.connect(1).await.get("/", &[("l5d-require-id", SERVER)]).await.status, 502);
+    assert_eq!((pair.app.requests(), plain.app.requests()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_new_certificate_costs_no_request() {
+    let authority = Authority::start(Duration::from_millis(100)).await;
+    let often = |name| Setup::new().identified(name, &authority).with("LINKERD2_PROXY_IDENTITY_MIN_REFRESH", "20ms");
+    let pair = Pair::start(often(CLIENT), often(SERVER), Some(SERVER)).await;
+    let mut kept = pair.client.connect(1).await;
+    let refreshes = || pair.client.sum(&["control_identity_cert_refreshes_total", "success"]);
+    let mut rounds = 0;
+    while refreshes().await < 10 {
+        let reply = kept.get("/", &[]).await;
+        assert!(reply.status == 200 && reply.body.contains(CLIENT), "{reply:?}");
+        // Takes the connection between the proxies with it, so that the next request shakes hands.
+        let mut last = pair.client.connect(1).await;
+        last.send("GET / HTTP/1.0\r\nhost: a\r\n\r\n").await;
+        let reply = last.reply().await;
+        assert!(reply.status == 200 && reply.body.contains(CLIENT), "{reply:?}");
+        rounds += 1;
+    }
+    let shaken = pair.server.sum(&["tcp_open_total", "peer=\"src\"", "tls=\"true\""]).await;
+    assert!(shaken >= rounds && rounds >= 2, "{shaken} connections in {rounds} rounds");
+}
+
+impl Pair {
+    /// The server's proxy says that it takes HTTP/1 over HTTP/2.
+    async fn carrying() -> Self {
+        let pair = Self::start(Setup::new(), Setup::new(), None).await;
+        pair.client.control.set_profile(&pair.address.to_string(), Ok(with_http2(endpoint(pair.address))));
+        pair
+    }
+
+    /// The connections that the server's proxy has taken.
+    async fn connections(&self) -> u64 {
+        self.server.sum(&["tcp_open_total", "direction=\"inbound\"", "peer=\"src\""]).await
+    }
+}
+
+/// A whole request as a client writes it, and the answer.
+async fn raw(connection: &mut Connection, request: &str) -> crate::support::Reply {
+    connection.send(request).await;
+    connection.reply().await
+}
+
+#[tokio::test]
+async fn http1_goes_over_one_http2_connection_and_arrives_as_it_was() {
+    let pair = Pair::carrying().await;
+    for (request, first_line) in [
+        ("GET /a?b HTTP/1.1\r\nhost: shop.test\r\n\r\n", "app GET /a?b HTTP/1.1\n"),
+        ("GET http://shop.test/a HTTP/1.1\r\nhost: shop.test\r\n\r\n", "app GET http://shop.test/a HTTP/1.1\n"),
+        (
+            "POST /p HTTP/1.1\r\nhost: shop.test\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            "app POST /p HTTP/1.1\n",
+        ),
+        ("GET /old HTTP/1.0\r\nhost: shop.test\r\n\r\n", "app GET /old HTTP/1.0\n"),
+    ] {
+        let mut connection = pair.client.connect(1).await;
+        let reply = raw(&mut connection, request).await;
+        assert_eq!(reply.status, 200, "{request:?}: {reply:?}");
+        assert!(reply.body.starts_with(first_line), "{request:?}: {}", reply.body);
+        assert!(reply.body.contains("host: shop.test\n"), "{}", reply.body);
+        assert!(!reply.body.contains("l5d-orig-proto") && reply.header("l5d-orig-proto").is_none(), "{reply:?}");
+        assert!(!request.contains("abc") || reply.body.ends_with("\nabc"), "{}", reply.body);
+    }
+    assert_eq!(pair.connections().await, 1);
+    assert!(pair.wire.has("PRI * HTTP/2.0"));
+}
+
+/// The control of the test above: nobody says that HTTP/2 is understood.
+#[tokio::test]
+async fn without_the_hint_http1_stays_http1() {
+    let pair = Pair::start(Setup::new(), Setup::new(), None).await;
+    assert_eq!(pair.client.connect(1).await.get("/", &[]).await.status, 200);
+    assert!(pair.wire.has("GET / HTTP/1.1") && !pair.wire.has("PRI * HTTP/2.0"));
+}
+
+#[tokio::test]
+async fn what_http2_cannot_say_has_a_connection_of_its_own() {
+    let pair = Pair::carrying().await;
+    let mut connection = pair.client.connect(1).await;
+    assert_eq!(connection.get("/", &[]).await.status, 200);
+    let expecting = "PUT /e HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n";
+    connection.send(expecting).await;
+    assert_eq!(connection.head().await.0, 100);
+    let reply = raw(&mut connection, "abc").await;
+    assert!(reply.body.ends_with("\nabc"), "{}", reply.body);
+    assert_eq!(pair.connections().await, 2);
+    assert!(pair.wire.has("PUT /e HTTP/1.1"));
+}
+
+#[tokio::test]
+async fn http2_of_the_clients_own_stays_as_it_is() {
+    let pair = Pair::carrying().await;
+    let mut sender = h2(crate::support::client(1), pair.client.proxy.addresses().outbound[0]).await;
+    let body = http_body_util::Empty::new();
+    let request = http::Request::builder().uri("http://shop.test/h2").version(http::Version::HTTP_2);
+    let request = request.body(http_body_util::BodyExt::boxed_unsync(body)).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+    assert!(body.starts_with(b"app GET http://shop.test/h2 HTTP/2.0\n"), "{body:?}");
+}
+
+#[tokio::test]
+async fn an_idle_http2_connection_that_went_away_costs_no_request() {
+    let pair = Pair::carrying().await;
+    let mut connection = pair.client.connect(1).await;
+    assert_eq!(connection.get("/", &[]).await.status, 200);
+    for _ in 0..3 {
+        pair.wire.cut();
+        assert_eq!(connection.get("/", &[]).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn what_goes_wrong_behind_the_other_proxy_is_between_the_proxies() {
+    let authority = Authority::start(HOUR).await;
+    let pair = Pair::identified(&authority).await;
+    drop(pair.app);
+    let reply = pair.client.connect(1).await.get("/", &[]).await;
+    assert_eq!(reply.status, 502);
+    assert_eq!((reply.header("l5d-proxy-error"), reply.header("l5d-proxy-connection")), (None, None));
+}

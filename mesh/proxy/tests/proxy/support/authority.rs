@@ -1,0 +1,86 @@
+//! A certificate authority with an identity service that believes everybody.
+
+use std::{
+    io::Write,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use linkerd2_proxy_api::identity::{
+    CertifyRequest, CertifyResponse,
+    identity_server::{Identity, IdentityServer},
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair,
+};
+use tempfile::NamedTempFile;
+use tokio::{net::TcpListener, task::AbortHandle};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status, transport::Server};
+
+/// A running identity service.
+pub struct Authority {
+    address: SocketAddr,
+    anchor: String,
+    token: NamedTempFile,
+    server: AbortHandle,
+}
+
+impl Authority {
+    /// Its certificates say that they are valid for so long.
+    pub async fn start(lifetime: Duration) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let anchor = params.self_signed(&key).unwrap().pem();
+        let issuer = Arc::new(Issuer::from_ca_cert_pem(&anchor, key).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = Server::builder().add_service(IdentityServer::new(Service { issuer, lifetime }));
+        let server = tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener))).abort_handle();
+        let mut token = NamedTempFile::new().unwrap();
+        token.write_all(b"token").unwrap();
+        Self { address, anchor, token, server }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn anchor(&self) -> &str {
+        &self.anchor
+    }
+
+    pub fn token_file(&self) -> &str {
+        self.token.path().to_str().unwrap()
+    }
+}
+
+impl Drop for Authority {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+struct Service {
+    issuer: Arc<Issuer<'static, KeyPair>>,
+    lifetime: Duration,
+}
+
+#[tonic::async_trait]
+impl Identity for Service {
+    async fn certify(&self, request: Request<CertifyRequest>) -> Result<Response<CertifyResponse>, Status> {
+        let request = request.into_inner();
+        let mut csr =
+            CertificateSigningRequestParams::from_der(&request.certificate_signing_request.as_slice().into()).unwrap();
+        csr.params.subject_alt_names = CertificateParams::new([request.identity]).unwrap().subject_alt_names;
+        csr.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        Ok(Response::new(CertifyResponse {
+            leaf_certificate: csr.signed_by(&self.issuer).unwrap().der().to_vec(),
+            intermediate_certificates: Vec::new(),
+            valid_until: Some((SystemTime::now() + self.lifetime).into()),
+        }))
+    }
+}

@@ -1,0 +1,126 @@
+//! TLS between proxies: each knows who the other is, and so do the application and whoever counts.
+
+use anyhow::{Context as _, anyhow};
+use k8s_openapi::api::core::v1::Pod;
+use meshgate_clusters::Vantage;
+use meshgate_harness::case::{Case, Need, Stage};
+use meshgate_harness::context::Context;
+use meshgate_harness::plan::{Backend, NAMESPACE};
+use meshgate_harness::probe::{Batch, Request, Seen, outcome};
+use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
+
+use crate::counters::{Moved, Proxy, only_pod, settle};
+
+/// The cases of this file.
+pub const CASES: &[Case] = &[
+    Case {
+        id: "tls/mutual",
+        summary: "Between the proxies requests are encrypted: both count them under the other's identity, which the application is told",
+        needs: &[Need::Serves, Need::Proxy, Need::OncePerRecipe, Need::OncePerPromises],
+        claims: &[],
+        stage: Stage::Shared,
+        plan: |plan| {
+            plan.serve("main", Backend::B);
+        },
+        run: |context| Box::pin(mutual(context)),
+    },
+    Case {
+        id: "tls/require-id",
+        summary: "A request that requires an identity is answered by who has it, and refused with 502 where somebody else would answer",
+        needs: &[Need::Proxy, Need::OncePerController],
+        claims: &[],
+        stage: Stage::Shared,
+        plan: |plan| {
+            plan.service("main", Backend::B);
+        },
+        run: |context| Box::pin(require_id(context)),
+    },
+];
+
+const CLIENT_ID: &str = "l5d-client-id";
+const REQUIRE_ID: &str = "l5d-require-id";
+
+/// A status that nobody else's requests have, so that series of a shared pod can be told apart.
+const STATUS: u16 = 233;
+
+/// The name in the certificate of a pod's proxy.
+fn identity(pod: &Pod) -> Result<String, Failure> {
+    let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).unwrap_or("default");
+    let namespace = pod.metadata.namespace.as_deref().context("a pod without a namespace")?;
+    Ok(format!("{account}.{namespace}.serviceaccount.identity.linkerd.cluster.local"))
+}
+
+async fn identity_of(context: &Context, namespace: &str, labels: &str) -> Result<String, Failure> {
+    let pods = context.world.kubernetes.pods(namespace, labels).await?;
+    identity(pods.first().ok_or_else(|| anyhow!("no pod {labels} in {namespace}"))?)
+}
+
+fn client_ids(seen: &Seen) -> Vec<&str> {
+    seen.header(CLIENT_ID).collect()
+}
+
+async fn mutual(context: Context) -> CaseResult {
+    const REQUESTS: usize = 6;
+    let controller = &context.world.controller;
+    let labels = format!("app.kubernetes.io/instance={}", controller.workload);
+    let client = identity_of(&context, &controller.namespace, &labels).await?;
+    let server = identity_of(&context, NAMESPACE, &format!("app={}", Backend::B.name())).await?;
+
+    let forged = |request: Request| request.header(CLIENT_ID, server.as_str());
+    let seen = context.expect_seen(forged(context.get("main")?)).await?;
+    check(format!("the header {CLIENT_ID} that arrives behind the controller, of a client that sends its own"))
+        .equal(client_ids(&seen), vec![client.as_str()])?;
+
+    let pod = only_pod(&context, Backend::B.name()).await?;
+    let before = (Proxy::Controller.read(&context).await?, Proxy::Pod(pod).read(&context).await?);
+    let request = context.get("main")?;
+    let path = format!("/?status={STATUS}");
+    let records = context.send_many(Request { path: path.clone(), ..request }, REQUESTS, 2).await;
+    for record in &records {
+        check("the status of a request").equal(record.status, Some(STATUS))?;
+    }
+    // The control: a request that comes without a proxy is plaintext, from nobody, and counted so.
+    let direct = Request { path, ..Request::get(format!("{pod}:8080"), "/") };
+    let record = context.send_from(Vantage::Node, forged(direct)).await;
+    check("the status of a request past the controller").equal(record.status, Some(STATUS))?;
+    let seen = context.send_from(Vantage::Node, forged(Request::get(format!("{pod}:8080"), "/"))).await;
+    let seen = seen.seen.as_ref().ok_or_else(|| anyhow!("no answer of the pod: {}", outcome(&seen)))?;
+    check(format!("the header {CLIENT_ID} that arrives from a client without a proxy"))
+        .equal(client_ids(seen), Vec::<&str>::new())?;
+
+    let status = STATUS.to_string();
+    let secret = ("tls", "true");
+    let outbound = [("direction", "outbound"), ("status_code", &status), secret, ("server_id", &server)];
+    let sent = [
+        Moved::new("response_total", outbound, REQUESTS),
+        Moved::new("response_total", outbound[..2].to_vec(), REQUESTS),
+    ];
+    settle(&context, Proxy::Controller, &before.0, &sent).await?;
+    let inbound = [("direction", "inbound"), ("status_code", &*status)];
+    let received = |labels: [(&'static str, &str); 2], by| Moved::new("response_total", inbound, by).and(labels);
+    let received = [
+        received([secret, ("client_id", &client)], REQUESTS),
+        received([("tls", "no_identity"), ("no_tls_reason", "no_tls_from_remote")], 1),
+    ];
+    settle(&context, Proxy::Pod(pod), &before.1, &received).await?;
+    Ok(Outcome::Pass)
+}
+
+async fn require_id(context: Context) -> CaseResult {
+    let server = identity_of(&context, NAMESPACE, &format!("app={}", Backend::B.name())).await?;
+    let authority = format!("{}.{NAMESPACE}.svc.cluster.local:80", context.plan.full("main"));
+    let requiring = |id: &str| {
+        let request = Request::get(authority.clone(), "/").host(&authority).header("l5d-dst-override", &*authority);
+        request.header(REQUIRE_ID, id)
+    };
+    let other = "somebody-else.workbench.serviceaccount.identity.linkerd.cluster.local";
+    let records = context.send_inside(Batch::of(vec![requiring(&server), requiring(other)])).await?;
+    let [right, wrong] = records.as_slice() else {
+        return Err(anyhow!("expected two answers, found {}", records.len()).into());
+    };
+    let seen = right.seen.as_ref().filter(|_| right.is(200));
+    let seen = seen.ok_or_else(|| check("a request that requires who is there").failure("200", outcome(right)))?;
+    check(format!("the headers {REQUIRE_ID} that reach the application")).equal(seen.header(REQUIRE_ID).count(), 0)?;
+    check("a request that requires somebody else").that(wrong.is(502), "502", outcome(wrong))?;
+    Ok(Outcome::Pass)
+}
