@@ -52,23 +52,30 @@ fn is_opaque(service: &Service, port: u16, cluster: &Cluster) -> bool {
 
 /// An endpoint: an address, and what its pod tells about it.
 fn endpoint(address: SocketAddr, pod: Option<&Pod>, cluster: &Cluster) -> destination::WeightedAddr {
-    use destination::protocol_hint::{H2, Opaque, Protocol};
+    use destination::protocol_hint::{H2, Opaque, OpaqueTransport, Protocol};
     let opaque = is_opaque_at(address.port(), pod, cluster);
     let proxy = pod.and_then(|pod| pod.proxy.as_ref()).filter(|proxy| !proxy.skipped.contains(address.port()));
-    let protocol = match proxy {
-        _ if opaque => Some(Protocol::Opaque(Opaque {})),
+    let identity = pod.zip(proxy).and_then(|(pod, proxy)| identity(pod, proxy, cluster));
+    let hint = match proxy {
+        _ if opaque => Some(destination::ProtocolHint {
+            protocol: Some(Protocol::Opaque(Opaque {})),
+            // Whoever proves nothing is not heard at the proxy's own port.
+            opaque_transport: proxy
+                .and_then(|proxy| proxy.port)
+                .filter(|_| identity.is_some())
+                .map(|port| OpaqueTransport { inbound_port: port.into() }),
+        }),
         // Any control plane's proxy takes HTTP/1 over HTTP/2.
-        Some(_) => Some(Protocol::H2(H2 {})),
+        Some(_) => Some(destination::ProtocolHint { protocol: Some(Protocol::H2(H2 {})), opaque_transport: None }),
         None => None,
     };
-    // An opaque port's connections carry no TLS yet: that takes a header which says what they are for.
-    let identity = pod.zip(proxy).filter(|_| !opaque).and_then(|(pod, proxy)| identity(pod, proxy, cluster));
-    let hint = |protocol| destination::ProtocolHint { protocol: Some(protocol), opaque_transport: None };
+    // Without the port, nothing would tell TLS for the proxy from what the application speaks.
+    let identity = identity.filter(|_| !opaque || hint.is_some_and(|hint| hint.opaque_transport.is_some()));
     destination::WeightedAddr {
         addr: Some(address.into()),
         weight: ENDPOINT_WEIGHT,
         metric_labels: pod.map(|pod| pod.metric_labels.clone()).unwrap_or_default(),
-        protocol_hint: protocol.map(hint),
+        protocol_hint: hint,
         tls_identity: identity,
         ..Default::default()
     }

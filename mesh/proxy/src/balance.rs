@@ -7,7 +7,7 @@
 mod endpoint;
 mod ewma;
 
-pub(crate) use endpoint::{Endpoint, EndpointFactory, EndpointInfo};
+pub(crate) use endpoint::{Endpoint, EndpointFactory, EndpointInfo, Hint};
 
 use std::{
     collections::BTreeMap,

@@ -39,6 +39,7 @@ use crate::{
     profile::ServiceProfile,
     tcp,
     tls::{self, Accepted, Peer},
+    transport_header::{self, Session},
 };
 
 const CANONICAL: HeaderName = HeaderName::from_static("l5d-dst-canonical");
@@ -125,7 +126,7 @@ impl Inbound {
 
     /// Serves one connection to the pod.
     pub(crate) async fn connection(self: Arc<Self>, stream: TcpStream) {
-        let original = match self.original.of(&stream) {
+        let mut original = match self.original.of(&stream) {
             Ok(original) => original,
             Err(error) => return warn!(%error, "a connection without an original destination is closed"),
         };
@@ -141,18 +142,39 @@ impl Inbound {
             Ok(Accepted::plaintext(stream))
         } else {
             let credentials = self.identity.credentials();
-            tls::accept(stream, credentials.as_deref(), deadline).await
+            tls::accept(stream, credentials.as_deref(), original.port() == self.port, deadline).await
         };
-        let Accepted { transport, prefix, peer } = match accepted {
+        let Accepted { mut transport, mut prefix, peer, tagged } = match accepted {
             Ok(accepted) => accepted,
             Err(error) => return self.tls_failed(original, &error),
         };
+        let mut session = None;
+        if tagged {
+            // Which of the pod's ports it is for is told to those only who have proven who they are.
+            let read = match peer.client_id() {
+                Some(_) => transport_header::read(&mut transport, deadline).await,
+                None => Err(std::io::Error::other("a transport header of a client without an identity")),
+            };
+            match read {
+                Ok((port, protocol, rest)) => {
+                    original.set_port(port);
+                    (session, prefix) = (Some(protocol), rest);
+                }
+                Err(error) => return self.tls_failed(original, &error),
+            }
+        }
         let label = if skipped { Tls::None("port_skipped") } else { peer.label() };
         let scope = self.metrics.tcp.scope(source_labels(Direction::Inbound, original, label));
         let mut io = Io::new(transport, scope.opened());
         io.unread(prefix);
 
-        let detected = if skipped || matches!(peer, Peer::Elsewhere(_)) {
+        let detected = if let Some(session) = session {
+            match session {
+                Some(Session::Http1(_)) => Detected::Http1,
+                Some(Session::Http2(_)) => Detected::Http2,
+                None => Detected::Opaque,
+            }
+        } else if skipped || matches!(peer, Peer::Elsewhere(_)) {
             Detected::Opaque
         } else {
             match detect(&mut io, deadline).await {

@@ -46,6 +46,7 @@ mod retry;
 mod split;
 mod tcp;
 mod tls;
+mod transport_header;
 
 pub use config::{Config, ConfigError, ConfigErrors, IdentityConfig, ProcessEnvironment, Strings};
 pub use identity::IdentityError;

@@ -24,7 +24,7 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, TlsStream};
 
-use crate::io::Prefixed;
+use crate::{io::Prefixed, transport_header::PROTOCOL};
 use verify::VerifyIdentity;
 
 /// Who an endpoint is, by what the control plane says, and by which name it is asked for.
@@ -67,6 +67,8 @@ pub(crate) struct Credentials {
     roots: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
     server: Arc<ServerConfig>,
+    /// For connections to the proxy's own port: with the transport header's protocol.
+    direct: Arc<ServerConfig>,
 }
 
 impl Credentials {
@@ -90,11 +92,18 @@ impl Credentials {
             .with_cert_resolver(Arc::clone(&key) as _);
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
-        Ok(Self { name, key, roots, provider, server: Arc::new(server) })
+        let mut direct = server.clone();
+        direct.alpn_protocols = vec![PROTOCOL.to_vec()];
+        Ok(Self { name, key, roots, provider, server: Arc::new(server), direct: Arc::new(direct) })
     }
 
-    /// Shakes hands with the endpoint that a connection has been made to.
-    pub(crate) async fn connect(&self, stream: TcpStream, to: &ServerIdentity) -> io::Result<TlsStream<Prefixed>> {
+    /// Shakes hands with the endpoint that a connection has been made to. With `tagged`, a transport header is to follow.
+    pub(crate) async fn connect(
+        &self,
+        stream: TcpStream,
+        to: &ServerIdentity,
+        tagged: bool,
+    ) -> io::Result<TlsStream<Prefixed>> {
         let verifier = VerifyIdentity::new(Arc::clone(to.id()), Arc::clone(&self.roots), &self.provider);
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&TLS13])
@@ -103,6 +112,9 @@ impl Credentials {
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(Arc::clone(&self.key) as _);
         config.resumption = Resumption::disabled();
+        if tagged {
+            config.alpn_protocols = vec![PROTOCOL.to_vec()];
+        }
         let connector = TlsConnector::from(Arc::new(config));
         let stream = connector.connect(to.sni.clone(), Prefixed::new(stream, Default::default())).await?;
         Ok(stream.into())

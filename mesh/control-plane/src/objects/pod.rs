@@ -14,6 +14,9 @@ const TEMPLATE_HASH: &str = "pod-template-hash";
 /// The injector's label on a pod that has a proxy.
 const CONTROL_PLANE: &str = "linkerd.io/control-plane-ns";
 
+/// The injector's name for the port of a proxy's inbound side.
+const PROXY_PORT: &str = "linkerd-proxy";
+
 const SKIPPED_PORTS: &str = "config.linkerd.io/skip-inbound-ports";
 
 /// What is kept of a pod.
@@ -41,14 +44,18 @@ pub(crate) struct Proxy {
     pub(crate) service_account: String,
     /// The ports whose connections do not pass it.
     pub(crate) skipped: PortSet,
+    /// Its own, where it takes connections that say which port they are for.
+    pub(crate) port: Option<u16>,
 }
 
 impl Proxy {
-    fn of(metadata: &ObjectMeta, service_account: &str) -> Option<Self> {
+    fn of(metadata: &ObjectMeta, spec: &wire::PodSpec) -> Option<Self> {
+        let ports = spec.init_containers.iter().chain(&spec.containers).flat_map(|container| &container.ports);
         Some(Self {
             control_plane_namespace: labels(metadata).get(CONTROL_PLANE).filter(|it| !it.is_empty())?.clone(),
-            service_account: or_default(service_account).to_owned(),
+            service_account: or_default(&spec.service_account_name).to_owned(),
             skipped: annotation(metadata, SKIPPED_PORTS).map(PortSet::parse).unwrap_or_default(),
+            port: ports.into_iter().find(|port| port.name == PROXY_PORT).map(|port| port.container_port),
         })
     }
 }
@@ -116,7 +123,7 @@ impl From<wire::Pod> for Pod {
             inbound_policy: annotation(&metadata, "config.linkerd.io/default-inbound-policy")
                 .and_then(InboundPolicy::parse)
                 .unwrap_or_default(),
-            proxy: Proxy::of(&metadata, &spec.service_account_name),
+            proxy: Proxy::of(&metadata, &spec),
         }
     }
 }

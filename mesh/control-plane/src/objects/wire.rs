@@ -161,6 +161,7 @@ pub(crate) struct PodSpec {
     pub(crate) service_account_name: String,
     pub(crate) host_network: bool,
     pub(crate) containers: Vec<Container>,
+    pub(crate) init_containers: Vec<Container>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -52,8 +52,22 @@ pub(crate) struct EndpointInfo {
     pub(crate) metric_labels: BTreeMap<String, String>,
     /// Who is there, if it is a proxy that proves it.
     pub(crate) identity: Option<ServerIdentity>,
-    /// Whether it takes HTTP/1 over HTTP/2.
-    pub(crate) http2: bool,
+    /// What it is known to speak.
+    pub(crate) hint: Hint,
+    /// The port of the proxy there, if connections are to say themselves which port they are for.
+    pub(crate) tagged: Option<u16>,
+}
+
+/// What an endpoint is known to speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Hint {
+    /// That is not known.
+    #[default]
+    None,
+    /// A proxy that takes HTTP/1 over HTTP/2.
+    Http2,
+    /// Not HTTP, as far as that proxy is concerned.
+    Opaque,
 }
 
 /// An address with its connections, its load and its counters.
@@ -90,9 +104,11 @@ impl EndpointFactory {
         // In the proxy's own pod there is nobody to prove anything to, and without an identity nothing to prove.
         let local = self.own.contains(&address.ip());
         if local || !self.settings.identity.is_some() {
-            info.identity = None;
+            (info.identity, info.tagged) = (None, None);
         }
-        info.http2 &= !local;
+        if local {
+            info.hint = Hint::None;
+        }
         let tls = match &info.identity {
             Some(server) => Tls::Server(server.id()),
             None if local => Tls::None("loopback"),
@@ -125,7 +141,7 @@ impl EndpointFactory {
         Endpoint {
             address,
             guard,
-            pool: Pool::new(address, info.identity.clone(), info.http2, Arc::clone(&self.settings), tcp),
+            pool: Pool::new(address, &info, Arc::clone(&self.settings), tcp),
             scope: self.metrics.http.scope(http),
             load: PeakEwma::new(DEFAULT_RTT, DECAY),
             due: AtomicU64::new(0),
@@ -148,8 +164,14 @@ impl EndpointInfo {
             }
             parsed.ok()
         });
-        let hint = addr.protocol_hint.and_then(|hint| hint.protocol);
-        Self { metric_labels, identity, http2: matches!(hint, Some(Protocol::H2(_))) }
+        let hint = match addr.protocol_hint.and_then(|hint| hint.protocol) {
+            Some(Protocol::H2(_)) => Hint::Http2,
+            Some(Protocol::Opaque(_)) => Hint::Opaque,
+            None => Hint::None,
+        };
+        let tagged = addr.protocol_hint.and_then(|hint| hint.opaque_transport).filter(|_| identity.is_some());
+        let tagged = tagged.and_then(|transport| u16::try_from(transport.inbound_port).ok());
+        Self { metric_labels, identity, hint, tagged }
     }
 }
 

@@ -22,16 +22,18 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::time;
+use tokio::{io::AsyncWriteExt, time};
 use tracing::debug;
 
 use super::{MAX_HEAD, RequestBody, error::h2_error, orig_proto};
 use crate::{
+    balance::{EndpointInfo, Hint},
     connect::{ConnectError, Connector},
     identity::LocalIdentity,
     io::{Io, Transport},
     metrics::TcpScope,
     tls::ServerIdentity,
+    transport_header::{self, Session},
 };
 
 /// Linkerd's windows: 64 KiB for a stream, 1 MiB for a connection.
@@ -65,8 +67,9 @@ struct Dial {
     address: SocketAddr,
     /// Who is there; without it connections are plaintext.
     tls: Option<ServerIdentity>,
-    /// Whether a proxy is there that takes HTTP/1 over HTTP/2.
-    http2: bool,
+    hint: Hint,
+    /// The port that is dialled in place of the address's, which a transport header tells then.
+    tagged: Option<u16>,
     settings: Arc<PoolSettings>,
     tcp: Arc<TcpScope>,
 }
@@ -98,21 +101,21 @@ pub(crate) struct Returning {
 }
 
 impl Pool {
-    /// `tls` is who is at the address, if that is to be proven and spoken to in secret; `http2` whether it takes HTTP/1 over HTTP/2.
+    /// `info` is what is known about who is at the address.
     pub(crate) fn new(
         address: SocketAddr,
-        tls: Option<ServerIdentity>,
-        http2: bool,
+        info: &EndpointInfo,
         settings: Arc<PoolSettings>,
         tcp: Arc<TcpScope>,
     ) -> Arc<Self> {
-        let dial = Arc::new(Dial { address, tls, http2, settings, tcp });
+        let EndpointInfo { identity: tls, hint, tagged, .. } = info.clone();
+        let dial = Arc::new(Dial { address, tls, hint, tagged, settings, tcp });
         Arc::new(Self { dial, idle: Mutex::default(), shared: Mutex::new(SharedConnection::None) })
     }
 
     /// A connection for anything but HTTP.
     pub(crate) async fn connect(&self) -> Result<Io, ConnectError> {
-        self.dial.connect().await
+        self.dial.connect(None).await
     }
 
     /// Sends a request in its own version of HTTP, or over HTTP/2 if that is understood. An HTTP/1 connection comes along if it can
@@ -126,7 +129,8 @@ impl Pool {
             return Ok((self.send_http2(request, sending).await?, None));
         }
         let own_authority = || Authority::try_from(self.dial.address.to_string()).ok();
-        let carried = if self.dial.http2 { orig_proto::upgrade(&mut request, own_authority) } else { None };
+        let carried =
+            if self.dial.hint == Hint::Http2 { orig_proto::upgrade(&mut request, own_authority) } else { None };
         let Some(original) = carried else { return self.send_http1(request, sending).await };
         match self.send_http2(request, sending).await {
             Ok(mut response) => {
@@ -226,7 +230,7 @@ impl Pool {
     }
 
     async fn connect_http1(&self) -> Result<Http1, ConnectError> {
-        let io = self.connect().await?;
+        let io = self.dial.connect(Some(Session::HTTP1)).await?;
         let (mut sender, connection) = http1::Builder::new()
             .max_buf_size(MAX_HEAD.max(400 * 1024))
             .handshake(TokioIo::new(io))
@@ -271,7 +275,7 @@ impl Pool {
     fn connect_http2(&self) -> impl Future<Output = Result<Http2, ConnectError>> + Send + 'static {
         let dial = Arc::clone(&self.dial);
         async move {
-            let io = dial.connect().await?;
+            let io = dial.connect(Some(Session::HTTP2)).await?;
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .initial_stream_window_size(STREAM_WINDOW)
@@ -310,13 +314,26 @@ impl Pool {
 }
 
 impl Dial {
-    async fn connect(&self) -> Result<Io, ConnectError> {
+    /// `session` is the version of HTTP that will be spoken.
+    async fn connect(&self, session: Option<Session>) -> Result<Io, ConnectError> {
         let PoolSettings { connector, identity, .. } = &*self.settings;
-        let stream = connector.connect(self.address).await?;
+        let header = self.tagged.map(|_| {
+            let session = session.filter(|_| self.hint != Hint::Opaque);
+            transport_header::encode(self.address.port(), session)
+        });
+        let dialled = SocketAddr::new(self.address.ip(), self.tagged.unwrap_or(self.address.port()));
+        let stream = connector.connect(dialled).await?;
         let transport = match (&self.tls, identity.credentials()) {
             (Some(server), Some(credentials)) => {
                 let (address, timeout) = (self.address, connector.timeout());
-                let shaken = time::timeout(timeout, credentials.connect(stream, server)).await;
+                let shaken = time::timeout(timeout, async {
+                    let mut tls = credentials.connect(stream, server, header.is_some()).await?;
+                    if let Some(header) = &header {
+                        tls.write_all(header).await?;
+                    }
+                    Ok::<_, io::Error>(tls)
+                });
+                let shaken = shaken.await;
                 let tls = shaken.map_err(|_| ConnectError::TimedOut { address, timeout })?.map_err(|error| {
                     ConnectError::Tls { address, expected: Arc::clone(server.id()), message: error.to_string() }
                 })?;

@@ -15,6 +15,7 @@ use super::{Credentials, verify::names};
 use crate::{
     io::{Prefixed, Transport},
     metrics::Tls,
+    transport_header::PROTOCOL,
 };
 
 /// The type of a TLS record that carries a handshake. Nothing that is detected otherwise begins with it.
@@ -29,6 +30,8 @@ pub(crate) struct Accepted {
     /// What was read from it already and comes first.
     pub(crate) prefix: Bytes,
     pub(crate) peer: Peer,
+    /// A transport header follows.
+    pub(crate) tagged: bool,
 }
 
 /// Who is at the other end.
@@ -44,7 +47,7 @@ pub(crate) enum Peer {
 
 impl Accepted {
     pub(crate) fn plaintext(stream: TcpStream) -> Self {
-        Self { transport: Transport::Tcp(stream), prefix: Bytes::new(), peer: Peer::Plaintext }
+        Self { transport: Transport::Tcp(stream), prefix: Bytes::new(), peer: Peer::Plaintext, tagged: false }
     }
 }
 
@@ -68,13 +71,14 @@ impl Peer {
 }
 
 /// Looks at the first bytes of a connection, which have to come until the deadline, and terminates TLS that is for this proxy. A
-/// client that says nothing in time is one that speaks plaintext: perhaps the server speaks first.
+/// connection is `direct` when it is for the proxy's own port. A client that says nothing in time is one that speaks plaintext: perhaps the server speaks first.
 ///
 /// # Errors
 /// The connection broke, or its handshake failed.
 pub(crate) async fn accept(
     stream: TcpStream,
     credentials: Option<&Credentials>,
+    direct: bool,
     deadline: Instant,
 ) -> io::Result<Accepted> {
     let Some(credentials) = credentials else { return Ok(Accepted::plaintext(stream)) };
@@ -85,14 +89,23 @@ pub(crate) async fn accept(
     }
     let (stream, sni, read) = hello(stream, deadline).await?;
     if sni.as_deref() != Some(&*credentials.name) {
-        return Ok(Accepted { transport: Transport::Tcp(stream), prefix: read, peer: Peer::Elsewhere(sni) });
+        return Ok(Accepted {
+            transport: Transport::Tcp(stream),
+            prefix: read,
+            peer: Peer::Elsewhere(sni),
+            tagged: false,
+        });
     }
-    let acceptor = TlsAcceptor::from(Arc::clone(&credentials.server));
+    let config = if direct { &credentials.direct } else { &credentials.server };
+    let acceptor = TlsAcceptor::from(Arc::clone(config));
     let handshake = acceptor.accept(Prefixed::new(stream, read));
     let stream = time::timeout_at(deadline, handshake).await.map_err(|_| io::ErrorKind::TimedOut)??;
-    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let session = stream.get_ref().1;
+    let certificate = session.peer_certificates().and_then(<[_]>::first);
     let client = certificate.and_then(|certificate| names(certificate).next().map(Arc::from));
-    Ok(Accepted { transport: Transport::Tls(Box::new(stream.into())), prefix: Bytes::new(), peer: Peer::Mesh(client) })
+    let tagged = session.alpn_protocol() == Some(PROTOCOL);
+    let transport = Transport::Tls(Box::new(stream.into()));
+    Ok(Accepted { transport, prefix: Bytes::new(), peer: Peer::Mesh(client), tagged })
 }
 
 /// Reads a ClientHello: its SNI, and all that was read. What turns out to be none has no SNI.

@@ -13,7 +13,9 @@ use tokio::{
     task::AbortHandle,
 };
 
-use crate::support::{App, Authority, Connection, Mesh, Setup, endpoint, h2, served_by, with_http2, with_identity};
+use crate::support::{
+    App, Authority, Connection, Mesh, Setup, endpoint, h2, served_by, with_http2, with_identity, with_opaque_transport,
+};
 
 const CLIENT: &str = "client.ns.serviceaccount.identity.linkerd.cluster.local";
 const SERVER: &str = "server.ns.serviceaccount.identity.linkerd.cluster.local";
@@ -337,4 +339,69 @@ async fn what_goes_wrong_behind_the_other_proxy_is_between_the_proxies() {
     let reply = pair.client.connect(1).await.get("/", &[]).await;
     assert_eq!(reply.status, 502);
     assert_eq!((reply.header("l5d-proxy-error"), reply.header("l5d-proxy-connection")), (None, None));
+}
+
+/// A server's proxy that is dialled at its own port, and says hello before its clients do.
+async fn greeter() -> App {
+    App::tcp(|mut stream| async move {
+        stream.write_all(b"hello, ").await.unwrap();
+        let (mut read, mut write) = stream.split();
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+    })
+    .await
+}
+
+/// An address with a port that is free, at which all addresses of the machine can be dialled.
+async fn free_port() -> u16 {
+    TcpListener::bind("0.0.0.0:0").await.unwrap().local_addr().unwrap().port()
+}
+
+/// A proxy before `app` that takes connections to its own port from proxies.
+async fn direct(authority: &Authority, app: &App) -> (Mesh, u16) {
+    let port = free_port().await;
+    let server = Setup::new()
+        .identified(SERVER, authority)
+        .with("LINKERD2_PROXY_INBOUND_LISTEN_ADDR", &format!("0.0.0.0:{port}"))
+        .original_of(LOOPBACK, (app.address.ip(), port).into())
+        .original(1, (app.address.ip(), port).into());
+    (server.start().await, port)
+}
+
+#[tokio::test]
+async fn opaque_ports_are_reached_through_the_proxys_own() {
+    let (authority, app) = (Authority::start(HOUR).await, greeter().await);
+    let (server, port) = direct(&authority, &app).await;
+    let client = Setup::new().identified(CLIENT, &authority).original(1, app.address).start().await;
+    let profile = with_opaque_transport(with_identity(endpoint(app.address), SERVER), port);
+    client.control.set_profile(&app.address.to_string(), Ok(profile));
+
+    let mut connection = client.connect(1).await;
+    // The server speaks first, and nobody waits for the client to show its protocol.
+    assert_eq!(connection.read(7).await, b"hello, ");
+    connection.send("GET / HTTP/1.1\r\n\r\n").await;
+    assert_eq!(connection.read(18).await, b"GET / HTTP/1.1\r\n\r\n");
+    let server_id = format!("tls=\"true\",server_id=\"{SERVER}\"");
+    assert_eq!(client.sum(&["tcp_open_total", "peer=\"dst\"", &server_id]).await, 1);
+    let client_id = format!("tls=\"true\",client_id=\"{CLIENT}\"");
+    let target = format!("target_addr=\"{}\"", app.address);
+    assert_eq!(server.sum(&["tcp_open_total", "peer=\"src\"", &client_id, &target]).await, 1);
+    assert_eq!(server.sum(&["request_total"]).await, 0);
+}
+
+#[tokio::test]
+async fn the_proxys_own_port_is_for_proxies_that_say_who_they_are() {
+    let (authority, app) = (Authority::start(HOUR).await, greeter().await);
+    let (server, port) = direct(&authority, &app).await;
+    // TLS without the header's protocol, then with a header but nobody's.
+    let client = Setup::new().identified(CLIENT, &authority).original(1, (app.address.ip(), port).into()).start().await;
+    let profile = with_identity(endpoint((app.address.ip(), port).into()), SERVER);
+    client.control.set_profile(&format!("{}:{port}", app.address.ip()), Ok(profile));
+    let mut connection = client.connect(1).await;
+    connection.send("something that is not HTTP").await;
+    assert_eq!(connection.read_to_end().await, b"");
+
+    let mut plain = server.connect_inbound(1).await;
+    plain.send(b"transport.l5d.io/v1\r\n\r\n\0\0\0\x03\x08\xa8\x46").await;
+    assert_eq!(plain.read_to_end().await, b"");
+    assert_eq!(app.requests(), 0);
 }

@@ -17,7 +17,9 @@ use meshgate_proxy::{Config, OriginalDst, Proxy};
 pub use apps::{App, served_by, text};
 pub use authority::Authority;
 pub use client::{Connection, Reply, h2};
-pub use control_plane::{ControlPlane, endpoint, leg, profile, route, with_http2, with_identity};
+pub use control_plane::{
+    ControlPlane, endpoint, leg, profile, route, with_http2, with_identity, with_opaque_transport,
+};
 
 /// A proxy, and from where it is dialled: each client address has an original destination.
 pub struct Mesh {

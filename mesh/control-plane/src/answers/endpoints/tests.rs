@@ -1,3 +1,4 @@
+use linkerd2_proxy_api::destination;
 use serde_json::json;
 
 use super::*;
@@ -111,7 +112,7 @@ async fn endpoints_with_a_proxy_of_this_control_plane_have_its_identity() {
     };
     let web = Some(format!("web.default.{suffix}"));
     for (pod, cluster, want) in [
-        (changed(&|_| {}), with(&without), web),
+        (changed(&|_| {}), with(&without), web.clone()),
         (changed(&|_| {}), without.clone(), None),
         (
             changed(&|pod| pod["spec"] = json!({"containers": []})),
@@ -131,10 +132,19 @@ async fn endpoints_with_a_proxy_of_this_control_plane_have_its_identity() {
             with(&without),
             None,
         ),
+        // An opaque port's proxy has to have a port of its own, to be told what a connection is for.
         (
             changed(&|pod| pod["metadata"]["annotations"] = json!({"config.linkerd.io/opaque-ports": "8080"})),
             with(&without),
             None,
+        ),
+        (
+            changed(&|pod| {
+                pod["metadata"]["annotations"] = json!({"config.linkerd.io/opaque-ports": "8080"});
+                pod["spec"]["initContainers"] = json!([{"ports": [{"name": "linkerd-proxy", "containerPort": 4143}]}]);
+            }),
+            with(&without),
+            web.clone(),
         ),
     ] {
         let index = crate::Index::new(cluster);
@@ -150,7 +160,11 @@ async fn endpoints_with_a_proxy_of_this_control_plane_have_its_identity() {
             })
             .await;
         let Endpoints::Ready(ready) = found else { panic!("missing") };
-        let identity = ready.values().next().unwrap().tls_identity.clone();
+        let endpoint = ready.into_values().next().unwrap();
+        let (hint, identity) = (endpoint.protocol_hint.unwrap_or_default(), endpoint.tls_identity);
+        let opaque = matches!(hint.protocol, Some(destination::protocol_hint::Protocol::Opaque(_)));
+        let inbound_port = hint.opaque_transport.map(|transport| transport.inbound_port);
+        assert_eq!(inbound_port, (opaque && want.is_some()).then_some(4143), "{pod}");
         assert_eq!(identity.and_then(|identity| identity.server_name).map(|name| name.name), want, "{pod}");
     }
 }

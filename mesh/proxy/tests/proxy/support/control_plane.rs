@@ -236,6 +236,18 @@ pub fn with_identity(mut profile: DestinationProfile, name: &str) -> Destination
     profile
 }
 
+/// A profile's endpoint of an opaque port, whose proxy listens at `inbound_port`.
+pub fn with_opaque_transport(mut profile: DestinationProfile, inbound_port: u16) -> DestinationProfile {
+    if let Some(endpoint) = &mut profile.endpoint {
+        endpoint.protocol_hint = Some(ProtocolHint {
+            protocol: Some(protocol_hint::Protocol::Opaque(protocol_hint::Opaque {})),
+            opaque_transport: Some(protocol_hint::OpaqueTransport { inbound_port: inbound_port.into() }),
+        });
+    }
+    profile.opaque_protocol = true;
+    profile
+}
+
 /// A profile's endpoint, that takes HTTP/1 over HTTP/2.
 pub fn with_http2(mut profile: DestinationProfile) -> DestinationProfile {
     if let Some(endpoint) = &mut profile.endpoint {
