@@ -8,6 +8,7 @@ use meshgate_harness::context::Context;
 use meshgate_harness::plan::{Backend, NAMESPACE};
 use meshgate_harness::probe::{Batch, Request, Seen, outcome};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
+use serde_json::json;
 
 use crate::counters::{Moved, Proxy, only_pod, settle};
 
@@ -25,6 +26,23 @@ pub const CASES: &[Case] = &[
         run: |context| Box::pin(mutual(context)),
     },
     Case {
+        id: "tls/opaque-port",
+        summary: "A port that is declared opaque is encrypted as well: its proxy knows whose connection it is, and sees no requests on it",
+        needs: &[Need::Serves, Need::Proxy, Need::OncePerRecipe, Need::OncePerPromises],
+        claims: &[],
+        stage: Stage::Shared,
+        plan: |plan| {
+            let app = plan.backend("app", 1, &[]);
+            for workload in &mut plan.workloads {
+                workload["spec"]["template"]["metadata"]["annotations"] = json!({OPAQUE_PORTS: "8081"});
+            }
+            plan.service_for("main", &app);
+            plan.route("opaque", "main").port(8081);
+            plan.route("plain", "main");
+        },
+        run: |context| Box::pin(opaque_port(context)),
+    },
+    Case {
         id: "tls/require-id",
         summary: "A request that requires an identity is answered by who has it, and refused with 502 where somebody else would answer",
         needs: &[Need::Proxy, Need::OncePerController],
@@ -36,6 +54,9 @@ pub const CASES: &[Case] = &[
         run: |context| Box::pin(require_id(context)),
     },
 ];
+
+/// Ports that carry no HTTP as far as the mesh is concerned.
+const OPAQUE_PORTS: &str = "config.linkerd.io/opaque-ports";
 
 const CLIENT_ID: &str = "l5d-client-id";
 const REQUIRE_ID: &str = "l5d-require-id";
@@ -55,15 +76,19 @@ async fn identity_of(context: &Context, namespace: &str, labels: &str) -> Result
     identity(pods.first().ok_or_else(|| anyhow!("no pod {labels} in {namespace}"))?)
 }
 
+async fn controller_identity(context: &Context) -> Result<String, Failure> {
+    let controller = &context.world.controller;
+    let labels = format!("app.kubernetes.io/instance={}", controller.workload);
+    identity_of(context, &controller.namespace, &labels).await
+}
+
 fn client_ids(seen: &Seen) -> Vec<&str> {
     seen.header(CLIENT_ID).collect()
 }
 
 async fn mutual(context: Context) -> CaseResult {
     const REQUESTS: usize = 6;
-    let controller = &context.world.controller;
-    let labels = format!("app.kubernetes.io/instance={}", controller.workload);
-    let client = identity_of(&context, &controller.namespace, &labels).await?;
+    let client = controller_identity(&context).await?;
     let server = identity_of(&context, NAMESPACE, &format!("app={}", Backend::B.name())).await?;
 
     let forged = |request: Request| request.header(CLIENT_ID, server.as_str());
@@ -103,6 +128,39 @@ async fn mutual(context: Context) -> CaseResult {
         received([("tls", "no_identity"), ("no_tls_reason", "no_tls_from_remote")], 1),
     ];
     settle(&context, Proxy::Pod(pod), &before.1, &received).await?;
+    Ok(Outcome::Pass)
+}
+
+async fn opaque_port(context: Context) -> CaseResult {
+    const REQUESTS: usize = 4;
+    let (app, client) = (context.plan.full("app"), controller_identity(&context).await?);
+    let pod = only_pod(&context, &app).await?;
+    let before = Proxy::Pod(pod).read(&context).await?;
+    // The other port is the control: what comes for it is seen as requests.
+    for route in ["opaque", "plain"] {
+        for record in context.send_many(context.get(route)?, REQUESTS, 2).await {
+            check(format!("an answer on the route {route}")).that(
+                record.is(200) && record.service() == Some(&app),
+                format!("200 of {app}"),
+                outcome(&record),
+            )?;
+        }
+    }
+    let requests = |port: u16, by| {
+        let labels = [("direction", "inbound".to_owned()), ("target_addr", format!("{pod}:{port}"))];
+        Moved::new("request_total", labels, by).and([("tls", "true"), ("client_id", &client)])
+    };
+    let after = settle(&context, Proxy::Pod(pod), &before, &[requests(8080, REQUESTS), requests(8081, 0)]).await?;
+    let any = [("direction", "inbound"), ("target_port", "8081")];
+    check("requests that the pod's proxy saw on the opaque port").equal(after.sum("request_total", &any), 0.0)?;
+    let secret = [any[0], any[1], ("peer", "src"), ("tls", "true"), ("client_id", &*client)];
+    let connections = Proxy::Pod(pod).count(&context, "tcp_open_total", &secret).await?;
+    let all = Proxy::Pod(pod).count(&context, "tcp_open_total", &secret[..3]).await?;
+    check("connections to the opaque port with the controller's identity").that(
+        connections >= 1.0 && connections == all,
+        "all of them, and at least one",
+        format!("{connections} of {all}"),
+    )?;
     Ok(Outcome::Pass)
 }
 
