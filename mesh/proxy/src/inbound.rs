@@ -50,6 +50,9 @@ const CLIENT_ID: HeaderName = HeaderName::from_static("l5d-client-id");
 /// Requests are not held up for their metrics any longer than this, as in Linkerd.
 const PROFILE_PATIENCE: Duration = Duration::from_millis(500);
 
+/// An application's address, and the identity of a client, which is among the labels of what is counted.
+type Application = (SocketAddr, Option<Arc<str>>);
+
 /// The inbound side of the proxy.
 pub(crate) struct Inbound {
     config: Arc<Config>,
@@ -59,8 +62,7 @@ pub(crate) struct Inbound {
     control: Control,
     factory: EndpointFactory,
     identity: LocalIdentity,
-    /// By the client's identity as well: it is among the labels of what is counted.
-    applications: Arc<Cache<(SocketAddr, Option<Arc<str>>), Endpoint>>,
+    applications: Arc<Cache<Application, Endpoint>>,
     profiles: Arc<Cache<NameAddr, Profile>>,
     guard: LoopGuard,
     metrics: Metrics,
