@@ -28,7 +28,7 @@ pub struct Args {
     /// Recipes by name, or one folder with a recipe of your own (`--recipe DIR`)
     #[arg(long = "recipe", value_delimiter = ',', value_name = "NAME|DIR")]
     pub recipes: Vec<String>,
-    /// Dialects of the proxy in ingress mode: documented, modern
+    /// Dialects of the proxy in ingress mode: documented and modern when left out; Linkerd's eras are 2.8, 2.9, 2.10.0, 2.11, 2.13.0
     #[arg(long = "dialect", value_delimiter = ',')]
     pub dialects: Vec<String>,
     /// Only cases whose id contains one of these

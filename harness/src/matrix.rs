@@ -5,10 +5,25 @@ use std::fmt;
 use meshgate_fixtures::{Controller, Fixtures, Mode, Recipe, Version, nearest};
 use serde::{Deserialize, Serialize};
 
-/// Which routing rule the bundled proxy follows in ingress mode, from the oldest to today's.
+/// Which routing rule the bundled proxy follows in ingress mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dialect {
+    /// Linkerd 2.8's. Each era has the defects of its time.
+    #[serde(rename = "2.8")]
+    V2_8,
+    /// Linkerd 2.9's.
+    #[serde(rename = "2.9")]
+    V2_9,
+    /// Linkerd 2.10.0's.
+    #[serde(rename = "2.10.0")]
+    V2_10_0,
+    /// Linkerd 2.11's.
+    #[serde(rename = "2.11")]
+    V2_11,
+    /// Linkerd 2.13.0's.
+    #[serde(rename = "2.13.0")]
+    V2_13_0,
     /// The page's: override, then `:authority`, then `Host`.
     Documented,
     /// Today's Linkerd: override, else the original destination.
@@ -16,9 +31,21 @@ pub enum Dialect {
 }
 
 impl Dialect {
+    /// Those that a run judges when it is not asked for others: the page's and today's.
+    const USUAL: [Self; 2] = [Self::Documented, Self::Modern];
+
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::V2_8, Self::V2_9, Self::V2_10_0, Self::V2_11, Self::V2_13_0, Self::Documented, Self::Modern];
+
     /// As it stands in reports and annotations.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::V2_8 => "2.8",
+            Self::V2_9 => "2.9",
+            Self::V2_10_0 => "2.10.0",
+            Self::V2_11 => "2.11",
+            Self::V2_13_0 => "2.13.0",
             Self::Documented => "documented",
             Self::Modern => "modern",
         }
@@ -109,12 +136,14 @@ pub enum SelectionError {
         known: String,
     },
     /// An unknown dialect.
-    #[error("no dialect \"{name}\"; did you mean \"{nearest}\"? (known: documented, modern)")]
+    #[error("no dialect \"{name}\"; did you mean \"{nearest}\"? (known: {known})")]
     UnknownDialect {
         /// What was asked for.
         name: String,
         /// The nearest one.
         nearest: String,
+        /// All of them.
+        known: String,
     },
     /// Known names that together select nothing.
     #[error("the selection is empty: {0}")]
@@ -191,7 +220,10 @@ pub fn of_recipe(
             dialect,
             shared_in: None,
             alike_in: None,
-            beside: whole.filter(|whole| dialect.is_some_and(|dialect| dialect != *whole && same(dialect))),
+            // An era's defects are what it is run for.
+            beside: whole.filter(|whole| {
+                dialect.is_some_and(|dialect| dialect != *whole && Dialect::USUAL.contains(&dialect) && same(dialect))
+            }),
             cluster: cluster.to_owned(),
         })
         .collect()
@@ -251,18 +283,18 @@ pub fn known_version(controller: &Controller, version: &str) -> Result<Version, 
     })
 }
 
-/// Dialects by name; none given means all.
+/// Dialects by name; none given means those that are usual.
 pub fn dialects(names: &[String]) -> Result<Vec<Dialect>, SelectionError> {
-    const ALL: [Dialect; 2] = [Dialect::Documented, Dialect::Modern];
     if names.is_empty() {
-        return Ok(ALL.to_vec());
+        return Ok(Dialect::USUAL.to_vec());
     }
     names
         .iter()
         .map(|name| {
-            ALL.into_iter().find(|dialect| dialect.as_str() == name).ok_or_else(|| SelectionError::UnknownDialect {
-                name: name.clone(),
-                nearest: nearest(name, ALL.map(Dialect::as_str)).unwrap_or_default().to_owned(),
+            Dialect::ALL.into_iter().find(|dialect| dialect.as_str() == name).ok_or_else(|| {
+                let known = Dialect::ALL.map(Dialect::as_str);
+                let nearest = nearest(name, known).unwrap_or_default().to_owned();
+                SelectionError::UnknownDialect { name: name.clone(), nearest, known: known.join(", ") }
             })
         })
         .collect()

@@ -262,7 +262,7 @@ fn claim_reports(claims: &Claims, cells: &[CellReport]) -> Vec<ClaimReport> {
         .0
         .iter()
         .map(|claim| {
-            let today = verdict(&claim.id, &|dialect| dialect != Some(Dialect::Documented));
+            let today = verdict(&claim.id, &|dialect| matches!(dialect, None | Some(Dialect::Modern)));
             let documented = verdict(&claim.id, &|dialect| dialect == Some(Dialect::Documented));
             let mut cases: Vec<String> = cells
                 .iter()

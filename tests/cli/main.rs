@@ -9,6 +9,7 @@
 mod bench;
 mod cluster;
 mod endings;
+mod eras;
 mod machine;
 mod names;
 mod processes;

@@ -167,12 +167,8 @@ impl Config {
             ingress_mode,
             dialect: read.or(
                 "MESHGATE_PROXY_DIALECT",
-                "`documented` or `modern`",
-                |value| match value {
-                    "modern" => Some(Dialect::Modern),
-                    "documented" => Some(Dialect::Documented),
-                    _ => None,
-                },
+                "`modern`, `documented`, `2.8`, `2.9`, `2.10.0`, `2.11` or `2.13.0`",
+                Dialect::parse,
                 Dialect::Modern,
             ),
             loop_guard: read.or("MESHGATE_PROXY_LOOP_GUARD", "`on` or `off`", parse::on_off, true),
@@ -333,7 +329,7 @@ mod tests {
             "LINKERD2_PROXY_DESTINATION_SVC_ADDR is not set",
             "LINKERD2_PROXY_INBOUND_LISTEN_ADDR: expected an IP address and port",
             "LINKERD2_PROXY_OUTBOUND_CONNECT_TIMEOUT: expected a duration with a unit such as `1s` or `100ms`, found `10`",
-            "MESHGATE_PROXY_DIALECT: expected `documented` or `modern`, found `old`",
+            "MESHGATE_PROXY_DIALECT: expected `modern`, `documented`, `2.8`, `2.9`, `2.10.0`, `2.11` or `2.13.0`, found `old`",
         ] {
             assert!(text.contains(part), "{part} is not in {text}");
         }

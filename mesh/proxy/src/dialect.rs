@@ -8,7 +8,15 @@
 //! | the address that the application dialled | else | else |
 //!
 //! `modern` is today's Linkerd, `documented` is what the page about ingress controllers says, which was true of
-//! Linkerd 2.8.
+//! Linkerd 2.8. Between the two lie eras with defects of their own, by Linkerd's sources and change logs:
+//!
+//! | era | follows | but |
+//! |---|---|---|
+//! | `2.8` | `documented` | |
+//! | `2.9` | `modern` | what is not HTTP is forwarded, and nobody is asked about it |
+//! | `2.10.0` | `2.9` | the first override of a connection holds for all of its later ones (linkerd2#5975) |
+//! | `2.11` | `modern` | without an override requests are forwarded, and nobody is asked about them; what is not HTTP is refused (linkerd2#6650) |
+//! | `2.13.0` | `modern` | what has no policy fails, such as a pod's address that is dialled without an override (linkerd2#10908) |
 //!
 //! How values are read was measured on Linkerd's proxy: a missing, non-numeric or too large port is 80, user information is
 //! ignored, of several lines the first counts, and a value that is no authority at all counts as absent.
@@ -33,11 +41,79 @@ const DEFAULT_PORT: u16 = 80;
 /// Which rule to follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Dialect {
+    /// Linkerd 2.8's.
+    V2_8,
+    /// Linkerd 2.9's.
+    V2_9,
+    /// Linkerd 2.10.0's.
+    V2_10_0,
+    /// Linkerd 2.11's.
+    V2_11,
+    /// Linkerd 2.13.0's.
+    V2_13_0,
     /// Today's: the override, or the original destination.
     #[default]
     Modern,
     /// The documentation page's: the override, then `:authority`, then `Host`, then the original destination.
     Documented,
+}
+
+/// What is done with the address that an application dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialled {
+    /// The control plane is asked what it is.
+    Discovered,
+    /// Bytes are passed on to it.
+    Forwarded,
+    /// Connections to it are closed.
+    Refused,
+}
+
+impl Dialect {
+    /// All of them, by the names that they are configured with.
+    pub const ALL: [(&'static str, Self); 7] = [
+        ("2.8", Self::V2_8),
+        ("2.9", Self::V2_9),
+        ("2.10.0", Self::V2_10_0),
+        ("2.11", Self::V2_11),
+        ("2.13.0", Self::V2_13_0),
+        ("documented", Self::Documented),
+        ("modern", Self::Modern),
+    ];
+
+    /// By its name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, dialect)| dialect)
+    }
+
+    /// Where requests go that choose nothing.
+    pub(crate) fn requests(self) -> Dialled {
+        if self == Self::V2_11 { Dialled::Forwarded } else { Dialled::Discovered }
+    }
+
+    /// Where connections go that are not HTTP.
+    pub(crate) fn connections(self) -> Dialled {
+        match self {
+            Self::V2_9 | Self::V2_10_0 => Dialled::Forwarded,
+            Self::V2_11 => Dialled::Refused,
+            Self::V2_8 | Self::V2_13_0 | Self::Documented | Self::Modern => Dialled::Discovered,
+        }
+    }
+
+    /// Whether the first override of a connection holds for all of its later ones.
+    pub(crate) fn keeps_first(self) -> bool {
+        self == Self::V2_10_0
+    }
+
+    /// Whether requests fail where the control plane has no policy.
+    pub(crate) fn needs_policy(self) -> bool {
+        self == Self::V2_13_0
+    }
+
+    /// Whether `:authority` and `Host` choose as well.
+    fn asks_host(self) -> bool {
+        matches!(self, Self::V2_8 | Self::Documented)
+    }
 }
 
 /// Where a request goes.
@@ -77,16 +153,16 @@ pub fn choose(dialect: Dialect, uri: &Uri, headers: &HeaderMap, suffixes: &[Stri
     let cluster = |name: &NameAddr| suffixes.iter().any(|suffix| name.is_within(suffix));
 
     let value = header(OVERRIDE);
-    match (dialect, value) {
-        (Dialect::Modern, Some(value)) => match name(&value) {
+    match (dialect.asks_host(), value) {
+        (false, Some(value)) => match name(&value) {
             Some(name) if cluster(&name) => Choice::Service(name),
             Some(name) => {
                 Choice::Invalid(Invalid::OutsideTheCluster { name, suffixes: Suffixes(suffixes).to_string() })
             }
             None => Choice::Invalid(Invalid::NotAName(value.to_string())),
         },
-        (Dialect::Modern, None) => Choice::Original,
-        (Dialect::Documented, value) => {
+        (false, None) => Choice::Original,
+        (true, value) => {
             let Some(authority) = value.or_else(|| uri.authority().cloned()).or_else(|| header(HOST)) else {
                 return Choice::Original;
             };
@@ -201,9 +277,36 @@ mod tests {
     #[test]
     fn of_two_lines_the_first_counts() {
         let lines = [("l5d-dst-override", "evil.default.svc.cluster.local"), ("l5d-dst-override", WEB)];
-        for dialect in [Dialect::Modern, Dialect::Documented] {
+        for (_, dialect) in Dialect::ALL {
             assert_eq!(decide(dialect, "/", &lines), "service evil.default.svc.cluster.local:80");
         }
+    }
+
+    #[test]
+    fn eras_have_their_rules_and_their_defects() {
+        use Dialled::{Discovered, Forwarded, Refused};
+        let over = ("l5d-dst-override", WEB);
+        let host = ("host", "host.default.svc.cluster.local");
+        let (web, hosts) = ("service web.default.svc.cluster.local:80", "service host.default.svc.cluster.local:80");
+        // With both, with a host only; requests and connections that choose nothing; first override kept; policy needed.
+        let table = [
+            ("2.8", web, hosts, Discovered, Discovered, false, false),
+            ("2.9", web, "original", Discovered, Forwarded, false, false),
+            ("2.10.0", web, "original", Discovered, Forwarded, true, false),
+            ("2.11", web, "original", Forwarded, Refused, false, false),
+            ("2.13.0", web, "original", Discovered, Discovered, false, true),
+            ("documented", web, hosts, Discovered, Discovered, false, false),
+            ("modern", web, "original", Discovered, Discovered, false, false),
+        ];
+        assert_eq!(table.map(|row| row.0), Dialect::ALL.map(|(name, _)| name));
+        for (name, both, host_only, requests, connections, keeps_first, needs_policy) in table {
+            let dialect = Dialect::parse(name).unwrap();
+            assert_eq!(decide(dialect, "/", &[over, host]), both, "{name}");
+            assert_eq!(decide(dialect, "/", &[host]), host_only, "{name}");
+            assert_eq!((dialect.requests(), dialect.connections()), (requests, connections), "{name}");
+            assert_eq!((dialect.keeps_first(), dialect.needs_policy()), (keeps_first, needs_policy), "{name}");
+        }
+        assert_eq!(Dialect::parse("2.12"), None);
     }
 
     #[test]

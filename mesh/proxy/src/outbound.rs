@@ -5,7 +5,11 @@ mod destination;
 mod http;
 mod plan;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use ::http::{Request, Response};
 use hyper::body::Incoming;
@@ -22,7 +26,7 @@ use crate::{
     connect::Connector,
     control::Control,
     detect::{Detected, detect},
-    dialect::Dialect,
+    dialect::{Dialect, Dialled},
     http::{Abort, EndpointLoad, PoolSettings, ProxyError, ResponseBody, Version, serve},
     identity::LocalIdentity,
     io::{Io, Transport},
@@ -67,8 +71,8 @@ struct Ingress {
 enum Routing {
     /// All go to the same.
     Connection(Arc<Destination>),
-    /// Each chooses; the address is for those that do not.
-    Request(SocketAddr),
+    /// Each chooses; the address is for those that do not. What the first has chosen is kept where it holds for all.
+    Request(SocketAddr, Option<Arc<OnceLock<Target>>>),
 }
 
 impl Outbound {
@@ -93,7 +97,13 @@ impl Outbound {
         let ingress =
             config.ingress_mode.then(|| Ingress { dialect: config.dialect, suffixes: config.profile_suffixes.clone() });
         Self {
-            parts: Parts { balancers, factory, ingress: config.ingress_mode, metrics: metrics.clone() },
+            parts: Parts {
+                balancers,
+                factory,
+                ingress: config.ingress_mode,
+                needs_policy: config.ingress_mode && config.dialect.needs_policy(),
+                metrics: metrics.clone(),
+            },
             ingress,
             discovery_timeout: config.discovery_timeout,
             detect_timeout: config.outbound_detect_timeout,
@@ -121,8 +131,8 @@ impl Outbound {
         let scope = self.metrics.tcp.scope(source_labels(Direction::Outbound, original, Tls::None("loopback")));
         let mut io = Io::new(Transport::Tcp(stream), scope.opened());
 
-        let routing = if self.ingress.is_some() {
-            Routing::Request(original)
+        let routing = if let Some(ingress) = &self.ingress {
+            Routing::Request(original, ingress.dialect.keeps_first().then(Arc::default))
         } else {
             let destination = self.destination(&Target::Address(original));
             // A server that speaks first must not wait for a client that does not, so this comes before detection. A
@@ -178,7 +188,16 @@ impl Outbound {
     async fn plan(&self, routing: &Routing, original: SocketAddr) -> Option<Arc<Plan>> {
         let destination = match routing {
             Routing::Connection(destination) => Arc::clone(destination),
-            Routing::Request(original) => self.destination(&Target::Address(*original)),
+            Routing::Request(original, _) => {
+                match self.ingress.as_ref().map_or(Dialled::Discovered, |ingress| ingress.dialect.connections()) {
+                    Dialled::Discovered => self.destination(&Target::Address(*original)),
+                    Dialled::Forwarded => Arc::new(Destination::forward(*original, &self.parts)),
+                    Dialled::Refused => {
+                        self.tcp_error(*original, "HTTP only");
+                        return None;
+                    }
+                }
+            }
         };
         let plan = time::timeout(self.discovery_timeout, destination.plan()).await;
         if plan.is_err() {

@@ -112,7 +112,7 @@ const INGRESS: Case = Case {
 fn by_dialect<T>(context: &Context, documented: T, modern: T) -> T {
     match context.world.cell.dialect {
         Some(Dialect::Documented) => documented,
-        Some(Dialect::Modern) | None => modern,
+        _ => modern,
     }
 }
 

@@ -36,6 +36,9 @@ pub(crate) enum ProxyError {
     /// The policy has no route for such a request.
     #[error("no route of {0} matches the request")]
     NoRoute(Target),
+    /// The control plane has no policy, in an era in which that was an error.
+    #[error("there is no policy for {0}")]
+    NoPolicy(Target),
     /// The control plane knows nothing by that name.
     #[error("there is no Service `{0}`")]
     NoSuchService(Target),
@@ -74,7 +77,9 @@ impl ProxyError {
             Self::Connect(ConnectError::TimedOut { .. }) => StatusCode::GATEWAY_TIMEOUT,
             Self::Connect(ConnectError::Itself { .. }) => StatusCode::LOOP_DETECTED,
             Self::LoadShed(_) | Self::Discovery { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Connect(_) | Self::Broken(_) | Self::Unresolvable { .. } => StatusCode::BAD_GATEWAY,
+            Self::Connect(_) | Self::Broken(_) | Self::Unresolvable { .. } | Self::NoPolicy(_) => {
+                StatusCode::BAD_GATEWAY
+            }
             Self::Target(Invalid::OutsideTheCluster { .. }) => StatusCode::BAD_GATEWAY,
             Self::Target(Invalid::NotAName(_)) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::NoRoute(_) | Self::NoSuchService(_) => StatusCode::NOT_FOUND,
@@ -143,6 +148,7 @@ impl ProxyError {
                 | Self::Loop(_)
                 | Self::Connect(ConnectError::Itself { .. })
                 | Self::NoSuchService(_)
+                | Self::NoPolicy(_)
                 | Self::Discovery { .. }
                 | Self::DiscoveryTimedOut { .. }
         )

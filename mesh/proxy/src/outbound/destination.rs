@@ -1,6 +1,6 @@
 //! A target and the plan for it, as the control plane's answers change.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use linkerd2_proxy_api::{destination::DestinationProfile, outbound::OutboundPolicy};
 use tokio::sync::watch;
@@ -24,6 +24,12 @@ impl Destination {
         let (plans, plan) = watch::channel(None);
         tokio::spawn(compile(target.clone(), control.profile(&target), control.policy(&target), parts, plans));
         Self { target, plan }
+    }
+
+    /// An address that nobody is asked about.
+    pub(super) fn forward(address: SocketAddr, parts: &Parts) -> Self {
+        let plan = Some(Arc::new(Plan::forward(address, parts)));
+        Self { target: Target::Address(address), plan: watch::channel(plan).1 }
     }
 
     pub(super) fn target(&self) -> &Target {

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     NameAddr, Target,
-    dialect::{Choice, OVERRIDE, choose},
+    dialect::{Choice, Dialled, OVERRIDE, choose},
     http::{ProxyError, RequestBody, ResponseBody, Upgrade, strip_hop_by_hop},
     metrics::{Direction, is_grpc},
     policy::{End, Routes},
@@ -57,6 +57,7 @@ impl Outbound {
             HttpPlan::Policy(routes) => self.through_policy(destination.target(), routes, request).await?,
             HttpPlan::Backend(backend) => backend.send(RequestBody::pass(request), None).await?,
             HttpPlan::NoSuchService => return Err(ProxyError::NoSuchService(destination.target().clone())),
+            HttpPlan::NoPolicy => return Err(ProxyError::NoPolicy(destination.target().clone())),
             HttpPlan::Failed(message) => {
                 let target = destination.target().clone();
                 return Err(ProxyError::Discovery { target, message: message.clone() });
@@ -78,15 +79,22 @@ impl Outbound {
 
     /// The request's destination. In ingress mode the override is removed, whatever it says.
     async fn choose(&self, routing: Routing, request: &mut Request<Incoming>) -> Result<Arc<Destination>, ProxyError> {
-        let original = match (routing, &self.ingress) {
-            (Routing::Connection(destination), _) => return Ok(destination),
-            (Routing::Request(original), _) => original,
+        let (original, first) = match routing {
+            Routing::Connection(destination) => return Ok(destination),
+            Routing::Request(original, first) => (original, first),
         };
         let Some(ingress) = &self.ingress else { return Ok(self.destination(&Target::Address(original))) };
         let choice = choose(ingress.dialect, request.uri(), request.headers(), &ingress.suffixes);
         request.headers_mut().remove(OVERRIDE);
         let target = match choice {
-            Choice::Service(name) => Target::Name(name),
+            Choice::Service(name) => {
+                let name = Target::Name(name);
+                first.map_or(name.clone(), |first| first.get_or_init(|| name).clone())
+            }
+            Choice::Original if ingress.dialect.requests() == Dialled::Forwarded => {
+                let forward = || Destination::forward(original, &self.parts);
+                return Ok(self.destinations.get_or_make(&Target::Address(original), forward));
+            }
             Choice::Original => Target::Address(original),
             Choice::Address(address) => Target::Address(address),
             Choice::Elsewhere(name) => Target::Address(resolve(&name).await?),

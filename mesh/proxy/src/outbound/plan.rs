@@ -44,6 +44,8 @@ pub(super) struct Parts {
     pub(super) balancers: Arc<Balancers>,
     pub(super) factory: EndpointFactory,
     pub(super) ingress: bool,
+    /// Requests fail where there is no policy.
+    pub(super) needs_policy: bool,
     pub(super) metrics: Metrics,
 }
 
@@ -65,6 +67,8 @@ pub(super) enum HttpPlan {
     Backend(Backend),
     /// The name leads nowhere.
     NoSuchService,
+    /// Nowhere, since there is no policy for it.
+    NoPolicy,
     /// The control plane has an error for the name.
     Failed(String),
 }
@@ -95,6 +99,12 @@ pub(super) struct PolicyBackend {
 }
 
 impl Plan {
+    /// Everything goes to this address.
+    pub(super) fn forward(address: SocketAddr, parts: &Parts) -> Self {
+        let backend = Backend::Endpoint(Arc::new(parts.factory.make(address, None, EndpointInfo::default())));
+        Self { http: HttpPlan::Backend(backend.clone()), tcp: TcpPlan::Backends(parts.only(backend)), opaque: false }
+    }
+
     pub(super) fn compile(
         target: &Target,
         profile: &Answer<DestinationProfile>,
@@ -125,6 +135,9 @@ impl Parts {
         profile: Option<&DestinationProfile>,
         policy: Option<&OutboundPolicy>,
     ) -> HttpPlan {
+        if self.needs_policy && policy.is_none() {
+            return HttpPlan::NoPolicy;
+        }
         if let Some(profile) = profile
             && overrides_policy(profile)
             && let Some(compiled) = ServiceProfile::compile(profile, target.port())
