@@ -3,6 +3,7 @@
 //! ServiceProfiles change nothing here but the counting: a request whose name has a profile is counted under its routes.
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -31,7 +32,7 @@ use crate::{
         serve, strip_hop_by_hop,
     },
     identity::LocalIdentity,
-    io::Io,
+    io::{Io, Transport},
     loop_guard::LoopGuard,
     metrics::{Counter, Direction, Keyed, Labels, Metrics, Observation, Tls, source_labels},
     outbound::{POOL_IDLE, POOL_MAX_IDLE},
@@ -69,6 +70,15 @@ pub(crate) struct Inbound {
     errors: Keyed<&'static str, Counter>,
     detections: Keyed<&'static str, Counter>,
     drain: Drain,
+}
+
+/// A connection of which is known who made it and where it goes.
+struct Arrival {
+    io: Io,
+    target: SocketAddr,
+    peer: Peer,
+    /// What it speaks, if that need not be found out.
+    known: Option<Detected>,
 }
 
 /// Whose connection it is, and what the application is told of that.
@@ -128,7 +138,7 @@ impl Inbound {
 
     /// Serves one connection to the pod.
     pub(crate) async fn connection(self: Arc<Self>, stream: TcpStream) {
-        let mut original = match self.original.of(&stream) {
+        let original = match self.original.of(&stream) {
             Ok(original) => original,
             Err(error) => return warn!(%error, "a connection without an original destination is closed"),
         };
@@ -138,70 +148,70 @@ impl Inbound {
         if let Err(error) = stream.set_nodelay(true) {
             return debug!(%error, "a connection was closed before it was served");
         }
-        let skipped = self.config.is_opaque(original.port());
         let deadline = Instant::now() + self.config.inbound_detect_timeout;
-        let accepted = if skipped {
-            Ok(Accepted::plaintext(stream))
-        } else {
-            let credentials = self.identity.credentials();
-            tls::accept(stream, credentials.as_deref(), original.port() == self.port, deadline).await
-        };
-        let Accepted { mut transport, mut prefix, peer, tagged } = match accepted {
-            Ok(accepted) => accepted,
+        let Arrival { mut io, target, peer, known } = match self.arrive(stream, original, deadline).await {
+            Ok(arrival) => arrival,
             Err(error) => return self.tls_failed(original, &error),
         };
-        let mut session = None;
-        if tagged {
-            // Which of the pod's ports it is for is told to those only who have proven who they are.
-            let read = match peer.client_id() {
-                Some(_) => transport_header::read(&mut transport, deadline).await,
-                None => Err(std::io::Error::other("a transport header of a client without an identity")),
-            };
-            match read {
-                Ok((port, protocol, rest)) => {
-                    original.set_port(port);
-                    (session, prefix) = (Some(protocol), rest);
-                }
-                Err(error) => return self.tls_failed(original, &error),
-            }
-        }
-        let label = if skipped { Tls::None("port_skipped") } else { peer.label() };
-        let scope = self.metrics.tcp.scope(source_labels(Direction::Inbound, original, label));
-        let mut io = Io::new(transport, scope.opened());
-        io.unread(prefix);
-
-        let detected = if let Some(session) = session {
-            match session {
-                Some(Session::Http1(_)) => Detected::Http1,
-                Some(Session::Http2(_)) => Detected::Http2,
-                None => Detected::Opaque,
-            }
-        } else if skipped || matches!(peer, Peer::Elsewhere(_)) {
-            Detected::Opaque
-        } else {
-            match detect(&mut io, deadline).await {
-                Ok(detected) => {
-                    let label = detected.label();
-                    let make = || {
-                        let labels = Labels::new().with_display("srv_port", original.port()).with("result", label);
-                        self.metrics.inbound_detections.hold(&labels)
-                    };
-                    self.detections.get_or_make(label, make).increment();
-                    detected
-                }
+        let detected = match known {
+            Some(known) => known,
+            None => match self.detect(&mut io, target.port(), deadline).await {
+                Ok(detected) => detected,
                 Err(error) => return debug!(%error, "a connection broke before its protocol was known"),
-            }
+            },
         };
         let version = match detected {
             Detected::Http1 => Version::Http1,
             Detected::Http2 => Version::Http2,
-            Detected::Tls | Detected::Opaque | Detected::TimedOut => return self.opaque(io, original, &peer).await,
+            Detected::Tls | Detected::Opaque | Detected::TimedOut => return self.opaque(io, target, &peer).await,
         };
         let (drain, client) = (self.drain.clone(), Client::new(peer));
-        serve(io, version, &drain, move |request| Arc::clone(&self).request(original, client.clone(), request)).await;
+        serve(io, version, &drain, move |request| Arc::clone(&self).request(target, client.clone(), request)).await;
     }
 
-    fn tls_failed(&self, original: SocketAddr, error: &std::io::Error) {
+    /// Finds out who is there and, on a connection to the proxy's own port, what for.
+    async fn arrive(&self, stream: TcpStream, original: SocketAddr, deadline: Instant) -> io::Result<Arrival> {
+        if self.config.is_opaque(original.port()) {
+            let label = source_labels(Direction::Inbound, original, Tls::None("port_skipped"));
+            let io = Io::new(Transport::Tcp(stream), self.metrics.tcp.scope(label).opened());
+            return Ok(Arrival { io, target: original, peer: Peer::Plaintext, known: Some(Detected::Opaque) });
+        }
+        let (credentials, direct) = (self.identity.credentials(), original.port() == self.port);
+        let Accepted { mut transport, mut prefix, peer, tagged } =
+            tls::accept(stream, credentials.as_deref(), direct, deadline).await?;
+        let mut target = original;
+        let mut known = matches!(peer, Peer::Elsewhere(_)).then_some(Detected::Opaque);
+        if tagged {
+            if peer.client_id().is_none() {
+                return Err(io::Error::other("a transport header of a client that does not say who it is"));
+            }
+            let (port, session, rest) = transport_header::read(&mut transport, deadline).await?;
+            target.set_port(port);
+            prefix = rest;
+            known = Some(match session {
+                Some(Session::Http1(_)) => Detected::Http1,
+                Some(Session::Http2(_)) => Detected::Http2,
+                None => Detected::Opaque,
+            });
+        }
+        let label = source_labels(Direction::Inbound, target, peer.label());
+        let mut io = Io::new(transport, self.metrics.tcp.scope(label).opened());
+        io.unread(prefix);
+        Ok(Arrival { io, target, peer, known })
+    }
+
+    async fn detect(&self, io: &mut Io, port: u16, deadline: Instant) -> io::Result<Detected> {
+        let detected = detect(io, deadline).await?;
+        let label = detected.label();
+        let make = || {
+            let labels = Labels::new().with_display("srv_port", port).with("result", label);
+            self.metrics.inbound_detections.hold(&labels)
+        };
+        self.detections.get_or_make(label, make).increment();
+        Ok(detected)
+    }
+
+    fn tls_failed(&self, original: SocketAddr, error: &io::Error) {
         debug!(%original, %error, "a client's TLS failed");
         let labels = Labels::new().with_target(original).with("error", "tls");
         self.metrics.inbound_tcp_errors.hold(&labels).increment();

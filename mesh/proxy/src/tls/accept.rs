@@ -46,7 +46,7 @@ pub(crate) enum Peer {
 }
 
 impl Accepted {
-    pub(crate) fn plaintext(stream: TcpStream) -> Self {
+    fn plaintext(stream: TcpStream) -> Self {
         Self { transport: Transport::Tcp(stream), prefix: Bytes::new(), peer: Peer::Plaintext, tagged: false }
     }
 }
