@@ -210,7 +210,7 @@ impl Endpoint {
         {
             return Err(SendError::NotSent(Box::new(request), error));
         }
-        request.headers_mut().remove(REQUIRE_ID);
+        let required = request.headers_mut().remove(REQUIRE_ID);
         if let Some(guard) = &self.guard
             && guard.is_from(request.headers(), self.address.port())
         {
@@ -228,9 +228,15 @@ impl Endpoint {
                 let body = ResponseBody::watched(body, observations, load, connection);
                 Ok(Response::from_parts(head, body))
             }
-            Err(error) => {
-                match &error {
-                    SendError::NotSent(..) => self.unreachable(),
+            Err(mut error) => {
+                match &mut error {
+                    SendError::NotSent(unsent, _) => {
+                        // It holds for the next endpoint as well.
+                        if let Some(required) = required {
+                            unsent.headers_mut().insert(REQUIRE_ID, required);
+                        }
+                        self.unreachable();
+                    }
                     SendError::Broken(broken) => observation.fail(crate::http::broken_class(broken)),
                 }
                 Err(error)

@@ -323,10 +323,12 @@ impl Dial {
         });
         let dialled = SocketAddr::new(self.address.ip(), self.tagged.unwrap_or(self.address.port()));
         let stream = connector.connect(dialled).await?;
-        let transport = match (&self.tls, identity.credentials()) {
-            (Some(server), Some(credentials)) => {
+        let transport = match &self.tls {
+            Some(server) => {
                 let (address, timeout) = (self.address, connector.timeout());
                 let shaken = time::timeout(timeout, async {
+                    // What is to be secret is not said openly for want of a certificate.
+                    let credentials = identity.credentials().ok_or_else(|| io::Error::other("no certificate yet"))?;
                     let mut tls = credentials.connect(stream, server, header.is_some()).await?;
                     if let Some(header) = &header {
                         tls.write_all(header).await?;
@@ -339,7 +341,7 @@ impl Dial {
                 })?;
                 Transport::Tls(Box::new(tls))
             }
-            _ => Transport::Tcp(stream),
+            None => Transport::Tcp(stream),
         };
         Ok(Io::new(transport, self.tcp.opened()))
     }

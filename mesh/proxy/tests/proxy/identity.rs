@@ -220,6 +220,33 @@ async fn a_request_can_require_who_answers_it() {
     assert_eq!((pair.app.requests(), plain.app.requests()), (1, 0));
 }
 
+/// Endpoints that refuse connections are passed over, and what is required is so of the next one as well.
+#[tokio::test]
+async fn what_a_request_requires_holds_for_every_endpoint_that_is_tried() {
+    let authority = Authority::start(HOUR).await;
+    let app = App::named("app").await;
+    let server = Setup::new().identified(SERVER, &authority).original_of(LOOPBACK, app.address).start().await;
+    let client = Setup::ingress().identified(CLIENT, &authority).original(1, app.address).start().await;
+    let living = server.proxy.addresses().inbound;
+    client.control.identify(living, SERVER);
+    let dead = [1, 2, 3].map(|last| SocketAddr::from(([127, 0, 9, last], 1)));
+    dead.iter().for_each(|address| client.control.identify(*address, CLIENT));
+    let endpoints = [&dead[..], &[living]].concat();
+    // Which endpoint comes first is chance, so that is tried with several balancers.
+    for n in 1..=10 {
+        client.control.service(&format!("s{n}"), ([10, 96, 0, n], 80).into(), &endpoints);
+        let name = format!("s{n}.ns.svc.cluster.local:80");
+        let mut connection = client.connect(1).await;
+        let reply = connection.get("/", &[("l5d-dst-override", &name), ("l5d-require-id", CLIENT)]).await;
+        assert_eq!((reply.status.as_u16(), app.requests()), (502, 0), "{reply:?}");
+    }
+    // The control: the living one's identity is found behind the dead ones.
+    let mut connection = client.connect(1).await;
+    let name = "s1.ns.svc.cluster.local:80";
+    let reply = connection.get("/", &[("l5d-dst-override", name), ("l5d-require-id", SERVER)]).await;
+    assert_eq!((reply.status.as_u16(), app.requests()), (200, 1), "{reply:?}");
+}
+
 #[tokio::test]
 async fn a_new_certificate_costs_no_request() {
     let authority = Authority::start(Duration::from_millis(100)).await;

@@ -39,6 +39,8 @@ struct State {
     profiles: Mutex<HashMap<String, Answer<DestinationProfile>>>,
     policies: Mutex<HashMap<String, Answer<OutboundPolicy>>>,
     endpoints: Mutex<HashMap<String, Answer<BTreeSet<SocketAddr>>>>,
+    /// Who is at an endpoint's address.
+    identities: Mutex<HashMap<SocketAddr, String>>,
     calls: Mutex<Vec<String>>,
 }
 
@@ -96,6 +98,11 @@ impl ControlPlane {
         set(&self.state.endpoints, name, Ok(endpoints.iter().copied().collect()));
     }
 
+    /// Says who is at an address, in endpoints that are set afterwards.
+    pub fn identify(&self, address: SocketAddr, name: &str) {
+        self.state.identities.lock().insert(address, name.to_owned());
+    }
+
     /// A Service by name and by cluster IP, with a policy, as Linkerd's control plane answers.
     pub fn service(&self, name: &str, cluster_ip: SocketAddr, endpoints: &[SocketAddr]) {
         let host = format!("{name}.ns.svc.cluster.local");
@@ -151,9 +158,10 @@ impl Destination for State {
     async fn get(&self, request: Request<GetDestination>) -> Result<Response<Self::GetStream>, Status> {
         let path = request.into_inner().path;
         let sets = self.stream("Get", &path, &self.endpoints, Code::NotFound)?.into_inner();
-        let updates = sets.scan(BTreeSet::new(), |known: &mut BTreeSet<SocketAddr>, next| {
+        let identities = self.identities.lock().clone();
+        let updates = sets.scan(BTreeSet::new(), move |known: &mut BTreeSet<SocketAddr>, next| {
             let updates: Vec<_> = match next {
-                Ok(next) => difference(known, &next).into_iter().map(Ok).collect(),
+                Ok(next) => difference(known, &next, &identities).into_iter().map(Ok).collect(),
                 Err(status) => vec![Err(status)],
             };
             futures::future::ready(Some(stream::iter(updates)))
@@ -187,9 +195,17 @@ impl OutboundPolicies for State {
     }
 }
 
-fn difference(known: &mut BTreeSet<SocketAddr>, next: &BTreeSet<SocketAddr>) -> Vec<Update> {
+fn difference(
+    known: &mut BTreeSet<SocketAddr>,
+    next: &BTreeSet<SocketAddr>,
+    identities: &HashMap<SocketAddr, String>,
+) -> Vec<Update> {
     let removed: Vec<_> = known.difference(next).map(|address| (*address).into()).collect();
-    let added: Vec<_> = next.difference(known).map(|address| weighted(*address)).collect();
+    let identified = |address: &SocketAddr| {
+        let tls_identity = identities.get(address).map(|name| identity(name));
+        WeightedAddr { tls_identity, ..weighted(*address) }
+    };
+    let added: Vec<_> = next.difference(known).map(identified).collect();
     known.clone_from(next);
     let mut updates = Vec::new();
     if next.is_empty() {
@@ -228,12 +244,15 @@ pub fn endpoint(address: SocketAddr) -> DestinationProfile {
 
 /// A profile's endpoint, with an identity.
 pub fn with_identity(mut profile: DestinationProfile, name: &str) -> DestinationProfile {
-    let name = tls_identity::DnsLikeIdentity { name: name.to_owned() };
-    let strategy = Some(tls_identity::Strategy::DnsLikeIdentity(name.clone()));
     if let Some(endpoint) = &mut profile.endpoint {
-        endpoint.tls_identity = Some(TlsIdentity { server_name: Some(name), strategy });
+        endpoint.tls_identity = Some(identity(name));
     }
     profile
+}
+
+fn identity(name: &str) -> TlsIdentity {
+    let name = tls_identity::DnsLikeIdentity { name: name.to_owned() };
+    TlsIdentity { server_name: Some(name.clone()), strategy: Some(tls_identity::Strategy::DnsLikeIdentity(name)) }
 }
 
 /// A profile's endpoint of an opaque port, whose proxy listens at `inbound_port`.
