@@ -4,8 +4,10 @@
 //! name; the types of the kind's own module are what stays in memory.
 
 mod endpoint_slice;
+mod extras;
 mod http_route;
 mod pod;
+mod policy;
 mod quantity;
 mod service;
 mod service_profile;
@@ -18,9 +20,14 @@ use thiserror::Error;
 use crate::Key;
 
 pub(crate) use endpoint_slice::EndpointSlice;
+pub(crate) use extras::Extras;
 pub(crate) use http_route::match_everything;
 pub(crate) use http_route::{HttpRoute, RouteBackend, RouteRule};
 pub(crate) use pod::{InboundPolicy, Pod, Proxy};
+pub(crate) use policy::{
+    Authentication, AuthenticationRef, Authorization, AuthorizationTarget, AuthorizedClients, Identities, IdentityRef,
+    Networks, Protocol, Requires, Server,
+};
 pub(crate) use service::{Service, ServicePort};
 pub(crate) use service_profile::{Override, ServiceProfile, default_retry_budget};
 pub(crate) use traffic_split::TrafficSplit;
@@ -45,11 +52,21 @@ pub enum Kind {
     PolicyHttpRoute,
     /// `gateway.networking.k8s.io` HTTPRoute.
     GatewayHttpRoute,
+    /// `policy.linkerd.io` Server.
+    Server,
+    /// `policy.linkerd.io` ServerAuthorization.
+    ServerAuthorization,
+    /// `policy.linkerd.io` AuthorizationPolicy.
+    AuthorizationPolicy,
+    /// `policy.linkerd.io` MeshTLSAuthentication.
+    MeshTlsAuthentication,
+    /// `policy.linkerd.io` NetworkAuthentication.
+    NetworkAuthentication,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 12] = [
         Self::Service,
         Self::EndpointSlice,
         Self::Pod,
@@ -57,6 +74,11 @@ impl Kind {
         Self::TrafficSplit,
         Self::PolicyHttpRoute,
         Self::GatewayHttpRoute,
+        Self::Server,
+        Self::ServerAuthorization,
+        Self::AuthorizationPolicy,
+        Self::MeshTlsAuthentication,
+        Self::NetworkAuthentication,
     ];
 }
 
@@ -82,6 +104,15 @@ pub enum Object {
     /// An HTTPRoute of either group.
     #[doc(hidden)]
     HttpRoute(HttpRoute),
+    /// A Server.
+    #[doc(hidden)]
+    Server(Server),
+    /// A ServerAuthorization or an AuthorizationPolicy.
+    #[doc(hidden)]
+    Authorization(Authorization),
+    /// A MeshTLSAuthentication or a NetworkAuthentication.
+    #[doc(hidden)]
+    Authentication(Authentication),
 }
 
 /// Why a value is not an object that answers could depend on.
@@ -89,7 +120,7 @@ pub enum Object {
 pub enum ParseError {
     /// The kind is none that is read.
     #[error(
-        "expected a Service, EndpointSlice, Pod, ServiceProfile, TrafficSplit or HTTPRoute, found apiVersion `{api_version}`, kind `{kind}`"
+        "expected a kind of which answers of the control plane depend, such as a Service or a ServiceProfile, found apiVersion `{api_version}`, kind `{kind}`"
     )]
     Kind {
         /// The value's `apiVersion`.
@@ -136,6 +167,21 @@ impl Object {
                 let route = wire::read::<wire::HttpRoute>(object).map_err(fields)?;
                 Self::HttpRoute(HttpRoute::read(Kind::GatewayHttpRoute, route))
             }
+            ("policy.linkerd.io", "Server") => {
+                Self::Server(wire::read::<wire::policy::Server>(object).map_err(fields)?.into())
+            }
+            ("policy.linkerd.io", "ServerAuthorization") => {
+                Self::Authorization(wire::read::<wire::policy::ServerAuthorization>(object).map_err(fields)?.into())
+            }
+            ("policy.linkerd.io", "AuthorizationPolicy") => {
+                Self::Authorization(wire::read::<wire::policy::AuthorizationPolicy>(object).map_err(fields)?.into())
+            }
+            ("policy.linkerd.io", "MeshTLSAuthentication") => {
+                Self::Authentication(wire::read::<wire::policy::MeshTLSAuthentication>(object).map_err(fields)?.into())
+            }
+            ("policy.linkerd.io", "NetworkAuthentication") => {
+                Self::Authentication(wire::read::<wire::policy::NetworkAuthentication>(object).map_err(fields)?.into())
+            }
             _ => return Err(ParseError::Kind { api_version: api_version.into(), kind: kind.into() }),
         })
     }
@@ -149,6 +195,9 @@ impl Object {
             Self::ServiceProfile(_) => Kind::ServiceProfile,
             Self::TrafficSplit(_) => Kind::TrafficSplit,
             Self::HttpRoute(route) => route.kind,
+            Self::Server(_) => Kind::Server,
+            Self::Authorization(object) => object.kind,
+            Self::Authentication(object) => object.kind,
         }
     }
 
@@ -161,6 +210,9 @@ impl Object {
             Self::ServiceProfile(object) => &object.key,
             Self::TrafficSplit(object) => &object.key,
             Self::HttpRoute(object) => &object.key,
+            Self::Server(object) => &object.key,
+            Self::Authorization(object) => &object.key,
+            Self::Authentication(object) => &object.key,
         }
     }
 }

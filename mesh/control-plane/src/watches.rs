@@ -56,6 +56,29 @@ pub fn watch(client: &Client, index: &Index) -> JoinSet<()> {
         versions("gateway.networking.k8s.io", &["v1", "v1beta1"], "HTTPRoute", "httproutes"),
         |object| Object::HttpRoute(HttpRoute::read(Kind::GatewayHttpRoute, object)),
     ));
+    let policy = |served: &[&str], kind: &str, plural: &str| versions("policy.linkerd.io", served, kind, plural);
+    tasks.spawn(
+        start(Kind::Server)
+            .run::<wire::policy::Server>(policy(&["v1beta3", "v1beta2", "v1beta1"], "Server", "servers"), |object| {
+                Object::Server(object.into())
+            }),
+    );
+    tasks.spawn(start(Kind::ServerAuthorization).run::<wire::policy::ServerAuthorization>(
+        policy(&["v1beta1"], "ServerAuthorization", "serverauthorizations"),
+        |object| Object::Authorization(object.into()),
+    ));
+    tasks.spawn(start(Kind::AuthorizationPolicy).run::<wire::policy::AuthorizationPolicy>(
+        policy(&["v1alpha1"], "AuthorizationPolicy", "authorizationpolicies"),
+        |object| Object::Authorization(object.into()),
+    ));
+    tasks.spawn(start(Kind::MeshTlsAuthentication).run::<wire::policy::MeshTLSAuthentication>(
+        policy(&["v1alpha1"], "MeshTLSAuthentication", "meshtlsauthentications"),
+        |object| Object::Authentication(object.into()),
+    ));
+    tasks.spawn(start(Kind::NetworkAuthentication).run::<wire::policy::NetworkAuthentication>(
+        policy(&["v1alpha1"], "NetworkAuthentication", "networkauthentications"),
+        |object| Object::Authentication(object.into()),
+    ));
     let index = index.clone();
     tasks.spawn(async move {
         // A watch drops its sender only when it is ended itself.

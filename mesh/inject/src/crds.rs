@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-/// The definitions of `serviceprofiles.linkerd.io`, `trafficsplits.split.smi-spec.io` and `httproutes.policy.linkerd.io`.
+/// The definitions of `serviceprofiles.linkerd.io`, `trafficsplits.split.smi-spec.io`, and of `policy.linkerd.io` those of
+/// routes, Servers, authorizations and authentications.
 pub fn custom_resource_definitions() -> Vec<Value> {
     vec![
         definition(
@@ -19,6 +20,35 @@ pub fn custom_resource_definitions() -> Vec<Value> {
             "policy.linkerd.io",
             &names("HTTPRoute", "httproutes", "httproute", &[]),
             &[version("v1beta2", false, &http_route_spec()), version("v1beta3", true, &http_route_spec())],
+        ),
+        definition(
+            "policy.linkerd.io",
+            &names("Server", "servers", "server", &["srv"]),
+            &[
+                version("v1beta1", false, &server_spec()),
+                version("v1beta2", false, &server_spec()),
+                version("v1beta3", true, &server_spec()),
+            ],
+        ),
+        definition(
+            "policy.linkerd.io",
+            &names("ServerAuthorization", "serverauthorizations", "serverauthorization", &["saz", "serverauthz"]),
+            &[version("v1beta1", true, &server_authorization_spec())],
+        ),
+        definition(
+            "policy.linkerd.io",
+            &names("AuthorizationPolicy", "authorizationpolicies", "authorizationpolicy", &["authzpolicy"]),
+            &[version("v1alpha1", true, &authorization_policy_spec())],
+        ),
+        definition(
+            "policy.linkerd.io",
+            &names("MeshTLSAuthentication", "meshtlsauthentications", "meshtlsauthentication", &["meshtlsauthn"]),
+            &[version("v1alpha1", true, &mesh_tls_authentication_spec())],
+        ),
+        definition(
+            "policy.linkerd.io",
+            &names("NetworkAuthentication", "networkauthentications", "networkauthentication", &["netauthn"]),
+            &[version("v1alpha1", true, &network_authentication_spec())],
         ),
     ]
 }
@@ -51,7 +81,7 @@ fn definition(group: &str, names: &Value, versions: &[Value]) -> Value {
 }
 
 fn version(name: &str, storage: bool, spec: &Value) -> Value {
-    let any = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let any = open();
     json!({
         "name": name,
         "served": true,
@@ -74,7 +104,7 @@ fn version(name: &str, storage: bool, spec: &Value) -> Value {
 /// `all`, `any` and `not` nest without end, which a structural schema cannot say: the conditions below the first level
 /// are open.
 fn condition(leaf: Value) -> Value {
-    let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let open = open();
     let mut properties = json!({
         "all": {"type": "array", "items": open},
         "any": {"type": "array", "items": open},
@@ -148,7 +178,7 @@ fn traffic_split_spec() -> Value {
 
 /// Only what makes a route a route; the rest of Gateway API's schema is open.
 fn http_route_spec() -> Value {
-    let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let open = open();
     json!({
         "type": "object",
         "properties": {
@@ -157,4 +187,84 @@ fn http_route_spec() -> Value {
             "rules": {"type": "array", "items": open},
         },
     })
+}
+
+/// `spec.podSelector` is absent in a Server of external workloads, which is nobody's here.
+fn server_spec() -> Value {
+    json!({
+        "type": "object",
+        "required": ["port"],
+        "properties": {
+            "podSelector": open(),
+            "externalWorkloadSelector": open(),
+            "port": {"x-kubernetes-int-or-string": true},
+            "proxyProtocol": {"type": "string"},
+            "accessPolicy": {"type": "string"},
+        },
+    })
+}
+
+fn server_authorization_spec() -> Value {
+    json!({
+        "type": "object",
+        "required": ["server", "client"],
+        "properties": {
+            "server": {"type": "object", "properties": {"name": {"type": "string"}, "selector": open()}},
+            "client": {"type": "object", "properties": {
+                "networks": networks(),
+                "unauthenticated": {"type": "boolean"},
+                "meshTLS": {"type": "object", "properties": {
+                    "unauthenticatedTLS": {"type": "boolean"},
+                    "identities": {"type": "array", "items": {"type": "string"}},
+                    "serviceAccounts": {"type": "array", "items": open()},
+                }},
+            }},
+        },
+    })
+}
+
+fn authorization_policy_spec() -> Value {
+    json!({
+        "type": "object",
+        "required": ["targetRef", "requiredAuthenticationRefs"],
+        "properties": {
+            "targetRef": reference(),
+            "requiredAuthenticationRefs": {"type": "array", "items": reference()},
+        },
+    })
+}
+
+fn mesh_tls_authentication_spec() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "identities": {"type": "array", "items": {"type": "string"}},
+            "identityRefs": {"type": "array", "items": reference()},
+        },
+    })
+}
+
+fn network_authentication_spec() -> Value {
+    json!({"type": "object", "required": ["networks"], "properties": {"networks": networks()}})
+}
+
+fn networks() -> Value {
+    json!({"type": "array", "items": {
+        "type": "object",
+        "required": ["cidr"],
+        "properties": {"cidr": {"type": "string"}, "except": {"type": "array", "items": {"type": "string"}}},
+    }})
+}
+
+fn reference() -> Value {
+    let text = json!({"type": "string"});
+    json!({
+        "type": "object",
+        "required": ["kind"],
+        "properties": {"group": text, "kind": text, "name": text, "namespace": text},
+    })
+}
+
+fn open() -> Value {
+    json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }

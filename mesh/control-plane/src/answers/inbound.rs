@@ -1,5 +1,8 @@
-//! `InboundServerPolicies`: who may connect to a port of a pod. There are no Servers yet, so each port has the pod's
-//! default policy.
+//! `InboundServerPolicies`: what is spoken at a port of a pod, and who may connect to it.
+//!
+//! A Server that selects the pod and the port says so, with the authorizations that target it; a port without one has the
+//! pod's default policy. As with Linkerd's policy controller, the paths of a pod's probes are open to everybody, unless a
+//! Server has routes of its own.
 
 use std::{
     collections::HashMap,
@@ -8,77 +11,291 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use linkerd2_proxy_api::inbound::{
-    Authn, Authz, IdentitySuffix, Network, ProxyProtocol, Server, authn,
-    authn::permit_mesh_tls::{Clients, PermitClientIdentities},
-    proxy_protocol::{Detect, Kind, Opaque},
+use linkerd2_proxy_api::{
+    http_route as matches, http_types,
+    inbound::{
+        Authn, Authz, GrpcRoute, HttpRoute, Identity, IdentitySuffix, Network, ProxyProtocol, Server, authn,
+        authn::permit_mesh_tls::{Clients, PermitClientIdentities},
+        grpc_route, http_route,
+        proxy_protocol::{Detect, Grpc, Http1, Http2, Kind, Opaque, Tls},
+    },
+    outbound,
 };
+use tracing::warn;
 
 use crate::{
     Cluster, Key,
-    answers::{default_ref, duration},
+    answers::{default_ref, duration, resource},
     index::State,
-    objects::InboundPolicy,
+    objects::{
+        self, AuthenticationRef, Authorization, AuthorizationTarget, AuthorizedClients, Identities, IdentityRef,
+        InboundPolicy, Networks, Pod, Protocol, Requires,
+    },
 };
 
 /// What Linkerd's policy controller sends.
 const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The server behind a port of a pod. A pod that is not known yet has the default policy: its proxy asks while it starts,
+const GROUP: &str = "policy.linkerd.io";
+
+/// What is known of a port of a pod. A pod that is not known yet has the default policy: its proxy asks while it starts,
 /// and an answer that changes is better than none.
-pub(crate) fn server(state: &State, cluster: &Cluster, pod: &Key, port: u16) -> Server {
-    let pod = state.pod(pod);
-    let policy = pod.map(|pod| pod.inbound_policy).unwrap_or_default();
+pub(crate) fn server(state: &State, cluster: &Cluster, key: &Key, port: u16) -> Server {
+    let pod = state.pod(key);
+    let names = pod.map(|pod| pod.port_names(port)).unwrap_or_default();
+    let own =
+        pod.and_then(|pod| state.servers().find(|server| server.is_for(&key.namespace, &pod.labels, port, &names)));
+    let default = pod.map(|pod| pod.inbound_policy).unwrap_or_default();
     let opaque = pod.and_then(|pod| pod.opaque_ports.as_ref()).unwrap_or(&cluster.opaque_ports).contains(port);
-    let kind = if opaque {
-        Kind::Opaque(Opaque {})
-    } else {
-        Kind::Detect(Detect { timeout: duration(DETECT_TIMEOUT), ..Default::default() })
+    let (protocol, labels, authorizations) = match own {
+        Some(server) => {
+            let for_server = |one: &&Authorization| is_for_server(one, server);
+            let named = state.authorizations().filter(for_server).filter_map(|one| authz(state, cluster, one));
+            let access = server.access.and_then(|policy| default_authz(cluster, policy));
+            let labels = labels(GROUP, "server", &server.key.name);
+            (server.protocol, labels, named.chain(access).collect())
+        }
+        None => {
+            let protocol = if opaque { Protocol::Opaque } else { Protocol::Unknown };
+            let labels = labels("", "default", default.name());
+            (protocol, labels, default_authz(cluster, default).into_iter().collect())
+        }
     };
+    let routes: Vec<_> = own
+        .into_iter()
+        .flat_map(|server| state.routes_of_server(&server.key))
+        .map(|route| http_route(state, cluster, route))
+        .collect();
+    let routes = if routes.is_empty() { default_routes(pod, port) } else { routes };
     Server {
-        protocol: Some(ProxyProtocol { kind: Some(kind) }),
+        protocol: Some(ProxyProtocol { kind: Some(kind(protocol, routes)) }),
         server_ips: pod.map(|pod| pod.ips.iter().map(|ip| (*ip).into()).collect()).unwrap_or_default(),
-        authorizations: authorization(cluster, policy).into_iter().collect(),
-        labels: labels(policy),
+        authorizations,
+        labels,
     }
 }
 
-fn labels(policy: InboundPolicy) -> HashMap<String, String> {
-    [("group", ""), ("kind", "default"), ("name", policy.name())]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into()
+fn kind(protocol: Protocol, routes: Vec<HttpRoute>) -> Kind {
+    match protocol {
+        Protocol::Unknown => {
+            Kind::Detect(Detect { timeout: duration(DETECT_TIMEOUT), http_routes: routes, http_local_rate_limit: None })
+        }
+        Protocol::Http1 => Kind::Http1(Http1 { routes, local_rate_limit: None }),
+        Protocol::Http2 => Kind::Http2(Http2 { routes, local_rate_limit: None }),
+        Protocol::Grpc => {
+            let all = grpc_route::Rule { matches: vec![Default::default()], filters: Vec::new() };
+            let metadata = Some(default_ref("default"));
+            Kind::Grpc(Grpc { routes: vec![GrpcRoute { metadata, rules: vec![all], ..Default::default() }] })
+        }
+        Protocol::Opaque => Kind::Opaque(Opaque {}),
+        Protocol::Tls => Kind::Tls(Tls {}),
+    }
 }
 
-fn authorization(cluster: &Cluster, policy: InboundPolicy) -> Option<Authz> {
-    let everywhere = || vec![IpNet::V4(any_v4()), IpNet::V6(any_v6())];
-    let (networks, authenticated) = match policy {
-        InboundPolicy::AllUnauthenticated | InboundPolicy::Audit => (everywhere(), false),
-        InboundPolicy::AllAuthenticated => (everywhere(), true),
-        InboundPolicy::ClusterUnauthenticated => (cluster.networks.clone(), false),
-        InboundPolicy::ClusterAuthenticated => (cluster.networks.clone(), true),
-        InboundPolicy::Deny => return None,
+/// Everything, under the Server's own authorizations, and the probes' paths, under one of their own.
+fn default_routes(pod: Option<&Pod>, port: u16) -> Vec<HttpRoute> {
+    let rule = |matches| http_route::Rule { matches, filters: Vec::new() };
+    let all = vec![objects::match_everything()];
+    let mut routes =
+        vec![HttpRoute { metadata: Some(default_ref("default")), rules: vec![rule(all)], ..Default::default() }];
+    let probes: Vec<_> = pod
+        .into_iter()
+        .flat_map(|pod| &pod.probes)
+        .filter(|(at, _)| *at == port)
+        .map(|(_, path)| matches::HttpRouteMatch {
+            path: Some(matches::PathMatch { kind: Some(matches::path_match::Kind::Exact(path.clone())) }),
+            method: Some(http_types::HttpMethod {
+                r#type: Some(http_types::http_method::Type::Registered(
+                    http_types::http_method::Registered::Get.into(),
+                )),
+            }),
+            ..Default::default()
+        })
+        .collect();
+    if !probes.is_empty() {
+        let authz = Authz {
+            networks: network_messages(&None),
+            authentication: permit(authn::Permit::Unauthenticated(authn::PermitUnauthenticated {})),
+            labels: labels("", "default", "probe"),
+            metadata: Some(default_ref("probe")),
+        };
+        routes.push(HttpRoute {
+            metadata: Some(default_ref("probe")),
+            authorizations: vec![authz],
+            rules: vec![rule(probes)],
+            ..Default::default()
+        });
+    }
+    routes
+}
+
+fn http_route(state: &State, cluster: &Cluster, route: &objects::HttpRoute) -> HttpRoute {
+    let is_for = |one: &&Authorization| matches!(&one.target, AuthorizationTarget::Route(key) if *key == route.key);
+    let rules = route.rules.iter().map(|rule| http_route::Rule {
+        matches: rule.matches.clone(),
+        filters: rule.filters.iter().filter_map(|filter| arrival_filter(&route.key, filter)).collect(),
+    });
+    HttpRoute {
+        metadata: Some(resource(route.group(), "HTTPRoute", &route.key, 0)),
+        hosts: route.hosts.clone(),
+        authorizations: state.authorizations().filter(is_for).filter_map(|one| authz(state, cluster, one)).collect(),
+        rules: rules.collect(),
+    }
+}
+
+/// On arrival there are all filters but those of responses.
+fn arrival_filter(route: &Key, filter: &outbound::http_route::Filter) -> Option<http_route::Filter> {
+    use http_route::filter::Kind as Arrival;
+    use outbound::http_route::filter::Kind;
+    let kind = match filter.kind.clone()? {
+        Kind::FailureInjector(fail) => Arrival::FailureInjector(fail),
+        Kind::RequestHeaderModifier(change) => Arrival::RequestHeaderModifier(change),
+        Kind::Redirect(to) => Arrival::Redirect(to),
+        Kind::ResponseHeaderModifier(_) => {
+            warn!(%route, "a Server's route cannot change headers of responses; the filter is ignored");
+            return None;
+        }
     };
-    let permit = if authenticated {
-        // A suffix without parts is every identity.
-        let identities = PermitClientIdentities { identities: Vec::new(), suffixes: vec![IdentitySuffix::default()] };
-        authn::Permit::MeshTls(authn::PermitMeshTls { clients: Some(Clients::Identities(identities)) })
-    } else {
-        authn::Permit::Unauthenticated(authn::PermitUnauthenticated {})
+    Some(http_route::Filter { kind: Some(kind) })
+}
+
+fn is_for_server(authorization: &Authorization, server: &objects::Server) -> bool {
+    match &authorization.target {
+        AuthorizationTarget::Server(key) => *key == server.key,
+        AuthorizationTarget::Servers(namespace, selector) => {
+            use kube::core::SelectorExt;
+            **namespace == *server.key.namespace && selector.matches(&server.labels)
+        }
+        AuthorizationTarget::Namespace(namespace) => **namespace == *server.key.namespace,
+        AuthorizationTarget::Route(_) | AuthorizationTarget::Nothing => false,
+    }
+}
+
+/// What an object lets in; `None` if it is nobody, since something that it requires is not there.
+fn authz(state: &State, cluster: &Cluster, authorization: &Authorization) -> Option<Authz> {
+    let key = &authorization.key;
+    let kind = match authorization.kind {
+        crate::Kind::ServerAuthorization => "serverauthorization",
+        _ => "authorizationpolicy",
+    };
+    let (networks, identities) = match &authorization.clients {
+        AuthorizedClients::Here(networks, identities) => (networks.clone(), identities.clone()),
+        AuthorizedClients::All(required) => required_clients(state, key, required)?,
     };
     Some(Authz {
-        networks: networks.into_iter().map(|net| Network { net: Some(net.into()), except: Vec::new() }).collect(),
-        authentication: Some(Authn { permit: Some(permit) }),
-        labels: labels(policy),
+        networks: network_messages(&networks),
+        authentication: permit(identity_permit(cluster, &identities)),
+        labels: labels(GROUP, kind, &key.name),
+        metadata: Some(resource(GROUP, kind, key, 0)),
+    })
+}
+
+/// As Linkerd's policy controller: of each kind of authentication at most one.
+fn required_clients(state: &State, key: &Key, required: &[AuthenticationRef]) -> Option<(Networks, Identities)> {
+    let (mut networks, mut identities) = (None, Identities::Anybody);
+    for one in required {
+        let requires = match one {
+            AuthenticationRef::Object(kind, name) => match state.authentication(*kind, name) {
+                Some(found) => found.requires.clone(),
+                None => {
+                    warn!(%key, ?kind, %name, "an authentication that is required does not exist; nobody is authorized");
+                    return None;
+                }
+            },
+            AuthenticationRef::ServiceAccount(account) => {
+                Requires::Identities(vec![IdentityRef::ServiceAccount(account.clone())])
+            }
+            AuthenticationRef::Unknown => return None,
+        };
+        let twice = match requires {
+            Requires::Networks(list) => networks.replace(list).is_some(),
+            Requires::Identities(list) => {
+                std::mem::replace(&mut identities, Identities::Named(list)) != Identities::Anybody
+            }
+        };
+        if twice {
+            warn!(%key, "two authentications of one kind cannot both be required; nobody is authorized");
+            return None;
+        }
+    }
+    Some((networks, identities))
+}
+
+fn identity_permit(cluster: &Cluster, identities: &Identities) -> authn::Permit {
+    let clients = match identities {
+        Identities::Anybody => return authn::Permit::Unauthenticated(authn::PermitUnauthenticated {}),
+        Identities::Mesh => Clients::Unauthenticated(authn::PermitUnauthenticated {}),
+        Identities::Named(list) => {
+            let mut named = PermitClientIdentities::default();
+            for one in list {
+                add_identity(&mut named, cluster, one);
+            }
+            Clients::Identities(named)
+        }
+    };
+    authn::Permit::MeshTls(authn::PermitMeshTls { clients: Some(clients) })
+}
+
+fn add_identity(named: &mut PermitClientIdentities, cluster: &Cluster, identity: &IdentityRef) {
+    let parts = |text: &str| IdentitySuffix { parts: text.split('.').map(str::to_owned).collect() };
+    let domain = cluster.identity.as_ref().map(|domain| domain.suffix());
+    match (identity, domain) {
+        (IdentityRef::Pattern(pattern), _) => match pattern.strip_prefix('*') {
+            // A suffix without parts is every identity.
+            Some("") => named.suffixes.push(IdentitySuffix::default()),
+            Some(end) => named.suffixes.push(parts(end.trim_start_matches('.'))),
+            None => named.identities.push(Identity { name: pattern.clone() }),
+        },
+        (IdentityRef::ServiceAccount(account), Some(domain)) => {
+            let name = format!("{}.{}.{domain}", account.name, account.namespace);
+            named.identities.push(Identity { name });
+        }
+        (IdentityRef::Namespace(namespace), Some(domain)) => {
+            named.suffixes.push(parts(&format!("{namespace}.{domain}")));
+        }
+        // Where nobody has an identity, nobody has this one.
+        (IdentityRef::ServiceAccount(_) | IdentityRef::Namespace(_), None) => {}
+    }
+}
+
+/// What a policy by name lets in: nobody if it is `deny`.
+fn default_authz(cluster: &Cluster, policy: InboundPolicy) -> Option<Authz> {
+    let cluster_only = || Some(cluster.networks.iter().map(|net| (*net, Vec::new())).collect());
+    let anyone_identified = || Identities::Named(vec![IdentityRef::Pattern("*".to_owned())]);
+    let (networks, identities) = match policy {
+        InboundPolicy::AllUnauthenticated | InboundPolicy::Audit => (None, Identities::Anybody),
+        InboundPolicy::AllAuthenticated => (None, anyone_identified()),
+        InboundPolicy::ClusterUnauthenticated => (cluster_only(), Identities::Anybody),
+        InboundPolicy::ClusterAuthenticated => (cluster_only(), anyone_identified()),
+        InboundPolicy::Deny => return None,
+    };
+    Some(Authz {
+        networks: network_messages(&networks),
+        authentication: permit(identity_permit(cluster, &identities)),
+        labels: labels("", "default", policy.name()),
         metadata: Some(default_ref(policy.name())),
     })
 }
 
-fn any_v4() -> Ipv4Net {
-    Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)
+fn permit(permit: authn::Permit) -> Option<Authn> {
+    Some(Authn { permit: Some(permit) })
 }
 
-fn any_v6() -> Ipv6Net {
-    Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)
+fn network_messages(networks: &Networks) -> Vec<Network> {
+    let everywhere = || {
+        vec![
+            (IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)), Vec::new()),
+            (IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)), Vec::new()),
+        ]
+    };
+    let list = networks.clone().unwrap_or_else(everywhere);
+    list.into_iter()
+        .map(|(net, except)| Network { net: Some(net.into()), except: except.into_iter().map(Into::into).collect() })
+        .collect()
+}
+
+fn labels(group: &str, kind: &str, name: &str) -> HashMap<String, String> {
+    [("group", group), ("kind", kind), ("name", name)].map(|(key, value)| (key.to_owned(), value.to_owned())).into()
 }
 
 #[cfg(test)]

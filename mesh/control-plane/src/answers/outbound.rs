@@ -8,7 +8,7 @@ use linkerd2_proxy_api::{
     meta::Metadata,
     opaque_route::Forbidden,
     outbound::{
-        Backend, HttpRoute as ApiHttpRoute, OpaqueRoute, OutboundPolicy, ProxyProtocol, Queue,
+        Backend, FailureAccrual, HttpRoute as ApiHttpRoute, OpaqueRoute, OutboundPolicy, ProxyProtocol, Queue,
         backend::{self, BalanceP2c, EndpointDiscovery, balance_p2c, endpoint_discovery},
         http_route, opaque_route,
         proxy_protocol::{self, Detect, Http1, Http2, Opaque},
@@ -19,7 +19,7 @@ use crate::{
     Cluster, Key,
     answers::{default_ref, duration, is_opaque, resource, service_ref},
     index::State,
-    objects::{HttpRoute, RouteBackend, RouteRule, Service, match_everything},
+    objects::{Extras, HttpRoute, RouteBackend, RouteRule, Service, match_everything},
 };
 
 // All of these are what Linkerd's policy controller sends.
@@ -60,9 +60,9 @@ fn of_service(state: &State, cluster: &Cluster, service: &Service, port: u16) ->
             .map(|route| http_route(state, cluster, route, own))
             .collect();
         if routes.is_empty() {
-            routes.push(default_http_route(own()));
+            routes.push(default_http_route(own(), &service.extras));
         }
-        detect(routes, opaque)
+        detect(routes, opaque, service.failure_accrual)
     };
     policy(service_ref(&service.key, port), kind)
 }
@@ -71,12 +71,12 @@ fn policy(metadata: Metadata, kind: proxy_protocol::Kind) -> OutboundPolicy {
     OutboundPolicy { metadata: Some(metadata), protocol: Some(ProxyProtocol { kind: Some(kind) }) }
 }
 
-fn detect(routes: Vec<ApiHttpRoute>, opaque: Opaque) -> proxy_protocol::Kind {
+fn detect(routes: Vec<ApiHttpRoute>, opaque: Opaque, failure_accrual: Option<FailureAccrual>) -> proxy_protocol::Kind {
     proxy_protocol::Kind::Detect(Detect {
         timeout: duration(DETECT_TIMEOUT),
         opaque: Some(opaque),
-        http1: Some(Http1 { routes: routes.clone(), failure_accrual: None }),
-        http2: Some(Http2 { routes, failure_accrual: None }),
+        http1: Some(Http1 { routes: routes.clone(), failure_accrual }),
+        http2: Some(Http2 { routes, failure_accrual }),
     })
 }
 
@@ -94,7 +94,7 @@ fn forwarded(address: SocketAddr) -> OutboundPolicy {
     let metadata = default_ref("egress-fallback");
     let backend = || forward(default_ref("egress-fallback"), address);
     let opaque = Opaque { routes: vec![opaque_route(metadata.clone(), backend(), Vec::new())] };
-    policy(metadata, detect(vec![default_http_route(backend())], opaque))
+    policy(metadata, detect(vec![default_http_route(backend(), &Extras::default())], opaque, None))
 }
 
 fn balancer(cluster: &Cluster, service: &Key, port: u16) -> Backend {
@@ -128,11 +128,13 @@ fn opaque_route(metadata: Metadata, backend: Backend, filters: Vec<opaque_route:
     OpaqueRoute { metadata: Some(metadata), rules: vec![rule] }
 }
 
-fn default_http_route(backend: Backend) -> ApiHttpRoute {
+fn default_http_route(backend: Backend, extras: &Extras) -> ApiHttpRoute {
     let backend = http_route::RouteBackend { backend: Some(backend), ..Default::default() };
     let rule = http_route::Rule {
         matches: vec![match_everything()],
         backends: Some(first_available(backend)),
+        timeouts: extras.timeouts,
+        retry: extras.retry.clone(),
         ..Default::default()
     };
     ApiHttpRoute { metadata: Some(default_ref("http")), hosts: Vec::new(), rules: vec![rule] }
@@ -170,6 +172,7 @@ fn http_rule(state: &State, cluster: &Cluster, rule: &RouteRule, own: &impl Fn()
         filters: rule.filters.clone(),
         backends: Some(backends),
         timeouts: rule.timeouts,
+        retry: rule.retry.clone(),
         ..Default::default()
     }
 }

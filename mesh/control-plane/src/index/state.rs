@@ -1,7 +1,7 @@
 //! The objects by name, and the few relations between them that answers follow.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     hash::Hash,
     net::IpAddr,
 };
@@ -9,7 +9,9 @@ use std::{
 use crate::{
     Key, Kind, Object,
     index::Topic,
-    objects::{EndpointSlice, HttpRoute, Pod, Service, ServiceProfile, TrafficSplit},
+    objects::{
+        Authentication, Authorization, EndpointSlice, HttpRoute, Pod, Server, Service, ServiceProfile, TrafficSplit,
+    },
 };
 
 /// All objects. Reads are what answers are computed from; writes tell which topics they change.
@@ -21,6 +23,10 @@ pub(crate) struct State {
     profiles: HashMap<Key, ServiceProfile>,
     splits: HashMap<Key, TrafficSplit>,
     routes: HashMap<(Kind, Key), HttpRoute>,
+    // Sorted: of several Servers of a port the first counts, and authorizations are told in one order.
+    servers: BTreeMap<Key, Server>,
+    authorizations: BTreeMap<(Kind, Key), Authorization>,
+    authentications: HashMap<(Kind, Key), Authentication>,
 
     services_by_ip: Relation<IpAddr, Key>,
     pods_by_ip: Relation<IpAddr, Key>,
@@ -28,6 +34,7 @@ pub(crate) struct State {
     services_by_pod: Relation<Key, (Key, Key)>,
     splits_by_apex: Relation<Key, Key>,
     routes_by_parent: Relation<Key, (Kind, Key)>,
+    routes_by_server: Relation<Key, (Kind, Key)>,
 }
 
 impl State {
@@ -69,6 +76,25 @@ impl State {
         self.routes_by_parent.get(parent).filter_map(|key| self.routes.get(key))
     }
 
+    /// The HTTPRoutes that are for arrivals at a Server.
+    pub(crate) fn routes_of_server<'a>(&'a self, server: &'a Key) -> impl Iterator<Item = &'a HttpRoute> {
+        self.routes_by_server.get(server).filter_map(|key| self.routes.get(key))
+    }
+
+    /// Every Server.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = &Server> {
+        self.servers.values()
+    }
+
+    /// Every ServerAuthorization and AuthorizationPolicy.
+    pub(crate) fn authorizations(&self) -> impl Iterator<Item = &Authorization> {
+        self.authorizations.values()
+    }
+
+    pub(crate) fn authentication(&self, kind: Kind, key: &Key) -> Option<&Authentication> {
+        self.authentications.get(&(kind, key.clone()))
+    }
+
     pub(crate) fn count(&self, kind: Kind) -> usize {
         match kind {
             Kind::Service => self.services.len(),
@@ -78,6 +104,13 @@ impl State {
             Kind::TrafficSplit => self.splits.len(),
             Kind::PolicyHttpRoute | Kind::GatewayHttpRoute => {
                 self.routes.keys().filter(|(own, _)| *own == kind).count()
+            }
+            Kind::Server => self.servers.len(),
+            Kind::ServerAuthorization | Kind::AuthorizationPolicy => {
+                self.authorizations.keys().filter(|(own, _)| *own == kind).count()
+            }
+            Kind::MeshTlsAuthentication | Kind::NetworkAuthentication => {
+                self.authentications.keys().filter(|(own, _)| *own == kind).count()
             }
         }
     }
@@ -91,6 +124,13 @@ impl State {
             Kind::TrafficSplit => self.splits.keys().cloned().collect(),
             Kind::PolicyHttpRoute | Kind::GatewayHttpRoute => {
                 self.routes.keys().filter(|(own, _)| *own == kind).map(|(_, key)| key.clone()).collect()
+            }
+            Kind::Server => self.servers.keys().cloned().collect(),
+            Kind::ServerAuthorization | Kind::AuthorizationPolicy => {
+                self.authorizations.keys().filter(|(own, _)| *own == kind).map(|(_, key)| key.clone()).collect()
+            }
+            Kind::MeshTlsAuthentication | Kind::NetworkAuthentication => {
+                self.authentications.keys().filter(|(own, _)| *own == kind).map(|(_, key)| key.clone()).collect()
             }
         }
     }
@@ -114,6 +154,9 @@ impl State {
             Object::ServiceProfile(new) => self.profiles.get(key) == Some(new),
             Object::TrafficSplit(new) => self.splits.get(key) == Some(new),
             Object::HttpRoute(new) => self.routes.get(&(new.kind, key.clone())) == Some(new),
+            Object::Server(new) => self.servers.get(key) == Some(new),
+            Object::Authorization(new) => self.authorizations.get(&(new.kind, key.clone())) == Some(new),
+            Object::Authentication(new) => self.authentications.get(&(new.kind, key.clone())) == Some(new),
         }
     }
 
@@ -157,7 +200,25 @@ impl State {
                     self.routes_by_parent.insert(parent.clone(), key.clone());
                     self.service_topics(parent, topics);
                 }
+                for server in &route.servers {
+                    self.routes_by_server.insert(server.clone(), key.clone());
+                }
+                if !route.servers.is_empty() {
+                    self.every_pod(topics);
+                }
                 self.routes.insert(key, route);
+            }
+            Object::Server(server) => {
+                self.servers.insert(server.key.clone(), server);
+                self.every_pod(topics);
+            }
+            Object::Authorization(authorization) => {
+                self.authorizations.insert((authorization.kind, authorization.key.clone()), authorization);
+                self.every_pod(topics);
+            }
+            Object::Authentication(authentication) => {
+                self.authentications.insert((authentication.kind, authentication.key.clone()), authentication);
+                self.every_pod(topics);
             }
         }
     }
@@ -205,9 +266,35 @@ impl State {
                     self.routes_by_parent.remove(parent, &(kind, key.clone()));
                     self.service_topics(parent, &mut topics);
                 }
+                for server in &route.servers {
+                    self.routes_by_server.remove(server, &(kind, key.clone()));
+                }
+                if !route.servers.is_empty() {
+                    self.every_pod(&mut topics);
+                }
+            }
+            Kind::Server => {
+                if self.servers.remove(key).is_some() {
+                    self.every_pod(&mut topics);
+                }
+            }
+            Kind::ServerAuthorization | Kind::AuthorizationPolicy => {
+                if self.authorizations.remove(&(kind, key.clone())).is_some() {
+                    self.every_pod(&mut topics);
+                }
+            }
+            Kind::MeshTlsAuthentication | Kind::NetworkAuthentication => {
+                if self.authentications.remove(&(kind, key.clone())).is_some() {
+                    self.every_pod(&mut topics);
+                }
             }
         }
         topics
+    }
+
+    /// Policies change seldom, so that it need not be known whose ports one is about: answers that stay are not sent again.
+    fn every_pod(&self, topics: &mut Vec<Topic>) {
+        topics.extend(self.pods.keys().cloned().map(Topic::Pod));
     }
 
     /// A Service is asked about by name and by each of its addresses. A route's answer also depends on whether the

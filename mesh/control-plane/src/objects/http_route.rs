@@ -7,7 +7,7 @@ use linkerd2_proxy_api::{http_route as api, http_types, outbound};
 
 use crate::{
     Key, Kind,
-    objects::{quantity, service_profile::method, wire},
+    objects::{extras::Extras, quantity, service_profile::method, wire},
 };
 
 /// What is kept of an HTTPRoute.
@@ -17,6 +17,8 @@ pub struct HttpRoute {
     pub(crate) key: Key,
     /// The Services whose requests it routes; without a port, on every port.
     pub(crate) parents: Vec<(Key, Option<u16>)>,
+    /// The Servers whose requests it authorizes and changes on arrival.
+    pub(crate) servers: Vec<Key>,
     pub(crate) hosts: Vec<api::HostMatch>,
     pub(crate) rules: Vec<RouteRule>,
 }
@@ -29,6 +31,7 @@ pub(crate) struct RouteRule {
     /// Empty means the parent itself.
     pub(crate) backends: Vec<RouteBackend>,
     pub(crate) timeouts: Option<api::Timeouts>,
+    pub(crate) retry: Option<outbound::http_route::Retry>,
 }
 
 /// A backend of a rule.
@@ -58,15 +61,25 @@ impl HttpRoute {
     pub(crate) fn read(kind: Kind, route: wire::HttpRoute) -> Self {
         let wire::HttpRoute { metadata, spec } = route;
         let key = wire::key(&metadata);
+        let annotated = Extras::of(&metadata);
+        let servers = spec
+            .parent_refs
+            .iter()
+            .filter(|parent| parent.kind.as_deref() == Some("Server"))
+            .filter(|parent| parent.group.as_deref() == Some("policy.linkerd.io"))
+            // A Server is in the route's own namespace.
+            .map(|parent| Key::new(&key.namespace, &parent.name));
+        let servers = servers.collect();
         let parents =
             spec.parent_refs.iter().filter(|parent| is_service(parent.group.as_deref(), parent.kind.as_deref()));
         Self {
             kind,
+            servers,
             parents: parents
                 .map(|parent| (resolve(&key, parent.namespace.as_deref(), &parent.name), parent.port))
                 .collect(),
             hosts: spec.hostnames.iter().map(|host| host_match(host)).collect(),
-            rules: spec.rules.iter().map(|rule| read_rule(&key, rule)).collect(),
+            rules: spec.rules.iter().map(|rule| read_rule(&key, rule, &annotated)).collect(),
             key,
         }
     }
@@ -81,7 +94,7 @@ fn resolve(route: &Key, namespace: Option<&str>, name: &str) -> Key {
     Key::new(namespace.unwrap_or(&route.namespace), name)
 }
 
-fn read_rule(route: &Key, rule: &wire::HttpRouteRule) -> RouteRule {
+fn read_rule(route: &Key, rule: &wire::HttpRouteRule, annotated: &Extras) -> RouteRule {
     let backends = rule.backend_refs.iter().map(|backend| {
         // Unlike a parent, a backend without group and kind is a Service.
         let service = is_service(backend.group.as_deref().or(Some("")), backend.kind.as_deref().or(Some("Service")));
@@ -104,11 +117,15 @@ fn read_rule(route: &Key, rule: &wire::HttpRouteRule) -> RouteRule {
         matches,
         filters: filters(route, &rule.filters),
         backends: backends.collect(),
-        timeouts: rule.timeouts.as_ref().map(|timeouts| api::Timeouts {
-            request: duration(&timeouts.request),
-            response: duration(&timeouts.backend_request),
-            idle: None,
-        }),
+        timeouts: match &rule.timeouts {
+            Some(timeouts) => Some(api::Timeouts {
+                request: duration(&timeouts.request),
+                response: duration(&timeouts.backend_request),
+                idle: None,
+            }),
+            None => annotated.timeouts,
+        },
+        retry: annotated.retry.clone(),
     }
 }
 

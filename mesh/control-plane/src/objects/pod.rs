@@ -1,6 +1,9 @@
 //! Pods.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -33,6 +36,19 @@ pub struct Pod {
     pub(crate) inbound_policy: InboundPolicy,
     /// Its proxy, if it has one.
     pub(crate) proxy: Option<Proxy>,
+    /// Its labels, by which Servers select it.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Its containers' ports that have names.
+    pub(crate) named_ports: Vec<(String, u16)>,
+    /// The paths at which the kubelet asks its containers how they are, with the port.
+    pub(crate) probes: BTreeSet<(u16, String)>,
+}
+
+impl Pod {
+    /// The names of a port.
+    pub(crate) fn port_names(&self, port: u16) -> Vec<String> {
+        self.named_ports.iter().filter(|(_, number)| *number == port).map(|(name, _)| name.clone()).collect()
+    }
 }
 
 /// What is known of a pod's proxy.
@@ -78,7 +94,7 @@ pub(crate) enum InboundPolicy {
 }
 
 impl InboundPolicy {
-    fn parse(value: &str) -> Option<Self> {
+    pub(crate) fn parse(value: &str) -> Option<Self> {
         [
             Self::AllUnauthenticated,
             Self::AllAuthenticated,
@@ -124,8 +140,35 @@ impl From<wire::Pod> for Pod {
                 .and_then(InboundPolicy::parse)
                 .unwrap_or_default(),
             proxy: Proxy::of(&metadata, &spec),
+            named_ports: named_ports(&spec),
+            probes: probes(&spec),
+            labels: metadata.labels.unwrap_or_default(),
         }
     }
+}
+
+fn named_ports(spec: &wire::PodSpec) -> Vec<(String, u16)> {
+    let ports = spec.containers.iter().flat_map(|container| &container.ports).filter(|port| !port.name.is_empty());
+    ports.map(|port| (port.name.clone(), port.container_port)).collect()
+}
+
+fn probes(spec: &wire::PodSpec) -> BTreeSet<(u16, String)> {
+    let each = spec.containers.iter().flat_map(|container| {
+        let probes = [&container.liveness_probe, &container.readiness_probe, &container.startup_probe];
+        let asks = probes.into_iter().flatten().filter_map(|probe| probe.http_get.as_ref());
+        asks.filter_map(|ask| {
+            let port = match &ask.port {
+                wire::NumberOrString::Number(number) => *number as u16,
+                // The name is one of the same container.
+                wire::NumberOrString::String(name) => {
+                    container.ports.iter().find(|port| port.name == *name)?.container_port
+                }
+            };
+            let path = ask.path.split('?').next().unwrap_or_default();
+            Some((port, if path.is_empty() { "/".to_owned() } else { path.to_owned() }))
+        })
+    });
+    each.collect()
 }
 
 /// The labels Linkerd gives an endpoint. The Deployment is read from its ReplicaSet's name, which is the Deployment's and

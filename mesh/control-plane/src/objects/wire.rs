@@ -1,6 +1,8 @@
 //! Objects as the API serves them, as far as they are read. Unknown fields are dropped while parsing, so that what is
 //! never looked at never costs memory.
 
+pub(crate) mod policy;
+
 use std::{borrow::Cow, collections::BTreeMap};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -20,7 +22,7 @@ pub(crate) fn read<T: DeserializeOwned>(object: &Value) -> serde_json::Result<T>
 
 /// Lets kube's watcher watch a type of this module; its group and version are given when the watch starts.
 macro_rules! resource {
-    ($($kind:ident),* $(,)?) => {$(
+    ($($kind:path),* $(,)?) => {$(
         impl Resource for $kind {
             type DynamicType = ApiResource;
             type Scope = DynamicResourceScope;
@@ -57,6 +59,13 @@ macro_rules! resource {
 }
 
 resource!(Service, EndpointSlice, Pod, ServiceProfile, TrafficSplit, HttpRoute);
+resource!(
+    policy::Server,
+    policy::ServerAuthorization,
+    policy::AuthorizationPolicy,
+    policy::MeshTLSAuthentication,
+    policy::NetworkAuthentication,
+);
 
 /// The key in an object's metadata.
 pub(crate) fn key(metadata: &ObjectMeta) -> Key {
@@ -165,9 +174,25 @@ pub(crate) struct PodSpec {
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub(crate) struct Container {
     pub(crate) ports: Vec<ContainerPort>,
+    pub(crate) liveness_probe: Option<Probe>,
+    pub(crate) readiness_probe: Option<Probe>,
+    pub(crate) startup_probe: Option<Probe>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Probe {
+    pub(crate) http_get: Option<HttpGet>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct HttpGet {
+    #[serde(default)]
+    pub(crate) path: String,
+    pub(crate) port: NumberOrString,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -1,7 +1,7 @@
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
-use crate::examples;
+use crate::{IdentityDomain, Index, examples};
 
 async fn ask(annotations: serde_json::Value, port: u16) -> Server {
     let mut pod = examples::pod("p", "10.244.0.7");
@@ -44,4 +44,227 @@ async fn a_pod_that_is_not_known_yet_has_the_default() {
     let index = examples::index([]);
     let server = index.answer(|state, cluster| server(state, cluster, &Key::new("a", "b"), 80)).await;
     assert_eq!(server.labels["name"], "all-unauthenticated");
+}
+
+/// An object of `policy.linkerd.io`.
+fn object(version: &str, kind: &str, name: &str, spec: Value) -> Value {
+    json!({
+        "apiVersion": format!("policy.linkerd.io/{version}"),
+        "kind": kind,
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": spec,
+    })
+}
+
+/// Pod `default/p`, labelled `app: web`, with a port 8080 named `web`, and these.
+fn index(objects: impl IntoIterator<Item = Value>) -> Index {
+    let cluster = Cluster {
+        identity: Some(IdentityDomain { control_plane_namespace: "linkerd".into(), trust_domain: "example".into() }),
+        ..Cluster::default()
+    };
+    let index = Index::new(cluster);
+    let mut pod = examples::pod("p", "10.244.0.7");
+    pod["metadata"]["labels"]["app"] = json!("web");
+    pod["spec"]["containers"][0]["readinessProbe"] = json!({"httpGet": {"path": "/ready?full=1", "port": "web"}});
+    for object in [pod].into_iter().chain(objects) {
+        index.apply(&object).unwrap();
+    }
+    index.mark_synced();
+    index
+}
+
+async fn look(index: &Index, port: u16) -> Server {
+    index.answer(|state, cluster| server(state, cluster, &Key::new("default", "p"), port)).await
+}
+
+/// Who is let in, by the names of the authorizations: `name: networks, clients`.
+fn let_in(authorizations: &[Authz]) -> Vec<String> {
+    let net = |net: &linkerd2_proxy_api::net::IpNetwork| IpNet::try_from(*net).unwrap().to_string();
+    let each = authorizations.iter().map(|authz| {
+        let networks = authz.networks.iter().map(|one| {
+            let except: String = one.except.iter().map(|one| format!("-{}", net(one))).collect();
+            net(one.net.as_ref().unwrap()) + &except
+        });
+        let clients = match authz.authentication.as_ref().unwrap().permit.as_ref().unwrap() {
+            authn::Permit::Unauthenticated(_) => "anybody".to_owned(),
+            authn::Permit::MeshTls(mesh) => match mesh.clients.as_ref().unwrap() {
+                Clients::Unauthenticated(_) => "mesh".to_owned(),
+                Clients::Identities(list) => {
+                    let names = list.identities.iter().map(|one| one.name.clone());
+                    let ends = list.suffixes.iter().map(|one| format!("*.{}", one.parts.join(".")));
+                    names.chain(ends).collect::<Vec<_>>().join(" ")
+                }
+            },
+        };
+        format!("{}: {}, {clients}", authz.labels["name"], networks.collect::<Vec<_>>().join(" "))
+    });
+    each.collect()
+}
+
+fn web_server() -> Value {
+    object(
+        "v1beta3",
+        "Server",
+        "web",
+        json!({"podSelector": {"matchLabels": {"app": "web"}}, "port": "web", "proxyProtocol": "HTTP/1"}),
+    )
+}
+
+#[tokio::test]
+async fn a_server_is_closed_but_for_whom_authorizations_name() {
+    let everywhere = "0.0.0.0/0 ::/0";
+    let target = json!({"group": "policy.linkerd.io", "kind": "Server", "name": "web"});
+    let reference = |kind: &str, name: &str| json!({"group": "policy.linkerd.io", "kind": kind, "name": name});
+    let policy = |name: &str, target: &Value, required: &[Value]| {
+        let spec = json!({"targetRef": target, "requiredAuthenticationRefs": required});
+        object("v1alpha1", "AuthorizationPolicy", name, spec)
+    };
+    let index = index([
+        web_server(),
+        object(
+            "v1alpha1",
+            "MeshTLSAuthentication",
+            "friends",
+            json!({
+                "identities": ["*", "*.ns.example", "somebody.example"],
+                "identityRefs": [{"kind": "ServiceAccount", "name": "bot"}, {"kind": "Namespace", "name": "vote"}],
+            }),
+        ),
+        object(
+            "v1alpha1",
+            "NetworkAuthentication",
+            "office",
+            json!({
+                "networks": [{"cidr": "192.0.2.0/24", "except": ["192.0.2.1"]}, {"cidr": "not one"}],
+            }),
+        ),
+        policy(
+            "all-of-them",
+            &target,
+            &[reference("MeshTLSAuthentication", "friends"), reference("NetworkAuthentication", "office")],
+        ),
+        policy("anybody", &json!({"kind": "Namespace", "name": "default"}), &[]),
+        policy("account", &target, &[json!({"kind": "ServiceAccount", "name": "bot", "namespace": "vote"})]),
+        policy("missing", &target, &[reference("MeshTLSAuthentication", "nowhere")]),
+        policy(
+            "twice",
+            &target,
+            &[reference("NetworkAuthentication", "office"), reference("NetworkAuthentication", "office")],
+        ),
+        policy("other", &json!({"group": "policy.linkerd.io", "kind": "Server", "name": "other"}), &[]),
+        object(
+            "v1beta1",
+            "ServerAuthorization",
+            "older",
+            json!({
+                "server": {"selector": {"matchLabels": {}}},
+                "client": {"networks": [{"cidr": "10.0.0.0/8"}], "meshTLS": {"unauthenticatedTLS": true}},
+            }),
+        ),
+        object(
+            "v1beta1",
+            "ServerAuthorization",
+            "open",
+            json!({
+                "server": {"name": "web"}, "client": {"unauthenticated": true},
+            }),
+        ),
+    ]);
+    let server = look(&index, 8080).await;
+    assert_eq!(server.labels, labels("policy.linkerd.io", "server", "web"));
+    assert_eq!(
+        let_in(&server.authorizations),
+        [
+            "older: 10.0.0.0/8, mesh".to_owned(),
+            format!("open: {everywhere}, anybody"),
+            format!("account: {everywhere}, bot.vote.serviceaccount.identity.linkerd.example"),
+            "all-of-them: 192.0.2.0/24-192.0.2.1/32, somebody.example \
+             bot.default.serviceaccount.identity.linkerd.example *. *.ns.example \
+             *.vote.serviceaccount.identity.linkerd.example"
+                .to_owned(),
+            format!("anybody: {everywhere}, anybody"),
+        ]
+    );
+    // Control: a port that the Server is not for has the default, and so has it once the Server is gone.
+    for port in [8081, 8080] {
+        assert_eq!(look(&index, port).await.labels["kind"] == "default", port == 8081);
+    }
+    index.delete(crate::Kind::Server, &Key::new("default", "web"));
+    assert_eq!(
+        let_in(&look(&index, 8080).await.authorizations),
+        [format!("all-unauthenticated: {everywhere}, anybody")]
+    );
+}
+
+#[tokio::test]
+async fn an_access_policy_stands_beside_authorizations() {
+    let mut server = web_server();
+    server["spec"]["accessPolicy"] = json!("cluster-authenticated");
+    let found = let_in(&look(&index([server.clone()]), 8080).await.authorizations);
+    assert!(matches!(found.as_slice(), [one] if one.starts_with("cluster-authenticated: 10.0.0.0/8 ")), "{found:?}");
+    server["spec"]["accessPolicy"] = json!("deny");
+    assert!(look(&index([server]), 8080).await.authorizations.is_empty());
+}
+
+#[tokio::test]
+async fn a_server_says_what_is_spoken() {
+    for (protocol, expected) in [
+        ("unknown", "Detect"),
+        ("HTTP/1", "Http1"),
+        ("HTTP/2", "Http2"),
+        ("gRPC", "Grpc"),
+        ("opaque", "Opaque"),
+        ("TLS", "Tls"),
+    ] {
+        let mut server = web_server();
+        server["spec"]["proxyProtocol"] = json!(protocol);
+        let kind = look(&index([server]), 8080).await.protocol.unwrap().kind.unwrap();
+        assert!(format!("{kind:?}").starts_with(expected), "{protocol}: {kind:?}");
+    }
+}
+
+fn routes(server: Server) -> Vec<HttpRoute> {
+    match server.protocol.unwrap().kind.unwrap() {
+        Kind::Http1(http) => http.routes,
+        Kind::Detect(detect) => detect.http_routes,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn probes_are_open_until_there_are_routes() {
+    let route = object(
+        "v1beta3",
+        "HTTPRoute",
+        "data",
+        json!({
+            "parentRefs": [{"group": "policy.linkerd.io", "kind": "Server", "name": "web"}],
+            "rules": [{"matches": [{"path": {"type": "Exact", "value": "/data"}}]}],
+        }),
+    );
+    let reader = object(
+        "v1alpha1",
+        "AuthorizationPolicy",
+        "reader",
+        json!({
+            "targetRef": {"group": "policy.linkerd.io", "kind": "HTTPRoute", "name": "data"},
+            "requiredAuthenticationRefs": [],
+        }),
+    );
+    let index = index([web_server()]);
+    let found = routes(look(&index, 8080).await);
+    let [all, probe] = found.as_slice() else { panic!("{found:?}") };
+    assert!(all.authorizations.is_empty());
+    assert_eq!(let_in(&probe.authorizations), ["probe: 0.0.0.0/0 ::/0, anybody"]);
+    let path = probe.rules[0].matches[0].path.clone().unwrap().kind;
+    assert_eq!(path, Some(matches::path_match::Kind::Exact("/ready".into())));
+    assert_eq!(routes(look(&index, 8081).await).len(), 1, "a probe is open where it asks");
+
+    for object in [route, reader] {
+        index.apply(&object).unwrap();
+    }
+    let found = routes(look(&index, 8080).await);
+    let [data] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!(let_in(&data.authorizations), ["reader: 0.0.0.0/0 ::/0, anybody"]);
+    assert!(let_in(&look(&index, 8080).await.authorizations).is_empty(), "a route's is not the Server's");
 }

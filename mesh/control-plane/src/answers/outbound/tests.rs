@@ -156,3 +156,39 @@ async fn a_rule_without_backends_leads_to_its_parent() {
     assert_eq!(first_backend(&routes[0].rules[0]), "web.default.svc.cluster.local:80");
     assert_eq!(routes[0].rules[0].matches, [match_everything()]);
 }
+
+#[tokio::test]
+async fn failure_accrual_is_as_the_service_says() {
+    use linkerd2_proxy_api::outbound::failure_accrual::Kind;
+    let name = |rest: &str| format!("balancer.linkerd.io/failure-accrual{rest}");
+    let ask_with = |annotations: Vec<(String, &'static str)>| async move {
+        let mut web = web();
+        let annotations = annotations.into_iter().map(|(key, value)| (key, json!(value)));
+        web["metadata"]["annotations"] = Value::Object(annotations.collect());
+        let policy = ask(vec![web], "10.96.0.5:80").await.unwrap();
+        let proxy_protocol::Kind::Detect(detect) = kind(policy) else { panic!() };
+        let (http1, http2) = (detect.http1.unwrap().failure_accrual, detect.http2.unwrap().failure_accrual);
+        assert_eq!(http1, http2);
+        http1.map(|accrual| match accrual.kind.unwrap() {
+            Kind::ConsecutiveFailures(it) => {
+                let backoff = it.backoff.unwrap();
+                let seconds = |it: Option<prost_types::Duration>| it.unwrap().seconds;
+                (it.max_failures, seconds(backoff.min_backoff), seconds(backoff.max_backoff), backoff.jitter_ratio)
+            }
+            Kind::Unified(it) => panic!("{it:?}"),
+        })
+    };
+    assert_eq!(ask_with(vec![]).await, None);
+    let consecutive = (name(""), "consecutive");
+    assert_eq!(ask_with(vec![consecutive.clone()]).await, Some((7, 1, 60, 0.5)));
+    let all = vec![
+        consecutive.clone(),
+        (name("-consecutive-max-failures"), "3"),
+        (name("-consecutive-min-penalty"), "5s"),
+        (name("-consecutive-max-penalty"), "2m"),
+        (name("-consecutive-jitter-ratio"), "0.25"),
+    ];
+    assert_eq!(ask_with(all).await, Some((3, 5, 120, 0.25)));
+    assert_eq!(ask_with(vec![consecutive, (name("-consecutive-max-failures"), "many")]).await, None);
+    assert_eq!(ask_with(vec![(name(""), "sometimes")]).await, None);
+}

@@ -1,0 +1,115 @@
+//! The kinds that say who may connect to a pod, as the API serves them.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use serde::Deserialize;
+
+use super::NumberOrString;
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Server {
+    pub(crate) metadata: ObjectMeta,
+    pub(crate) spec: ServerSpec,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ServerSpec {
+    /// Without it, one for external workloads, which are no pods.
+    pub(crate) pod_selector: Option<LabelSelector>,
+    pub(crate) port: NumberOrString,
+    #[serde(default)]
+    pub(crate) proxy_protocol: String,
+    #[serde(default)]
+    pub(crate) access_policy: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct ServerAuthorization {
+    pub(crate) metadata: ObjectMeta,
+    pub(crate) spec: ServerAuthorizationSpec,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct ServerAuthorizationSpec {
+    pub(crate) server: ServerRef,
+    pub(crate) client: Client,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct ServerRef {
+    pub(crate) name: Option<String>,
+    pub(crate) selector: Option<LabelSelector>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Client {
+    pub(crate) networks: Option<Vec<Network>>,
+    #[serde(default)]
+    pub(crate) unauthenticated: bool,
+    #[serde(rename = "meshTLS")]
+    pub(crate) mesh_tls: Option<MeshTls>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct MeshTls {
+    #[serde(rename = "unauthenticatedTLS")]
+    pub(crate) unauthenticated_tls: bool,
+    pub(crate) identities: Vec<String>,
+    pub(crate) service_accounts: Vec<Reference>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Network {
+    pub(crate) cidr: String,
+    #[serde(default)]
+    pub(crate) except: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Reference {
+    pub(crate) group: Option<String>,
+    pub(crate) kind: String,
+    pub(crate) name: String,
+    pub(crate) namespace: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct AuthorizationPolicy {
+    pub(crate) metadata: ObjectMeta,
+    pub(crate) spec: AuthorizationPolicySpec,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AuthorizationPolicySpec {
+    pub(crate) target_ref: Reference,
+    #[serde(default)]
+    pub(crate) required_authentication_refs: Vec<Reference>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct MeshTLSAuthentication {
+    pub(crate) metadata: ObjectMeta,
+    pub(crate) spec: MeshTLSAuthenticationSpec,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct MeshTLSAuthenticationSpec {
+    pub(crate) identities: Vec<String>,
+    pub(crate) identity_refs: Vec<Reference>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct NetworkAuthentication {
+    pub(crate) metadata: ObjectMeta,
+    pub(crate) spec: NetworkAuthenticationSpec,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct NetworkAuthenticationSpec {
+    pub(crate) networks: Vec<Network>,
+}
