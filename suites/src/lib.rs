@@ -12,6 +12,7 @@ mod counters;
 mod headers;
 mod loops;
 mod modes;
+mod policies;
 mod recipe;
 mod resilience;
 mod route_metrics;
@@ -31,6 +32,7 @@ pub fn cases() -> Vec<&'static Case> {
         headers::CASES,
         resilience::CASES,
         tls::CASES,
+        policies::CASES,
         recipe::CASES,
     ];
     areas.into_iter().flatten().copied().flatten().collect()

@@ -1,13 +1,15 @@
 //! The endpoints of one logical destination, and which of them gets the next request.
 //!
-//! The power of two choices over peak EWMA, as in Linkerd. Different from Linkerd, an endpoint that refuses connections is
-//! set aside for a while and its request goes to another one: measured on Linkerd, one refusing endpoint of two fails
-//! two thirds of the HTTP/1 requests, because it answers so fast that it looks least loaded.
+//! The power of two choices over peak EWMA, as in Linkerd. Different from Linkerd, an endpoint that refuses connections, or
+//! whose application does, is set aside for a while and its request goes to another one: measured on Linkerd, one refusing
+//! endpoint of two fails two thirds of the HTTP/1 requests, because it answers so fast that it looks least loaded.
 
 mod endpoint;
 mod ewma;
+mod health;
 
 pub(crate) use endpoint::{Endpoint, EndpointFactory, EndpointInfo, Hint};
+pub(crate) use health::Accrual;
 
 use std::{
     collections::BTreeMap,
@@ -161,7 +163,7 @@ impl Balancer {
                         Some(another) => (endpoint, request) = (another, *unsent),
                         None => {
                             let error = ProxyError::Connect(error);
-                            endpoint.count_unsent(error.status());
+                            endpoint.count_unsent(&error);
                             return Err(error);
                         }
                     }
@@ -219,7 +221,7 @@ impl Balancer {
         if tried.is_exhausted() {
             return None;
         }
-        let usable = |endpoint: &&Arc<Endpoint>| endpoint.is_up() && !tried.contains(endpoint.address());
+        let usable = |endpoint: &&Arc<Endpoint>| endpoint.health().is_up() && !tried.contains(endpoint.address());
         let drawn = match endpoints.len() {
             0 => return None,
             1 => [0, 0],
@@ -235,13 +237,12 @@ impl Balancer {
             (Some(first), Some(second)) if second.load().current() < first.load().current() => Some(second),
             (first, second) => first.or(second),
         };
-        lighter
-            .or_else(|| endpoints.iter().find(usable))
-            .or_else(|| {
-                let untried = endpoints.iter().filter(|endpoint| !tried.contains(endpoint.address()));
-                untried.min_by_key(|endpoint| endpoint.due())
-            })
-            .cloned()
+        let chosen = lighter.or_else(|| endpoints.iter().find(usable)).or_else(|| {
+            let untried = endpoints.iter().filter(|endpoint| !tried.contains(endpoint.address()));
+            untried.min_by_key(|endpoint| endpoint.health().due())
+        })?;
+        chosen.health().chosen();
+        Some(Arc::clone(chosen))
     }
 }
 

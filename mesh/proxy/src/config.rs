@@ -1,5 +1,6 @@
 //! The environment of the proxy: `LINKERD2_PROXY_*` as Linkerd's injector writes it, and a few variables of its own.
 
+mod default_policy;
 mod parse;
 
 use std::{collections::HashMap, fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
@@ -7,6 +8,7 @@ use std::{collections::HashMap, fmt, net::SocketAddr, ops::RangeInclusive, path:
 use ipnet::IpNet;
 
 use crate::dialect::Dialect;
+pub use default_policy::DefaultPolicy;
 use parse::Reader;
 
 /// Where variables come from, so that no test needs to change the environment of its process.
@@ -50,6 +52,12 @@ pub struct Config {
     pub inbound_ips: Vec<std::net::IpAddr>,
     /// `LINKERD2_PROXY_INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION`: ports whose connections are opaque.
     pub opaque_ports: Vec<RangeInclusive<u16>>,
+    /// `LINKERD2_PROXY_INBOUND_DEFAULT_POLICY`: who may connect to a port of which the control plane has said nothing yet.
+    pub inbound_default_policy: DefaultPolicy,
+    /// `LINKERD2_PROXY_INBOUND_PORTS`: ports whose policies are asked for at once.
+    pub inbound_ports: Vec<u16>,
+    /// `LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS`: where the clients are that `cluster-*` policies let in.
+    pub cluster_networks: Vec<IpNet>,
     /// `LINKERD2_PROXY_DESTINATION_SVC_ADDR`: `host:port` of the Destination service.
     pub destination_addr: String,
     /// `LINKERD2_PROXY_DESTINATION_CONTEXT`: sent with each of its calls.
@@ -178,6 +186,19 @@ impl Config {
                 "ports and ranges of ports such as `25,4000-4100`",
                 parse::ports,
                 &[],
+            ),
+            inbound_default_policy: read.or(
+                "LINKERD2_PROXY_INBOUND_DEFAULT_POLICY",
+                DefaultPolicy::EXPECTED,
+                DefaultPolicy::parse,
+                DefaultPolicy::AllUnauthenticated,
+            ),
+            inbound_ports: read.list("LINKERD2_PROXY_INBOUND_PORTS", "port numbers", parse::from_str, &[]),
+            cluster_networks: read.list(
+                "LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS",
+                "networks such as `10.0.0.0/8`",
+                parse::from_str,
+                &parse::private_networks(),
             ),
             destination_addr: read.required("LINKERD2_PROXY_DESTINATION_SVC_ADDR", HOST_PORT, parse::authority),
             destination_context: strings.get("LINKERD2_PROXY_DESTINATION_CONTEXT").unwrap_or_default(),

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use http::StatusCode;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{
     net::{TcpSocket, TcpStream, lookup_host},
@@ -31,6 +32,9 @@ pub(crate) enum ConnectError {
     /// The request asks for another peer (`l5d-require-id`).
     #[error("{address}: identity {required} is required, the endpoint's is {found}")]
     Identity { address: SocketAddr, required: String, found: String },
+    /// The proxy there could not pass the request on to its application.
+    #[error("{address}: its proxy answered {status}: the application could not be connected to")]
+    Application { address: SocketAddr, status: StatusCode },
     /// The address is where the request comes from.
     #[error("{address}: loop: the request has come through there")]
     Itself { address: SocketAddr },

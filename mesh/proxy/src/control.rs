@@ -1,4 +1,4 @@
-//! The client of the control plane: three streams of answers that reconnect for as long as somebody listens.
+//! The client of the control plane: four streams of answers that reconnect for as long as somebody listens.
 
 pub(crate) mod channel;
 mod follow;
@@ -9,13 +9,14 @@ use linkerd2_proxy_api::{
     destination::{
         DestinationProfile, GetDestination, Update, WeightedAddrSet, destination_client::DestinationClient, update,
     },
+    inbound::{PortSpec, Server, inbound_server_policies_client::InboundServerPoliciesClient},
     outbound::{
         OutboundPolicy, TrafficSpec, outbound_policies_client::OutboundPoliciesClient,
         traffic_spec::Target as ApiTarget,
     },
 };
 use tokio::sync::watch;
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Response, Status, Streaming, transport::Channel};
 use tracing::warn;
 
 use crate::{
@@ -45,6 +46,7 @@ pub(crate) type Answers<T> = watch::Receiver<Option<Answer<T>>>;
 pub(crate) struct Control {
     destination: DestinationClient<Channel>,
     policies: Option<OutboundPoliciesClient<Channel>>,
+    servers: Option<InboundServerPoliciesClient<Channel>>,
     facts: Arc<Facts>,
 }
 
@@ -69,6 +71,7 @@ impl Control {
         let policies = config.policy_addr.as_deref().map(channel).transpose()?;
         Ok(Self {
             destination: DestinationClient::new(channel(&config.destination_addr)?),
+            servers: policies.clone().map(InboundServerPoliciesClient::new),
             policies: policies.map(OutboundPoliciesClient::new),
             facts: Arc::new(Facts {
                 context: config.destination_context.clone(),
@@ -142,28 +145,24 @@ impl Control {
             async move { client.watch(request).await }
         };
         let follow = self.follow("Watch", target, &self.facts.policy_address);
-        tokio::spawn(async move {
-            let on = |event| match event {
-                Event::Item { item, .. } => {
-                    answers.send_replace(Some(Answer::Found(Arc::new(item))));
-                    Next::Continue
-                }
-                Event::Failed(status) => {
-                    if answers.borrow().is_none() && !is_transient(&status) {
-                        answers.send_replace(Some(match status.code() {
-                            Code::NotFound | Code::Unimplemented => Answer::Nothing,
-                            _ => Answer::Failed(status.clone()),
-                        }));
-                    }
-                    let last = [Code::InvalidArgument, Code::FailedPrecondition, Code::NotFound, Code::Unimplemented];
-                    next(status.code(), &last)
-                }
-            };
-            tokio::select! {
-                () = follow.run(open, on) => answers.closed().await,
-                () = answers.closed() => {}
-            }
-        });
+        tokio::spawn(known(follow, open, answers));
+        listener
+    }
+
+    /// `InboundServerPolicies.WatchPort`, for a port of this pod.
+    pub(crate) fn server(&self, port: u16) -> Answers<Server> {
+        let (answers, listener) = watch::channel(None);
+        let Some(client) = self.servers.clone() else {
+            answers.send_replace(Some(Answer::Nothing));
+            return listener;
+        };
+        let request = PortSpec { workload: self.facts.workload.clone(), port: port.into() };
+        let open = move || {
+            let (mut client, request) = (client.clone(), request.clone());
+            async move { client.watch_port(request).await }
+        };
+        let follow = self.follow("WatchPort", &port, &self.facts.policy_address);
+        tokio::spawn(known(follow, open, answers));
         listener
     }
 
@@ -204,9 +203,36 @@ impl Control {
         GetDestination { path, context_token: self.facts.context.clone(), ..Default::default() }
     }
 
-    fn follow(&self, call: &'static str, target: &Target, address: &str) -> Follow {
+    fn follow(&self, call: &'static str, target: &impl ToString, address: &str) -> Follow {
         let metrics = &self.facts.metrics;
         Follow::new(call, target.to_string(), address, metrics)
+    }
+}
+
+/// Passes the answers of a stream on, until nobody listens. Of what is known a policy service need not know anything.
+async fn known<T, F>(follow: Follow, open: impl Fn() -> F, answers: watch::Sender<Option<Answer<T>>>)
+where
+    F: Future<Output = Result<Response<Streaming<T>>, Status>>,
+{
+    let on = |event| match event {
+        Event::Item { item, .. } => {
+            answers.send_replace(Some(Answer::Found(Arc::new(item))));
+            Next::Continue
+        }
+        Event::Failed(status) => {
+            if answers.borrow().is_none() && !is_transient(&status) {
+                answers.send_replace(Some(match status.code() {
+                    Code::NotFound | Code::Unimplemented => Answer::Nothing,
+                    _ => Answer::Failed(status.clone()),
+                }));
+            }
+            let last = [Code::InvalidArgument, Code::FailedPrecondition, Code::NotFound, Code::Unimplemented];
+            next(status.code(), &last)
+        }
+    };
+    tokio::select! {
+        () = follow.run(open, on) => answers.closed().await,
+        () = answers.closed() => {}
     }
 }
 

@@ -1,58 +1,57 @@
 //! Connections to the pod, passed to the application that they are for.
 //!
+//! ```text
+//! connection -> tls::accept -> [transport header] -> detect, as the port's policy says
+//!   requests    -> loop guard -> policy: route, filters, authorization -> application
+//!   other bytes -> policy: authorization                               -> application
+//! ```
+//!
 //! ServiceProfiles change nothing here but the counting: a request whose name has a profile is counted under its routes.
+
+mod application;
+mod policy;
+mod ports;
+mod profile;
 
 use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
 };
 
-use http::{HeaderName, HeaderValue, Request, Response, Version as HttpVersion, header::HOST, uri::Authority};
+use http::{HeaderName, HeaderValue, Request, Response, Version as HttpVersion};
 use hyper::body::Incoming;
-use linkerd2_proxy_api::destination::DestinationProfile;
-use tokio::{
-    net::TcpStream,
-    sync::watch,
-    time::{self, Instant},
-};
+use tokio::{net::TcpStream, time::Instant};
 use tracing::{debug, warn};
 
 use crate::{
     Config, NameAddr, OriginalDst, Target,
-    balance::{Endpoint, EndpointFactory},
+    balance::EndpointFactory,
     cache::Cache,
     connect::Connector,
-    control::{Answer, Answers, Control},
+    control::Control,
     detect::{Detected, detect},
-    dialect,
     http::{
-        Abort, PoolSettings, ProxyError, RequestBody, Respond, ResponseBody, SendError, Upgrade, Version, orig_proto,
-        serve, strip_hop_by_hop,
+        Abort, PoolSettings, ProxyError, RequestBody, Respond, ResponseBody, SendError, UNSENT, Upgrade, Version,
+        orig_proto, serve, strip_hop_by_hop,
     },
     identity::LocalIdentity,
     io::{Io, Transport},
     loop_guard::LoopGuard,
-    metrics::{Counter, Direction, Keyed, Labels, Metrics, Observation, Tls, source_labels},
+    metrics::{Counter, Direction, Keyed, Labels, Metrics, Observation, Tls, inbound_source_labels},
     outbound::{POOL_IDLE, POOL_MAX_IDLE},
     process::Drain,
-    profile::ServiceProfile,
     tcp,
     tls::{self, Accepted, Peer},
     transport_header::{self, Session},
 };
-
-const CANONICAL: HeaderName = HeaderName::from_static("l5d-dst-canonical");
+use application::{Application, Applications, Client, authz_labels};
+use policy::{Permit, Protocol};
+use ports::{Policy, Ports};
+use profile::{Profile, name};
 
 /// Tells the application who the client is, if that has been proven.
 const CLIENT_ID: HeaderName = HeaderName::from_static("l5d-client-id");
-
-/// Requests are not held up for their metrics any longer than this, as in Linkerd.
-const PROFILE_PATIENCE: Duration = Duration::from_millis(500);
-
-/// An application's address, and the identity of a client, which is among the labels of what is counted.
-type Application = (SocketAddr, Option<Arc<str>>);
 
 /// The inbound side of the proxy.
 pub(crate) struct Inbound {
@@ -61,9 +60,9 @@ pub(crate) struct Inbound {
     port: u16,
     original: OriginalDst,
     control: Control,
-    factory: EndpointFactory,
     identity: LocalIdentity,
-    applications: Arc<Cache<Application, Endpoint>>,
+    ports: Ports,
+    applications: Applications,
     profiles: Arc<Cache<NameAddr, Profile>>,
     guard: LoopGuard,
     metrics: Metrics,
@@ -77,26 +76,10 @@ struct Arrival {
     io: Io,
     target: SocketAddr,
     peer: Peer,
+    policy: Policy,
     /// What it speaks, if that need not be found out.
     known: Option<Detected>,
 }
-
-/// Whose connection it is, and what the application is told of that.
-#[derive(Clone)]
-struct Client {
-    peer: Arc<Peer>,
-    header: Option<HeaderValue>,
-}
-
-impl Client {
-    fn new(peer: Peer) -> Self {
-        let header = peer.client_id().and_then(|id| HeaderValue::from_str(id).ok());
-        Self { peer: Arc::new(peer), header }
-    }
-}
-
-/// The profile of a name, as it changes.
-struct Profile(watch::Receiver<Option<Option<Arc<ServiceProfile>>>>);
 
 impl Inbound {
     #[expect(clippy::too_many_arguments, reason = "they are the parts of a proxy, put together in one place")]
@@ -123,9 +106,12 @@ impl Inbound {
             port,
             identity,
             original,
+            ports: Ports::new(config, control.clone()),
             control,
-            factory: EndpointFactory::new(metrics.clone(), settings, &config.inbound_ips),
-            applications: Cache::new(config.inbound_discovery_idle_timeout),
+            applications: Applications::new(
+                EndpointFactory::new(metrics.clone(), settings, &config.inbound_ips),
+                config.inbound_discovery_idle_timeout,
+            ),
             profiles: Cache::new(config.inbound_discovery_idle_timeout),
             guard: LoopGuard::new(guard_id, Direction::Inbound, &metrics),
             metrics,
@@ -148,35 +134,56 @@ impl Inbound {
         if let Err(error) = stream.set_nodelay(true) {
             return debug!(%error, "a connection was closed before it was served");
         }
-        let deadline = Instant::now() + self.config.inbound_detect_timeout;
-        let Arrival { mut io, target, peer, known } = match self.arrive(stream, original, deadline).await {
-            Ok(arrival) => arrival,
-            Err(error) => return self.tls_failed(original, &error),
+        let address = match self.original.client(&stream) {
+            Ok(address) => address,
+            Err(error) => return debug!(%error, "a connection was closed before it was served"),
         };
+        let policy = self.ports.of(original.port());
+        let deadline = Instant::now() + self.patience(&policy);
+        let Arrival { mut io, target, peer, policy, known } =
+            match self.arrive(stream, original, policy, deadline).await {
+                Ok(arrival) => arrival,
+                Err(error) => return self.tls_failed(original, &error),
+            };
         let detected = match known {
             Some(known) => known,
-            None => match self.detect(&mut io, target.port(), deadline).await {
+            None => match self.detect(&mut io, &policy, target.port(), deadline).await {
                 Ok(detected) => detected,
                 Err(error) => return debug!(%error, "a connection broke before its protocol was known"),
             },
         };
+        let client = Client::new(address, peer, policy);
         let version = match detected {
             Detected::Http1 => Version::Http1,
             Detected::Http2 => Version::Http2,
-            Detected::Tls | Detected::Opaque | Detected::TimedOut => return self.opaque(io, target, &peer).await,
+            Detected::Tls | Detected::Opaque | Detected::TimedOut => return self.opaque(io, target, client).await,
         };
-        let (drain, client) = (self.drain.clone(), Client::new(peer));
+        let drain = self.drain.clone();
         serve(io, version, &drain, move |request| Arc::clone(&self).request(target, client.clone(), request)).await;
     }
 
-    /// Finds out who is there and, on a connection to the proxy's own port, what for.
-    async fn arrive(&self, stream: TcpStream, original: SocketAddr, deadline: Instant) -> io::Result<Arrival> {
-        if self.config.is_opaque(original.port()) {
-            let label = source_labels(Direction::Inbound, original, Tls::None("port_skipped"));
-            let io = Io::new(Transport::Tcp(stream), self.metrics.tcp.scope(label).opened());
-            return Ok(Arrival { io, target: original, peer: Peer::Plaintext, known: Some(Detected::Opaque) });
+    /// How long a client may take to show what it speaks.
+    fn patience(&self, policy: &Policy) -> std::time::Duration {
+        match policy.borrow().protocol {
+            Protocol::Detect(Some(timeout)) => timeout,
+            _ => self.config.inbound_detect_timeout,
         }
-        let (credentials, direct) = (self.identity.credentials(), original.port() == self.port);
+    }
+
+    /// Finds out who is there and, on a connection to the proxy's own port, what for.
+    async fn arrive(
+        &self,
+        stream: TcpStream,
+        original: SocketAddr,
+        mut policy: Policy,
+        deadline: Instant,
+    ) -> io::Result<Arrival> {
+        let direct = original.port() == self.port;
+        if !direct && policy.borrow().protocol == Protocol::Opaque {
+            let io = self.io(Transport::Tcp(stream), original, Tls::None("port_skipped"), &policy);
+            return Ok(Arrival { io, target: original, peer: Peer::Plaintext, policy, known: Some(Detected::Opaque) });
+        }
+        let credentials = self.identity.credentials();
         let Accepted { mut transport, mut prefix, peer, tagged } =
             tls::accept(stream, credentials.as_deref(), direct, deadline).await?;
         let mut target = original;
@@ -187,6 +194,7 @@ impl Inbound {
             }
             let (port, session, rest) = transport_header::read(&mut transport, deadline).await?;
             target.set_port(port);
+            policy = self.ports.of(port);
             prefix = rest;
             known = Some(match session {
                 Some(Session::Http1(_)) => Detected::Http1,
@@ -194,13 +202,21 @@ impl Inbound {
                 None => Detected::Opaque,
             });
         }
-        let label = source_labels(Direction::Inbound, target, peer.label());
-        let mut io = Io::new(transport, self.metrics.tcp.scope(label).opened());
+        let mut io = self.io(transport, target, peer.label(), &policy);
         io.unread(prefix);
-        Ok(Arrival { io, target, peer, known })
+        Ok(Arrival { io, target, peer, policy, known })
     }
 
-    async fn detect(&self, io: &mut Io, port: u16, deadline: Instant) -> io::Result<Detected> {
+    fn io(&self, transport: Transport, target: SocketAddr, tls: Tls<'_>, policy: &Policy) -> Io {
+        let label = inbound_source_labels(target, tls, &policy.borrow().labels);
+        Io::new(transport, self.metrics.tcp.scope(label).opened())
+    }
+
+    async fn detect(&self, io: &mut Io, policy: &Policy, port: u16, deadline: Instant) -> io::Result<Detected> {
+        let protocol = policy.borrow().protocol;
+        if protocol == Protocol::Http2 {
+            return Ok(Detected::Http2);
+        }
         let detected = detect(io, deadline).await?;
         let label = detected.label();
         let make = || {
@@ -208,7 +224,12 @@ impl Inbound {
             self.metrics.inbound_detections.hold(&labels)
         };
         self.detections.get_or_make(label, make).increment();
-        Ok(detected)
+        // A client's proxy carries HTTP/1 over HTTP/2, so that this is looked for where HTTP/1 is all there is.
+        Ok(match detected {
+            Detected::Http2 => Detected::Http2,
+            _ if protocol == Protocol::Http1 => Detected::Http1,
+            detected => detected,
+        })
     }
 
     fn tls_failed(&self, original: SocketAddr, error: &io::Error) {
@@ -221,24 +242,42 @@ impl Inbound {
         self.config.inbound_ips.is_empty() || self.config.inbound_ips.contains(&ip)
     }
 
-    fn application(&self, address: SocketAddr, peer: &Peer) -> Result<Arc<Endpoint>, ProxyError> {
+    fn application(
+        &self,
+        address: SocketAddr,
+        client: &Client,
+        permit: &Arc<Permit>,
+    ) -> Result<Arc<Application>, ProxyError> {
         if address.port() == self.port {
             return Err(ProxyError::InboundPort(self.port));
         }
-        let key = (address, peer.client_id().cloned());
-        Ok(self.applications.get_or_make(&key, || self.factory.application(address, peer)))
+        Ok(self.applications.get(address, client, permit))
     }
 
-    async fn opaque(&self, io: Io, original: SocketAddr, peer: &Peer) {
-        let connected = match self.application(original, peer) {
-            Ok(application) => application.connect().await.map_err(ProxyError::Connect),
+    async fn opaque(&self, io: Io, target: SocketAddr, mut client: Client) {
+        let by = |labels: &Labels| authz_labels(target, labels, &client.peer);
+        let policy = Arc::clone(&client.policy.borrow_and_update());
+        let Some(permit) = policy.permit(client.address, &client.peer) else {
+            debug!(%target, client = %client.address, "a connection is refused by the port's policy");
+            return self.metrics.inbound_tcp_denied.hold(&by(&policy.labels)).increment();
+        };
+        self.metrics.inbound_tcp_allowed.hold(&by(&permit.labels)).increment();
+        let connected = match self.application(target, &client, permit) {
+            Ok(application) => application.endpoint.connect().await.map_err(ProxyError::Connect),
             Err(error) => Err(error),
         };
         match connected {
-            Ok(application) => tcp::join(io, application).await,
+            Ok(application) => tokio::select! {
+                () = tcp::join(io, application) => {}
+                () = client.refused() => {
+                    debug!(%target, client = %client.address, "a connection ends by a change of the port's policy");
+                    let labels = authz_labels(target, &permit.labels, &client.peer);
+                    self.metrics.inbound_tcp_terminated.hold(&labels).increment();
+                }
+            },
             Err(error) => {
-                debug!(%original, %error, "a connection could not be passed on");
-                let labels = Labels::new().with_target(original).with("error", error.label().unwrap_or("i/o"));
+                debug!(%target, %error, "a connection could not be passed on");
+                let labels = Labels::new().with_target(target).with("error", error.label().unwrap_or("i/o"));
                 self.metrics.inbound_tcp_errors.hold(&labels).increment();
             }
         }
@@ -251,7 +290,8 @@ impl Inbound {
         request: Request<Incoming>,
     ) -> Result<Response<ResponseBody>, Abort> {
         // Peers of which nothing is known are not told what went wrong in here.
-        let respond = Respond::to(&request, client.peer.client_id().is_some());
+        let known = client.peer.client_id().is_some();
+        let respond = Respond::to(&request, known);
         match self.respond(original, &client, request).await {
             Ok(response) => Ok(response),
             Err(error) => {
@@ -260,7 +300,12 @@ impl Inbound {
                     let make = || self.metrics.inbound_http_errors.hold(&Labels::new().with("error", label));
                     self.errors.get_or_make(label, make).increment();
                 }
-                respond.with(error)
+                let unsent = known && matches!(error, ProxyError::Connect(_));
+                let mut response = respond.with(error)?;
+                if unsent {
+                    response.headers_mut().insert(UNSENT, HeaderValue::from_static("application"));
+                }
+                Ok(response)
             }
         }
     }
@@ -281,11 +326,14 @@ impl Inbound {
         if self.config.ingress_mode {
             self.guard.mark_entry(request.headers_mut(), original.port());
         }
+        let permit = self.permit(original, client, &mut request)?;
         match &client.header {
             Some(id) => request.headers_mut().insert(CLIENT_ID, id.clone()),
             None => request.headers_mut().remove(CLIENT_ID),
         };
-        let application = self.application(original, &client.peer)?;
+        let application = self.application(original, client, &permit)?;
+        application.allowed.increment();
+        let application = &application.endpoint;
         let (mut route, classes) = self.route(&request).await.unzip();
 
         let mut response = match application.send(RequestBody::pass(request), classes).await {
@@ -295,7 +343,7 @@ impl Inbound {
                     SendError::Broken(error) => ProxyError::Broken(error),
                     SendError::NotSent(_, error) => {
                         let error = ProxyError::Connect(error);
-                        application.count_unsent(error.status());
+                        application.count_unsent(&error);
                         error
                     }
                 };
@@ -305,6 +353,8 @@ impl Inbound {
                 return Err(error);
             }
         };
+        // Nobody but this proxy knows.
+        response.headers_mut().remove(UNSENT);
         if let Some(mut route) = route {
             route.head(response.status(), response.headers());
             response.body_mut().observe(route);
@@ -318,6 +368,30 @@ impl Inbound {
             orig_proto::upgrade_response(&mut response);
         }
         Ok(response)
+    }
+
+    /// What lets a request in, by the port's policy as it is now.
+    fn permit<B>(
+        &self,
+        target: SocketAddr,
+        client: &Client,
+        request: &mut Request<B>,
+    ) -> Result<Arc<Permit>, ProxyError> {
+        let policy = Arc::clone(&client.policy.borrow());
+        match policy.request(client.address, &client.peer, request) {
+            Ok(permit) => Ok(Arc::clone(permit)),
+            Err((route, error)) => {
+                let labels = |by| authz_labels(target, by, &client.peer);
+                match (&route, &error) {
+                    (Some(route), _) => self.metrics.inbound_http_denied.hold(&labels(route)).increment(),
+                    (None, ProxyError::NoInboundRoute) => {
+                        self.metrics.inbound_http_unrouted.hold(&labels(&policy.labels)).increment();
+                    }
+                    (None, _) => {}
+                }
+                Err(error)
+            }
+        }
     }
 
     /// What counts the request under its route, if its name has a profile, and how its response is classified.
@@ -336,45 +410,4 @@ impl Inbound {
         observation.sent();
         Some((observation, Arc::clone(route.classes())))
     }
-}
-
-impl Profile {
-    fn follow(port: u16, mut answers: Answers<DestinationProfile>) -> Self {
-        let (profiles, listener) = watch::channel(None);
-        tokio::spawn(async move {
-            loop {
-                let answer = answers.borrow_and_update().clone();
-                if let Some(answer) = answer {
-                    profiles.send_replace(Some(match answer {
-                        Answer::Found(profile) => ServiceProfile::compile(&profile, port).map(Arc::new),
-                        Answer::Nothing | Answer::Failed(_) => None,
-                    }));
-                }
-                tokio::select! {
-                    changed = answers.changed() => if changed.is_err() {
-                        return profiles.closed().await;
-                    },
-                    () = profiles.closed() => return,
-                }
-            }
-        });
-        Self(listener)
-    }
-
-    /// The profile, if there is one and the control plane says so soon.
-    async fn get(&self) -> Option<Arc<ServiceProfile>> {
-        if let Some(known) = &*self.0.borrow() {
-            return known.clone();
-        }
-        let mut listener = self.0.clone();
-        let known = time::timeout(PROFILE_PATIENCE, listener.wait_for(Option::is_some)).await;
-        known.ok()?.ok()?.clone().flatten()
-    }
-}
-
-/// The name that a request is for: what the client's proxy says, or `:authority`, or `Host`.
-fn name<B>(request: &Request<B>) -> Option<NameAddr> {
-    let header = |name| request.headers().get(name).and_then(|value| Authority::try_from(value.as_bytes()).ok());
-    let authority = header(CANONICAL).or_else(|| request.uri().authority().cloned()).or_else(|| header(HOST))?;
-    dialect::name(&authority)
 }

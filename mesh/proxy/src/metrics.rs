@@ -9,7 +9,7 @@ mod registry;
 mod tcp;
 
 pub(crate) use http::{ErrorClass, HttpFamilies, HttpScope, Observation, Observations, is_grpc};
-pub(crate) use labels::{Labels, Tls, endpoint_labels, inbound_labels, source_labels};
+pub(crate) use labels::{Labels, Tls, endpoint_labels, inbound_labels, inbound_source_labels, outbound_source_labels};
 pub(crate) use registry::{Counter, Family, Gauge, Histogram, Keyed, Registry};
 pub(crate) use tcp::{TcpConnection, TcpFamilies, TcpScope};
 
@@ -31,6 +31,15 @@ impl Direction {
     }
 }
 
+/// The retries of policies' routes.
+#[derive(Clone)]
+pub(crate) struct RetryFamilies {
+    pub(crate) requests: Family<Counter>,
+    pub(crate) successes: Family<Counter>,
+    pub(crate) limit_exceeded: Family<Counter>,
+    pub(crate) overflow: Family<Counter>,
+}
+
 /// Every family of the proxy.
 #[derive(Clone)]
 pub(crate) struct Metrics {
@@ -46,10 +55,17 @@ pub(crate) struct Metrics {
     pub(crate) inbound_tcp_errors: Family<Counter>,
     pub(crate) outbound_detections: Family<Counter>,
     pub(crate) inbound_detections: Family<Counter>,
+    pub(crate) inbound_http_allowed: Family<Counter>,
+    pub(crate) inbound_http_denied: Family<Counter>,
+    pub(crate) inbound_http_unrouted: Family<Counter>,
+    pub(crate) inbound_tcp_allowed: Family<Counter>,
+    pub(crate) inbound_tcp_denied: Family<Counter>,
+    pub(crate) inbound_tcp_terminated: Family<Counter>,
     pub(crate) balancer_endpoints: Family<Gauge>,
     pub(crate) policy_route_statuses: Family<Counter>,
     pub(crate) policy_backend_requests: Family<Counter>,
     pub(crate) policy_backend_statuses: Family<Counter>,
+    pub(crate) policy_retries: RetryFamilies,
     pub(crate) loops_refused: Family<Counter>,
     pub(crate) certificate_refreshes: Family<Counter>,
     pub(crate) certificate_refreshed: Family<Gauge>,
@@ -92,6 +108,18 @@ impl Metrics {
             inbound_tcp_errors: counter("inbound_tcp_errors_total", "Connections that failed in this proxy."),
             outbound_detections: counter("outbound_tcp_detect_http_results_total", "What first bytes looked like."),
             inbound_detections: counter("inbound_tcp_detect_http_results_total", "What first bytes looked like."),
+            inbound_http_allowed: counter("inbound_http_authz_allow_total", "Requests that a port's policy let in."),
+            inbound_http_denied: counter("inbound_http_authz_deny_total", "Requests that a port's policy refused."),
+            inbound_http_unrouted: counter(
+                "inbound_http_route_not_found_total",
+                "Requests for which a port's policy has no route.",
+            ),
+            inbound_tcp_allowed: counter("inbound_tcp_authz_allow_total", "Connections that a port's policy let in."),
+            inbound_tcp_denied: counter("inbound_tcp_authz_deny_total", "Connections that a port's policy refused."),
+            inbound_tcp_terminated: counter(
+                "inbound_tcp_authz_terminate_total",
+                "Connections that ended when a port's policy changed.",
+            ),
             balancer_endpoints: registry
                 .family("outbound_http_balancer_endpoints", "Endpoints of a balancer, by state."),
             policy_route_statuses: counter(
@@ -106,6 +134,21 @@ impl Metrics {
                 "outbound_http_route_backend_response_statuses_total",
                 "Answers from a backend of a policy's route.",
             ),
+            policy_retries: RetryFamilies {
+                requests: counter("outbound_http_route_retry_requests_total", "Requests that were sent again."),
+                successes: counter(
+                    "outbound_http_route_retry_successes_total",
+                    "Requests that went well after they had been sent again.",
+                ),
+                limit_exceeded: counter(
+                    "outbound_http_route_retry_limit_exceeded_total",
+                    "Requests that went wrong as often as they may be sent.",
+                ),
+                overflow: counter(
+                    "outbound_http_route_retry_overflow_total",
+                    "Requests that were not sent again since their bodies are too long.",
+                ),
+            },
             loops_refused: counter(
                 "meshgate_loop_refused_total",
                 "Requests refused because this proxy had sent them before.",

@@ -1,4 +1,4 @@
-//! Where a redirected connection was going before the kernel redirected it.
+//! Where a redirected connection was going before the kernel redirected it, and who made it.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,16 @@ pub enum OriginalDst {
     #[default]
     Socket,
     /// For tests, which have no redirection: by the address that the client connects from.
-    Fixed(Arc<HashMap<IpAddr, SocketAddr>>),
+    Fixed(Arc<HashMap<IpAddr, FixedDst>>),
+}
+
+/// What is known of the connections of one client.
+#[derive(Debug, Clone, Copy)]
+pub struct FixedDst {
+    /// Where they were going.
+    pub original: SocketAddr,
+    /// As whom policies see the client, who otherwise is in the proxy's own pod like everybody on loopback.
+    pub client: Option<IpAddr>,
 }
 
 impl OriginalDst {
@@ -33,13 +42,25 @@ impl OriginalDst {
                 };
                 address.as_socket().ok_or_else(|| io::Error::other("SO_ORIGINAL_DST is not an IP address"))
             }
-            Self::Fixed(addresses) => {
-                let peer = stream.peer_addr()?.ip();
-                addresses
-                    .get(&peer)
-                    .copied()
-                    .ok_or_else(|| io::Error::other(format!("no original destination is given for clients at {peer}")))
-            }
+            Self::Fixed(_) => Ok(self.fixed(stream)?.original),
         }
+    }
+
+    /// Who made an accepted connection.
+    pub(crate) fn client(&self, stream: &TcpStream) -> io::Result<SocketAddr> {
+        let peer = stream.peer_addr()?;
+        match self {
+            Self::Socket => Ok(peer),
+            Self::Fixed(_) => Ok(SocketAddr::new(self.fixed(stream)?.client.unwrap_or(peer.ip()), peer.port())),
+        }
+    }
+
+    fn fixed(&self, stream: &TcpStream) -> io::Result<FixedDst> {
+        let peer = stream.peer_addr()?.ip();
+        let found = match self {
+            Self::Socket => None,
+            Self::Fixed(clients) => clients.get(&peer).copied(),
+        };
+        found.ok_or_else(|| io::Error::other(format!("no original destination is given for clients at {peer}")))
     }
 }

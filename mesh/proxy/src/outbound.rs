@@ -31,7 +31,7 @@ use crate::{
     identity::LocalIdentity,
     io::{Io, Transport},
     loop_guard::LoopGuard,
-    metrics::{Counter, Direction, Keyed, Labels, Metrics, Tls, source_labels},
+    metrics::{Counter, Direction, Keyed, Labels, Metrics, Tls, outbound_source_labels},
     process::Drain,
     tcp,
 };
@@ -128,7 +128,7 @@ impl Outbound {
         if let Err(error) = stream.set_nodelay(true) {
             return debug!(%error, "a connection was closed before it was served");
         }
-        let scope = self.metrics.tcp.scope(source_labels(Direction::Outbound, original, Tls::None("loopback")));
+        let scope = self.metrics.tcp.scope(outbound_source_labels(original, Tls::None("loopback")));
         let mut io = Io::new(Transport::Tcp(stream), scope.opened());
 
         let routing = if let Some(ingress) = &self.ingress {

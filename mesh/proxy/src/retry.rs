@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use crate::http::RequestBodyError;
 
 /// Linkerd's limit: a body that is larger is sent once.
-const MAX_BODY: usize = 64 * 1024;
+pub(crate) const MAX_BODY: usize = 64 * 1024;
 
 /// Retries are a share of the requests of the last while, plus some per second.
 pub(crate) struct Budget {
@@ -89,6 +89,8 @@ pub(crate) struct Recorder<B = Incoming>(Arc<Mutex<Recording<B>>>);
 
 struct Recording<B> {
     source: B,
+    /// As much as is kept.
+    limit: usize,
     frames: Vec<Bytes>,
     trailers: Option<HeaderMap>,
     size: usize,
@@ -114,12 +116,13 @@ where
     RequestBodyError: From<B::Error>,
 {
     /// `None`, and the body back, if it is too large already by what it says about itself.
-    pub(crate) fn new(source: B) -> Result<Self, B> {
-        if source.size_hint().lower() > MAX_BODY as u64 {
+    pub(crate) fn new(source: B, limit: usize) -> Result<Self, B> {
+        if source.size_hint().lower() > limit as u64 {
             return Err(source);
         }
         let recording = Recording {
             source,
+            limit,
             frames: Vec::new(),
             trailers: None,
             size: 0,
@@ -212,7 +215,7 @@ impl<B> Recording<B> {
     /// Keeps a frame; false if there are too many now and none is kept any more.
     fn keep(&mut self, data: &Bytes) -> bool {
         self.size += data.len();
-        if self.overflowed || self.size > MAX_BODY {
+        if self.overflowed || self.size > self.limit {
             self.overflowed = true;
             self.frames = Vec::new();
             return false;
@@ -250,7 +253,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_is_sent_again_from_its_start() {
         let chunks = stream::iter(["ab", "cd", "ef"]).map(|chunk| Ok(Frame::data(Bytes::from(chunk))));
-        let recorder = Recorder::new(StreamBody::new(chunks)).ok().unwrap();
+        let recorder = Recorder::new(StreamBody::new(chunks), MAX_BODY).ok().unwrap();
         let mut first = recorder.replay().unwrap();
         poll_fn(|cx| first.poll_frame(cx)).await.unwrap().unwrap();
         let mut second = recorder.replay().unwrap();
@@ -261,9 +264,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_large_body_is_sent_once() {
-        assert!(Recorder::new(Full::new(Bytes::from(vec![0; MAX_BODY + 1]))).is_err());
+        assert!(Recorder::new(Full::new(Bytes::from(vec![0; MAX_BODY + 1])), MAX_BODY).is_err());
         let chunks = stream::iter(0..3).map(|_| Ok(Frame::data(Bytes::from(vec![0; MAX_BODY / 2]))));
-        let recorder = Recorder::new(BodyExt::boxed_unsync(StreamBody::new(chunks))).ok().unwrap();
+        let recorder = Recorder::new(BodyExt::boxed_unsync(StreamBody::new(chunks)), MAX_BODY).ok().unwrap();
         let mut first = recorder.replay().unwrap();
         assert_eq!(drain(&mut first).await.len(), MAX_BODY / 2 * 3);
         assert!(recorder.replay().is_none());

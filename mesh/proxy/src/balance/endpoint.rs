@@ -3,22 +3,22 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::Duration,
 };
 
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Request, Response};
 use linkerd2_proxy_api::destination::{WeightedAddr, protocol_hint::Protocol};
 use tracing::warn;
 
-use super::ewma::{self, PeakEwma};
+use super::{
+    ewma::PeakEwma,
+    health::{Accrual, Health},
+};
 use crate::{
     NameAddr,
     connect::ConnectError,
-    http::{EndpointLoad, Pool, PoolSettings, RequestBody, ResponseBody, SendError},
+    http::{EndpointLoad, Pool, PoolSettings, ProxyError, RequestBody, ResponseBody, SendError, UNSENT},
     io::Io,
     loop_guard::LoopGuard,
     metrics::{Direction, HttpScope, Labels, Metrics, Observations, Tls, endpoint_labels, inbound_labels},
@@ -32,8 +32,6 @@ const REQUIRE_ID: HeaderName = HeaderName::from_static("l5d-require-id");
 /// Linkerd's.
 const DEFAULT_RTT: Duration = Duration::from_millis(30);
 const DECAY: Duration = Duration::from_secs(10);
-const MIN_BACKOFF: Duration = Duration::from_millis(100);
-const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
 /// Makes endpoints of one direction.
 #[derive(Clone)]
@@ -44,6 +42,7 @@ pub(crate) struct EndpointFactory {
     own: Arc<[IpAddr]>,
     /// For endpoints there.
     guard: Option<LoopGuard>,
+    accrual: Option<Accrual>,
 }
 
 /// What the control plane says about an endpoint.
@@ -79,20 +78,23 @@ pub(crate) struct Endpoint {
     load: PeakEwma,
     /// Present if it is in the proxy's own pod and must not get requests that have come from there.
     guard: Option<LoopGuard>,
-    /// When to try again after failed connects, in [`ewma::now`]'s nanoseconds; 0 while connects succeed.
-    due: AtomicU64,
-    failures: AtomicU32,
+    health: Health,
 }
 
 impl EndpointFactory {
     /// `own` are the addresses of the proxy's own pod.
     pub(crate) fn new(metrics: Metrics, settings: PoolSettings, own: &[IpAddr]) -> Self {
-        Self { metrics, settings: Arc::new(settings), own: own.into(), guard: None }
+        Self { metrics, settings: Arc::new(settings), own: own.into(), guard: None, accrual: None }
     }
 
     /// Requests do not go back to the port of the proxy's own pod that they came in by.
     pub(crate) fn guarding(self, guard: LoopGuard) -> Self {
         Self { guard: Some(guard), ..self }
+    }
+
+    /// Endpoints that fail too often in a row are set aside.
+    pub(crate) fn accruing(&self, accrual: Option<Accrual>) -> Self {
+        Self { accrual, ..self.clone() }
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
@@ -122,11 +124,12 @@ impl EndpointFactory {
         self.with_labels(address, info, guard.cloned(), http, tcp)
     }
 
-    /// The application at an address of the proxy's own pod, for the requests of one peer.
-    pub(crate) fn application(&self, address: SocketAddr, peer: &Peer) -> Endpoint {
+    /// The application at an address of the proxy's own pod, for the requests of one peer that `permit` lets in.
+    pub(crate) fn application(&self, address: SocketAddr, peer: &Peer, permit: &Labels) -> Endpoint {
         let tcp = Labels::new().with("direction", Direction::Inbound.label()).with("peer", "dst").with_target(address);
         let tcp = Tls::None("loopback").on(tcp);
-        self.with_labels(address, EndpointInfo::default(), None, inbound_labels(address, peer.label()), tcp)
+        let http = inbound_labels(address, peer.label(), permit);
+        self.with_labels(address, EndpointInfo::default(), None, http, tcp)
     }
 
     fn with_labels(
@@ -144,8 +147,7 @@ impl EndpointFactory {
             pool: Pool::new(address, &info, Arc::clone(&self.settings), tcp),
             scope: self.metrics.http.scope(http),
             load: PeakEwma::new(DEFAULT_RTT, DECAY),
-            due: AtomicU64::new(0),
-            failures: AtomicU32::new(0),
+            health: Health::new(self.accrual),
             info,
         }
     }
@@ -188,15 +190,8 @@ impl Endpoint {
         &self.load
     }
 
-    /// Whether the last connect succeeded, or it is time to try again.
-    pub(crate) fn is_up(&self) -> bool {
-        let due = self.due();
-        due == 0 || due <= ewma::now()
-    }
-
-    /// When to try again.
-    pub(crate) fn due(&self) -> u64 {
-        self.due.load(Relaxed)
+    pub(crate) fn health(&self) -> &Health {
+        &self.health
     }
 
     /// Sends a request, and counts it once there is a connection for it.
@@ -220,7 +215,11 @@ impl Endpoint {
         let load = EndpointLoad::new(self);
         match self.pool.send(request, || observation.sent()).await {
             Ok((response, connection)) => {
-                self.connected();
+                if response.headers().contains_key(UNSENT) {
+                    self.health.unreachable();
+                } else {
+                    self.health.answered(is_failure(&response));
+                }
                 let (head, body) = response.into_parts();
                 observation.head(head.status, &head.headers);
                 let mut observations = Observations::default();
@@ -230,12 +229,16 @@ impl Endpoint {
             }
             Err(mut error) => {
                 match &mut error {
-                    SendError::NotSent(unsent, _) => {
+                    SendError::NotSent(unsent, error) => {
+                        if let ConnectError::Application { status, .. } = error {
+                            observation.head(*status, &http::HeaderMap::new());
+                            observation.end(None);
+                        }
                         // It holds for the next endpoint as well.
                         if let Some(required) = required {
                             unsent.headers_mut().insert(REQUIRE_ID, required);
                         }
-                        self.unreachable();
+                        self.health.unreachable();
                     }
                     SendError::Broken(broken) => observation.fail(crate::http::broken_class(broken)),
                 }
@@ -258,34 +261,32 @@ impl Endpoint {
     pub(crate) async fn connect(&self) -> Result<Io, ConnectError> {
         match self.pool.connect().await {
             Ok(io) => {
-                self.connected();
+                self.health.answered(false);
                 Ok(io)
             }
             Err(error) => {
-                self.unreachable();
+                self.health.unreachable();
                 Err(error)
             }
         }
     }
 
     /// Counts a request that could be sent neither here nor elsewhere, with the answer that its client gets.
-    pub(crate) fn count_unsent(&self, status: StatusCode) {
+    pub(crate) fn count_unsent(&self, error: &ProxyError) {
+        // It reached the proxy there, and was counted then.
+        if matches!(error, ProxyError::Connect(ConnectError::Application { .. })) {
+            return;
+        }
         let mut observation = self.scope.observe(None);
         observation.sent();
-        observation.head(status, &http::HeaderMap::new());
+        observation.head(error.status(), &http::HeaderMap::new());
         observation.end(None);
     }
+}
 
-    fn connected(&self) {
-        if self.due.load(Relaxed) != 0 {
-            self.due.store(0, Relaxed);
-            self.failures.store(0, Relaxed);
-        }
-    }
-
-    fn unreachable(&self) {
-        let failures = self.failures.fetch_add(1, Relaxed).min(16);
-        let backoff = MIN_BACKOFF.saturating_mul(1 << failures).min(MAX_BACKOFF);
-        self.due.store(ewma::now() + backoff.as_nanos() as u64, Relaxed);
-    }
+/// Whether a response counts against its endpoint, as with Linkerd: a 5xx, or a gRPC code other than OK. Codes in trailers come too
+/// late to be counted.
+fn is_failure<B>(response: &Response<B>) -> bool {
+    let code = response.headers().get("grpc-status");
+    response.status().is_server_error() || code.is_some_and(|code| code.as_bytes() != b"0")
 }

@@ -1,10 +1,10 @@
 //! What can go wrong with a request, and what the client is told.
 
-use std::{fmt, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{
-    HeaderValue, Request, Response, StatusCode, Version,
-    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE},
+    HeaderName, HeaderValue, Request, Response, StatusCode, Version,
+    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION},
 };
 
 use super::ResponseBody;
@@ -14,6 +14,9 @@ use crate::{
     dialect::Invalid,
     metrics::{ErrorClass, is_grpc},
 };
+
+/// Says, from proxy to proxy, that a request has not reached the application: it may be sent to another one.
+pub(crate) const UNSENT: HeaderName = HeaderName::from_static("meshgate-proxy-unsent");
 
 /// Why this proxy answers instead of an application. Statuses are Linkerd's.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +66,15 @@ pub(crate) enum ProxyError {
     /// The request's head contradicts itself.
     #[error("malformed request: {0}")]
     Malformed(&'static str),
+    /// A policy's route sends its requests elsewhere.
+    #[error("redirected")]
+    Redirected { status: StatusCode, location: HeaderValue },
+    /// The port's policy does not let this client in.
+    #[error("client {client}: server {server}: unauthorized request on route")]
+    Unauthorized { client: SocketAddr, server: Arc<str> },
+    /// The port's policy has no route for such a request.
+    #[error("no route found for request")]
+    NoInboundRoute,
     /// A policy's route fails this share of its requests, as configured.
     #[error("{message}")]
     Injected { status: StatusCode, message: String },
@@ -76,6 +88,7 @@ impl ProxyError {
             }
             Self::Connect(ConnectError::TimedOut { .. }) => StatusCode::GATEWAY_TIMEOUT,
             Self::Connect(ConnectError::Itself { .. }) => StatusCode::LOOP_DETECTED,
+            Self::Connect(ConnectError::Application { status, .. }) => *status,
             Self::LoadShed(_) | Self::Discovery { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Connect(_) | Self::Broken(_) | Self::Unresolvable { .. } | Self::NoPolicy(_) => {
                 StatusCode::BAD_GATEWAY
@@ -85,7 +98,9 @@ impl ProxyError {
             Self::NoRoute(_) | Self::NoSuchService(_) => StatusCode::NOT_FOUND,
             Self::Loop(_) => StatusCode::LOOP_DETECTED,
             Self::InboundPort(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Injected { status, .. } => *status,
+            Self::NoInboundRoute => StatusCode::NOT_FOUND,
+            Self::Unauthorized { .. } => StatusCode::FORBIDDEN,
+            Self::Injected { status, .. } | Self::Redirected { status, .. } => *status,
         }
     }
 
@@ -96,6 +111,8 @@ impl ProxyError {
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => "14",
             StatusCode::LOOP_DETECTED => "10",
             StatusCode::NOT_FOUND => "5",
+            StatusCode::FORBIDDEN => "7",
+            status if status.is_redirection() => "5",
             StatusCode::BAD_REQUEST => "3",
             _ => "13",
         }
@@ -111,7 +128,8 @@ impl ProxyError {
             Self::Broken(_) => Some("i/o"),
             Self::Loop(_) | Self::Connect(ConnectError::Itself { .. }) => Some("loop"),
             Self::Connect(ConnectError::Identity { .. }) => Some("identity required"),
-            Self::Connect(_) | Self::Injected { .. } => None,
+            Self::Unauthorized { .. } => Some("unauthorized"),
+            Self::Connect(_) | Self::Injected { .. } | Self::Redirected { .. } => None,
             _ => Some("unexpected"),
         }
     }
@@ -133,8 +151,11 @@ impl ProxyError {
                 | Self::NoSuchService(_)
                 | Self::Target(_)
                 | Self::Loop(_)
-                | Self::Connect(ConnectError::Itself { .. })
+                | Self::Connect(ConnectError::Itself { .. } | ConnectError::Application { .. })
                 | Self::Injected { .. }
+                | Self::Redirected { .. }
+                | Self::Unauthorized { .. }
+                | Self::NoInboundRoute
         )
     }
 
@@ -228,8 +249,13 @@ impl Respond {
     fn response(self, error: ProxyError) -> Response<ResponseBody> {
         let mut response = Response::new(ResponseBody::empty());
         *response.version_mut() = self.version;
-        let explain = self.informational || error.always_explained();
+        // Another proxy's answer is passed on as it was, and explains itself between the proxies only.
+        let own = !matches!(error, ProxyError::Connect(ConnectError::Application { .. }));
+        let explain = self.informational && own || error.always_explained();
         let message = HeaderValue::from_str(&error.to_string().replace(['\n', '\r'], " ")).ok().filter(|_| explain);
+        if let ProxyError::Redirected { location, .. } = &error {
+            response.headers_mut().insert(LOCATION, location.clone());
+        }
         let headers = response.headers_mut();
         headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         if let Some(message) = message {

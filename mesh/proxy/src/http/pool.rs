@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use tokio::{io::AsyncWriteExt, time};
 use tracing::debug;
 
-use super::{MAX_HEAD, RequestBody, error::h2_error, orig_proto};
+use super::{MAX_HEAD, RequestBody, UNSENT, error::h2_error, orig_proto};
 use crate::{
     balance::{EndpointInfo, Hint},
     connect::{ConnectError, Connector},
@@ -162,10 +162,14 @@ impl Pool {
                     Err(error) => return Err(SendError::NotSent(Box::new(request), error)),
                 },
             };
-            let again = if reused { repeatable(&request) } else { None };
+            // Only a proxy that knows this one says that a request has not reached the application.
+            let again = if reused || self.dial.tls.is_some() { repeatable(&request) } else { None };
             sending();
             match connection.try_send_request(request).await {
                 Ok(response) => {
+                    if let Some(again) = again.filter(|_| response.headers().contains_key(UNSENT)) {
+                        return Err(self.dial.unsent(again, &response));
+                    }
                     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS
                         || connect && response.status().is_success();
                     let returning =
@@ -181,7 +185,8 @@ impl Pool {
                     }
                     None => {
                         let error = error.into_error();
-                        match again.filter(|_| closed_unanswered(&error)) {
+                        let again = again.filter(|again| again.method().is_idempotent());
+                        match again.filter(|_| reused && closed_unanswered(&error)) {
                             // It closed the connection while the request was on its way.
                             Some(again) => request = again,
                             None => return Err(SendError::Broken(error)),
@@ -203,10 +208,13 @@ impl Pool {
                 Ok(found) => found,
                 Err(error) => return Err(SendError::NotSent(Box::new(request), error)),
             };
-            let again = if reused && !repeated { repeatable(&request) } else { None };
+            let again = if repeated { None } else { repeatable(&request) };
             sending();
             match connection.try_send_request(request).await {
-                Ok(response) => return Ok(response),
+                Ok(response) => match again.filter(|_| response.headers().contains_key(UNSENT)) {
+                    Some(again) => return Err(self.dial.unsent(again, &response)),
+                    None => return Ok(response),
+                },
                 Err(mut error) => match error.take_message() {
                     Some(unsent) if reused => request = unsent,
                     Some(unsent) => {
@@ -215,7 +223,8 @@ impl Pool {
                     }
                     None => {
                         let error = error.into_error();
-                        match again.filter(|_| closed_unanswered(&error)) {
+                        let again = again.filter(|again| again.method().is_idempotent());
+                        match again.filter(|_| reused && closed_unanswered(&error)) {
                             Some(again) => (request, repeated) = (again, true),
                             None => return Err(SendError::Broken(error)),
                         }
@@ -314,6 +323,12 @@ impl Pool {
 }
 
 impl Dial {
+    /// The proxy there has answered in place of its application, which the request has not reached.
+    fn unsent<B>(&self, again: Request<RequestBody>, response: &Response<B>) -> SendError {
+        let error = ConnectError::Application { address: self.address, status: response.status() };
+        SendError::NotSent(Box::new(again), error)
+    }
+
     /// `session` is the version of HTTP that will be spoken.
     async fn connect(&self, session: Option<Session>) -> Result<Io, ConnectError> {
         let PoolSettings { connector, identity, .. } = &*self.settings;
@@ -347,13 +362,10 @@ impl Dial {
     }
 }
 
-/// A copy of a request that may be sent again when a connection that was idle turns out to be closing: idempotent and without a
-/// body (RFC 9110, section 9.2.2).
+/// A copy of a request without a body, which may be sent again if it has not been answered: where a connection that was idle turns
+/// out to be closing if it is idempotent (RFC 9110, section 9.2.2), and in any case where it has not reached an application.
 fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    if !request.method().is_idempotent()
-        || !request.body().is_end_stream()
-        || request.headers().contains_key(header::UPGRADE)
-    {
+    if !request.body().is_end_stream() || request.headers().contains_key(header::UPGRADE) {
         return None;
     }
     let mut again = Request::new(RequestBody::Empty);

@@ -105,33 +105,25 @@ pub(crate) fn endpoint_labels(
     metric_labels.iter().fold(labels, |labels, (key, value)| labels.with(&format!("dst_{key}"), value))
 }
 
-/// The labels of accepted connections.
-pub(crate) fn source_labels(direction: Direction, original: SocketAddr, tls: Tls<'_>) -> Labels {
-    let labels = Labels::new().with("direction", direction.label()).with("peer", "src").with_target(original);
-    match direction {
-        Direction::Outbound => tls.on(labels),
-        Direction::Inbound => server_labels(tls.on(labels), original.port()),
-    }
+/// The labels of connections that the pod's application makes.
+pub(crate) fn outbound_source_labels(original: SocketAddr, tls: Tls<'_>) -> Labels {
+    tls.on(source(Direction::Outbound, original))
 }
 
-/// The labels of requests that reach the application at `address`.
-pub(crate) fn inbound_labels(address: SocketAddr, tls: Tls<'_>) -> Labels {
+/// The labels of connections to the pod; `server` are those of the port's policy.
+pub(crate) fn inbound_source_labels(original: SocketAddr, tls: Tls<'_>, server: &Labels) -> Labels {
+    tls.on(source(Direction::Inbound, original)).followed_by(server)
+}
+
+fn source(direction: Direction, original: SocketAddr) -> Labels {
+    Labels::new().with("direction", direction.label()).with("peer", "src").with_target(original)
+}
+
+/// The labels of requests that reach the application at `address`; `permit` are those of the port's policy, the route and the
+/// authorization.
+pub(crate) fn inbound_labels(address: SocketAddr, tls: Tls<'_>, permit: &Labels) -> Labels {
     let labels = Labels::new().with("direction", Direction::Inbound.label()).with_target(address);
-    server_labels(tls.on(labels), address.port())
-        .with("route_group", "")
-        .with("route_kind", "default")
-        .with("route_name", "default")
-        .with("authz_group", "")
-        .with("authz_kind", "default")
-        .with("authz_name", "all-unauthenticated")
-}
-
-fn server_labels(labels: Labels, port: u16) -> Labels {
-    labels
-        .with("srv_group", "")
-        .with("srv_kind", "default")
-        .with("srv_name", "all-unauthenticated")
-        .with_display("srv_port", port)
+    tls.on(labels).followed_by(permit)
 }
 
 #[cfg(test)]

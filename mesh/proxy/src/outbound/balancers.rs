@@ -1,4 +1,4 @@
-//! The balancers that are in use, one per name: destinations that lead to the same Service share its endpoints.
+//! The balancers that are in use, one per name and rule for failures: destinations that lead to the same Service share its endpoints.
 
 use std::{
     collections::HashMap,
@@ -10,16 +10,19 @@ use parking_lot::Mutex;
 
 use crate::{
     NameAddr,
-    balance::{Balancer, EndpointFactory},
+    balance::{Accrual, Balancer, EndpointFactory},
     control::Control,
 };
+
+/// A name, and how failures of its endpoints are judged.
+type Key = (NameAddr, Option<Accrual>);
 
 /// Makes balancers, and finds those that others use already.
 pub(super) struct Balancers {
     control: Control,
     factory: EndpointFactory,
     failfast_timeout: Duration,
-    used: Mutex<HashMap<NameAddr, Weak<Balancer>>>,
+    used: Mutex<HashMap<Key, Weak<Balancer>>>,
 }
 
 impl Balancers {
@@ -27,15 +30,18 @@ impl Balancers {
         Self { control, factory, failfast_timeout, used: Mutex::default() }
     }
 
-    /// The balancer of `name`. It follows the control plane for as long as somebody holds it.
-    pub(super) fn get(&self, name: &NameAddr) -> Arc<Balancer> {
+    /// The balancer of `name`, whose endpoints are set aside as `accrual` says. It follows the control plane for as long as somebody
+    /// holds it.
+    pub(super) fn get(&self, name: &NameAddr, accrual: Option<Accrual>) -> Arc<Balancer> {
         let mut used = self.used.lock();
-        if let Some(balancer) = used.get(name).and_then(Weak::upgrade) {
+        let key = (name.clone(), accrual);
+        if let Some(balancer) = used.get(&key).and_then(Weak::upgrade) {
             return balancer;
         }
         used.retain(|_, balancer| balancer.strong_count() > 0);
-        let balancer = Arc::new(Balancer::new(name.clone(), self.factory.clone(), self.failfast_timeout));
-        used.insert(name.clone(), Arc::downgrade(&balancer));
+        let factory = self.factory.accruing(accrual);
+        let balancer = Arc::new(Balancer::new(name.clone(), factory, self.failfast_timeout));
+        used.insert(key, Arc::downgrade(&balancer));
         let follow = self.control.endpoints(name, Arc::downgrade(&balancer));
         balancer.keep(tokio::spawn(follow).abort_handle());
         balancer

@@ -18,11 +18,11 @@ use super::{
 use crate::{
     NameAddr, Target,
     dialect::{Choice, Dialled, OVERRIDE, choose},
-    http::{ProxyError, RequestBody, ResponseBody, Upgrade, strip_hop_by_hop},
+    http::{ProxyError, RequestBody, ResponseBody, UNSENT, Upgrade, strip_hop_by_hop},
     metrics::{Direction, is_grpc},
-    policy::{End, Routes},
+    policy::{End, Routes, Rule},
     profile::{Route, RouteScopes, ServiceProfile},
-    retry::Recorder,
+    retry::{MAX_BODY, Recorder},
     split::Split,
 };
 
@@ -71,6 +71,7 @@ impl Outbound {
         }
         // Between proxies only. But why a loop was cut is for whoever began it.
         response.headers_mut().remove(PROXY_CONNECTION);
+        response.headers_mut().remove(UNSENT);
         if response.status() != StatusCode::LOOP_DETECTED {
             response.headers_mut().remove(PROXY_ERROR);
         }
@@ -111,22 +112,86 @@ impl Outbound {
     ) -> Result<Response<ResponseBody>, ProxyError> {
         let chosen = routes.choose(&request).ok_or_else(|| ProxyError::NoRoute(target.clone()))?;
         let result = async {
-            chosen.rule.filter(&mut request)?;
-            let backend = chosen.rule.backends().choose(&mut rand::rng(), |leg| leg.backend.is_available());
-            let backend = backend.ok_or_else(|| ProxyError::NoRoute(target.clone()))?;
-            backend.requests.increment();
-            let sent = backend.backend.send(RequestBody::pass(request), None);
-            let result = match chosen.rule.timeout() {
+            chosen.filter(&mut request)?;
+            let attempts = self.policy_attempts(target, chosen.rule(), request);
+            match chosen.rule().timeout() {
                 Some(timeout) => {
-                    time::timeout(timeout, sent).await.unwrap_or(Err(ProxyError::ResponseTimeout(timeout)))
+                    time::timeout(timeout, attempts).await.unwrap_or(Err(ProxyError::ResponseTimeout(timeout)))
                 }
-                None => sent.await,
-            };
-            backend.count(&self.metrics, End::of(&result));
-            result
+                None => attempts.await,
+            }
         };
-        let result = result.await;
+        let mut result = result.await;
+        if let Ok(response) = &mut result {
+            chosen.rule().filter_response(response);
+        }
         chosen.count(&self.metrics.policy_route_statuses, End::of(&result));
+        result
+    }
+
+    /// Sends a request, and again while its rule allows it and it might go better.
+    async fn policy_attempts(
+        &self,
+        target: &Target,
+        rule: &Rule<PolicyBackend>,
+        request: Request<Incoming>,
+    ) -> Result<Response<ResponseBody>, ProxyError> {
+        let Some((retry, counters)) = rule.retry().filter(|_| is_repeatable(&request)) else {
+            return self.policy_attempt(target, rule, RequestBody::pass(request)).await;
+        };
+        let (head, body) = Head::of(request);
+        let recorder = match Recorder::new(body, retry.max_body) {
+            Ok(recorder) => recorder,
+            Err(body) => {
+                counters.overflow.increment();
+                return self.policy_attempt(target, rule, head.with(RequestBody::Passed(body))).await;
+            }
+        };
+        let mut body = recorder.replay();
+        for retries in 0.. {
+            let Some(replay) = body.take() else { break };
+            let result = self.policy_attempt(target, rule, head.with(RequestBody::Replayed(replay))).await;
+            if !retry.applies(&result) {
+                if retries > 0 {
+                    counters.successes.increment();
+                }
+                return result;
+            }
+            if !retry.allows(retries) {
+                counters.limit_exceeded.increment();
+                return result;
+            }
+            body = recorder.replay();
+            if body.is_none() {
+                counters.overflow.increment();
+                return result;
+            }
+            counters.requests.increment();
+            time::sleep(retry.backoff(retries)).await;
+        }
+        Err(ProxyError::Malformed("its body was read twice"))
+    }
+
+    async fn policy_attempt(
+        &self,
+        target: &Target,
+        rule: &Rule<PolicyBackend>,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<ResponseBody>, ProxyError> {
+        let leg = rule.backends().choose(&mut rand::rng(), |leg| leg.backend.backend.is_available());
+        let leg = leg.ok_or_else(|| ProxyError::NoRoute(target.clone()))?;
+        leg.filter(&mut request)?;
+        let backend = &leg.backend;
+        backend.requests.increment();
+        let sent = backend.backend.send(request, None);
+        let mut result = match rule.attempt_timeout() {
+            Some(timeout) => time::timeout(timeout, sent).await.unwrap_or(Err(ProxyError::ResponseTimeout(timeout))),
+            None => sent.await,
+        };
+        backend.count(&self.metrics, End::of(&result));
+        if let Ok(response) = &mut result {
+            leg.filter_response(response);
+        }
         result
     }
 
@@ -182,9 +247,8 @@ impl Outbound {
             return self.attempt(route, scopes, backends, RequestBody::pass(request)).await;
         };
         budget.deposit();
-        let (head, body) = request.into_parts();
-        let head = Head { method: head.method, uri: head.uri, version: head.version, headers: head.headers };
-        let recorder = match Recorder::new(body) {
+        let (head, body) = Head::of(request);
+        let recorder = match Recorder::new(body, MAX_BODY) {
             Ok(recorder) => recorder,
             Err(body) => return self.attempt(route, scopes, backends, head.with(RequestBody::Passed(body))).await,
         };
@@ -242,6 +306,11 @@ struct Head {
 }
 
 impl Head {
+    fn of<B>(request: Request<B>) -> (Self, B) {
+        let (head, body) = request.into_parts();
+        (Self { method: head.method, uri: head.uri, version: head.version, headers: head.headers }, body)
+    }
+
     fn with(&self, body: RequestBody) -> Request<RequestBody> {
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();

@@ -28,7 +28,7 @@ use tracing::warn;
 use super::balancers::Balancers;
 use crate::{
     NameAddr, Target,
-    balance::{Balancer, Endpoint, EndpointFactory, EndpointInfo},
+    balance::{Accrual, Balancer, Endpoint, EndpointFactory, EndpointInfo},
     control::Answer,
     http::{EndpointLoad, ProxyError, RequestBody, ResponseBody, SendError},
     io::Io,
@@ -152,10 +152,12 @@ impl Parts {
                 _ => HttpPlan::Failed(status.message().to_owned()),
             };
         }
-        if let Some(routes) =
-            policy.and_then(|policy| policy::compile(policy, |backend, labels| self.policy_backend(backend, labels)))
-        {
-            return HttpPlan::Policy(routes);
+        if let Some(policy) = policy {
+            let accrual = policy::accrual(policy);
+            let backend = |backend: &ApiBackend, labels: &Labels| self.policy_backend(backend, labels, accrual);
+            if let Some(routes) = policy::compile(policy, &self.metrics, backend) {
+                return HttpPlan::Policy(routes);
+            }
         }
         self.fallback(target, profile).map_or(HttpPlan::NoSuchService, HttpPlan::Backend)
     }
@@ -209,7 +211,7 @@ impl Parts {
     }
 
     fn balanced(&self, name: &NameAddr) -> Backend {
-        Backend::Balanced(self.balancers.get(name))
+        Backend::Balanced(self.balancers.get(name, None))
     }
 
     fn forward(&self, endpoint: &WeightedAddr) -> Option<Backend> {
@@ -217,13 +219,13 @@ impl Parts {
         Some(Backend::Endpoint(Arc::new(self.factory.make(address, None, EndpointInfo::of(endpoint, [])))))
     }
 
-    fn backend(&self, api: &ApiBackend) -> Option<Backend> {
+    fn backend(&self, api: &ApiBackend, accrual: Option<Accrual>) -> Option<Backend> {
         let backend = match api.kind.as_ref() {
             Some(backend::Kind::Forward(endpoint)) => self.forward(endpoint),
             Some(backend::Kind::Balancer(balancer)) => {
                 match balancer.discovery.as_ref().and_then(|it| it.kind.as_ref()) {
                     Some(endpoint_discovery::Kind::Dst(dst)) => {
-                        NameAddr::parse(&dst.path).map(|name| self.balanced(&name))
+                        NameAddr::parse(&dst.path).map(|name| Backend::Balanced(self.balancers.get(&name, accrual)))
                     }
                     None => None,
                 }
@@ -236,11 +238,11 @@ impl Parts {
         backend
     }
 
-    fn policy_backend(&self, api: &ApiBackend, route: &Labels) -> Option<PolicyBackend> {
+    fn policy_backend(&self, api: &ApiBackend, route: &Labels, accrual: Option<Accrual>) -> Option<PolicyBackend> {
         let own = api.metadata.as_ref().map(|metadata| metadata_labels("backend", metadata)).unwrap_or_default();
         let labels = route.clone().followed_by(&own);
         Some(PolicyBackend {
-            backend: self.backend(api)?,
+            backend: self.backend(api, accrual)?,
             requests: self.metrics.policy_backend_requests.hold(&labels),
             labels,
             ends: Keyed::default(),
@@ -254,11 +256,11 @@ impl Parts {
                 first
                     .backends
                     .iter()
-                    .find_map(|route| self.backend(route.backend.as_ref()?))
+                    .find_map(|route| self.backend(route.backend.as_ref()?, None))
                     .map(|backend| (backend, 1)),
             ),
             Some(Distribution::RandomAvailable(random)) => Split::new(random.backends.iter().filter_map(|weighted| {
-                Some((self.backend(weighted.backend.as_ref()?.backend.as_ref()?)?, weighted.weight))
+                Some((self.backend(weighted.backend.as_ref()?.backend.as_ref()?, None)?, weighted.weight))
             })),
             Some(Distribution::Empty(_)) | None => Split::new([]),
         }
@@ -286,7 +288,7 @@ impl Backend {
                 Err(SendError::Broken(error)) => Err(ProxyError::Broken(error)),
                 Err(SendError::NotSent(_, error)) => {
                     let error = ProxyError::Connect(error);
-                    endpoint.count_unsent(error.status());
+                    endpoint.count_unsent(&error);
                     Err(error)
                 }
             },

@@ -3,6 +3,9 @@ use linkerd2_proxy_api::{
     outbound::{OutboundPolicy, ProxyProtocol, proxy_protocol::Http1},
 };
 
+use http::header::HOST;
+use linkerd2_proxy_api::http_types;
+
 use super::*;
 
 fn metadata(name: &str) -> Metadata {
@@ -41,7 +44,7 @@ fn path(kind: matches::path_match::Kind) -> matches::HttpRouteMatch {
 fn compiled(routes: Vec<api::HttpRoute>) -> Routes<String> {
     let kind = proxy_protocol::Kind::Http1(Http1 { routes, failure_accrual: None });
     let policy = OutboundPolicy { metadata: Some(metadata("web")), protocol: Some(ProxyProtocol { kind: Some(kind) }) };
-    compile(&policy, |backend, _| match &backend.metadata.as_ref()?.kind {
+    compile(&policy, &Metrics::new(), |backend, _| match &backend.metadata.as_ref()?.kind {
         Some(metadata::Kind::Resource(resource)) => Some(resource.name.clone()),
         _ => None,
     })
@@ -55,7 +58,7 @@ fn chosen(routes: &Routes<String>, uri: &str, host: &str, header: Option<(&str, 
     }
     let request = request.body(()).unwrap();
     let chosen = routes.choose(&request)?;
-    chosen.rule.backends().choose(&mut rand::rng(), |_| true).cloned()
+    chosen.rule().backends().choose(&mut rand::rng(), |_| true).map(|leg| leg.backend.clone())
 }
 
 #[test]
@@ -125,7 +128,7 @@ fn filters_change_headers_and_fail_requests() {
     with_filters.rules[0].filters = vec![filter(http_api::filter::Kind::RequestHeaderModifier(modifier))];
     let routes = compiled(vec![with_filters.clone()]);
     let mut request = Request::get("/").header("x-remove", "0").header("x-add", "1").body(()).unwrap();
-    routes.choose(&request).unwrap().rule.filter(&mut request).unwrap();
+    routes.choose(&request).unwrap().filter(&mut request).unwrap();
     assert_eq!(request.headers()["x-set"], "1");
     assert_eq!(request.headers().get_all("x-add").iter().count(), 2);
     assert!(!request.headers().contains_key("x-remove"));
@@ -133,6 +136,6 @@ fn filters_change_headers_and_fail_requests() {
     let fail = matches::HttpFailureInjector { status: 418, message: "no".into(), ratio: None };
     with_filters.rules[0].filters = vec![filter(http_api::filter::Kind::FailureInjector(fail))];
     let routes = compiled(vec![with_filters]);
-    let error = routes.choose(&request).unwrap().rule.filter(&mut request).unwrap_err();
+    let error = routes.choose(&request).unwrap().filter(&mut request).unwrap_err();
     assert_eq!(error.status(), StatusCode::IM_A_TEAPOT);
 }

@@ -5,9 +5,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
+use linkerd2_proxy_api::outbound::{
+    ExponentialBackoff, FailureAccrual, OutboundPolicy,
+    failure_accrual::{ConsecutiveFailures, Kind},
+    proxy_protocol,
+};
 use tokio::net::TcpListener;
 
-use crate::support::{App, ControlPlane, Setup, client, endpoint, h2, served_by, text};
+use crate::support::{App, ControlPlane, Setup, client, endpoint, h2, policy, served_by, text};
 
 const WEB: &str = "web.ns.svc.cluster.local";
 
@@ -172,4 +177,41 @@ async fn a_silent_control_plane_does_not_hold_requests_forever() {
     let reply = mesh.connect(1).await.get("/", &[("l5d-dst-override", WEB)]).await;
     assert_eq!(reply.status, 504);
     assert!(reply.header("l5d-proxy-error").unwrap().contains("did not finish within 100ms"), "{reply:?}");
+}
+
+#[tokio::test]
+async fn who_fails_too_often_in_a_row_is_set_aside() {
+    let good = App::named("good").await;
+    let bad = App::http(|_| async { text(500, "bad") }).await;
+    for accrual in [false, true] {
+        let mesh = Setup::new().original(1, cluster_ip()).start().await;
+        mesh.control.service("web", cluster_ip(), &[good.address, bad.address]);
+        let mut policy = policy("web", &[(&format!("{WEB}:80"), 1)]);
+        if accrual {
+            accrue(&mut policy, 3);
+        }
+        mesh.control.set_policy(&cluster_ip().to_string(), policy);
+        let mut connection = mesh.connect(1).await;
+        let mut failed = 0;
+        for _ in 0..100 {
+            failed += usize::from(connection.get("/", &[]).await.status == 500);
+        }
+        if accrual {
+            assert_eq!(failed, 3, "the penalty is longer than the test");
+        } else {
+            assert!(failed > 10, "without accrual {failed} of 100 failed");
+        }
+    }
+}
+
+/// Sets endpoints aside for an hour after some failures in a row.
+fn accrue(policy: &mut OutboundPolicy, max_failures: u32) {
+    let hour = Some(prost_types::Duration { seconds: 3600, nanos: 0 });
+    let backoff = Some(ExponentialBackoff { min_backoff: hour, max_backoff: hour, ..Default::default() });
+    let kind = Kind::ConsecutiveFailures(ConsecutiveFailures { max_failures, backoff });
+    let accrual = Some(FailureAccrual { kind: Some(kind), ..Default::default() });
+    if let Some(proxy_protocol::Kind::Detect(detect)) = &mut policy.protocol.as_mut().unwrap().kind {
+        detect.http1.as_mut().unwrap().failure_accrual = accrual;
+        detect.http2.as_mut().unwrap().failure_accrual = accrual;
+    }
 }

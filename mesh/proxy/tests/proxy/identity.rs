@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -14,7 +16,8 @@ use tokio::{
 };
 
 use crate::support::{
-    App, Authority, Connection, Mesh, Setup, endpoint, h2, served_by, with_http2, with_identity, with_opaque_transport,
+    App, Authority, Connection, Mesh, Setup, endpoint, h2, served_by, text, with_http2, with_identity,
+    with_opaque_transport,
 };
 
 const CLIENT: &str = "client.ns.serviceaccount.identity.linkerd.cluster.local";
@@ -245,6 +248,70 @@ async fn what_a_request_requires_holds_for_every_endpoint_that_is_tried() {
     let name = "s1.ns.svc.cluster.local:80";
     let reply = connection.get("/", &[("l5d-dst-override", name), ("l5d-require-id", SERVER)]).await;
     assert_eq!((reply.status.as_u16(), app.requests()), (200, 1), "{reply:?}");
+}
+
+/// An application that refuses connections behind its own proxy, beside one that serves.
+#[tokio::test]
+async fn what_has_not_reached_an_application_goes_to_another() {
+    const REQUESTS: usize = 300;
+    let authority = Authority::start(HOUR).await;
+    let app = App::named("app").await;
+    let refusing = TcpListener::bind("127.0.2.9:0").await.unwrap().local_addr().unwrap();
+    let behind = |address| Setup::new().identified(SERVER, &authority).original_of(LOOPBACK, address).start();
+    let (good, bad) = (behind(app.address).await, behind(refusing).await);
+    let client = Setup::new().identified(CLIENT, &authority).original(1, ([10, 96, 0, 1], 80).into()).start().await;
+    let endpoints = [&good, &bad].map(|mesh| mesh.proxy.addresses().inbound);
+    endpoints.iter().for_each(|address| client.control.identify(*address, SERVER));
+    client.control.service("web", ([10, 96, 0, 1], 80).into(), &endpoints);
+
+    let mut http1 = client.connect(1).await;
+    for _ in 0..REQUESTS {
+        let reply = http1.get("/", &[]).await;
+        assert_eq!((reply.status.as_u16(), served_by(&reply.body)), (200, "app"), "{reply:?}");
+        assert_eq!(reply.header("meshgate-proxy-unsent"), None);
+    }
+    let mut http2 = h2(crate::support::client(1), client.proxy.addresses().outbound[0]).await;
+    for _ in 0..REQUESTS {
+        let request = http::Request::post("http://web/").body(Empty::<Bytes>::new().boxed_unsync()).unwrap();
+        assert_eq!(http2.send_request(request).await.unwrap().status(), 200);
+    }
+    // What has a body is not kept; but who refuses is set aside, so that hardly any is lost.
+    let mut lost = 0;
+    for _ in 0..REQUESTS {
+        http1.send("POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 4\r\n\r\nbody").await;
+        let reply = http1.reply().await;
+        if reply.status == 502 {
+            assert_eq!(reply.header("meshgate-proxy-unsent"), None);
+            lost += 1;
+        } else {
+            assert_eq!(served_by(&reply.body), "app");
+        }
+    }
+    assert!(lost <= REQUESTS / 50, "{lost} of {REQUESTS} were lost");
+    // The control: there were requests for the one that refuses, each counted with the answer of its proxy.
+    let target = format!("target_addr=\"{}\"", endpoints[1]);
+    let sent = client.sum(&["request_total", "direction=\"outbound\"", &target]).await;
+    client.wait_for_sum(&["response_total", &target, "status_code=\"502\""], sent).await;
+    assert!(sent > 0);
+    assert_eq!(app.requests(), 3 * REQUESTS - lost);
+}
+
+#[tokio::test]
+async fn an_application_cannot_say_that_it_was_not_reached() {
+    let authority = Authority::start(HOUR).await;
+    let app = App::http(|_| async {
+        let mut response = text(200, "answered");
+        response.headers_mut().insert("meshgate-proxy-unsent", "application".parse().unwrap());
+        response
+    })
+    .await;
+    let server = Setup::new().identified(SERVER, &authority).original_of(LOOPBACK, app.address).start().await;
+    let client = Setup::new().identified(CLIENT, &authority).original(1, ([10, 96, 0, 1], 80).into()).start().await;
+    let address = server.proxy.addresses().inbound;
+    client.control.identify(address, SERVER);
+    client.control.service("web", ([10, 96, 0, 1], 80).into(), &[address]);
+    let reply = client.connect(1).await.get("/", &[]).await;
+    assert_eq!((reply.status.as_u16(), &*reply.body, app.requests()), (200, "answered", 1));
 }
 
 #[tokio::test]

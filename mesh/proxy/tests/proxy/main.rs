@@ -9,6 +9,8 @@ mod identity;
 mod inbound;
 mod lifecycle;
 mod opaque;
+mod policies;
 mod profiles;
+mod routes;
 mod routing;
 mod support;

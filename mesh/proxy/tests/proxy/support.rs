@@ -12,13 +12,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use meshgate_proxy::{Config, OriginalDst, Proxy};
+use meshgate_proxy::{Config, FixedDst, OriginalDst, Proxy};
 
 pub use apps::{App, served_by, text};
 pub use authority::Authority;
 pub use client::{Connection, Reply, h2};
 pub use control_plane::{
-    ControlPlane, endpoint, leg, profile, route, with_http2, with_identity, with_opaque_transport,
+    ControlPlane, Who, authz, endpoint, leg, policy, profile, route, server, with_http2, with_identity,
+    with_opaque_transport,
 };
 
 /// A proxy, and from where it is dialled: each client address has an original destination.
@@ -30,7 +31,7 @@ pub struct Mesh {
 /// What a proxy is started with.
 pub struct Setup {
     variables: HashMap<String, String>,
-    original: HashMap<IpAddr, SocketAddr>,
+    original: HashMap<IpAddr, FixedDst>,
 }
 
 /// The `n`th client: connections from its address are for the `n`th original destination.
@@ -74,13 +75,24 @@ impl Setup {
 
     /// Connections from `client(n)` are for `original`.
     pub fn original(mut self, n: u8, original: SocketAddr) -> Self {
-        self.original.insert(client(n), original);
+        self.original.insert(client(n), FixedDst { original, client: None });
         self
+    }
+
+    /// The same, and policies see the client at `address`, not on loopback.
+    pub fn original_from(self, n: u8, address: &str, original: SocketAddr) -> Self {
+        self.original_seen(client(n), address.parse().unwrap(), original)
     }
 
     /// Connections from `client` are for `original`.
     pub fn original_of(mut self, client: IpAddr, original: SocketAddr) -> Self {
-        self.original.insert(client, original);
+        self.original.insert(client, FixedDst { original, client: None });
+        self
+    }
+
+    /// Connections from `client`, that policies see at another address, are for `original`.
+    pub fn original_seen(mut self, client: IpAddr, seen: IpAddr, original: SocketAddr) -> Self {
+        self.original.insert(client, FixedDst { original, client: Some(seen) });
         self
     }
 

@@ -15,6 +15,11 @@ use linkerd2_proxy_api::{
         destination_server::{Destination, DestinationServer},
         protocol_hint, request_match, tls_identity, update,
     },
+    inbound::{
+        self, Authn, Authz, Identity, Network, PortSpec, Server as PortServer, authn,
+        authn::permit_mesh_tls,
+        inbound_server_policies_server::{InboundServerPolicies, InboundServerPoliciesServer},
+    },
     meta::{Metadata, Resource, metadata},
     outbound::{
         self, Backend, HttpRoute, OpaqueRoute, OutboundPolicy, ProxyProtocol, TrafficSpec,
@@ -38,6 +43,7 @@ type Streaming<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 struct State {
     profiles: Mutex<HashMap<String, Answer<DestinationProfile>>>,
     policies: Mutex<HashMap<String, Answer<OutboundPolicy>>>,
+    servers: Mutex<HashMap<String, Answer<PortServer>>>,
     endpoints: Mutex<HashMap<String, Answer<BTreeSet<SocketAddr>>>>,
     /// Who is at an endpoint's address.
     identities: Mutex<HashMap<SocketAddr, String>>,
@@ -61,7 +67,8 @@ impl ControlPlane {
         let address = listener.local_addr().unwrap();
         let server = Server::builder()
             .add_service(DestinationServer::from_arc(Arc::clone(&state)))
-            .add_service(OutboundPoliciesServer::from_arc(Arc::clone(&state)));
+            .add_service(OutboundPoliciesServer::from_arc(Arc::clone(&state)))
+            .add_service(InboundServerPoliciesServer::from_arc(Arc::clone(&state)));
         let server = tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener))).abort_handle();
         Self { address, state, server }
     }
@@ -92,6 +99,11 @@ impl ControlPlane {
 
     pub fn set_policy(&self, target: &str, policy: OutboundPolicy) {
         set(&self.state.policies, target, Ok(policy));
+    }
+
+    /// The policy of a port of the pod.
+    pub fn set_server(&self, port: u16, server: PortServer) {
+        set(&self.state.servers, &port.to_string(), Ok(server));
     }
 
     pub fn set_endpoints(&self, name: &str, endpoints: &[SocketAddr]) {
@@ -195,6 +207,23 @@ impl OutboundPolicies for State {
     }
 }
 
+#[tonic::async_trait]
+impl InboundServerPolicies for State {
+    type WatchPortStream = Streaming<PortServer>;
+
+    async fn get_port(&self, _: Request<PortSpec>) -> Result<Response<PortServer>, Status> {
+        Err(Status::unimplemented("the proxy watches"))
+    }
+
+    async fn watch_port(&self, request: Request<PortSpec>) -> Result<Response<Self::WatchPortStream>, Status> {
+        let PortSpec { workload, port } = request.into_inner();
+        assert_eq!(workload, "ns:pod");
+        let key = port.to_string();
+        answer_of(&self.servers, &key);
+        self.stream("WatchPort", &key, &self.servers, Code::NotFound)
+    }
+}
+
 fn difference(
     known: &mut BTreeSet<SocketAddr>,
     next: &BTreeSet<SocketAddr>,
@@ -283,6 +312,44 @@ pub fn route(name: &str, regex: &str) -> Route {
             r#match: Some(request_match::Match::Path(PathMatch { regex: regex.to_owned() })),
         }),
         metrics_labels: [("route".to_owned(), name.to_owned())].into(),
+        ..Default::default()
+    }
+}
+
+/// Whom an authorization is for.
+#[derive(Clone, Copy)]
+pub enum Who<'a> {
+    Anybody,
+    Identity(&'a str),
+}
+
+/// An authorization for clients in any IPv4 network.
+pub fn authz(name: &str, who: Who<'_>) -> Authz {
+    let net = "0.0.0.0/0".parse::<ipnet::IpNet>().unwrap();
+    let permit = match who {
+        Who::Anybody => authn::Permit::Unauthenticated(authn::PermitUnauthenticated {}),
+        Who::Identity(name) => authn::Permit::MeshTls(authn::PermitMeshTls {
+            clients: Some(permit_mesh_tls::Clients::Identities(permit_mesh_tls::PermitClientIdentities {
+                identities: vec![Identity { name: name.to_owned() }],
+                suffixes: Vec::new(),
+            })),
+        }),
+    };
+    Authz {
+        networks: vec![Network { net: Some(net.into()), except: Vec::new() }],
+        authentication: Some(Authn { permit: Some(permit) }),
+        labels: HashMap::new(),
+        metadata: Some(default_ref(name)),
+    }
+}
+
+/// The policy `web` of a port, of which is spoken what `kind` says.
+pub fn server(kind: inbound::proxy_protocol::Kind, authorizations: Vec<Authz>) -> PortServer {
+    let labels = [("group", "policy.linkerd.io"), ("kind", "server"), ("name", "web")];
+    PortServer {
+        protocol: Some(inbound::ProxyProtocol { kind: Some(kind) }),
+        authorizations,
+        labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
         ..Default::default()
     }
 }

@@ -1,0 +1,318 @@
+//! Who may connect to a port of the pod and what is spoken there: the answer of `InboundServerPolicies`, compiled.
+//!
+//! An authorization of the server holds for all of its requests; one of a route for that route's only. What comes from the
+//! pod itself is always let in, as in Linkerd.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::Request;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use linkerd2_proxy_api::{
+    inbound::{self as api, authn, http_route, proxy_protocol::Kind},
+    meta::{Metadata, metadata},
+};
+use tracing::warn;
+
+use crate::{
+    config::DefaultPolicy,
+    filters::Filters,
+    http::ProxyError,
+    matches::{Hosts, RouteEntry, RouteTable, RuleMatches},
+    metrics::Labels,
+    tls::Peer,
+};
+
+/// The policy of a port.
+pub(crate) struct ServerPolicy {
+    pub(crate) protocol: Protocol,
+    /// `srv_group`, `srv_kind`, `srv_name`, `srv_port`.
+    pub(crate) labels: Labels,
+    name: Arc<str>,
+    authorizations: Vec<Authorization>,
+    routes: RouteTable<Route, Filters>,
+}
+
+/// What is spoken at a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// To be found out, for as long as this at most, or the proxy's own time.
+    Detect(Option<Duration>),
+    /// HTTP/1, or HTTP/2 from a client's proxy.
+    Http1,
+    Http2,
+    Opaque,
+}
+
+struct Route {
+    /// `route_group`, `route_kind`, `route_name`.
+    labels: Labels,
+    /// The server's and its own.
+    authorizations: Vec<Authorization>,
+}
+
+struct Authorization {
+    networks: Vec<(IpNet, Vec<IpNet>)>,
+    clients: Clients,
+    permit: Arc<Permit>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Clients {
+    Anybody,
+    /// Whoever speaks the mesh's TLS.
+    Mesh,
+    /// Whoever has one of these names, or one that ends like this. An empty end is every name.
+    Identities {
+        names: Vec<String>,
+        ends: Vec<String>,
+    },
+}
+
+/// By what a client was let in, as the labels of what is counted.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Permit {
+    /// Those of the server, of the route if there is one, and of the authorization.
+    pub(crate) labels: Labels,
+}
+
+impl ServerPolicy {
+    /// What holds until the control plane has said something: a policy by the name that the injector gives the proxy.
+    pub(crate) fn named(policy: DefaultPolicy, cluster: &[IpNet], protocol: Protocol, port: u16) -> Self {
+        let name = policy.name();
+        let metadata = Metadata { kind: Some(metadata::Kind::Default(name.to_owned())) };
+        let clients = match policy {
+            DefaultPolicy::AllUnauthenticated | DefaultPolicy::ClusterUnauthenticated | DefaultPolicy::Audit => {
+                Some(Clients::Anybody)
+            }
+            DefaultPolicy::AllMtlsUnauthenticated | DefaultPolicy::ClusterMtlsUnauthenticated => Some(Clients::Mesh),
+            DefaultPolicy::AllAuthenticated | DefaultPolicy::ClusterAuthenticated => {
+                Some(Clients::Identities { names: Vec::new(), ends: vec![String::new()] })
+            }
+            DefaultPolicy::Deny => None,
+        };
+        let networks = if policy.is_for_cluster() { cluster.to_vec() } else { everywhere() };
+        let networks = networks.into_iter().map(|net| (net, Vec::new())).collect();
+        let authz = clients.map(|clients| (networks, clients, metadata));
+        let labels = server("", "default", name, port);
+        Self::new(protocol, labels, name, authz.into_iter().collect(), None)
+    }
+
+    /// From the control plane's answer.
+    pub(crate) fn compile(server: &api::Server, port: u16) -> Self {
+        let label = |key: &str| server.labels.get(key).map_or("", String::as_str);
+        let labels = self::server(label("group"), label("kind"), label("name"), port);
+        let kind = server.protocol.as_ref().and_then(|protocol| protocol.kind.as_ref());
+        let (protocol, routes) = match kind {
+            Some(Kind::Detect(detect)) => {
+                let timeout = detect.timeout.and_then(|timeout| Duration::try_from(timeout).ok());
+                (Protocol::Detect(timeout), Some(Routes::Http(&detect.http_routes)))
+            }
+            Some(Kind::Http1(http)) => (Protocol::Http1, Some(Routes::Http(&http.routes))),
+            Some(Kind::Http2(http)) => (Protocol::Http2, Some(Routes::Http(&http.routes))),
+            Some(Kind::Grpc(grpc)) => (Protocol::Http2, Some(Routes::Grpc(&grpc.routes))),
+            Some(Kind::Opaque(_) | Kind::Tls(_)) => (Protocol::Opaque, None),
+            None => (Protocol::Detect(None), None),
+        };
+        let authorizations = server.authorizations.iter().filter_map(read).collect();
+        Self::new(protocol, labels, label("name"), authorizations, routes)
+    }
+
+    fn new(
+        protocol: Protocol,
+        labels: Labels,
+        name: &str,
+        authorizations: Vec<Read>,
+        routes: Option<Routes<'_>>,
+    ) -> Self {
+        let build = |start: &Labels, own: &[Read]| -> Vec<Authorization> {
+            // The pod's own come last, so that a client is counted under what its owner wrote.
+            let each = authorizations.iter().chain(own).cloned().chain([local()]);
+            each.map(|(networks, clients, metadata)| {
+                let labels = start.clone().followed_by(&reference("authz", &metadata));
+                Authorization { networks, clients, permit: Arc::new(Permit { labels }) }
+            })
+            .collect()
+        };
+        let route = |metadata: Option<&Metadata>, own: &[api::Authz]| {
+            let route = reference("route", metadata.unwrap_or(&Metadata::default()));
+            let own: Vec<_> = own.iter().filter_map(read).collect();
+            Route { authorizations: build(&labels.clone().followed_by(&route), &own), labels: route }
+        };
+        let table = match routes {
+            Some(Routes::Http(routes)) if !routes.is_empty() => {
+                let each = routes.iter().map(|one| {
+                    let entry = route(one.metadata.as_ref(), &one.authorizations);
+                    let rules = one.rules.iter().filter_map(|rule| {
+                        Some((RuleMatches::of_http(&rule.matches, &entry.labels)?, http_filters(&rule.filters)))
+                    });
+                    RouteEntry { rules: rules.collect(), hosts: Hosts::of(&one.hosts), route: entry }
+                });
+                each.collect()
+            }
+            Some(Routes::Grpc(routes)) if !routes.is_empty() => {
+                let each = routes.iter().map(|one| {
+                    let entry = route(one.metadata.as_ref(), &one.authorizations);
+                    let rules = one.rules.iter().filter_map(|rule| {
+                        Some((RuleMatches::of_grpc(&rule.matches, &entry.labels)?, grpc_filters(&rule.filters)))
+                    });
+                    RouteEntry { rules: rules.collect(), hosts: Hosts::of(&one.hosts), route: entry }
+                });
+                each.collect()
+            }
+            _ => {
+                let all = Metadata { kind: Some(metadata::Kind::Default("default".to_owned())) };
+                let rules = vec![(RuleMatches::default(), Filters::default())];
+                vec![RouteEntry { route: route(Some(&all), &[]), hosts: Hosts::default(), rules }]
+            }
+        };
+        let authorizations = build(&labels, &[]);
+        Self { protocol, labels, name: name.into(), authorizations, routes: RouteTable(table) }
+    }
+
+    /// What lets a connection in that is not looked into.
+    pub(crate) fn permit(&self, client: SocketAddr, peer: &Peer) -> Option<&Arc<Permit>> {
+        permit(&self.authorizations, client.ip(), peer)
+    }
+
+    /// Applies the route of a request.
+    ///
+    /// # Errors
+    /// There is none, or it does not let the client in, or says itself what the client is told. The labels are those of the route.
+    pub(crate) fn request<B>(
+        &self,
+        client: SocketAddr,
+        peer: &Peer,
+        request: &mut Request<B>,
+    ) -> Result<&Arc<Permit>, (Option<Labels>, ProxyError)> {
+        let Some(chosen) = self.routes.choose(request) else { return Err((None, ProxyError::NoInboundRoute)) };
+        let Some(permit) = permit(&chosen.route.authorizations, client.ip(), peer) else {
+            let labels = self.labels.clone().followed_by(&chosen.route.labels);
+            return Err((Some(labels), ProxyError::Unauthorized { client, server: Arc::clone(&self.name) }));
+        };
+        chosen.rule.on_request(request, chosen.prefix()).map_err(|error| (None, error))?;
+        Ok(permit)
+    }
+}
+
+fn permit<'a>(authorizations: &'a [Authorization], client: IpAddr, peer: &Peer) -> Option<&'a Arc<Permit>> {
+    authorizations.iter().find(|one| one.includes(client) && one.clients.include(peer)).map(|one| &one.permit)
+}
+
+impl Authorization {
+    fn includes(&self, client: IpAddr) -> bool {
+        let client = client.to_canonical();
+        let within = |net: &IpNet| net.contains(&client);
+        self.networks.iter().any(|(net, except)| within(net) && !except.iter().any(within))
+    }
+}
+
+impl Clients {
+    fn include(&self, peer: &Peer) -> bool {
+        match self {
+            Self::Anybody => true,
+            Self::Mesh => matches!(peer, Peer::Mesh(_)),
+            Self::Identities { names, ends } => peer.client_id().is_some_and(|id| {
+                let ends_with =
+                    |end: &String| id.strip_suffix(&**end).is_some_and(|rest| end.is_empty() || rest.ends_with('.'));
+                names.iter().any(|name| **name == **id) || ends.iter().any(ends_with)
+            }),
+        }
+    }
+}
+
+/// An authorization before it has the labels of what it is for.
+type Read = (Vec<(IpNet, Vec<IpNet>)>, Clients, Metadata);
+
+enum Routes<'a> {
+    Http(&'a [api::HttpRoute]),
+    Grpc(&'a [api::GrpcRoute]),
+}
+
+/// `None` for one that lets nobody in, as one that cannot be read does.
+fn read(authz: &api::Authz) -> Option<Read> {
+    let net = |net: &linkerd2_proxy_api::net::IpNetwork| IpNet::try_from(*net).ok();
+    let networks = authz.networks.iter().filter_map(|network| {
+        // An exception that cannot be read must not let in what it was to keep out.
+        let except = network.except.iter().map(net).collect::<Option<Vec<_>>>()?;
+        Some((net(network.net.as_ref()?)?, except))
+    });
+    let networks: Vec<_> = networks.collect();
+    if networks.len() < authz.networks.len() {
+        warn!(?authz, "a network of an authorization cannot be read and lets nobody in");
+    }
+    let clients = match authz.authentication.as_ref()?.permit.as_ref()? {
+        authn::Permit::Unauthenticated(_) => Clients::Anybody,
+        authn::Permit::MeshTls(mesh) => match mesh.clients.as_ref()? {
+            authn::permit_mesh_tls::Clients::Unauthenticated(_) => Clients::Mesh,
+            authn::permit_mesh_tls::Clients::Identities(identities) => Clients::Identities {
+                names: identities.identities.iter().map(|identity| identity.name.clone()).collect(),
+                ends: identities.suffixes.iter().map(|suffix| suffix.parts.join(".")).collect(),
+            },
+        },
+    };
+    let named = || {
+        let label = |key: &str| authz.labels.get(key).cloned().unwrap_or_default();
+        Metadata { kind: Some(metadata::Kind::Default(label("name"))) }
+    };
+    Some((networks, clients, authz.metadata.clone().unwrap_or_else(named)))
+}
+
+/// Clients in the pod.
+fn local() -> Read {
+    let v4 = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8));
+    let v6 = IpNet::from(IpAddr::from(Ipv6Addr::LOCALHOST));
+    let name = Metadata { kind: Some(metadata::Kind::Default("localhost".to_owned())) };
+    (vec![(v4, Vec::new()), (v6, Vec::new())], Clients::Anybody, name)
+}
+
+fn everywhere() -> Vec<IpNet> {
+    vec![IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())]
+}
+
+fn server(group: &str, kind: &str, name: &str, port: u16) -> Labels {
+    Labels::new().with("srv_group", group).with("srv_kind", kind).with("srv_name", name).with_display("srv_port", port)
+}
+
+/// `route_group`, `route_kind`, `route_name`, or the same of an authorization.
+fn reference(prefix: &str, metadata: &Metadata) -> Labels {
+    let (group, kind, name) = match &metadata.kind {
+        Some(metadata::Kind::Resource(resource)) => (&*resource.group, &*resource.kind, &*resource.name),
+        Some(metadata::Kind::Default(name)) => ("", "default", &**name),
+        None => ("", "", ""),
+    };
+    Labels::new()
+        .with(&format!("{prefix}_group"), group)
+        .with(&format!("{prefix}_kind"), kind)
+        .with(&format!("{prefix}_name"), name)
+}
+
+fn http_filters(filters: &[http_route::Filter]) -> Filters {
+    let mut all = Filters::default();
+    for filter in filters.iter().filter_map(|filter| filter.kind.as_ref()) {
+        match filter {
+            http_route::filter::Kind::FailureInjector(fail) => all.fail(fail.status, &fail.message, fail.ratio),
+            http_route::filter::Kind::RequestHeaderModifier(change) => all.change_request(change),
+            http_route::filter::Kind::Redirect(to) => all.redirect(to),
+        }
+    }
+    all
+}
+
+fn grpc_filters(filters: &[api::grpc_route::Filter]) -> Filters {
+    use api::grpc_route::filter::Kind;
+    let mut all = Filters::default();
+    for filter in filters.iter().filter_map(|filter| filter.kind.as_ref()) {
+        match filter {
+            Kind::FailureInjector(fail) => all.fail(500, &fail.message, fail.ratio),
+            Kind::RequestHeaderModifier(change) => all.change_request(change),
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+//! When and how often a policy's route sends a request again.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use http::{Response, header::HeaderName};
+use linkerd2_proxy_api::outbound::{ExponentialBackoff, grpc_route as grpc, http_route as http_api};
+use rand::Rng;
+
+use super::duration;
+use crate::{
+    connect::ConnectError,
+    http::ProxyError,
+    metrics::{Counter, Labels, Metrics, is_grpc},
+};
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// The retries of one rule.
+pub(crate) struct Retry {
+    limit: u32,
+    /// A longer body is sent once.
+    pub(crate) max_body: usize,
+    /// For one attempt.
+    pub(crate) timeout: Option<Duration>,
+    statuses: Vec<RangeInclusive<u16>>,
+    grpc: Vec<&'static [u8]>,
+    backoff: (Duration, Duration, f64),
+}
+
+/// The series of a route that retries.
+pub(crate) struct RetryCounters {
+    pub(crate) requests: std::sync::Arc<Counter>,
+    pub(crate) successes: std::sync::Arc<Counter>,
+    pub(crate) limit_exceeded: std::sync::Arc<Counter>,
+    /// Bodies that were too long to be sent again.
+    pub(crate) overflow: std::sync::Arc<Counter>,
+}
+
+impl RetryCounters {
+    /// `route` are the labels of the route and its parent.
+    pub(crate) fn hold(metrics: &Metrics, route: &Labels) -> Self {
+        let labels = route.clone().with("hostname", "");
+        Self {
+            requests: metrics.policy_retries.requests.hold(&labels),
+            successes: metrics.policy_retries.successes.hold(&labels),
+            limit_exceeded: metrics.policy_retries.limit_exceeded.hold(&labels),
+            overflow: metrics.policy_retries.overflow.hold(&labels),
+        }
+    }
+}
+
+impl Retry {
+    pub(super) fn of_http(api: &http_api::Retry) -> Self {
+        let ranges = api.conditions.iter().flat_map(|conditions| &conditions.status_ranges);
+        let statuses =
+            ranges.filter_map(|range| Some(u16::try_from(range.start).ok()?..=u16::try_from(range.end).ok()?));
+        Self {
+            statuses: statuses.collect(),
+            ..Self::new(api.max_retries, api.max_request_bytes, duration(api.timeout), &api.backoff)
+        }
+    }
+
+    pub(super) fn of_grpc(api: &grpc::Retry) -> Self {
+        let conditions = api.conditions.unwrap_or_default();
+        let codes: [(bool, &[u8]); 5] = [
+            (conditions.cancelled, b"1"),
+            (conditions.deadine_exceeded, b"4"),
+            (conditions.resource_exhausted, b"8"),
+            (conditions.internal, b"13"),
+            (conditions.unavailable, b"14"),
+        ];
+        let grpc = codes.into_iter().filter_map(|(retried, code)| retried.then_some(code)).collect();
+        Self { grpc, ..Self::new(api.max_retries, api.max_request_bytes, duration(api.timeout), &api.backoff) }
+    }
+
+    fn new(limit: u32, max_body: u32, timeout: Option<Duration>, backoff: &Option<ExponentialBackoff>) -> Self {
+        let backoff = backoff.as_ref();
+        let min = backoff.and_then(|it| duration(it.min_backoff)).unwrap_or_default();
+        let max = backoff.and_then(|it| duration(it.max_backoff)).unwrap_or(min).max(min);
+        let jitter = backoff.map_or(0.0, |it| f64::from(it.jitter_ratio).max(0.0));
+        Self {
+            limit,
+            max_body: max_body as usize,
+            timeout,
+            statuses: Vec::new(),
+            grpc: Vec::new(),
+            backoff: (min, max, jitter),
+        }
+    }
+
+    /// Whether another attempt is allowed after this many.
+    pub(crate) fn allows(&self, retries: u32) -> bool {
+        retries < self.limit
+    }
+
+    /// Whether another attempt might go better. As with Linkerd's, one without an answer in time or without an endpoint counts too.
+    pub(crate) fn applies<B>(&self, result: &Result<Response<B>, ProxyError>) -> bool {
+        match result {
+            Ok(response) if is_grpc(response.headers()) => {
+                let code = response.headers().get(GRPC_STATUS).map(|code| code.as_bytes());
+                code.is_some_and(|code| self.grpc.contains(&code))
+            }
+            Ok(response) => self.is_retried(response.status().as_u16()),
+            Err(ProxyError::FailFast(_) | ProxyError::ResponseTimeout(_)) => true,
+            Err(ProxyError::Connect(error)) => {
+                !matches!(error, ConnectError::Itself { .. } | ConnectError::Identity { .. })
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn is_retried(&self, status: u16) -> bool {
+        self.statuses.iter().any(|range| range.contains(&status))
+    }
+
+    /// How long to wait after this many attempts that failed.
+    pub(crate) fn backoff(&self, retries: u32) -> Duration {
+        let (min, max, jitter) = self.backoff;
+        let plain = min.saturating_mul(1 << retries.min(16)).min(max);
+        plain + plain.mul_f64(jitter * rand::rng().random::<f64>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn what_is_retried_is_what_the_route_says() {
+        let ranges = vec![http_api::retry::conditions::StatusRange { start: 502, end: 504 }];
+        let http = Retry::of_http(&http_api::Retry {
+            max_retries: 2,
+            max_request_bytes: 1024,
+            conditions: Some(http_api::retry::Conditions { status_ranges: ranges }),
+            ..Default::default()
+        });
+        let grpc = Retry::of_grpc(&grpc::Retry {
+            conditions: Some(grpc::retry::Conditions { unavailable: true, ..Default::default() }),
+            ..Default::default()
+        });
+        let answer = |status: u16, code: Option<&'static str>| {
+            let mut response = Response::new(());
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            if let Some(code) = code {
+                response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+                response.headers_mut().insert(GRPC_STATUS, code.parse().unwrap());
+            }
+            Ok(response)
+        };
+        for (status, code, by_http, by_grpc) in [
+            (200, None, false, false),
+            (500, None, false, false),
+            (503, None, true, false),
+            (200, Some("14"), false, true),
+            (200, Some("13"), false, false),
+        ] {
+            let found = (http.applies(&answer(status, code)), grpc.applies(&answer(status, code)));
+            assert_eq!(found, (by_http, by_grpc), "{status} {code:?}");
+        }
+        assert!(http.applies::<()>(&Err(ProxyError::ResponseTimeout(Duration::ZERO))));
+        assert!(!http.applies::<()>(&Err(ProxyError::Malformed("it is"))));
+        assert!(http.allows(1) && !http.allows(2));
+    }
+}
