@@ -3,6 +3,7 @@
 mod body;
 mod continuation;
 mod error;
+mod head_timeout;
 mod headers;
 pub(crate) mod orig_proto;
 mod pool;

@@ -30,6 +30,8 @@ mod control;
 mod detect;
 pub mod dialect;
 mod filters;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod http;
 mod identity;
 mod inbound;

@@ -8,6 +8,8 @@ mod accept;
 mod verify;
 
 pub(crate) use accept::{Accepted, Peer, accept};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use accept::{Hello, LIMIT as HELLO_LIMIT, Progress};
 
 use std::{fmt, io, sync::Arc};
 
@@ -122,7 +124,7 @@ impl Credentials {
 }
 
 /// Linkerd's cipher suites in its order, and no version before TLS 1.3.
-fn provider() -> CryptoProvider {
+pub(crate) fn provider() -> CryptoProvider {
     use ring::cipher_suite::{TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256};
     CryptoProvider {
         cipher_suites: vec![TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256],

@@ -15,10 +15,10 @@ use tokio::{
 /// The protocol's name in the TLS handshake.
 pub(crate) const PROTOCOL: &[u8] = b"transport.l5d.io/v1";
 
-const PREFACE: &[u8] = b"transport.l5d.io/v1\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"transport.l5d.io/v1\r\n\r\n";
 
 /// No message is longer. Names, which are the longest part, have at most 255 bytes.
-const LIMIT: usize = 1024;
+pub(crate) const LIMIT: usize = 1024;
 
 /// Where a connection goes, and what it speaks.
 #[derive(Clone, PartialEq, Message)]

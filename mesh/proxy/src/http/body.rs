@@ -7,7 +7,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request};
+use http::{
+    HeaderMap, HeaderValue, Request, Version,
+    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
+};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -30,6 +33,16 @@ impl RequestBody {
     /// The client's request, to be sent once.
     pub(crate) fn pass(mut request: Request<Incoming>) -> Request<Self> {
         let gate = Gate::of(&mut request);
+        // hyper sends no body with a GET of which nobody says how long it is. From an HTTP/1 client that means there is none;
+        // but what came over HTTP/2 from another proxy has lost the coding that said it.
+        let said = |name| request.headers().contains_key(name);
+        if request.version() == Version::HTTP_11
+            && !request.body().is_end_stream()
+            && !said(CONTENT_LENGTH)
+            && !said(TRANSFER_ENCODING)
+        {
+            request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         request.map(|body| match gate {
             Some(gate) => Self::Gated(body, gate),
             None => Self::Passed(body),

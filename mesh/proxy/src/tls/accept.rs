@@ -22,7 +22,7 @@ use crate::{
 const HANDSHAKE: u8 = 0x16;
 
 /// As long as a ClientHello may be: one record, the longest there is.
-const LIMIT: usize = 5 + 16 * 1024;
+pub(crate) const LIMIT: usize = 5 + 16 * 1024;
 
 /// A connection that is ready to be read.
 pub(crate) struct Accepted {
@@ -108,9 +108,39 @@ pub(crate) async fn accept(
     Ok(Accepted { transport, prefix: Bytes::new(), peer: Peer::Mesh(client), tagged })
 }
 
+/// A ClientHello that is being read.
+#[derive(Default)]
+pub(crate) struct Hello(Acceptor);
+
+/// How far a ClientHello has been read.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// More bytes are needed.
+    Incomplete,
+    /// It is there, with this SNI.
+    Read(Option<Box<str>>),
+    /// There is none.
+    Other,
+}
+
+impl Hello {
+    /// Takes the bytes that come next. After anything but [`Progress::Incomplete`] there are none to take.
+    ///
+    /// # Errors
+    /// More bytes came than a ClientHello can have.
+    pub(crate) fn push(&mut self, mut bytes: &[u8]) -> io::Result<Progress> {
+        while !bytes.is_empty() && self.0.read_tls(&mut bytes)? > 0 {}
+        Ok(match self.0.accept() {
+            Ok(None) => Progress::Incomplete,
+            Ok(Some(accepted)) => Progress::Read(accepted.client_hello().server_name().map(Into::into)),
+            Err(_) => Progress::Other,
+        })
+    }
+}
+
 /// Reads a ClientHello: its SNI, and all that was read. What turns out to be none has no SNI.
 async fn hello(mut stream: TcpStream, deadline: Instant) -> io::Result<(TcpStream, Option<Box<str>>, Bytes)> {
-    let mut acceptor = Acceptor::default();
+    let mut hello = Hello::default();
     let mut read = BytesMut::with_capacity(1024);
     while read.len() < LIMIT {
         let before = read.len();
@@ -122,19 +152,10 @@ async fn hello(mut stream: TcpStream, deadline: Instant) -> io::Result<(TcpStrea
             }
             Err(_) => break,
         }
-        let mut new = &read[before..];
-        while !new.is_empty() {
-            if acceptor.read_tls(&mut new)? == 0 {
-                break;
-            }
-        }
-        match acceptor.accept() {
-            Ok(None) => {}
-            Ok(Some(accepted)) => {
-                let sni = accepted.client_hello().server_name().map(Into::into);
-                return Ok((stream, sni, read.freeze()));
-            }
-            Err(_) => break,
+        match hello.push(&read[before..])? {
+            Progress::Incomplete => {}
+            Progress::Read(sni) => return Ok((stream, sni, read.freeze())),
+            Progress::Other => break,
         }
     }
     Ok((stream, None, read.freeze()))

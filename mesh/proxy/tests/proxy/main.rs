@@ -5,6 +5,7 @@
 mod eras;
 mod failures;
 mod http;
+mod hygiene;
 mod identity;
 mod inbound;
 mod lifecycle;
