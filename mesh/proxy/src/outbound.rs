@@ -1,5 +1,6 @@
 //! The application's connections: where they were going decides where they go, or in ingress mode what each request says.
 
+mod attempts;
 mod balancers;
 mod destination;
 mod http;

@@ -1,6 +1,8 @@
 //! ServiceProfiles: routes, response classes, retry budget and split of one Service, compiled from the control plane's
 //! message.
 
+mod table;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, OnceLock},
@@ -8,9 +10,7 @@ use std::{
 };
 
 use http::{HeaderValue, Method, StatusCode};
-use linkerd2_proxy_api::destination::{
-    self as api, DestinationProfile, request_match::Match as ApiRequest, response_match::Match as ApiResponse,
-};
+use linkerd2_proxy_api::destination::{self as api, DestinationProfile, response_match::Match as ApiResponse};
 use regex::Regex;
 use tracing::warn;
 
@@ -19,12 +19,13 @@ use crate::{
     metrics::{Counter, Direction, HttpScope, Labels, Metrics},
     retry::Budget,
 };
+use table::{Condition, Table};
 
 /// The routes of one Service, on one side of the proxy.
 pub(crate) struct ServiceProfile {
     name: NameAddr,
     canonical: HeaderValue,
-    routes: Vec<Arc<Route>>,
+    routes: Table<Arc<Route>>,
     /// For requests that match no route.
     default: Arc<Route>,
     budget: Option<Arc<Budget>>,
@@ -32,7 +33,6 @@ pub(crate) struct ServiceProfile {
 
 /// One route.
 pub(crate) struct Route {
-    condition: Option<RequestMatch>,
     classes: Arc<ResponseClasses>,
     timeout: Option<Duration>,
     retryable: bool,
@@ -55,15 +55,6 @@ pub(crate) struct RouteScopes {
 pub(crate) struct ResponseClasses(Vec<(ResponseMatch, bool)>);
 
 #[derive(Debug)]
-enum RequestMatch {
-    All(Vec<Self>),
-    Any(Vec<Self>),
-    Not(Box<Self>),
-    Path(Regex),
-    Method(Method),
-}
-
-#[derive(Debug)]
 enum ResponseMatch {
     All(Vec<Self>),
     Any(Vec<Self>),
@@ -81,15 +72,16 @@ impl ServiceProfile {
     pub(crate) fn compile(profile: &DestinationProfile, port: u16) -> Option<Self> {
         let name = NameAddr::new(&profile.fully_qualified_name, port)?;
         let dst = Labels::new().with_display("dst", &name);
-        let compile = |route: &api::Route| match Route::compile(route, &dst) {
-            Ok(route) => Some(Arc::new(route)),
+        let mut table = table::Builder::default();
+        let compile = |route: &api::Route| match Route::compile(route, &dst, &mut table) {
+            Ok((condition, route)) => Some((condition, Arc::new(route))),
             Err(reason) => {
                 warn!(service = %name, %reason, labels = ?route.metrics_labels, "a route of a ServiceProfile is ignored");
                 None
             }
         };
+        let routes = profile.routes.iter().filter_map(compile).collect();
         let default = Route {
-            condition: None,
             classes: Arc::default(),
             timeout: None,
             retryable: false,
@@ -97,7 +89,7 @@ impl ServiceProfile {
             scopes: OnceLock::new(),
         };
         Some(Self {
-            routes: profile.routes.iter().filter_map(compile).collect(),
+            routes: table.build(routes),
             default: Arc::new(default),
             budget: profile.retry_budget.as_ref().and_then(Budget::compile).map(Arc::new),
             canonical: HeaderValue::from_str(&name.to_string()).ok()?,
@@ -128,9 +120,7 @@ impl ServiceProfile {
 
     /// The first route that matches, or the default route.
     pub(crate) fn route(&self, method: &Method, path: &str) -> &Arc<Route> {
-        let matches =
-            |route: &&Arc<Route>| route.condition.as_ref().is_some_and(|condition| condition.matches(method, path));
-        self.routes.iter().find(matches).unwrap_or(&self.default)
+        self.routes.route(method, path).unwrap_or(&self.default)
     }
 
     /// The budget for retries on `route`, if it may be retried at all.
@@ -140,20 +130,20 @@ impl ServiceProfile {
 }
 
 impl Route {
-    fn compile(route: &api::Route, dst: &Labels) -> Result<Self, String> {
-        let condition = RequestMatch::compile(route.condition.as_ref().ok_or("it has no condition")?)?;
+    fn compile(route: &api::Route, dst: &Labels, table: &mut table::Builder) -> Result<(Condition, Self), String> {
+        let condition = table.condition(route.condition.as_ref().ok_or("it has no condition")?)?;
         let sorted: BTreeMap<_, _> = route.metrics_labels.iter().collect();
         let labels = sorted
             .into_iter()
             .fold(dst.clone(), |labels, (key, value)| labels.with(&format!("rt_{}", key.replace('-', "_")), value));
-        Ok(Self {
-            condition: Some(condition),
+        let route = Self {
             classes: Arc::new(ResponseClasses::compile(&route.response_classes)),
             timeout: route.timeout.and_then(|timeout| Duration::try_from(timeout).ok()).filter(|time| !time.is_zero()),
             retryable: route.is_retryable,
             labels,
             scopes: OnceLock::new(),
-        })
+        };
+        Ok((condition, route))
     }
 
     pub(crate) fn classes(&self) -> &Arc<ResponseClasses> {
@@ -178,36 +168,9 @@ impl Route {
     }
 }
 
-impl RequestMatch {
-    fn compile(condition: &api::RequestMatch) -> Result<Self, String> {
-        let all = |matches: &[api::RequestMatch]| matches.iter().map(Self::compile).collect::<Result<Vec<_>, _>>();
-        Ok(match condition.r#match.as_ref().ok_or("its condition is empty")? {
-            ApiRequest::All(seq) => Self::All(all(&seq.matches)?),
-            ApiRequest::Any(seq) => Self::Any(all(&seq.matches)?),
-            ApiRequest::Not(not) => Self::Not(Box::new(Self::compile(not)?)),
-            ApiRequest::Path(path) => Self::Path(anchored(&path.regex).map_err(|error| error.to_string())?),
-            ApiRequest::Method(method) => {
-                Self::Method(Method::try_from(method.clone()).map_err(|error| error.to_string())?)
-            }
-        })
-    }
-
-    fn matches(&self, method: &Method, path: &str) -> bool {
-        match self {
-            Self::All(all) => all.iter().all(|one| one.matches(method, path)),
-            Self::Any(any) => any.iter().any(|one| one.matches(method, path)),
-            Self::Not(not) => !not.matches(method, path),
-            Self::Path(regex) => regex.is_match(path),
-            Self::Method(expected) => expected == method,
-        }
-    }
-}
-
 /// Paths match as a whole.
 pub(crate) fn anchored(regex: &str) -> Result<Regex, regex::Error> {
-    let start = if regex.starts_with('^') { "" } else { "^" };
-    let end = if regex.ends_with('$') { "" } else { "$" };
-    Regex::new(&format!("{start}{regex}{end}"))
+    Regex::new(&table::anchored(regex))
 }
 
 impl ResponseClasses {
@@ -250,7 +213,9 @@ impl ResponseMatch {
 
 #[cfg(test)]
 mod tests {
-    use linkerd2_proxy_api::destination::{HttpStatusRange, PathMatch, WeightedDst, request_match, response_match};
+    use linkerd2_proxy_api::destination::{
+        HttpStatusRange, PathMatch, WeightedDst, request_match, request_match::Match as ApiRequest, response_match,
+    };
 
     use super::*;
 

@@ -157,7 +157,8 @@ impl Pool {
             let reused = idle.is_some();
             let mut connection = match idle {
                 Some(connection) => connection,
-                None => match self.connect_http1().await {
+                // Boxed: it is seldom, and larger than all the rest.
+                None => match Box::pin(self.connect_http1()).await {
                     Ok(connection) => connection,
                     Err(error) => return Err(SendError::NotSent(Box::new(request), error)),
                 },
@@ -383,7 +384,11 @@ fn closed_unanswered(error: &hyper::Error) -> bool {
     let reset = |error: &io::Error| {
         matches!(
             error.kind(),
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted
+            io::ErrorKind::ConnectionReset
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::ConnectionAborted
+                // TLS whose peer was killed and did not say goodbye.
+                | io::ErrorKind::UnexpectedEof
         )
     };
     let ended =

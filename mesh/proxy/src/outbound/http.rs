@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use ::http::{
     HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, Version,
-    header::{EXPECT, HOST},
+    header::HOST,
     uri::{Authority, Scheme},
 };
 use hyper::body::Incoming;
@@ -12,6 +12,7 @@ use tokio::{net::lookup_host, time};
 
 use super::{
     Outbound, Routing,
+    attempts::{self, Again},
     destination::Destination,
     plan::{Backend, HttpPlan, PolicyBackend},
 };
@@ -22,8 +23,9 @@ use crate::{
     metrics::{Direction, is_grpc},
     policy::{End, Routes, Rule},
     profile::{Route, RouteScopes, ServiceProfile},
-    retry::{MAX_BODY, Recorder},
+    retry::MAX_BODY,
     split::Split,
+    within::within,
 };
 
 const CANONICAL: HeaderName = HeaderName::from_static("l5d-dst-canonical");
@@ -111,17 +113,13 @@ impl Outbound {
         mut request: Request<Incoming>,
     ) -> Result<Response<ResponseBody>, ProxyError> {
         let chosen = routes.choose(&request).ok_or_else(|| ProxyError::NoRoute(target.clone()))?;
-        let result = async {
-            chosen.filter(&mut request)?;
-            let attempts = self.policy_attempts(target, chosen.rule(), request);
-            match chosen.rule().timeout() {
-                Some(timeout) => {
-                    time::timeout(timeout, attempts).await.unwrap_or(Err(ProxyError::ResponseTimeout(timeout)))
-                }
-                None => attempts.await,
-            }
+        let limit = chosen.rule().timeout();
+        let mut result = match chosen.filter(&mut request) {
+            Ok(()) => within(limit, self.policy_attempts(target, chosen.rule(), request))
+                .await
+                .unwrap_or_else(|limit| Err(ProxyError::ResponseTimeout(limit))),
+            Err(error) => Err(error),
         };
-        let mut result = result.await;
         if let Ok(response) = &mut result {
             chosen.rule().filter_response(response);
         }
@@ -136,21 +134,11 @@ impl Outbound {
         rule: &Rule<PolicyBackend>,
         request: Request<Incoming>,
     ) -> Result<Response<ResponseBody>, ProxyError> {
-        let Some((retry, counters)) = rule.retry().filter(|_| is_repeatable(&request)) else {
-            return self.policy_attempt(target, rule, RequestBody::pass(request)).await;
-        };
-        let (head, body) = Head::of(request);
-        let recorder = match Recorder::new(body, retry.max_body) {
-            Ok(recorder) => recorder,
-            Err(body) => {
-                counters.overflow.increment();
-                return self.policy_attempt(target, rule, head.with(RequestBody::Passed(body))).await;
-            }
-        };
-        let mut body = recorder.replay();
-        for retries in 0.. {
-            let Some(replay) = body.take() else { break };
-            let result = self.policy_attempt(target, rule, head.with(RequestBody::Replayed(replay))).await;
+        let (mut request, again) = attempts::begin(request, rule.retry().map(|(retry, _)| retry.max_body));
+        let mut retries = 0;
+        loop {
+            let result = self.policy_attempt(target, rule, request).await;
+            let Some((retry, counters)) = rule.retry() else { return result };
             if !retry.applies(&result) {
                 if retries > 0 {
                     counters.successes.increment();
@@ -161,15 +149,15 @@ impl Outbound {
                 counters.limit_exceeded.increment();
                 return result;
             }
-            body = recorder.replay();
-            if body.is_none() {
+            let Some(next) = again.as_ref().and_then(Again::request) else {
                 counters.overflow.increment();
                 return result;
-            }
+            };
+            request = next;
             counters.requests.increment();
             time::sleep(retry.backoff(retries)).await;
+            retries += 1;
         }
-        Err(ProxyError::Malformed("its body was read twice"))
     }
 
     async fn policy_attempt(
@@ -183,11 +171,9 @@ impl Outbound {
         leg.filter(&mut request)?;
         let backend = &leg.backend;
         backend.requests.increment();
-        let sent = backend.backend.send(request, None);
-        let mut result = match rule.attempt_timeout() {
-            Some(timeout) => time::timeout(timeout, sent).await.unwrap_or(Err(ProxyError::ResponseTimeout(timeout))),
-            None => sent.await,
-        };
+        let mut result = within(rule.attempt_timeout(), backend.backend.send(request, None))
+            .await
+            .unwrap_or_else(|limit| Err(ProxyError::ResponseTimeout(limit)));
         backend.count(&self.metrics, End::of(&result));
         if let Ok(response) = &mut result {
             leg.filter_response(response);
@@ -207,13 +193,9 @@ impl Outbound {
         observation.sent();
         request.headers_mut().insert(CANONICAL, profile.canonical().clone());
 
-        let attempts = self.attempts(profile, &route, scopes, backends, request);
-        let result = match route.timeout() {
-            Some(timeout) => {
-                time::timeout(timeout, attempts).await.unwrap_or(Err(ProxyError::ResponseTimeout(timeout)))
-            }
-            None => attempts.await,
-        };
+        let result = within(route.timeout(), self.attempts(profile, &route, scopes, backends, request))
+            .await
+            .unwrap_or_else(|limit| Err(ProxyError::ResponseTimeout(limit)));
         match result {
             Ok(mut response) => {
                 observation.head(response.status(), response.headers());
@@ -242,31 +224,23 @@ impl Outbound {
         backends: &Split<Backend>,
         request: Request<Incoming>,
     ) -> Result<Response<ResponseBody>, ProxyError> {
-        let budget = profile.budget(route).filter(|_| is_repeatable(&request));
-        let Some(budget) = budget else {
-            return self.attempt(route, scopes, backends, RequestBody::pass(request)).await;
-        };
-        budget.deposit();
-        let (head, body) = Head::of(request);
-        let recorder = match Recorder::new(body, MAX_BODY) {
-            Ok(recorder) => recorder,
-            Err(body) => return self.attempt(route, scopes, backends, head.with(RequestBody::Passed(body))).await,
-        };
-        let mut body = recorder.replay();
+        let budget = profile.budget(route);
+        let (mut request, again) = attempts::begin(request, budget.map(|_| MAX_BODY));
+        let retry = budget.zip(again);
+        if let Some((budget, _)) = &retry {
+            budget.deposit();
+        }
         loop {
-            let Some(replay) = body.take() else { return Err(ProxyError::Malformed("its body was read twice")) };
-            let response = self.attempt(route, scopes, backends, head.with(RequestBody::Replayed(replay))).await?;
-            if !is_failure(route, &response) {
+            let response = self.attempt(route, scopes, backends, request).await?;
+            let Some((budget, again)) = retry.as_ref().filter(|_| is_failure(route, &response)) else {
                 return Ok(response);
-            }
-            body = recorder.replay();
-            if body.is_none() {
-                return Ok(response);
-            }
+            };
+            let Some(next) = again.request() else { return Ok(response) };
             if !budget.withdraw() {
                 scopes.no_budget.increment();
                 return Ok(response);
             }
+            request = next;
             scopes.retried.increment();
         }
     }
@@ -295,37 +269,6 @@ impl Outbound {
             }
         }
     }
-}
-
-/// A request's head, to be sent more than once.
-struct Head {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    headers: HeaderMap,
-}
-
-impl Head {
-    fn of<B>(request: Request<B>) -> (Self, B) {
-        let (head, body) = request.into_parts();
-        (Self { method: head.method, uri: head.uri, version: head.version, headers: head.headers }, body)
-    }
-
-    fn with(&self, body: RequestBody) -> Request<RequestBody> {
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        *request.version_mut() = self.version;
-        *request.headers_mut() = self.headers.clone();
-        request
-    }
-}
-
-/// Whether a request may be sent twice: not if it is to become something else, or its body waits for the application.
-fn is_repeatable<B>(request: &Request<B>) -> bool {
-    request.method() != Method::CONNECT
-        && !request.headers().contains_key(EXPECT)
-        && !request.headers().contains_key(::http::header::UPGRADE)
 }
 
 fn is_failure(route: &Route, response: &Response<ResponseBody>) -> bool {
