@@ -1,5 +1,6 @@
 //! The objects, and who is asking about them.
 
+mod endpoints;
 mod state;
 mod topics;
 
@@ -12,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::{Cluster, Key, Kind, Object, ParseError, metrics::Metrics};
 
+use endpoints::Questions;
 pub(crate) use state::State;
 pub(crate) use topics::Topic;
 use topics::Topics;
@@ -25,6 +27,7 @@ struct Inner {
     cluster: Cluster,
     state: RwLock<State>,
     topics: Topics,
+    questions: Questions,
     synced: watch::Sender<bool>,
     metrics: Metrics,
 }
@@ -36,6 +39,7 @@ impl Index {
             cluster,
             state: RwLock::default(),
             topics: Topics::default(),
+            questions: Questions::default(),
             synced: watch::Sender::new(false),
             metrics: Metrics::default(),
         }))

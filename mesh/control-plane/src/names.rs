@@ -30,7 +30,7 @@ impl fmt::Display for Key {
 }
 
 /// The host of an authority, as far as the cluster's DNS knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ServiceName {
     pub(crate) service: Key,
     /// `web-0` of `web-0.web.default.svc.cluster.local`: one endpoint of a headless Service.

@@ -1,11 +1,13 @@
 //! Watches of the API server that keep the index up to date.
 
+mod guard;
+
 use std::{fmt::Debug, time::Duration};
 
 use futures::{StreamExt, future, pin_mut};
 use kube::{
     Api, Client, Resource,
-    core::{ApiResource, DeserializeGuard, DynamicResourceScope, GroupVersionKind, error_boundary::InvalidObject},
+    core::{ApiResource, DynamicResourceScope, GroupVersionKind},
     runtime::watcher::{self, Event},
 };
 use serde::de::DeserializeOwned;
@@ -15,6 +17,7 @@ use crate::{
     Index, Kind, Object,
     objects::{HttpRoute, wire},
 };
+use guard::{Guarded, Unreadable};
 
 /// How long to wait after the first error, and at most. Kinds that are not installed are asked for again at the longest
 /// interval, so that they are found within a second of being installed.
@@ -121,7 +124,7 @@ impl Watch {
         let mut wait = RETRY.0;
         for version in versions.iter().cycle() {
             // Guarded, because one object that cannot be read must not hide all the others.
-            let api = Api::<DeserializeGuard<W>>::all_with(self.client.clone(), version);
+            let api = Api::<Guarded<W>>::all_with(self.client.clone(), version);
             let events = watcher::watcher(api, watcher::Config::default());
             pin_mut!(events);
             let mut listing = Vec::new();
@@ -154,12 +157,7 @@ impl Watch {
         }
     }
 
-    fn event<W: Resource>(
-        &mut self,
-        event: Event<DeserializeGuard<W>>,
-        convert: fn(W) -> Object,
-        listing: &mut Vec<Object>,
-    ) {
+    fn event<W: Resource>(&mut self, event: Event<Guarded<W>>, convert: fn(W) -> Object, listing: &mut Vec<Object>) {
         match event {
             Event::Init => listing.clear(),
             Event::InitApply(object) => listing.extend(self.read(object).map(convert)),
@@ -179,10 +177,10 @@ impl Watch {
     }
 
     /// The object, or a warning and nothing if its fields are not what the API says.
-    fn read<W>(&self, object: DeserializeGuard<W>) -> Option<W> {
-        let warn = |invalid: &InvalidObject| {
-            let name = wire::key(&invalid.metadata);
-            tracing::warn!(kind = ?self.kind, %name, error = invalid.error, "the object cannot be read and counts as absent");
+    fn read<W>(&self, object: Guarded<W>) -> Option<W> {
+        let warn = |unreadable: &Unreadable| {
+            let name = wire::key(&unreadable.metadata);
+            tracing::warn!(kind = ?self.kind, %name, error = %unreadable.error, "the object cannot be read and counts as absent");
         };
         object.0.inspect_err(warn).ok()
     }

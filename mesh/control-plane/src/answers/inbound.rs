@@ -43,8 +43,9 @@ const GROUP: &str = "policy.linkerd.io";
 pub(crate) fn server(state: &State, cluster: &Cluster, key: &Key, port: u16) -> Server {
     let pod = state.pod(key);
     let names = pod.map(|pod| pod.port_names(port)).unwrap_or_default();
-    let own =
-        pod.and_then(|pod| state.servers().find(|server| server.is_for(&key.namespace, &pod.labels, port, &names)));
+    let own = pod.and_then(|pod| {
+        state.servers(&key.namespace).find(|server| server.is_for(&key.namespace, &pod.labels, port, &names))
+    });
     let default = pod.map(|pod| pod.inbound_policy).unwrap_or_default();
     let opaque = pod.and_then(|pod| pod.opaque_ports.as_ref()).unwrap_or(&cluster.opaque_ports).contains(port);
     let (protocol, labels, authorizations) = match own {

@@ -1,12 +1,12 @@
 //! `io.linkerd.proxy.destination.Destination`.
 
-use futures::{StreamExt, stream, stream::BoxStream};
+use futures::{StreamExt, stream::BoxStream};
 use linkerd2_proxy_api::destination::{DestinationProfile, GetDestination, Update, destination_server::Destination};
 use tonic::{Request, Response, Status};
 
 use crate::{
     Server,
-    answers::{endpoints, profile},
+    answers::profile,
     grpc::client_namespace,
     index::Topic,
     metrics::{Rpc, counted},
@@ -23,16 +23,7 @@ impl Destination for Server {
         let Some(Target::Service(name, port)) = Target::parse(&path, &self.index.cluster().domain) else {
             return Err(invalid(&path, &self.index.cluster().domain));
         };
-        let asked = name.clone();
-        let moments = self.index.follow(Topic::Service(name.service.clone()), move |state, cluster| {
-            endpoints::endpoints(state, cluster, &asked, port)
-        });
-        let mut before = None;
-        let updates = moments.flat_map(move |now| {
-            let updates = endpoints::updates(&name, before.as_ref(), &now);
-            before = Some(now);
-            stream::iter(updates)
-        });
+        let updates = self.index.follow_endpoints(name, port);
         Ok(Response::new(counted(&self.index, Rpc::Get, updates).map(Ok).boxed()))
     }
 

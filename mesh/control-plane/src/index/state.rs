@@ -1,7 +1,7 @@
 //! The objects by name, and the few relations between them that answers follow.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     hash::Hash,
     net::IpAddr,
 };
@@ -35,6 +35,7 @@ pub(crate) struct State {
     splits_by_apex: Relation<Key, Key>,
     routes_by_parent: Relation<Key, (Kind, Key)>,
     routes_by_server: Relation<Key, (Kind, Key)>,
+    routes_by_backend: Relation<Key, (Kind, Key)>,
 }
 
 impl State {
@@ -81,9 +82,10 @@ impl State {
         self.routes_by_server.get(server).filter_map(|key| self.routes.get(key))
     }
 
-    /// Every Server.
-    pub(crate) fn servers(&self) -> impl Iterator<Item = &Server> {
-        self.servers.values()
+    /// The Servers of a namespace.
+    pub(crate) fn servers<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Server> {
+        let servers = self.servers.range(Key::new(namespace, "")..);
+        servers.take_while(move |(key, _)| *key.namespace == *namespace).map(|(_, server)| server)
     }
 
     /// Every ServerAuthorization and AuthorizationPolicy.
@@ -203,18 +205,21 @@ impl State {
                 for server in &route.servers {
                     self.routes_by_server.insert(server.clone(), key.clone());
                 }
+                for backend in route.rules.iter().flat_map(|rule| &rule.backends) {
+                    self.routes_by_backend.insert(backend.service.clone(), key.clone());
+                }
                 if !route.servers.is_empty() {
-                    self.every_pod(topics);
+                    self.pods_of(&route.key.namespace, topics);
                 }
                 self.routes.insert(key, route);
             }
             Object::Server(server) => {
+                self.pods_of_server(&server, topics);
                 self.servers.insert(server.key.clone(), server);
-                self.every_pod(topics);
             }
             Object::Authorization(authorization) => {
+                self.pods_of(&authorization.key.namespace, topics);
                 self.authorizations.insert((authorization.kind, authorization.key.clone()), authorization);
-                self.every_pod(topics);
             }
             Object::Authentication(authentication) => {
                 self.authentications.insert((authentication.kind, authentication.key.clone()), authentication);
@@ -269,18 +274,20 @@ impl State {
                 for server in &route.servers {
                     self.routes_by_server.remove(server, &(kind, key.clone()));
                 }
+                for backend in route.rules.iter().flat_map(|rule| &rule.backends) {
+                    self.routes_by_backend.remove(&backend.service, &(kind, key.clone()));
+                }
                 if !route.servers.is_empty() {
-                    self.every_pod(&mut topics);
+                    self.pods_of(&key.namespace, &mut topics);
                 }
             }
             Kind::Server => {
-                if self.servers.remove(key).is_some() {
-                    self.every_pod(&mut topics);
-                }
+                let Some(server) = self.servers.remove(key) else { return Vec::new() };
+                self.pods_of_server(&server, &mut topics);
             }
             Kind::ServerAuthorization | Kind::AuthorizationPolicy => {
                 if self.authorizations.remove(&(kind, key.clone())).is_some() {
-                    self.every_pod(&mut topics);
+                    self.pods_of(&key.namespace, &mut topics);
                 }
             }
             Kind::MeshTlsAuthentication | Kind::NetworkAuthentication => {
@@ -292,7 +299,18 @@ impl State {
         topics
     }
 
-    /// Policies change seldom, so that it need not be known whose ports one is about: answers that stay are not sent again.
+    fn pods_of_server(&self, server: &Server, topics: &mut Vec<Topic>) {
+        let selected = self.pods.values().filter(|pod| server.selects(&pod.key.namespace, &pod.labels));
+        topics.extend(selected.map(|pod| Topic::Pod(pod.key.clone())));
+    }
+
+    /// Authorizations and routes are about Servers of their own namespace. They change seldom, so that it need not be known
+    /// about whose ports: answers that stay are not sent again.
+    fn pods_of(&self, namespace: &str, topics: &mut Vec<Topic>) {
+        topics.extend(self.pods.keys().filter(|pod| *pod.namespace == *namespace).cloned().map(Topic::Pod));
+    }
+
+    /// Authentications are referred to from any namespace.
     fn every_pod(&self, topics: &mut Vec<Topic>) {
         topics.extend(self.pods.keys().cloned().map(Topic::Pod));
     }
@@ -301,10 +319,7 @@ impl State {
     /// Services it sends to exist, hence the parents.
     fn service_topics(&self, key: &Key, topics: &mut Vec<Topic>) {
         self.name_topics(key, topics);
-        let routes = self
-            .routes
-            .values()
-            .filter(|route| route.rules.iter().flat_map(|rule| &rule.backends).any(|backend| backend.service == *key));
+        let routes = self.routes_by_backend.get(key).filter_map(|route| self.routes.get(route));
         for (parent, _) in routes.flat_map(|route| &route.parents).filter(|(parent, _)| parent != key) {
             self.name_topics(parent, topics);
         }
@@ -337,8 +352,10 @@ impl State {
 }
 
 /// A relation of one to many, sorted so that "the first" is the same at every look.
+///
+/// Most are of one to one: a vector of exact size costs a tenth of a set there, and there are several for every pod.
 #[derive(Debug)]
-struct Relation<A, B>(HashMap<A, BTreeSet<B>>);
+struct Relation<A, B>(HashMap<A, Vec<B>>);
 
 impl<A, B> Default for Relation<A, B> {
     fn default() -> Self {
@@ -348,15 +365,21 @@ impl<A, B> Default for Relation<A, B> {
 
 impl<A: Eq + Hash, B: Ord> Relation<A, B> {
     fn insert(&mut self, from: A, to: B) {
-        self.0.entry(from).or_default().insert(to);
+        let related = self.0.entry(from).or_default();
+        if let Err(place) = related.binary_search(&to) {
+            related.reserve_exact(1);
+            related.insert(place, to);
+        }
     }
 
     fn remove(&mut self, from: &A, to: &B) {
-        if let Some(set) = self.0.get_mut(from) {
-            set.remove(to);
-            if set.is_empty() {
-                self.0.remove(from);
-            }
+        let Some(related) = self.0.get_mut(from) else { return };
+        if let Ok(place) = related.binary_search(to) {
+            related.remove(place);
+            related.shrink_to_fit();
+        }
+        if related.is_empty() {
+            self.0.remove(from);
         }
     }
 

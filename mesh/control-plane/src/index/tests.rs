@@ -78,6 +78,22 @@ fn routes_hear_of_their_backends() {
 }
 
 #[test]
+fn policies_wake_the_pods_of_their_namespace() {
+    let index = examples::index([examples::pod("p", "10.244.0.7")]);
+    let change = |kind: &str, namespace: &str| {
+        let metadata = json!({"name": "a", "namespace": namespace});
+        let object = json!({"apiVersion": "policy.linkerd.io/v1alpha1", "kind": kind, "metadata": metadata, "spec": {
+            "podSelector": {}, "port": 80, "targetRef": {"kind": "Server", "name": "a"}, "requiredAuthenticationRefs": [],
+        }});
+        wakes(&index, |index| index.apply(&object).unwrap())
+    };
+    assert_eq!((change("Server", "default"), change("Server", "elsewhere")), (vec!["pod"], vec![]));
+    assert_eq!(change("AuthorizationPolicy", "default"), ["pod"]);
+    assert_eq!(change("AuthorizationPolicy", "elsewhere"), [""; 0]);
+    assert_eq!(change("NetworkAuthentication", "elsewhere"), ["pod"], "which policies of any namespace refer to");
+}
+
+#[test]
 fn replace_removes_what_is_not_listed() {
     let index = examples::index([examples::service("web", "10.96.0.5"), examples::service("api", "10.96.0.6")]);
     let api = Object::parse(&examples::service("api", "10.96.0.6")).unwrap();
@@ -139,7 +155,7 @@ mod property {
         let service = || proptest::sample::select(vec!["a", "b"]);
         let ip = || proptest::sample::select(vec!["10.96.0.1", "10.96.0.2", "10.244.0.1", "10.244.0.2"]);
         let pod = || proptest::sample::select(vec!["p", "q"]);
-        let namespace = proptest::sample::select(vec!["default", "client"]);
+        let namespace = || proptest::sample::select(vec!["default", "client"]);
         let annotated = |mut object: Value, opaque: bool| {
             if opaque {
                 object["metadata"]["annotations"] = json!({"config.linkerd.io/opaque-ports": "80,8080"});
@@ -152,7 +168,7 @@ mod property {
             (service(), proptest::collection::vec((pod(), ip(), any::<bool>()), 0..3))
                 .prop_map(|(service, pods)| examples::slice(service, &pods)),
             (pod(), ip(), any::<bool>()).prop_map(move |(name, ip, opaque)| annotated(examples::pod(name, ip), opaque)),
-            (service(), namespace, "[ab]").prop_map(|(service, namespace, route)| {
+            (service(), namespace(), "[ab]").prop_map(|(service, namespace, route)| {
                 let routes = json!({"routes": [{"name": route, "condition": {"pathRegex": "/"}}]});
                 examples::profile(service, namespace, routes)
             }),
@@ -167,10 +183,40 @@ mod property {
                     "rules": [{"backendRefs": [{"name": backend, "port": 80}]}],
                 },
             })),
+            (namespace(), service(), any::<bool>()).prop_map(|(namespace, name, opaque)| {
+                let protocol = if opaque { "opaque" } else { "HTTP/1" };
+                let pods = json!({"matchLabels": {"pod-template-hash": "5d4f"}});
+                let spec = json!({"podSelector": pods, "port": 8080, "proxyProtocol": protocol});
+                policy("v1beta1", "Server", namespace, name, spec)
+            }),
+            (namespace(), service(), service()).prop_map(|(namespace, name, server)| {
+                let spec = json!({"server": {"name": server}, "client": {"unauthenticated": true}});
+                policy("v1beta1", "ServerAuthorization", namespace, name, spec)
+            }),
+            (namespace(), service(), service(), namespace()).prop_map(|(namespace, name, server, required)| {
+                let group = "policy.linkerd.io";
+                let spec = json!({
+                    "targetRef": {"group": group, "kind": "Server", "name": server},
+                    "requiredAuthenticationRefs":
+                        [{"group": group, "kind": "NetworkAuthentication", "name": "a", "namespace": required}],
+                });
+                policy("v1alpha1", "AuthorizationPolicy", namespace, name, spec)
+            }),
+            (namespace(), service(), 0..3u8).prop_map(|(namespace, name, net)| {
+                let spec = json!({"networks": [{"cidr": format!("10.{net}.0.0/16")}]});
+                policy("v1alpha1", "NetworkAuthentication", namespace, name, spec)
+            }),
         ];
         (object, proptest::bool::weighted(0.3)).prop_map(|(object, delete)| {
             let parsed = Object::parse(&object).unwrap();
             if delete { Change::Delete(parsed.kind(), parsed.key().clone()) } else { Change::Apply(object) }
+        })
+    }
+
+    fn policy(version: &str, kind: &str, namespace: &str, name: &str, spec: Value) -> Value {
+        json!({
+            "apiVersion": format!("policy.linkerd.io/{version}"), "kind": kind,
+            "metadata": {"name": name, "namespace": namespace}, "spec": spec,
         })
     }
 

@@ -24,31 +24,41 @@ pub(crate) struct Topics(Mutex<Subscriptions>);
 
 #[derive(Debug, Default)]
 struct Subscriptions {
-    by_topic: HashMap<Topic, watch::Sender<()>>,
+    /// Each has the revision of its last change, or the one at which it was first waited for.
+    by_topic: HashMap<Topic, watch::Sender<u64>>,
+    /// How many changes have been told.
+    revision: u64,
     /// The size at which topics nobody waits for any more are thrown out.
     sweep_at: usize,
 }
 
 impl Topics {
-    /// A receiver that changes whenever the topic does.
-    pub(crate) fn subscribe(&self, topic: Topic) -> watch::Receiver<()> {
+    /// A receiver that changes whenever the topic does, to the revision of the change.
+    pub(crate) fn subscribe(&self, topic: Topic) -> watch::Receiver<u64> {
         let mut subscriptions = self.0.lock();
         if subscriptions.by_topic.len() >= subscriptions.sweep_at {
             subscriptions.by_topic.retain(|_, sender| !sender.is_closed());
             // Twice what is in use: the sweep costs a constant per subscription.
             subscriptions.sweep_at = 2 * subscriptions.by_topic.len() + 32;
         }
-        subscriptions.by_topic.entry(topic).or_insert_with(|| watch::Sender::new(())).subscribe()
+        let revision = subscriptions.revision;
+        subscriptions.by_topic.entry(topic).or_insert_with(|| watch::Sender::new(revision)).subscribe()
     }
 
     /// Wakes everybody who waits for one of the topics.
     pub(crate) fn notify(&self, topics: impl IntoIterator<Item = Topic>) {
-        let subscriptions = self.0.lock();
+        let mut subscriptions = self.0.lock();
+        subscriptions.revision += 1;
         for topic in topics {
             if let Some(sender) = subscriptions.by_topic.get(&topic) {
-                sender.send_replace(());
+                sender.send_replace(subscriptions.revision);
             }
         }
+    }
+
+    /// How many changes have been told. What is read of the objects afterwards has all of them.
+    pub(crate) fn revision(&self) -> u64 {
+        self.0.lock().revision
     }
 
     #[cfg(test)]

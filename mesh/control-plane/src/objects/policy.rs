@@ -136,7 +136,12 @@ impl Server {
             Port::Number(number) => *number == port,
             Port::Name(name) => names.contains(name),
         };
-        port && *self.key.namespace == *namespace && self.pods.as_ref().is_some_and(|pods| pods.matches(labels))
+        port && self.selects(namespace, labels)
+    }
+
+    /// Whether it is for ports of a pod with these labels.
+    pub(crate) fn selects(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
+        *self.key.namespace == *namespace && self.pods.as_ref().is_some_and(|pods| pods.matches(labels))
     }
 }
 
