@@ -233,6 +233,9 @@ impl Endpoint {
                         if let ConnectError::Application { status, .. } = error {
                             observation.head(*status, &http::HeaderMap::new());
                             observation.end(None);
+                        } else {
+                            // It was counted if there was an idle connection, which then turned out to be closed.
+                            observation.unsent();
                         }
                         // It holds for the next endpoint as well.
                         if let Some(required) = required {

@@ -152,6 +152,7 @@ impl Pool {
     ) -> Result<(Response<Incoming>, Option<Returning>), SendError> {
         let reusable = request.version() == Version::HTTP_11;
         let connect = request.method() == Method::CONNECT;
+        let mut repeated = false;
         loop {
             let idle = self.checkout();
             let reused = idle.is_some();
@@ -187,9 +188,10 @@ impl Pool {
                     None => {
                         let error = error.into_error();
                         let again = again.filter(|again| again.method().is_idempotent());
-                        match again.filter(|_| reused && closed_unanswered(&error)) {
+                        // On a connection that was idle this is to be expected, on one that is new it is once.
+                        match again.filter(|_| (reused || !repeated) && closed_unanswered(&error)) {
                             // It closed the connection while the request was on its way.
-                            Some(again) => request = again,
+                            Some(again) => (request, repeated) = (again, repeated || !reused),
                             None => return Err(SendError::Broken(error)),
                         }
                     }
@@ -225,7 +227,7 @@ impl Pool {
                     None => {
                         let error = error.into_error();
                         let again = again.filter(|again| again.method().is_idempotent());
-                        match again.filter(|_| reused && closed_unanswered(&error)) {
+                        match again.filter(|_| closed_unanswered(&error)) {
                             Some(again) => (request, repeated) = (again, true),
                             None => return Err(SendError::Broken(error)),
                         }
@@ -363,8 +365,8 @@ impl Dial {
     }
 }
 
-/// A copy of a request without a body, which may be sent again if it has not been answered: where a connection that was idle turns
-/// out to be closing if it is idempotent (RFC 9110, section 9.2.2), and in any case where it has not reached an application.
+/// A copy of a request without a body, which may be sent again if it has not been answered: where its connection ends before the
+/// answer if it is idempotent (RFC 9110, section 9.2.2), and in any case where it has not reached an application.
 fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     if !request.body().is_end_stream() || request.headers().contains_key(header::UPGRADE) {
         return None;

@@ -161,6 +161,13 @@ impl Observation {
         self.finish(Outcome { status: None, success: false, grpc_status: None, error });
     }
 
+    /// The request could not be sent after all. If it was counted, so is its end.
+    pub(crate) fn unsent(&mut self) {
+        if self.sent {
+            self.fail(ErrorClass("unclassified"));
+        }
+    }
+
     fn finish(&mut self, outcome: Outcome) {
         if !std::mem::replace(&mut self.ended, true) {
             self.scope.count(outcome);

@@ -2,7 +2,10 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -294,6 +297,41 @@ async fn what_has_not_reached_an_application_goes_to_another() {
     client.wait_for_sum(&["response_total", &target, "status_code=\"502\""], sent).await;
     assert!(sent > 0);
     assert_eq!(app.requests(), 3 * REQUESTS - lost);
+}
+
+/// TLS that ends without a goodbye ends as an error of its own kind, on a connection that was kept as on one that is new.
+#[tokio::test]
+async fn a_connection_between_proxies_that_is_cut_costs_no_request() {
+    let (authority, wire) = (Authority::start(HOUR).await, Wire::default());
+    let (cut, asked) = (wire.clone(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&asked);
+    let app = App::http(move |request| {
+        let slow = request.uri().path() == "/slow";
+        let first = slow && count.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
+        let cut = cut.clone();
+        async move {
+            if first {
+                cut.cut();
+                std::future::pending::<()>().await;
+            }
+            text(200, "answered")
+        }
+    })
+    .await;
+    let server = Setup::new().identified(SERVER, &authority).original_of(LOOPBACK, app.address).start().await;
+    let address = wire.tap(server.proxy.addresses().inbound).await;
+    let client = Setup::new().identified(CLIENT, &authority).original(1, address).start().await;
+    client.control.set_profile(&address.to_string(), Ok(with_identity(endpoint(address), SERVER)));
+    let mut connection = client.connect(1).await;
+    for path in ["/slow", "/", "/slow"] {
+        let reply = connection.get(path, &[]).await;
+        assert_eq!((reply.status.as_u16(), &*reply.body), (200, "answered"), "{path}: {reply:?}");
+    }
+    // The same over HTTP/2, on a connection between the proxies that is new as well.
+    let mut http2 = h2(crate::support::client(1), client.proxy.addresses().outbound[0]).await;
+    let request = http::Request::get("http://web/slow").body(Empty::<Bytes>::new().boxed_unsync()).unwrap();
+    assert_eq!(http2.send_request(request).await.unwrap().status(), 200);
+    assert_eq!(asked.load(Ordering::Relaxed), 6);
 }
 
 #[tokio::test]

@@ -96,6 +96,12 @@ impl Setup {
         self
     }
 
+    /// For a proxy in a process of its own.
+    #[allow(dead_code, reason = "the soak uses it")]
+    pub fn into_variables(self) -> HashMap<String, String> {
+        self.variables
+    }
+
     pub async fn start(self) -> Mesh {
         let control = ControlPlane::start().await;
         self.start_with(control).await

@@ -47,6 +47,8 @@ struct State {
     endpoints: Mutex<HashMap<String, Answer<BTreeSet<SocketAddr>>>>,
     /// Who is at an endpoint's address.
     identities: Mutex<HashMap<SocketAddr, String>>,
+    /// The endpoints that take HTTP/1 over HTTP/2.
+    carrying: Mutex<BTreeSet<SocketAddr>>,
     calls: Mutex<Vec<String>>,
 }
 
@@ -115,6 +117,12 @@ impl ControlPlane {
         self.state.identities.lock().insert(address, name.to_owned());
     }
 
+    /// Says that HTTP/1 over HTTP/2 is understood at an address, in endpoints of streams that are opened afterwards.
+    #[allow(dead_code, reason = "the soak uses it")]
+    pub fn carry(&self, address: SocketAddr) {
+        self.state.carrying.lock().insert(address);
+    }
+
     /// A Service by name and by cluster IP, with a policy, as Linkerd's control plane answers.
     pub fn service(&self, name: &str, cluster_ip: SocketAddr, endpoints: &[SocketAddr]) {
         let host = format!("{name}.ns.svc.cluster.local");
@@ -170,10 +178,10 @@ impl Destination for State {
     async fn get(&self, request: Request<GetDestination>) -> Result<Response<Self::GetStream>, Status> {
         let path = request.into_inner().path;
         let sets = self.stream("Get", &path, &self.endpoints, Code::NotFound)?.into_inner();
-        let identities = self.identities.lock().clone();
+        let (identities, carrying) = (self.identities.lock().clone(), self.carrying.lock().clone());
         let updates = sets.scan(BTreeSet::new(), move |known: &mut BTreeSet<SocketAddr>, next| {
             let updates: Vec<_> = match next {
-                Ok(next) => difference(known, &next, &identities).into_iter().map(Ok).collect(),
+                Ok(next) => difference(known, &next, &identities, &carrying).into_iter().map(Ok).collect(),
                 Err(status) => vec![Err(status)],
             };
             futures::future::ready(Some(stream::iter(updates)))
@@ -228,11 +236,13 @@ fn difference(
     known: &mut BTreeSet<SocketAddr>,
     next: &BTreeSet<SocketAddr>,
     identities: &HashMap<SocketAddr, String>,
+    carrying: &BTreeSet<SocketAddr>,
 ) -> Vec<Update> {
     let removed: Vec<_> = known.difference(next).map(|address| (*address).into()).collect();
     let identified = |address: &SocketAddr| {
         let tls_identity = identities.get(address).map(|name| identity(name));
-        WeightedAddr { tls_identity, ..weighted(*address) }
+        let protocol_hint = carrying.contains(address).then(http2);
+        WeightedAddr { tls_identity, protocol_hint, ..weighted(*address) }
     };
     let added: Vec<_> = next.difference(known).map(identified).collect();
     known.clone_from(next);
@@ -299,10 +309,13 @@ pub fn with_opaque_transport(mut profile: DestinationProfile, inbound_port: u16)
 /// A profile's endpoint, that takes HTTP/1 over HTTP/2.
 pub fn with_http2(mut profile: DestinationProfile) -> DestinationProfile {
     if let Some(endpoint) = &mut profile.endpoint {
-        let protocol = Some(protocol_hint::Protocol::H2(protocol_hint::H2 {}));
-        endpoint.protocol_hint = Some(ProtocolHint { protocol, opaque_transport: None });
+        endpoint.protocol_hint = Some(http2());
     }
     profile
+}
+
+fn http2() -> ProtocolHint {
+    ProtocolHint { protocol: Some(protocol_hint::Protocol::H2(protocol_hint::H2 {})), opaque_transport: None }
 }
 
 /// A route for paths that match.
