@@ -13,14 +13,22 @@ use crate::counters::{Moved, fqdn};
 
 mod absence;
 mod books;
+mod books_retries;
 mod both_sides;
 mod outside;
 mod responses;
 mod routes;
 
 /// The cases of this area.
-pub const CASES: &[&[Case]] =
-    &[routes::CASES, responses::CASES, absence::CASES, both_sides::CASES, books::CASES, outside::CASES];
+pub const CASES: &[&[Case]] = &[
+    routes::CASES,
+    responses::CASES,
+    absence::CASES,
+    both_sides::CASES,
+    books::CASES,
+    books_retries::CASES,
+    outside::CASES,
+];
 
 /// A Service `main` before `echo-b`, a route of the controller to it and a profile with these routes.
 fn profiled(plan: &mut Plan, routes: &[Value]) {

@@ -1,0 +1,216 @@
+//! Retries of the known failure of books, by ServiceProfile and by HTTPRoute.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use meshgate_harness::case::{Case, Need, Stage};
+use meshgate_harness::context::Context;
+use meshgate_harness::convergence::converge;
+use meshgate_harness::probe::{Batch, outcome};
+use meshgate_harness::statistics::Sequential;
+use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::books::{form, id, location, on_route, open, plan, proxy};
+use crate::counters::settle;
+
+/// The cases of this file.
+pub const CASES: &[Case] = &[Case {
+    id: "route_metrics/books-retries",
+    summary: "Retries lift the success of new books as far as they should: all of it by ServiceProfile, 3/4 and 15/16 by HTTPRoute",
+    needs: &[Need::Serves, Need::App("books"), Need::RouteMetrics, Need::OncePerRecipe],
+    claims: &[],
+    stage: Stage::Alone,
+    plan,
+    run: |context| Box::pin(retries(context)),
+}];
+
+const NAMESPACE: &str = "booksapp";
+const AUTHORS: &str = "authors.booksapp.svc.cluster.local";
+const BOOKS: &str = "books.booksapp.svc.cluster.local";
+
+/// How long a change may take until requests show it.
+const SETTLES: Duration = Duration::from_secs(20);
+
+async fn retries(context: Context) -> CaseResult {
+    open(&context).await?;
+    // Deleting an author deletes its books, whatever their number.
+    let new_author = form(&context, "/authors", "first_name=Half&last_name=Cline")?;
+    let author = id(&location(&context.send(new_author.clone()).await, &new_author)?)?;
+    let profiles = profiles(&context);
+    let known = (get(&profiles, AUTHORS).await?, get(&profiles, BOOKS).await?);
+
+    let result = async {
+        by_profile(&context, author, &known.0).await?;
+        by_route(&context, author).await
+    };
+    let result = result.await;
+
+    // Whatever became of it, who comes next finds books as it was.
+    for known in [known.0, known.1] {
+        restore(&profiles, known).await?;
+    }
+    context.world.kubernetes.delete(&route(0)).await?;
+    failing(&context, json!([{"name": "FAIL_EVERY", "value": "2"}, gone("FAILURE_RATE"), gone("SEED")])).await?;
+    let delete = form(&context, &format!("/authors/{author}/delete"), "")?;
+    location(&context.send(delete.clone()).await, &delete)?;
+    result.map(|()| Outcome::Pass)
+}
+
+/// `isRetryable` on the request that fails: whoever asks books sees no failure, and its proxy counts all of them.
+async fn by_profile(context: &Context, author: u64, known: &DynamicObject) -> Result<(), Failure> {
+    const FORMS: usize = 8;
+    let route = "HEAD /authors/{id}.json";
+    let mut changed = known.data["spec"].clone();
+    for one in changed["routes"].as_array_mut().into_iter().flatten().filter(|one| one["name"] == route) {
+        one["isRetryable"] = json!(true);
+    }
+    let patch = Patch::Merge(json!({"spec": changed}));
+    profiles(context).patch(AUTHORS, &PatchParams::default(), &patch).await.context("the profile of authors")?;
+    // Without retries every second request fails, so three in a row are proof.
+    let request = new_book(context, author)?;
+    converge(SETTLES, || async {
+        let records = context.send_many(request.clone(), 3, 1).await;
+        let bad = records.iter().find(|record| !record.is(303));
+        bad.map_or(Ok(()), |record| Err(outcome(record)))
+    })
+    .await
+    .map_err(|seen| check("new books with retries").failure("to succeed", seen))?;
+
+    let books = proxy(context, "books").await?;
+    let before = books.read(context).await?;
+    for record in context.send_many(request, FORMS, 1).await {
+        check("a new book").that(record.is(303), "303", outcome(&record))?;
+    }
+    let authors = ("authors", 7001);
+    let outbound = |name, by| on_route(name, "outbound", authors, route, by);
+    let (good, refused) = ([("status_code", "200")], [("status_code", "503"), ("classification", "failure")]);
+    // Each of them failed once, and each time the request after it, which was its retry, did not.
+    let expected = [
+        outbound("route_response_total", FORMS),
+        outbound("route_response_total", FORMS).and(good),
+        outbound("route_actual_response_total", 2 * FORMS),
+        outbound("route_actual_response_total", FORMS).and(good),
+        outbound("route_actual_response_total", FORMS).and(refused),
+    ];
+    settle(context, books, &before, &expected).await?;
+    restore(&profiles(context), known.clone()).await
+}
+
+/// An HTTPRoute that retries: of failures of half the requests, as in the demo, k retries leave one in 2^(k+1).
+async fn by_route(context: &Context, author: u64) -> Result<(), Failure> {
+    // A profile would be followed in place of the route.
+    profiles(context).delete(BOOKS, &DeleteParams::default()).await.context("the profile of books")?;
+    failing(
+        context,
+        json!([gone("FAIL_EVERY"), {"name": "FAILURE_RATE", "value": "0.5"}, {"name": "SEED", "value": "7"}]),
+    )
+    .await?;
+    let books = proxy(context, "books").await?;
+    let webapp = proxy(context, "webapp").await?;
+    for (retries, share, off) in [(0_u32, 0.5, 0.15), (1, 0.75, 0.12), (3, 0.9375, 0.06)] {
+        let before = books.count(context, "request_total", &[("direction", "inbound")]).await?;
+        context.world.kubernetes.apply(&route(retries)).await?;
+        // It is in force once a request has been sent again as often as it may be, or was spared.
+        let sent_again = "outbound_http_route_retry_requests_total";
+        if retries > 0 {
+            let first = webapp.count(context, sent_again, &[("route_name", NAME)]).await?;
+            converge(SETTLES, || async {
+                context.send_many(new_book(context, author).map_err(|failure| failure.to_string())?, 8, 4).await;
+                let now = webapp.count(context, sent_again, &[("route_name", NAME)]).await;
+                let now = now.map_err(|failure| failure.to_string())?;
+                if now > first { Ok(()) } else { Err(format!("{} requests were sent again", now - first)) }
+            })
+            .await
+            .map_err(|seen| check(format!("an HTTPRoute with {retries} retries")).failure("to be followed", seen))?;
+        }
+        succeed(context, author, Sequential { p: share, off }, retries).await?;
+        let after = books.count(context, "request_total", &[("direction", "inbound")]).await?;
+        check("requests that reached books").that(after > before, "some", format!("{}", after - before))?;
+    }
+    Ok(())
+}
+
+async fn succeed(context: &Context, author: u64, expected: Sequential, retries: u32) -> Result<(), Failure> {
+    let (mut n, mut good) = (0, 0);
+    loop {
+        for record in context.send_batch(Batch::repeated(new_book(context, author)?, 40, 4)).await {
+            check("an answer to a new book").that(record.is(303) || record.is(500), "303 or 500", outcome(&record))?;
+            n += 1;
+            good += u64::from(record.is(303));
+        }
+        if let Some(right) = expected.judge(n, good) {
+            return check(format!("new books that succeed with {retries} retries")).that(
+                right,
+                expected.describe(),
+                format!("{good} of {n}"),
+            );
+        }
+    }
+}
+
+const NAME: &str = "books-create";
+
+/// The demo's route for new books.
+fn route(retries: u32) -> Value {
+    let mut annotations = json!({"retry.linkerd.io/http": "5xx", "retry.linkerd.io/limit": retries.to_string()});
+    if retries == 0 {
+        annotations = json!({});
+    }
+    json!({
+        "apiVersion": "policy.linkerd.io/v1beta3",
+        "kind": "HTTPRoute",
+        "metadata": {"name": NAME, "namespace": NAMESPACE, "annotations": annotations},
+        "spec": {
+            "parentRefs": [{"name": "books", "kind": "Service", "group": "core", "port": 7002}],
+            "rules": [{"matches": [{"path": {"value": "/books.json", "type": "Exact"}, "method": "POST"}]}, {}],
+        },
+    })
+}
+
+fn new_book(context: &Context, author: u64) -> Result<meshgate_harness::probe::Request, Failure> {
+    form(context, "/books", &format!("title=Half&author_id={author}&pages=9"))
+}
+
+/// How `authors` fails: entries of its environment.
+async fn failing(context: &Context, env: Value) -> Result<(), Failure> {
+    let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": "service", "env": env}]}}}});
+    let api: Api<Deployment> = Api::namespaced(context.world.kubernetes.client(), NAMESPACE);
+    api.patch("authors", &PatchParams::default(), &Patch::Strategic(patch)).await.context("the Deployment authors")?;
+    context.world.kubernetes.deployments_ready(Instant::now() + SETTLES, |_| {}).await?;
+    Ok(())
+}
+
+fn gone(name: &str) -> Value {
+    json!({"name": name, "$patch": "delete"})
+}
+
+fn profiles(context: &Context) -> Api<DynamicObject> {
+    let kind = GroupVersionKind::gvk("linkerd.io", "v1alpha2", "ServiceProfile");
+    let kind = ApiResource::from_gvk_with_plural(&kind, "serviceprofiles");
+    Api::namespaced_with(context.world.kubernetes.client(), NAMESPACE, &kind)
+}
+
+async fn get(profiles: &Api<DynamicObject>, name: &str) -> Result<DynamicObject, Failure> {
+    Ok(profiles.get(name).await.with_context(|| format!("the ServiceProfile {name}"))?)
+}
+
+/// Makes a profile what it was, be it changed or gone.
+async fn restore(profiles: &Api<DynamicObject>, known: DynamicObject) -> Result<(), Failure> {
+    let name = known.metadata.name.clone().unwrap_or_default();
+    let spec = json!({"spec": known.data["spec"]});
+    if profiles.get_opt(&name).await.context("a ServiceProfile")?.is_some() {
+        profiles.patch(&name, &PatchParams::default(), &Patch::Merge(spec)).await.context("a ServiceProfile")?;
+        return Ok(());
+    }
+    let mut again = known;
+    again.metadata.resource_version = None;
+    again.metadata.uid = None;
+    again.metadata.managed_fields = None;
+    profiles.create(&PostParams::default(), &again).await.context("a ServiceProfile")?;
+    Ok(())
+}
