@@ -88,6 +88,8 @@ pub struct Config {
     pub inbound_discovery_idle_timeout: Duration,
     /// `MESHGATE_PROXY_DISCOVERY_TIMEOUT`: how long a request waits for the control plane. Linkerd waits forever.
     pub discovery_timeout: Duration,
+    /// `LINKERD2_PROXY_METRICS_RETAIN_IDLE`: how long a series stays on which nobody can count any more.
+    pub metrics_retain_idle: Duration,
     /// `LINKERD2_PROXY_SHUTDOWN_GRACE_PERIOD`: how long requests in flight may take after SIGTERM.
     pub shutdown_grace_period: Duration,
     /// `LINKERD2_PROXY_SHUTDOWN_ENDPOINT_ENABLED`: whether `POST /shutdown` works.
@@ -240,6 +242,7 @@ impl Config {
             outbound_discovery_idle_timeout: read.duration("LINKERD2_PROXY_OUTBOUND_DISCOVERY_IDLE_TIMEOUT", 5_000),
             inbound_discovery_idle_timeout: read.duration("LINKERD2_PROXY_INBOUND_DISCOVERY_IDLE_TIMEOUT", 90_000),
             discovery_timeout: read.duration("MESHGATE_PROXY_DISCOVERY_TIMEOUT", 10_000),
+            metrics_retain_idle: read.duration("LINKERD2_PROXY_METRICS_RETAIN_IDLE", 600_000),
             shutdown_grace_period: read.duration("LINKERD2_PROXY_SHUTDOWN_GRACE_PERIOD", 120_000),
             shutdown_endpoint: read.or(
                 "LINKERD2_PROXY_SHUTDOWN_ENDPOINT_ENABLED",

@@ -13,7 +13,7 @@ pub(crate) use labels::{Labels, Tls, endpoint_labels, inbound_labels, inbound_so
 pub(crate) use registry::{Counter, Family, Gauge, Histogram, Keyed, Registry};
 pub(crate) use tcp::{TcpConnection, TcpFamilies, TcpScope};
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A direction of traffic, as label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,8 +75,15 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
+    /// For tests, which look soon.
+    #[cfg(test)]
     pub(crate) fn new() -> Self {
-        let registry = Registry::default();
+        Self::retaining(Duration::MAX)
+    }
+
+    /// `idle` is how long a series stays on which nobody can count any more.
+    pub(crate) fn retaining(idle: Duration) -> Self {
+        let registry = Registry::new(idle);
         let counter = |name, help| registry.family::<Counter>(name, help);
         Self {
             http: HttpFamilies::new(

@@ -215,7 +215,7 @@ impl Endpoint {
         let load = EndpointLoad::new(self);
         match self.pool.send(request, || observation.sent()).await {
             Ok((response, connection)) => {
-                if response.headers().contains_key(UNSENT) {
+                if self.info.identity.is_some() && response.headers().contains_key(UNSENT) {
                     self.health.unreachable();
                 } else {
                     self.health.answered(is_failure(&response));

@@ -164,12 +164,11 @@ impl Pool {
                     Err(error) => return Err(SendError::NotSent(Box::new(request), error)),
                 },
             };
-            // Only a proxy that knows this one says that a request has not reached the application.
-            let again = if reused || self.dial.tls.is_some() { repeatable(&request) } else { None };
+            let again = repeatable(&request);
             sending();
             match connection.try_send_request(request).await {
                 Ok(response) => {
-                    if let Some(again) = again.filter(|_| response.headers().contains_key(UNSENT)) {
+                    if let Some(again) = again.filter(|_| self.dial.is_unsent(&response)) {
                         return Err(self.dial.unsent(again, &response));
                     }
                     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS
@@ -211,10 +210,10 @@ impl Pool {
                 Ok(found) => found,
                 Err(error) => return Err(SendError::NotSent(Box::new(request), error)),
             };
-            let again = if repeated { None } else { repeatable(&request) };
+            let again = repeatable(&request);
             sending();
             match connection.try_send_request(request).await {
-                Ok(response) => match again.filter(|_| response.headers().contains_key(UNSENT)) {
+                Ok(response) => match again.filter(|_| self.dial.is_unsent(&response)) {
                     Some(again) => return Err(self.dial.unsent(again, &response)),
                     None => return Ok(response),
                 },
@@ -227,7 +226,7 @@ impl Pool {
                     None => {
                         let error = error.into_error();
                         let again = again.filter(|again| again.method().is_idempotent());
-                        match again.filter(|_| closed_unanswered(&error)) {
+                        match again.filter(|_| !repeated && closed_unanswered(&error)) {
                             Some(again) => (request, repeated) = (again, true),
                             None => return Err(SendError::Broken(error)),
                         }
@@ -326,6 +325,12 @@ impl Pool {
 }
 
 impl Dial {
+    /// Whether a proxy says that the request has not reached its application. Only one that is known is believed: an application
+    /// may say anything.
+    fn is_unsent<B>(&self, response: &Response<B>) -> bool {
+        self.tls.is_some() && response.headers().contains_key(UNSENT)
+    }
+
     /// The proxy there has answered in place of its application, which the request has not reached.
     fn unsent<B>(&self, again: Request<RequestBody>, response: &Response<B>) -> SendError {
         let error = ConnectError::Application { address: self.address, status: response.status() };

@@ -15,9 +15,6 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{Labels, ProcessGauges};
 
-/// Series that nobody can count on any more are kept this long for the last scrapes, as in Linkerd.
-const RETAIN_IDLE: Duration = Duration::from_secs(600);
-
 /// The bounds of Linkerd's latency histograms, in milliseconds.
 const LATENCY_MS: [u64; 25] = [
     1, 2, 3, 4, 5, 10, 20, 30, 40, 50, 100, 200, 300, 400, 500, 1000, 2000, 3000, 4000, 5000, 10000, 20000, 30000,
@@ -149,7 +146,8 @@ impl<M: Metric> Family<M> {
 
 trait Render: Send + Sync {
     fn name(&self) -> &'static str;
-    fn render(&self, now: Instant, out: &mut String);
+    /// `retain` is how long series are kept on which nobody can count any more.
+    fn render(&self, now: Instant, retain: Duration, out: &mut String);
 }
 
 impl<M: Metric> Render for FamilyInner<M> {
@@ -157,14 +155,14 @@ impl<M: Metric> Render for FamilyInner<M> {
         self.name
     }
 
-    fn render(&self, now: Instant, out: &mut String) {
+    fn render(&self, now: Instant, retain: Duration, out: &mut String) {
         let mut all = self.series.write();
         all.retain(|_, series| {
             if Arc::strong_count(&series.metric) > 1 {
                 series.unused_since = None;
                 return true;
             }
-            now.duration_since(*series.unused_since.get_or_insert(now)) < RETAIN_IDLE
+            now.duration_since(*series.unused_since.get_or_insert(now)) < retain
         });
         if all.is_empty() {
             return;
@@ -177,13 +175,19 @@ impl<M: Metric> Render for FamilyInner<M> {
 }
 
 /// Every family, in the order in which they were added.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Registry {
+    /// Series that nobody can count on any more are kept this long for the last scrapes.
+    retain: Duration,
     families: Arc<Mutex<Vec<Arc<dyn Render>>>>,
     process: Arc<Mutex<Option<ProcessGauges>>>,
 }
 
 impl Registry {
+    pub(crate) fn new(retain: Duration) -> Self {
+        Self { retain, families: Arc::default(), process: Arc::default() }
+    }
+
     /// A new family. Names are unique; asking twice for one is a mistake in this crate.
     pub(crate) fn family<M: Metric>(&self, name: &'static str, help: &'static str) -> Family<M> {
         let family = Arc::new(FamilyInner { name, help, series: RwLock::default() });
@@ -205,7 +209,7 @@ impl Registry {
         let now = Instant::now();
         let mut out = String::with_capacity(64 * 1024);
         for family in self.families.lock().iter().filter(|family| !without(family.name())) {
-            family.render(now, &mut out);
+            family.render(now, self.retain, &mut out);
         }
         out.push_str("# EOF\n");
         out
@@ -250,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_scrape_is_prometheus_text() {
-        let registry = Registry::default();
+        let registry = Registry::new(Duration::from_secs(600));
         let requests = registry.family::<Counter>("request_total", "Requests.");
         let a = requests.hold(&Labels::new().with("direction", "outbound"));
         a.increment();

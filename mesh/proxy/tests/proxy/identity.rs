@@ -334,6 +334,42 @@ async fn a_connection_between_proxies_that_is_cut_costs_no_request() {
     assert_eq!(asked.load(Ordering::Relaxed), 6);
 }
 
+/// Its connection is cut, and the application that it has been sent to is gone when it is sent again.
+#[tokio::test]
+async fn a_request_that_is_sent_again_in_vain_goes_to_another() {
+    let (authority, wire, app) = (Authority::start(HOUR).await, Wire::default(), App::named("app").await);
+    let (cut, asked) = (wire.clone(), Arc::new(AtomicUsize::new(0)));
+    let listener = TcpListener::bind("127.0.2.8:0").await.unwrap();
+    let going = listener.local_addr().unwrap();
+    let count = Arc::clone(&asked);
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        drop(listener);
+        stream.read_u8().await.unwrap();
+        count.fetch_add(1, Ordering::Relaxed);
+        cut.cut();
+        std::future::pending::<()>().await;
+    });
+    let behind = |address| Setup::new().identified(SERVER, &authority).original_of(LOOPBACK, address).start();
+    let (good, bad) = (behind(app.address).await, behind(going).await);
+    let endpoints = [good.proxy.addresses().inbound, wire.tap(bad.proxy.addresses().inbound).await];
+    let client = Setup::new().identified(CLIENT, &authority).original(1, ([10, 96, 0, 1], 80).into()).start().await;
+    for address in endpoints {
+        client.control.identify(address, SERVER);
+        client.control.carry(address);
+    }
+    client.control.service("web", ([10, 96, 0, 1], 80).into(), &endpoints);
+    let mut connection = client.connect(1).await;
+    for _ in 0..200 {
+        let reply = connection.get("/", &[]).await;
+        assert_eq!((reply.status.as_u16(), served_by(&reply.body)), (200, "app"), "{reply:?}");
+        if asked.load(Ordering::Relaxed) > 0 {
+            return;
+        }
+    }
+    panic!("the one that goes was never asked");
+}
+
 #[tokio::test]
 async fn an_application_cannot_say_that_it_was_not_reached() {
     let authority = Authority::start(HOUR).await;
@@ -350,6 +386,14 @@ async fn an_application_cannot_say_that_it_was_not_reached() {
     client.control.service("web", ([10, 96, 0, 1], 80).into(), &[address]);
     let reply = client.connect(1).await.get("/", &[]).await;
     assert_eq!((reply.status.as_u16(), &*reply.body, app.requests()), (200, "answered", 1));
+    let mut http2 = h2(crate::support::client(1), client.proxy.addresses().outbound[0]).await;
+    let request = http::Request::get("http://web/").body(Empty::<Bytes>::new().boxed_unsync()).unwrap();
+    let response = http2.send_request(request).await.unwrap();
+    assert_eq!((response.status().as_u16(), response.headers().get("meshgate-proxy-unsent")), (200, None));
+    assert_eq!(
+        (response.into_body().collect().await.unwrap().to_bytes().as_ref(), app.requests()),
+        (&b"answered"[..], 2)
+    );
 }
 
 #[tokio::test]

@@ -120,7 +120,9 @@ impl Mesh {
             let originals = [Original { client: client(CLIENTS), original: cluster_ip(), seen: client(CLIENTS) }];
             let setup = identified(name, &authority, &control)
                 .with("LINKERD2_PROXY_OUTBOUND_HTTP_FAILFAST_TIMEOUT", "300ms")
-                .with("LINKERD2_PROXY_OUTBOUND_DISCOVERY_IDLE_TIMEOUT", "1s");
+                .with("LINKERD2_PROXY_OUTBOUND_DISCOVERY_IDLE_TIMEOUT", "1s")
+                // All that was counted is looked at in the end, of whoever it was.
+                .with("LINKERD2_PROXY_METRICS_RETAIN_IDLE", "24h");
             async move { ProxyProcess::start(setup, &originals).await }
         };
         let proxies = [outbound(CLIENT).await, outbound(MARKED).await];
@@ -141,19 +143,43 @@ impl Mesh {
         }
         mesh.publish(&[0, 1]);
         mesh.set_mode(Mode::Once, [1, 1]);
+        mesh.known().await;
         mesh
+    }
+
+    /// Waits until the clients' proxies have heard of every pod: they ask when the first request comes, and none of the soak's is to
+    /// wait for that.
+    async fn known(&self) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        for proxy in &self.proxies {
+            loop {
+                let mut first = Connection::open(client(CLIENTS), proxy.outbound).await;
+                // Without a number applications refuse it, and it is none of those that are accounted for.
+                first.get("/", &[("connection", "close")]).await;
+                let ready = Scrape::of(proxy).await.sum(&["outbound_http_balancer_endpoints"]);
+                if ready == 4 {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "expected a proxy that knows 4 endpoints, found {ready}");
+            }
+        }
     }
 
     /// A pod that serves, with its policy in force.
     pub async fn start_pod(&mut self) -> Pod {
         let (number, address) = (self.next, self.addresses.pop_front().unwrap());
         self.next += 1;
-        let app = App::start(number, &self.ledger).await;
+        let mut app = App::start(number, &self.ledger).await;
+        // A proxy serves no application at the port of its own, which on another address may be free.
+        while app.address.port() == address.port() {
+            app = App::start(number, &self.ledger).await;
+        }
         let port = app.address.port();
         self.control.set_server(port, self.server());
         let setup = identified(SERVER, &self.authority, &self.control)
             .with("LINKERD2_PROXY_INBOUND_LISTEN_ADDR", &address.to_string())
             .with("LINKERD2_PROXY_INBOUND_DISCOVERY_IDLE_TIMEOUT", "1s")
+            .with("LINKERD2_PROXY_METRICS_RETAIN_IDLE", "24h")
             .with("LINKERD2_PROXY_INBOUND_PORTS", &port.to_string());
         let from = |client, seen| Original { client, original: app.address, seen };
         let originals =

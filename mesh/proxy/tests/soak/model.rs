@@ -211,6 +211,8 @@ fn excuses(window: &Window, request: &Finished, seen: &Seen) -> bool {
         Disturbance::Nobody => {
             let unserved = match &request.outcome {
                 Outcome::Failed(status) => status.starts_with("503") || status.starts_with("504"),
+                // The answer is there before the body has been read, and a client that still writes may see the connection's end first.
+                Outcome::Unanswered(_) => matches!(request.class, Class::Body { .. } | Class::Connection),
                 _ => request.class == Class::Connection,
             };
             unserved && request.overlaps(window.from, window.until)
