@@ -1,104 +1,32 @@
 //! The control plane against the embedded cluster's API server, with the objects and the rights it is installed with.
 #![allow(clippy::unwrap_used)] // all of this file is test code, its helpers too
 
-use std::{sync::Arc, time::Duration};
+mod cluster;
 
-use futures::future::BoxFuture;
+use std::time::Duration;
+
+use cluster::{api_of, api_server, client, kubeconfig};
 use kube::{
-    Api, Client,
-    api::{DynamicObject, Patch, PatchParams},
-    config::{KubeConfigOptions, Kubeconfig},
-    core::{ApiResource, GroupVersionKind},
+    Client,
+    api::{Patch, PatchParams},
 };
 use linkerd2_proxy_api::{
     destination::{DestinationProfile, GetDestination, destination_client::DestinationClient, update},
     identity::{CertifyRequest, identity_client::IdentityClient},
 };
-use meshgate_api::{Credentials, Listener, Running, Server as ApiServer, ServerConfig};
 use meshgate_control_plane::{Authority, Cluster, Index, Server, serve_identity, watch};
-use meshgate_store::{Attach, Exec, LogOptions, PodAccess, Status, Store};
+use meshgate_store::Store;
 use serde_json::{Value, json};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::mpsc,
-    time::timeout,
-};
-use tokio_util::sync::CancellationToken;
+use tokio::{net::TcpListener, time::timeout};
 use tonic::{Code, Streaming};
 
 /// Long enough for a loaded machine; a test that passes never waits for it.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-struct NoPods;
-
-impl PodAccess for NoPods {
-    fn logs<'a>(
-        &'a self,
-        _: &'a str,
-        pod: &'a str,
-        _: &'a str,
-        _: LogOptions,
-    ) -> BoxFuture<'a, Result<mpsc::Receiver<Vec<u8>>, Status>> {
-        Box::pin(async move { Err(not_here(pod)) })
-    }
-
-    fn exec<'a>(
-        &'a self,
-        _: &'a str,
-        pod: &'a str,
-        _: &'a str,
-        _: Vec<String>,
-        _: Attach,
-    ) -> BoxFuture<'a, Result<Exec, Status>> {
-        Box::pin(async move { Err(not_here(pod)) })
-    }
-
-    fn forward<'a>(&'a self, _: &'a str, pod: &'a str, _: u16) -> BoxFuture<'a, Result<TcpStream, Status>> {
-        Box::pin(async move { Err(not_here(pod)) })
-    }
-}
-
-fn not_here(pod: &str) -> Status {
-    Status::not_found(&meshgate_store::GroupResource::new("", "pods"), pod)
-}
-
-async fn api_server() -> Running {
-    let store = Store::new();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = listener.local_addr().unwrap();
-    ApiServer::start(ServerConfig {
-        credentials: Credentials::generate(&store).unwrap(),
-        store,
-        pods: Arc::new(NoPods),
-        listeners: vec![Listener::Tcp(listener)],
-        names: ServerConfig::default_names(),
-        endpoint,
-        shutdown: CancellationToken::new(),
-    })
-    .unwrap()
-}
-
-/// A client with the administrator's rights, or with those of the token.
-async fn client(server: &Running, token: Option<String>) -> Client {
-    let url = format!("https://{}", server.addresses()[0]);
-    let mut kubeconfig = Kubeconfig::from_yaml(&server.kubeconfig(&url)).unwrap();
-    if let Some(token) = token {
-        let user = kubeconfig.auth_infos[0].auth_info.as_mut().unwrap();
-        user.token = Some(token.into());
-    }
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-    Client::try_from(config).unwrap()
-}
-
 async fn apply(client: &Client, object: &Value) {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    let (group, version) = text("/apiVersion").split_once('/').unwrap_or(("", text("/apiVersion")));
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, text("/kind")));
-    let api: Api<DynamicObject> = match text("/metadata/namespace") {
-        "" => Api::all_with(client.clone(), &resource),
-        namespace => Api::namespaced_with(client.clone(), namespace, &resource),
-    };
-    api.patch(text("/metadata/name"), &PatchParams::apply("test").force(), &Patch::Apply(object)).await.unwrap();
+    let name = object["metadata"]["name"].as_str().unwrap();
+    let patch = Patch::Apply(object);
+    api_of(client, object).patch(name, &PatchParams::apply("test").force(), &patch).await.unwrap();
 }
 
 async fn next<T>(stream: &mut Streaming<T>) -> T {
@@ -111,14 +39,14 @@ async fn profile_where(stream: &mut Streaming<DestinationProfile>, wanted: impl 
 
 #[tokio::test]
 async fn objects_become_answers_with_the_rights_of_the_manifests() {
-    let server = api_server().await;
-    let admin = client(&server, None).await;
+    let server = api_server(Store::new()).await;
+    let admin = client(kubeconfig(&server, None)).await;
     for manifest in meshgate_inject::control_plane_manifests(&meshgate_inject::Options::default()) {
         apply(&admin, &manifest).await;
     }
     let token = server.tokens().issue("linkerd", "linkerd-destination", &[], Duration::from_secs(3600)).unwrap().token;
     let index = Index::new(Cluster::default());
-    let _watches = watch(&client(&server, Some(token)).await, &index);
+    let _watches = watch(&client(kubeconfig(&server, Some(token))).await, &index);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(Server::new(index.clone()).serve_destination(listener));
@@ -188,11 +116,11 @@ async fn objects_become_answers_with_the_rights_of_the_manifests() {
 
 #[tokio::test]
 async fn a_token_entitles_to_a_certificate_for_its_service_account_and_no_other() {
-    let server = api_server().await;
+    let server = api_server(Store::new()).await;
     let identity = meshgate_inject::Identity::generate("cluster.local").unwrap();
     let issuer = identity.issuer.clone().unwrap();
     let options = meshgate_inject::Options { identity: Some(identity), ..meshgate_inject::Options::default() };
-    let admin = client(&server, None).await;
+    let admin = client(kubeconfig(&server, None)).await;
     for manifest in meshgate_inject::control_plane_manifests(&options) {
         apply(&admin, &manifest).await;
     }
@@ -203,7 +131,7 @@ async fn a_token_entitles_to_a_certificate_for_its_service_account_and_no_other(
     let own = issue("linkerd", "linkerd-destination", &[]);
     let domain = "serviceaccount.identity.linkerd.cluster.local";
     let day = Duration::from_secs(86_400);
-    let client = client(&server, Some(own)).await;
+    let client = client(kubeconfig(&server, Some(own))).await;
     let authority = Authority::new(&issuer.certificate, &issuer.key, domain.into(), day, client).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("http://{}", listener.local_addr().unwrap());

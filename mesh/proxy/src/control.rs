@@ -104,25 +104,7 @@ impl Control {
             async move { client.get_profile(request).await }
         };
         let follow = self.follow("GetProfile", target, &facts.destination_address);
-        tokio::spawn(async move {
-            let on = |event| match event {
-                Event::Item { item, .. } => {
-                    answers.send_replace(Some(Answer::Found(Arc::new(item))));
-                    Next::Continue
-                }
-                Event::Failed(status) => {
-                    // What was known stays known. What never was is told at once, unless it may come back soon.
-                    if answers.borrow().is_none() && !is_transient(&status) {
-                        answers.send_replace(Some(Answer::Failed(status.clone())));
-                    }
-                    next(status.code(), &[Code::InvalidArgument, Code::FailedPrecondition])
-                }
-            };
-            tokio::select! {
-                () = follow.run(open, on) => answers.closed().await,
-                () = answers.closed() => {}
-            }
-        });
+        tokio::spawn(pass_on(follow, open, answers, &[]));
         listener
     }
 
@@ -145,7 +127,7 @@ impl Control {
             async move { client.watch(request).await }
         };
         let follow = self.follow("Watch", target, &self.facts.policy_address);
-        tokio::spawn(known(follow, open, answers));
+        tokio::spawn(pass_on(follow, open, answers, &UNKNOWN));
         listener
     }
 
@@ -162,7 +144,7 @@ impl Control {
             async move { client.watch_port(request).await }
         };
         let follow = self.follow("WatchPort", &port, &self.facts.policy_address);
-        tokio::spawn(known(follow, open, answers));
+        tokio::spawn(pass_on(follow, open, answers, &UNKNOWN));
         listener
     }
 
@@ -209,9 +191,16 @@ impl Control {
     }
 }
 
-/// Passes the answers of a stream on, until nobody listens. Of what is known a policy service need not know anything.
-async fn known<T, F>(follow: Follow, open: impl Fn() -> F, answers: watch::Sender<Option<Answer<T>>>)
-where
+/// What a policy service says of that which it knows nothing about, or where it has no such call.
+const UNKNOWN: [Code; 2] = [Code::NotFound, Code::Unimplemented];
+
+/// Passes the answers of a stream on, until nobody listens. The codes of `nothing` are an answer, and the last one.
+async fn pass_on<T, F>(
+    follow: Follow,
+    open: impl Fn() -> F,
+    answers: watch::Sender<Option<Answer<T>>>,
+    nothing: &'static [Code],
+) where
     F: Future<Output = Result<Response<Streaming<T>>, Status>>,
 {
     let on = |event| match event {
@@ -220,14 +209,12 @@ where
             Next::Continue
         }
         Event::Failed(status) => {
+            let nothing = nothing.contains(&status.code());
+            // What was known stays known. What never was is told at once, unless it may come back soon.
             if answers.borrow().is_none() && !is_transient(&status) {
-                answers.send_replace(Some(match status.code() {
-                    Code::NotFound | Code::Unimplemented => Answer::Nothing,
-                    _ => Answer::Failed(status.clone()),
-                }));
+                answers.send_replace(Some(if nothing { Answer::Nothing } else { Answer::Failed(status.clone()) }));
             }
-            let last = [Code::InvalidArgument, Code::FailedPrecondition, Code::NotFound, Code::Unimplemented];
-            next(status.code(), &last)
+            if nothing { Next::Stop } else { next(status.code(), &[Code::InvalidArgument, Code::FailedPrecondition]) }
         }
     };
     tokio::select! {

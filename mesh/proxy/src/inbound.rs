@@ -17,6 +17,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use http::{HeaderName, HeaderValue, Request, Response, Version as HttpVersion};
@@ -163,7 +164,7 @@ impl Inbound {
     }
 
     /// How long a client may take to show what it speaks.
-    fn patience(&self, policy: &Policy) -> std::time::Duration {
+    fn patience(&self, policy: &Policy) -> Duration {
         match policy.borrow().protocol {
             Protocol::Detect(Some(timeout)) => timeout,
             _ => self.config.inbound_detect_timeout,
@@ -326,11 +327,12 @@ impl Inbound {
         if self.config.ingress_mode {
             self.guard.mark_entry(request.headers_mut(), original.port());
         }
-        let permit = self.permit(original, client, &mut request)?;
+        // Before the policy, whose routes may look for it: what a client says itself of who it is counts for nothing.
         match &client.header {
             Some(id) => request.headers_mut().insert(CLIENT_ID, id.clone()),
             None => request.headers_mut().remove(CLIENT_ID),
         };
+        let permit = self.permit(original, client, &mut request)?;
         let application = self.application(original, client, &permit)?;
         application.allowed.increment();
         let application = &application.endpoint;

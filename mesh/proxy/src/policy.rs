@@ -4,6 +4,13 @@ mod retry;
 
 use std::time::Duration;
 
+use http::{Request, Response, StatusCode};
+use linkerd2_proxy_api::{
+    http_route as matches,
+    meta::{Metadata, metadata},
+    outbound::{self as api, Backend, grpc_route as grpc, http_route as http_api, proxy_protocol},
+};
+
 use crate::{
     balance::Accrual,
     filters::Filters,
@@ -12,13 +19,6 @@ use crate::{
     metrics::{Counter, Family, Keyed, Labels, Metrics},
     split::Split,
 };
-use http::{Request, Response, StatusCode};
-use linkerd2_proxy_api::{
-    http_route as matches,
-    meta::{Metadata, metadata},
-    outbound::{self as api, Backend, grpc_route as grpc, http_route as http_api, proxy_protocol},
-};
-
 pub(crate) use retry::{Retry, RetryCounters};
 
 /// The routes of a destination, over backends of type `B`.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use linkerd2_proxy_api::{
-    http_route::{HttpRouteMatch, PathMatch, RequestRedirect, path_match},
+    http_route::{HeaderMatch, HttpRouteMatch, PathMatch, RequestRedirect, header_match, path_match},
     inbound::{
         HttpRoute, Server, http_route,
         proxy_protocol::{Detect, Http1, Kind, Opaque},
@@ -154,6 +154,27 @@ async fn routes_may_be_open_where_the_server_is_not() {
     let away = connection.get("/away?a=b", &[]).await;
     assert_eq!((away.status.as_u16(), away.header("location")), (301, Some("http://elsewhere.example/away?a=b")));
     assert_eq!(mesh.sum(&["inbound_http_route_not_found_total", "srv_name=\"web\""]).await, 1);
+}
+
+#[tokio::test]
+async fn a_route_for_an_identity_is_not_for_whoever_claims_it() {
+    let app = App::named("app").await;
+    let port = app.address.port();
+    let mesh = Setup::new().original_from(1, ELSEWHERE, app.address).start().await;
+    let header = HeaderMatch {
+        name: "l5d-client-id".to_owned(),
+        value: Some(header_match::Value::Exact(CLIENT.as_bytes().to_vec())),
+    };
+    let one = HttpRouteMatch { headers: vec![header], ..Default::default() };
+    let route = HttpRoute {
+        rules: vec![http_route::Rule { matches: vec![one], filters: vec![] }],
+        authorizations: vec![authz("all", Who::Anybody)],
+        ..Default::default()
+    };
+    mesh.control.set_server(port, server(detect(vec![route]), vec![]));
+    let mut connection = mesh.connect_inbound(1).await;
+    until(&mut connection, "/", 404).await;
+    assert_eq!(connection.get("/", &[("l5d-client-id", CLIENT)]).await.status, 404);
 }
 
 #[tokio::test]
