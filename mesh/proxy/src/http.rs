@@ -3,8 +3,9 @@
 mod body;
 mod continuation;
 mod error;
-mod head_timeout;
 mod headers;
+mod http1;
+mod incoming;
 pub(crate) mod orig_proto;
 mod pool;
 mod server;
@@ -13,6 +14,7 @@ mod upgrade;
 pub(crate) use body::{EndpointLoad, RequestBody, RequestBodyError, ResponseBody};
 pub(crate) use error::{Abort, ProxyError, Respond, UNSENT, broken_class};
 pub(crate) use headers::strip_hop_by_hop;
+pub(crate) use incoming::{Broken, Incoming};
 pub(crate) use pool::{Pool, PoolSettings, SendError};
 pub(crate) use server::{Version, serve};
 pub(crate) use upgrade::Upgrade;

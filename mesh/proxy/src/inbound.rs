@@ -21,7 +21,6 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue, Request, Response, Version as HttpVersion};
-use hyper::body::Incoming;
 use tokio::{net::TcpStream, time::Instant};
 use tracing::{debug, warn};
 
@@ -33,8 +32,8 @@ use crate::{
     control::Control,
     detect::{Detected, detect},
     http::{
-        Abort, PoolSettings, ProxyError, RequestBody, Respond, ResponseBody, SendError, UNSENT, Upgrade, Version,
-        orig_proto, serve, strip_hop_by_hop,
+        Abort, Incoming, PoolSettings, ProxyError, RequestBody, Respond, ResponseBody, SendError, UNSENT, Upgrade,
+        Version, orig_proto, serve, strip_hop_by_hop,
     },
     identity::LocalIdentity,
     io::{Io, Transport},

@@ -13,7 +13,6 @@ use std::{
 };
 
 use ::http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::{
     net::TcpStream,
     time::{self, Instant},
@@ -28,7 +27,7 @@ use crate::{
     control::Control,
     detect::{Detected, detect},
     dialect::{Dialect, Dialled},
-    http::{Abort, EndpointLoad, PoolSettings, ProxyError, ResponseBody, Version, serve},
+    http::{Abort, EndpointLoad, Incoming, PoolSettings, ProxyError, ResponseBody, Version, serve},
     identity::LocalIdentity,
     io::{Io, Transport},
     loop_guard::LoopGuard,

@@ -43,6 +43,10 @@ impl Drain {
         self.token.cancelled().await;
     }
 
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
     pub(crate) fn stop(&self) {
         self.token.cancel();
     }

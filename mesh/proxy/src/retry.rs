@@ -10,11 +10,10 @@ use std::{
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use linkerd2_proxy_api::destination::RetryBudget;
 use parking_lot::Mutex;
 
-use crate::http::RequestBodyError;
+use crate::http::{Incoming, RequestBodyError};
 
 /// Linkerd's limit: a body that is larger is sent once.
 pub(crate) const MAX_BODY: usize = 64 * 1024;

@@ -214,7 +214,7 @@ impl Endpoint {
         let mut observation = self.scope.observe(classes);
         let load = EndpointLoad::new(self);
         match self.pool.send(request, || observation.sent()).await {
-            Ok((response, connection)) => {
+            Ok(response) => {
                 if self.info.identity.is_some() && response.headers().contains_key(UNSENT) {
                     self.health.unreachable();
                 } else {
@@ -224,7 +224,7 @@ impl Endpoint {
                 observation.head(head.status, &head.headers);
                 let mut observations = Observations::default();
                 observations.add(observation);
-                let body = ResponseBody::watched(body, observations, load, connection);
+                let body = ResponseBody::watched(body, observations, load);
                 Ok(Response::from_parts(head, body))
             }
             Err(mut error) => {

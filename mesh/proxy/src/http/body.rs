@@ -7,14 +7,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderValue, Request, Version,
-    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
-};
+use http::{HeaderMap, Request};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
-use super::{continuation::Gate, error::broken_class, pool::Returning};
+use super::{Broken, Incoming, continuation::Gate, error::broken_class};
 use crate::{balance::Endpoint, metrics::Observations, retry::Replay};
 
 /// What is sent to an application.
@@ -31,22 +27,19 @@ pub(crate) enum RequestBody {
 
 impl RequestBody {
     /// The client's request, to be sent once.
-    pub(crate) fn pass(mut request: Request<Incoming>) -> Request<Self> {
-        let gate = Gate::of(&mut request);
-        // hyper sends no body with a GET of which nobody says how long it is. From an HTTP/1 client that means there is none;
-        // but what came over HTTP/2 from another proxy has lost the coding that said it.
-        let said = |name| request.headers().contains_key(name);
-        if request.version() == Version::HTTP_11
-            && !request.body().is_end_stream()
-            && !said(CONTENT_LENGTH)
-            && !said(TRANSFER_ENCODING)
-        {
-            request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
+    pub(crate) fn pass(request: Request<Incoming>) -> Request<Self> {
+        let gate = Gate::of(&request);
         request.map(|body| match gate {
             Some(gate) => Self::Gated(body, gate),
             None => Self::Passed(body),
         })
+    }
+
+    /// The application has asked for the body.
+    pub(super) fn proceed(&mut self) {
+        if let Self::Gated(_, gate) = self {
+            gate.open();
+        }
     }
 }
 
@@ -55,7 +48,7 @@ impl RequestBody {
 pub(crate) enum RequestBodyError {
     /// The client's connection broke.
     #[error(transparent)]
-    Client(#[from] hyper::Error),
+    Client(#[from] Broken),
     /// A later attempt has taken the body over.
     #[error("the request is being retried")]
     Superseded,
@@ -102,7 +95,6 @@ struct Watched {
     observations: Observations,
     /// The endpoint's load, until the first frame tells how long it took.
     load: Option<EndpointLoad>,
-    connection: Option<Returning>,
     trailers: Option<HeaderMap>,
     ended: bool,
 }
@@ -128,14 +120,9 @@ impl ResponseBody {
         Self(None)
     }
 
-    /// A body whose end is counted, and after which the connection can be used again.
-    pub(crate) fn watched(
-        body: Incoming,
-        observations: Observations,
-        load: EndpointLoad,
-        connection: Option<Returning>,
-    ) -> Self {
-        let mut watched = Watched { body, observations, load: Some(load), connection, trailers: None, ended: false };
+    /// A body whose end is counted.
+    pub(crate) fn watched(body: Incoming, observations: Observations, load: EndpointLoad) -> Self {
+        let mut watched = Watched { body, observations, load: Some(load), trailers: None, ended: false };
         if watched.body.is_end_stream() {
             watched.end();
         }
@@ -167,15 +154,12 @@ impl Watched {
         self.first_frame();
         let trailers = self.trailers.as_ref();
         self.observations.each(|observation| observation.end(trailers));
-        if let Some(connection) = self.connection.take() {
-            connection.give_back();
-        }
     }
 }
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let Some(watched) = &mut self.get_mut().0 else { return Poll::Ready(None) };

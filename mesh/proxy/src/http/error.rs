@@ -7,7 +7,7 @@ use http::{
     header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION},
 };
 
-use super::ResponseBody;
+use super::{Broken, ResponseBody};
 use crate::{
     NameAddr, Target,
     connect::ConnectError,
@@ -32,7 +32,7 @@ pub(crate) enum ProxyError {
     Connect(#[source] ConnectError),
     /// The connection broke before a response.
     #[error("endpoint connection: {0}")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] Broken),
     /// No response in the time that the route allows.
     #[error("HTTP response timeout after {0:?}")]
     ResponseTimeout(Duration),
@@ -177,7 +177,7 @@ impl ProxyError {
 }
 
 /// The label `error` of a response that broke.
-pub(crate) fn broken_class(error: &hyper::Error) -> ErrorClass {
+pub(crate) fn broken_class(error: &Broken) -> ErrorClass {
     let reason = h2_error(error).and_then(h2::Error::reason);
     ErrorClass(match reason {
         Some(h2::Reason::NO_ERROR) => "h2(NO_ERROR)",
@@ -194,7 +194,7 @@ pub(crate) fn broken_class(error: &hyper::Error) -> ErrorClass {
     })
 }
 
-pub(super) fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
+pub(super) fn h2_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a h2::Error> {
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
         if let Some(found) = error.downcast_ref() {
@@ -207,7 +207,7 @@ pub(super) fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
 
 /// A response that cannot be made: the client's stream is reset with the reason of the server's.
 #[derive(Debug)]
-pub(crate) struct Abort(hyper::Error);
+pub(crate) struct Abort(Broken);
 
 impl fmt::Display for Abort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

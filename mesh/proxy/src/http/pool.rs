@@ -4,9 +4,11 @@
 //! made by whoever comes first while the others wait for it.
 
 use std::{
+    future::poll_fn,
     io,
     net::SocketAddr,
     sync::{Arc, Weak},
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -14,18 +16,20 @@ use futures::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
-use http::{Method, Request, Response, StatusCode, Version, header, uri::Authority};
+use http::{Request, Response, Version, header, uri::Authority};
 use http_body::Body;
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
-};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::{io::AsyncWriteExt, time};
 use tracing::debug;
 
-use super::{MAX_HEAD, RequestBody, UNSENT, error::h2_error, orig_proto};
+use super::{
+    Broken, Incoming, MAX_HEAD, RequestBody, UNSENT,
+    error::h2_error,
+    http1::{Connection, Failure},
+    orig_proto,
+};
 use crate::{
     balance::{EndpointInfo, Hint},
     connect::{ConnectError, Connector},
@@ -36,11 +40,12 @@ use crate::{
     transport_header::{self, Session},
 };
 
+/// How often idle connections are looked at.
+const LOOK: Duration = Duration::from_secs(1);
 /// Linkerd's windows: 64 KiB for a stream, 1 MiB for a connection.
 const STREAM_WINDOW: u32 = 65_535;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
-type Http1 = http1::SendRequest<RequestBody>;
 type Http2 = http2::SendRequest<RequestBody>;
 
 /// What the pools of one direction have in common.
@@ -76,8 +81,8 @@ struct Dial {
 
 #[derive(Default)]
 struct Idle {
-    connections: Vec<(Http1, Instant)>,
-    reaped: bool,
+    connections: Vec<(Connection, Instant)>,
+    watched: bool,
 }
 
 enum SharedConnection {
@@ -91,14 +96,12 @@ pub(crate) enum SendError {
     /// Nothing has left this proxy: the request may go to another endpoint.
     NotSent(Box<Request<RequestBody>>, ConnectError),
     /// Something may have left it.
-    Broken(hyper::Error),
+    Broken(Broken),
 }
 
-/// An HTTP/1 connection that returns to its pool when its response has ended.
-pub(crate) struct Returning {
-    pool: Weak<Pool>,
-    connection: Http1,
-}
+/// The pool that an HTTP/1 connection returns to when its response has ended.
+#[derive(Clone)]
+pub(super) struct Home(Weak<Pool>);
 
 impl Pool {
     /// `info` is what is known about who is at the address.
@@ -118,15 +121,14 @@ impl Pool {
         self.dial.connect(None).await
     }
 
-    /// Sends a request in its own version of HTTP, or over HTTP/2 if that is understood. An HTTP/1 connection comes along if it can
-    /// be used again. `sending` is called when there is a connection to send on.
+    /// Sends a request in its own version of HTTP, or over HTTP/2 if that is understood. `sending` is called when there is a connection to send on.
     pub(crate) async fn send(
         self: &Arc<Self>,
         mut request: Request<RequestBody>,
         sending: impl FnMut(),
-    ) -> Result<(Response<Incoming>, Option<Returning>), SendError> {
+    ) -> Result<Response<Incoming>, SendError> {
         if request.version() == Version::HTTP_2 {
-            return Ok((self.send_http2(request, sending).await?, None));
+            return self.send_http2(request, sending).await;
         }
         let own_authority = || Authority::try_from(self.dial.address.to_string()).ok();
         let carried =
@@ -135,7 +137,7 @@ impl Pool {
         match self.send_http2(request, sending).await {
             Ok(mut response) => {
                 orig_proto::downgrade_response(&mut response);
-                Ok((response, None))
+                Ok(response)
             }
             Err(SendError::NotSent(mut request, error)) => {
                 orig_proto::restore(&mut request, original);
@@ -149,52 +151,37 @@ impl Pool {
         self: &Arc<Self>,
         mut request: Request<RequestBody>,
         mut sending: impl FnMut(),
-    ) -> Result<(Response<Incoming>, Option<Returning>), SendError> {
-        let reusable = request.version() == Version::HTTP_11;
-        let connect = request.method() == Method::CONNECT;
+    ) -> Result<Response<Incoming>, SendError> {
+        let home = (request.version() == Version::HTTP_11).then(|| Home(Arc::downgrade(self)));
+        let repeatable = is_repeatable(&request);
         let mut repeated = false;
         loop {
             let idle = self.checkout();
             let reused = idle.is_some();
-            let mut connection = match idle {
+            let connection = match idle {
                 Some(connection) => connection,
                 // Boxed: it is seldom, and larger than all the rest.
-                None => match Box::pin(self.connect_http1()).await {
-                    Ok(connection) => connection,
+                None => match Box::pin(self.dial.connect(Some(Session::HTTP1))).await {
+                    Ok(io) => Connection::new(io),
                     Err(error) => return Err(SendError::NotSent(Box::new(request), error)),
                 },
             };
-            let again = repeatable(&request);
             sending();
-            match connection.try_send_request(request).await {
-                Ok(response) => {
-                    if let Some(again) = again.filter(|_| self.dial.is_unsent(&response)) {
-                        return Err(self.dial.unsent(again, &response));
-                    }
-                    let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS
-                        || connect && response.status().is_success();
-                    let returning =
-                        (reusable && !upgraded).then(|| Returning { pool: Arc::downgrade(self), connection });
-                    return Ok((response, returning));
+            match connection.send(&mut request, home.clone()).await {
+                Ok(response) if repeatable && self.dial.is_unsent(&response) => {
+                    return Err(self.dial.unsent(request, &response));
                 }
-                Err(mut error) => match error.take_message() {
-                    // The endpoint had closed the idle connection; the next one is newer or new.
-                    Some(unsent) if reused => request = unsent,
-                    Some(unsent) => {
-                        let error = self.handshake_error(&error.into_error());
-                        return Err(SendError::NotSent(Box::new(unsent), error));
-                    }
-                    None => {
-                        let error = error.into_error();
-                        let again = again.filter(|again| again.method().is_idempotent());
-                        // On a connection that was idle this is to be expected, on one that is new it is once.
-                        match again.filter(|_| (reused || !repeated) && closed_unanswered(&error)) {
-                            // It closed the connection while the request was on its way.
-                            Some(again) => (request, repeated) = (again, repeated || !reused),
-                            None => return Err(SendError::Broken(error)),
-                        }
-                    }
-                },
+                Ok(response) => return Ok(response),
+                // It closed the connection while the request was on its way: on one that was idle this is to be expected, on one
+                // that is new it is once.
+                Err(Failure::Unanswered(_))
+                    if repeatable && request.method().is_idempotent() && (reused || !repeated) =>
+                {
+                    repeated |= !reused;
+                }
+                Err(Failure::Unanswered(error) | Failure::Broken(error)) => {
+                    return Err(SendError::Broken(error.into()));
+                }
             }
         }
     }
@@ -215,7 +202,7 @@ impl Pool {
             match connection.try_send_request(request).await {
                 Ok(response) => match again.filter(|_| self.dial.is_unsent(&response)) {
                     Some(again) => return Err(self.dial.unsent(again, &response)),
-                    None => return Ok(response),
+                    None => return Ok(response.map(Incoming::Http2)),
                 },
                 Err(mut error) => match error.take_message() {
                     Some(unsent) if reused => request = unsent,
@@ -228,7 +215,7 @@ impl Pool {
                         let again = again.filter(|again| again.method().is_idempotent());
                         match again.filter(|_| !repeated && closed_unanswered(&error)) {
                             Some(again) => (request, repeated) = (again, true),
-                            None => return Err(SendError::Broken(error)),
+                            None => return Err(SendError::Broken(error.into())),
                         }
                     }
                 },
@@ -238,22 +225,6 @@ impl Pool {
 
     fn handshake_error(&self, error: &hyper::Error) -> ConnectError {
         ConnectError::Handshake { address: self.dial.address, message: error.to_string() }
-    }
-
-    async fn connect_http1(&self) -> Result<Http1, ConnectError> {
-        let io = self.dial.connect(Some(Session::HTTP1)).await?;
-        let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(MAX_HEAD.max(400 * 1024))
-            .handshake(TokioIo::new(io))
-            .await
-            .map_err(|error| self.handshake_error(&error))?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                debug!(%error, "an HTTP/1 connection to an endpoint ended");
-            }
-        });
-        sender.ready().await.map_err(|error| self.handshake_error(&error))?;
-        Ok(sender)
     }
 
     /// The shared connection, and whether it was there before.
@@ -304,22 +275,25 @@ impl Pool {
         }
     }
 
-    /// The youngest idle connection that is free. One whose response has just ended may need another moment; it stays.
-    fn checkout(&self) -> Option<Http1> {
+    /// The youngest idle connection that can still be used.
+    fn checkout(&self) -> Option<Connection> {
         let mut idle = self.idle.lock();
-        idle.connections.retain(|(connection, _)| !connection.is_closed());
-        let free = idle.connections.iter().rposition(|(connection, _)| connection.is_ready())?;
-        Some(idle.connections.remove(free).0)
+        loop {
+            let (connection, _) = idle.connections.pop()?;
+            if !connection.is_spent_now() {
+                return Some(connection);
+            }
+        }
     }
 
-    fn give_back(self: &Arc<Self>, connection: Http1) {
+    fn give_back(self: &Arc<Self>, connection: Connection) {
         let mut idle = self.idle.lock();
-        if connection.is_closed() || idle.connections.len() >= self.dial.settings.max_idle {
+        if idle.connections.len() >= self.dial.settings.max_idle {
             return;
         }
         idle.connections.push((connection, Instant::now()));
-        if !std::mem::replace(&mut idle.reaped, true) {
-            tokio::spawn(reap(Arc::downgrade(self), self.dial.settings.idle_timeout));
+        if !std::mem::replace(&mut idle.watched, true) {
+            tokio::spawn(watch(Arc::downgrade(self), self.dial.settings.idle_timeout));
         }
     }
 }
@@ -370,10 +344,15 @@ impl Dial {
     }
 }
 
-/// A copy of a request without a body, which may be sent again if it has not been answered: where its connection ends before the
-/// answer if it is idempotent (RFC 9110, section 9.2.2), and in any case where it has not reached an application.
+/// Whether a request may be sent again if it has not been answered: where its connection ends before the answer if it is idempotent
+/// (RFC 9110, section 9.2.2), and in any case where it has not reached an application.
+fn is_repeatable(request: &Request<RequestBody>) -> bool {
+    request.body().is_end_stream() && !request.headers().contains_key(header::UPGRADE)
+}
+
+/// A copy of a request that may be sent again.
 fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    if !request.body().is_end_stream() || request.headers().contains_key(header::UPGRADE) {
+    if !is_repeatable(request) {
         return None;
     }
     let mut again = Request::new(RequestBody::Empty);
@@ -403,25 +382,28 @@ fn closed_unanswered(error: &hyper::Error) -> bool {
     error.is_incomplete_message() || source.is_some_and(reset) || h2_error(error).is_some_and(ended)
 }
 
-/// Drops connections that have been idle for too long, until there are none.
-async fn reap(pool: Weak<Pool>, timeout: Duration) {
-    loop {
-        time::sleep(timeout).await;
-        let Some(pool) = pool.upgrade() else { return };
+/// Drops connections that have been idle for too long or that the endpoint has closed, until there are none. Those that came since
+/// it looked last are not noticed at once, which would cost a wake per request.
+async fn watch(pool: Weak<Pool>, timeout: Duration) {
+    let mut look = time::interval(timeout.min(LOOK));
+    look.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    poll_fn(|cx| {
+        // Its waker has to be there again before the next tick.
+        while look.poll_tick(cx).is_ready() {}
+        let Some(pool) = pool.upgrade() else { return Poll::Ready(()) };
         let mut idle = pool.idle.lock();
-        idle.connections.retain(|(connection, since)| !connection.is_closed() && since.elapsed() < timeout);
-        if idle.connections.is_empty() {
-            idle.reaped = false;
-            return;
-        }
-    }
+        idle.connections.retain(|(connection, since)| since.elapsed() < timeout && !connection.is_spent(cx));
+        idle.watched = !idle.connections.is_empty();
+        if idle.watched { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
 }
 
-impl Returning {
+impl Home {
     /// Makes the connection available to the next request.
-    pub(crate) fn give_back(self) {
-        if let Some(pool) = self.pool.upgrade() {
-            pool.give_back(self.connection);
+    pub(super) fn give_back(self, connection: Connection) {
+        if let Some(pool) = self.0.upgrade() {
+            pool.give_back(connection);
         }
     }
 }

@@ -1,19 +1,18 @@
 //! Connections that stop being HTTP: `Upgrade` (WebSocket) and `CONNECT`.
 
 use http::{Method, Request, Response, StatusCode, Version, header::UPGRADE};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
+use tokio::sync::oneshot;
 use tracing::debug;
 
-use super::{ProxyError, headers::connection_names};
-use crate::{process::Drain, tcp};
+use super::{ProxyError, headers::connection_names, http1};
+use crate::{io::Io, process::Drain, tcp};
 
 /// What a request asks to become.
 pub(crate) enum Upgrade {
     /// It stays HTTP.
     None,
     /// Something else, if the application agrees with 101 (`Upgrade`) or 2xx (`CONNECT`).
-    Asked { client: OnUpgrade, connect: bool },
+    Asked { client: oneshot::Receiver<Io>, connect: bool },
 }
 
 impl Upgrade {
@@ -28,7 +27,11 @@ impl Upgrade {
             (_, true, true) => Err(ProxyError::Malformed("CONNECT and Upgrade exclude each other")),
             (Version::HTTP_10, _, true) => Err(ProxyError::Malformed("HTTP/1.0 has no Upgrade")),
             (_, false, false) => Ok(Self::None),
-            (_, connect, _) => Ok(Self::Asked { client: hyper::upgrade::on(request), connect }),
+            (_, connect, _) => {
+                // Who asked for it over HTTP/2 as a request of HTTP/1 has no connection of its own that could be upgraded.
+                let client = http1::on_upgrade(request.extensions_mut());
+                Ok(client.map_or(Self::None, |client| Self::Asked { client, connect }))
+            }
         }
     }
 
@@ -43,11 +46,12 @@ impl Upgrade {
         let agreed =
             if connect { response.status().is_success() } else { response.status() == StatusCode::SWITCHING_PROTOCOLS };
         if agreed {
-            let server = hyper::upgrade::on(response);
+            let server = http1::on_upgrade(response.extensions_mut());
             drain.spawn(async move {
-                match tokio::try_join!(client, server) {
-                    Ok((client, server)) => tcp::join(TokioIo::new(client), TokioIo::new(server)).await,
-                    Err(error) => debug!(%error, "an upgrade did not happen"),
+                let server = async { server?.await.ok() };
+                match tokio::join!(client, server) {
+                    (Ok(client), Some(server)) => tcp::join(client, server).await,
+                    _ => debug!("an upgrade did not happen"),
                 }
             });
         }

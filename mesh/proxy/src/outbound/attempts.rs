@@ -1,9 +1,11 @@
 //! A request that may be sent more than once.
 
 use http::{HeaderMap, Method, Request, Uri, Version};
-use hyper::body::Incoming;
 
-use crate::{http::RequestBody, retry::Recorder};
+use crate::{
+    http::{Incoming, RequestBody},
+    retry::Recorder,
+};
 
 /// The request, to be sent again.
 pub(super) struct Again {

@@ -7,7 +7,6 @@ use ::http::{
     header::HOST,
     uri::{Authority, Scheme},
 };
-use hyper::body::Incoming;
 use tokio::{net::lookup_host, time};
 
 use super::{
@@ -19,7 +18,7 @@ use super::{
 use crate::{
     NameAddr, Target,
     dialect::{Choice, Dialled, OVERRIDE, choose},
-    http::{ProxyError, RequestBody, ResponseBody, UNSENT, Upgrade, strip_hop_by_hop},
+    http::{Incoming, ProxyError, RequestBody, ResponseBody, UNSENT, Upgrade, strip_hop_by_hop},
     metrics::{Direction, is_grpc},
     policy::{End, Routes, Rule},
     profile::{Route, RouteScopes, ServiceProfile},
