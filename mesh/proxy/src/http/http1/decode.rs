@@ -217,8 +217,11 @@ mod tests {
 
     use super::*;
 
-    /// The bytes, the trailers and what is left of a body that comes in these pieces; an error where it is malformed.
-    fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<(Vec<u8>, HeaderMap, Vec<u8>)>, String> {
+    /// A body's bytes, its trailers, and what is left of the input.
+    type Read = (Vec<u8>, HeaderMap, Vec<u8>);
+
+    /// A body that comes in these pieces, if it ends in them; an error where it is malformed.
+    fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<Read>, String> {
         let mut decoder = Decoder::from(BodyLength::Chunked);
         let (mut data, mut trailers, mut rest, mut ended) = (Vec::new(), HeaderMap::new(), Vec::new(), false);
         for piece in pieces {

@@ -31,14 +31,6 @@ use crate::{
 /// How long a client may still send what nobody reads, so that it sees the answer and not a reset (RFC 9112, section 9.6).
 const LINGER: Duration = Duration::from_secs(1);
 
-/// What a client sends next.
-enum Next {
-    Request(RequestHead),
-    Refused(Refused),
-    /// Nothing: it has left, or is idle while the proxy stops.
-    End,
-}
-
 /// Answers the requests of a connection until the client leaves or `drain` stops. A head that has begun has to end within
 /// `head_timeout`; a connection on which none has begun may be idle for as long as the client likes, as with Linkerd.
 pub(in crate::http) async fn serve<S, F>(io: Io, head_timeout: Duration, drain: &Drain, service: S) -> Result<(), Error>
@@ -56,15 +48,14 @@ where
                 let mut wire = wire.lock();
                 if let Poll::Ready(next) = wire.poll_head(cx, parse::request) {
                     return Poll::Ready(match next {
-                        Ok(Some(head)) => Ok(Next::Request(head)),
-                        Ok(None) => Ok(Next::End),
-                        Err(HeadError::Refused(refused)) => Ok(Next::Refused(refused)),
+                        Ok(head) => Ok(head.map(Ok)),
+                        Err(HeadError::Refused(refused)) => Ok(Some(Err(refused))),
                         Err(HeadError::Broken(error)) => Err(error),
                     });
                 }
                 stopped = stopped || stopping.as_mut().poll(cx).is_ready();
                 if wire.input.is_empty() {
-                    return if stopped { Poll::Ready(Ok(Next::End)) } else { Poll::Pending };
+                    return if stopped { Poll::Ready(Ok(None)) } else { Poll::Pending };
                 }
                 let limit = limit.get_or_insert_with(|| Box::pin(time::sleep(head_timeout)));
                 limit.as_mut().poll(cx).map(|()| Err(Error::Incomplete))
@@ -72,9 +63,10 @@ where
             .await?
         };
         let head = match next {
-            Next::Request(head) => head,
-            Next::Refused(refused) => return refuse(&wire, refused).await,
-            Next::End => return shutdown(&wire).await,
+            Some(Ok(head)) => head,
+            Some(Err(refused)) => return refuse(&wire, refused).await,
+            // The client has left, or is idle while the proxy stops.
+            None => return shutdown(&wire).await,
         };
         let RequestHead { request, length, keep_alive, expects } = head;
         let method = request.method().clone();
