@@ -22,7 +22,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use http::{Request, Response};
+use http::Response;
 use parking_lot::Mutex;
 use rand::Rng;
 use tokio::{
@@ -34,7 +34,7 @@ use tokio::{
 use crate::{
     NameAddr,
     connect::ConnectError,
-    http::{ProxyError, RequestBody, ResponseBody, SendError},
+    http::{BoxedRequest, ProxyError, ResponseBody, SendError},
     io::Io,
     metrics::{Gauge, Labels},
     profile::ResponseClasses,
@@ -148,7 +148,7 @@ impl Balancer {
     /// Sends a request to one endpoint, and to another as long as nothing could be sent.
     pub(crate) async fn send(
         &self,
-        mut request: Request<RequestBody>,
+        mut request: BoxedRequest,
         classes: Option<&Arc<ResponseClasses>>,
     ) -> Result<Response<ResponseBody>, ProxyError> {
         let mut tried = Tried::default();
@@ -160,7 +160,7 @@ impl Balancer {
                 Err(SendError::NotSent(unsent, error)) => {
                     tried.add(endpoint.address());
                     match self.choose(&tried) {
-                        Some(another) => (endpoint, request) = (another, *unsent),
+                        Some(another) => (endpoint, request) = (another, unsent),
                         None => {
                             let error = ProxyError::Connect(error);
                             endpoint.count_unsent(&error);

@@ -11,9 +11,9 @@ mod pool;
 mod server;
 mod upgrade;
 
-pub(crate) use body::{EndpointLoad, RequestBody, RequestBodyError, ResponseBody};
+pub(crate) use body::{BoxedRequest, EndpointLoad, RequestBody, RequestBodyError, ResponseBody};
 pub(crate) use error::{Abort, ProxyError, Respond, UNSENT, broken_class};
-pub(crate) use headers::strip_hop_by_hop;
+pub(crate) use headers::{check_head, remove_each, strip_hop_by_hop};
 pub(crate) use incoming::{Broken, Incoming};
 pub(crate) use pool::{Pool, PoolSettings, SendError};
 pub(crate) use server::{Version, serve};

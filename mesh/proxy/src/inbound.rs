@@ -32,8 +32,8 @@ use crate::{
     control::Control,
     detect::{Detected, detect},
     http::{
-        Abort, Incoming, PoolSettings, ProxyError, RequestBody, Respond, ResponseBody, SendError, UNSENT, Upgrade,
-        Version, orig_proto, serve, strip_hop_by_hop,
+        Abort, BoxedRequest, PoolSettings, ProxyError, Respond, ResponseBody, SendError, UNSENT, Upgrade, Version,
+        check_head, orig_proto, serve, strip_hop_by_hop,
     },
     identity::LocalIdentity,
     io::{Io, Transport},
@@ -287,7 +287,7 @@ impl Inbound {
         self: Arc<Self>,
         original: SocketAddr,
         client: Client,
-        request: Request<Incoming>,
+        request: BoxedRequest,
     ) -> Result<Response<ResponseBody>, Abort> {
         // Peers of which nothing is known are not told what went wrong in here.
         let known = client.peer.client_id().is_some();
@@ -314,8 +314,9 @@ impl Inbound {
         &self,
         original: SocketAddr,
         client: &Client,
-        mut request: Request<Incoming>,
+        mut request: BoxedRequest,
     ) -> Result<Response<ResponseBody>, ProxyError> {
+        check_head(&request)?;
         self.guard.check(request.headers())?;
         let carried = orig_proto::downgrade(&mut request);
         let upgrade = Upgrade::of(&mut request)?;
@@ -337,7 +338,7 @@ impl Inbound {
         let application = &application.endpoint;
         let (mut route, classes) = self.route(&request).await.unzip();
 
-        let mut response = match application.send(RequestBody::pass(request), classes).await {
+        let mut response = match application.send(request, classes).await {
             Ok(response) => response,
             Err(error) => {
                 let error = match error {

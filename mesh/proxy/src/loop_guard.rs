@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header::Entry};
 use rand::Rng;
 
 use crate::{
@@ -88,13 +88,17 @@ fn passed(headers: &HeaderMap, hop: &[u8]) -> bool {
 }
 
 fn add(headers: &mut HeaderMap, hop: &str) {
-    let hops = match headers.get(HOPS) {
-        Some(hops) => HeaderValue::from_bytes(&[hops.as_bytes(), b",", hop.as_bytes()].concat()),
-        None => HeaderValue::from_str(hop),
+    let entry = headers.entry(HOPS);
+    let hops = match &entry {
+        Entry::Occupied(hops) => HeaderValue::from_bytes(&[hops.get().as_bytes(), b",", hop.as_bytes()].concat()),
+        Entry::Vacant(_) => HeaderValue::from_str(hop),
     };
     // An id is hexadecimal, and the rest was a header already.
     if let Ok(hops) = hops {
-        headers.insert(HOPS, hops);
+        match entry {
+            Entry::Occupied(mut entry) => drop(entry.insert(hops)),
+            Entry::Vacant(entry) => drop(entry.insert(hops)),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use ::http::{Request, Response};
+use ::http::Response;
 use tokio::{
     net::TcpStream,
     time::{self, Instant},
@@ -27,7 +27,7 @@ use crate::{
     control::Control,
     detect::{Detected, detect},
     dialect::{Dialect, Dialled},
-    http::{Abort, EndpointLoad, Incoming, PoolSettings, ProxyError, ResponseBody, Version, serve},
+    http::{Abort, BoxedRequest, EndpointLoad, PoolSettings, ProxyError, ResponseBody, Version, serve},
     identity::LocalIdentity,
     io::{Io, Transport},
     loop_guard::LoopGuard,
@@ -260,7 +260,7 @@ impl Outbound {
     async fn request(
         self: Arc<Self>,
         routing: Routing,
-        request: Request<Incoming>,
+        request: BoxedRequest,
     ) -> Result<Response<ResponseBody>, Abort> {
         let respond = crate::http::Respond::to(&request, self.informational);
         match self.respond(routing, request).await {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderName, HeaderValue, Request, Response};
+use http::{HeaderName, HeaderValue, Response};
 use linkerd2_proxy_api::destination::{WeightedAddr, protocol_hint::Protocol};
 use tracing::warn;
 
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     NameAddr,
     connect::ConnectError,
-    http::{EndpointLoad, Pool, PoolSettings, ProxyError, RequestBody, ResponseBody, SendError, UNSENT},
+    http::{BoxedRequest, EndpointLoad, Pool, PoolSettings, ProxyError, ResponseBody, SendError, UNSENT},
     io::Io,
     loop_guard::LoopGuard,
     metrics::{Direction, HttpScope, Labels, Metrics, Observations, Tls, endpoint_labels, inbound_labels},
@@ -197,19 +197,21 @@ impl Endpoint {
     /// Sends a request, and counts it once there is a connection for it.
     pub(crate) async fn send(
         self: &Arc<Self>,
-        mut request: Request<RequestBody>,
+        mut request: BoxedRequest,
         classes: Option<Arc<ResponseClasses>>,
     ) -> Result<Response<ResponseBody>, SendError> {
-        if let Some(required) = request.headers().get(REQUIRE_ID)
+        let required = request.headers_mut().remove(REQUIRE_ID);
+        if let Some(required) = &required
             && let Some(error) = self.is_not(required)
         {
-            return Err(SendError::NotSent(Box::new(request), error));
+            // Somebody else may be asked.
+            request.headers_mut().insert(REQUIRE_ID, required.clone());
+            return Err(SendError::NotSent(request, error));
         }
-        let required = request.headers_mut().remove(REQUIRE_ID);
         if let Some(guard) = &self.guard
             && guard.is_from(request.headers(), self.address.port())
         {
-            return Err(SendError::NotSent(Box::new(request), ConnectError::Itself { address: self.address }));
+            return Err(SendError::NotSent(request, ConnectError::Itself { address: self.address }));
         }
         let mut observation = self.scope.observe(classes);
         let load = EndpointLoad::new(self);

@@ -13,6 +13,9 @@ use http_body::{Body, Frame, SizeHint};
 use super::{Broken, Incoming, continuation::Gate, error::broken_class};
 use crate::{balance::Endpoint, metrics::Observations, retry::Replay};
 
+/// A request on its way. Boxed, because it passes many hands, and who hands it on moves it.
+pub(crate) type BoxedRequest = Box<Request<RequestBody>>;
+
 /// What is sent to an application.
 pub(crate) enum RequestBody {
     /// The client's body as it comes.
@@ -27,12 +30,12 @@ pub(crate) enum RequestBody {
 
 impl RequestBody {
     /// The client's request, to be sent once.
-    pub(crate) fn pass(request: Request<Incoming>) -> Request<Self> {
+    pub(super) fn pass(request: Request<Incoming>) -> BoxedRequest {
         let gate = Gate::of(&request);
-        request.map(|body| match gate {
+        Box::new(request.map(|body| match gate {
             Some(gate) => Self::Gated(body, gate),
             None => Self::Passed(body),
-        })
+        }))
     }
 
     /// The application has asked for the body.
@@ -88,7 +91,7 @@ impl Body for RequestBody {
 }
 
 /// What is sent to a client: nothing, or an application's body, watched to its end.
-pub(crate) struct ResponseBody(Option<Watched>);
+pub(crate) struct ResponseBody(Option<Box<Watched>>);
 
 struct Watched {
     body: Incoming,
@@ -126,7 +129,7 @@ impl ResponseBody {
         if watched.body.is_end_stream() {
             watched.end();
         }
-        Self(Some(watched))
+        Self(Some(Box::new(watched)))
     }
 
     /// Adds what watches the response further out.

@@ -14,14 +14,18 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// or another host than this proxy: several `Host` lines (RFC 9112, section 3.2), several lengths, which hyper makes one of for
 /// HTTP/1 and leaves in HTTP/2, though they be equal, and transfer codings other than one `chunked`. A coding below `chunked` is
 /// nothing that anybody sends, and to pass it on is to hope that the application reads lists as hyper does.
-pub(super) fn check_head<B>(request: &Request<B>) -> Result<(), ProxyError> {
-    let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
+pub(crate) fn check_head<B>(request: &Request<B>) -> Result<(), ProxyError> {
+    let headers = request.headers();
+    if headers.len() == headers.keys_len() && !headers.contains_key(TRANSFER_ENCODING) {
+        return Ok(());
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if codings.next().is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
         || codings.next().is_some()
     {
         return Err(ProxyError::Malformed("expected no Transfer-Encoding but chunked, once"));
     }
-    let several = |name| request.headers().get_all(name).iter().nth(1).is_some();
+    let several = |name| headers.get_all(name).iter().nth(1).is_some();
     if several(CONTENT_LENGTH) {
         return Err(ProxyError::Malformed("expected one Content-Length, found several"));
     }
@@ -36,6 +40,10 @@ pub(super) fn check_head<B>(request: &Request<B>) -> Result<(), ProxyError> {
 /// says which message it is stays though it be named: it is never for one connection only. With `upgrading`, `Upgrade` stays and is
 /// the only thing that `Connection` names.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, upgrading: bool) {
+    const CONCERNED: [HeaderName; 5] = [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE];
+    if !upgrading && !has_any(headers, &CONCERNED) {
+        return;
+    }
     while let Some(value) = headers.remove(CONNECTION) {
         for name in tokens(&value) {
             if let Ok(name) = HeaderName::from_bytes(name)
@@ -55,6 +63,20 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, upgrading: bool) {
     } else {
         headers.remove(UPGRADE);
     }
+}
+
+/// Removes these.
+pub(crate) fn remove_each(headers: &mut HeaderMap, names: &[HeaderName]) {
+    if has_any(headers, names) {
+        for name in names {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Most messages have few headers and none of these, which a look at each tells sooner than a look-up of each.
+fn has_any(headers: &HeaderMap, names: &[HeaderName]) -> bool {
+    headers.keys().any(|name| names.contains(name))
 }
 
 /// Whether `Connection` names `token`.

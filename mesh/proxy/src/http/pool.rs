@@ -25,7 +25,7 @@ use tokio::{io::AsyncWriteExt, time};
 use tracing::debug;
 
 use super::{
-    Broken, Incoming, MAX_HEAD, RequestBody, UNSENT,
+    BoxedRequest, Broken, Incoming, MAX_HEAD, RequestBody, UNSENT,
     error::h2_error,
     http1::{Connection, Failure},
     orig_proto,
@@ -94,7 +94,7 @@ enum SharedConnection {
 /// Why there is no response.
 pub(crate) enum SendError {
     /// Nothing has left this proxy: the request may go to another endpoint.
-    NotSent(Box<Request<RequestBody>>, ConnectError),
+    NotSent(BoxedRequest, ConnectError),
     /// Something may have left it.
     Broken(Broken),
 }
@@ -124,7 +124,7 @@ impl Pool {
     /// Sends a request in its own version of HTTP, or over HTTP/2 if that is understood. `sending` is called when there is a connection to send on.
     pub(crate) async fn send(
         self: &Arc<Self>,
-        mut request: Request<RequestBody>,
+        mut request: BoxedRequest,
         sending: impl FnMut(),
     ) -> Result<Response<Incoming>, SendError> {
         if request.version() == Version::HTTP_2 {
@@ -149,7 +149,7 @@ impl Pool {
 
     async fn send_http1(
         self: &Arc<Self>,
-        mut request: Request<RequestBody>,
+        mut request: BoxedRequest,
         mut sending: impl FnMut(),
     ) -> Result<Response<Incoming>, SendError> {
         let home = (request.version() == Version::HTTP_11).then(|| Home(Arc::downgrade(self)));
@@ -163,7 +163,7 @@ impl Pool {
                 // Boxed: it is seldom, and larger than all the rest.
                 None => match Box::pin(self.dial.connect(Some(Session::HTTP1))).await {
                     Ok(io) => Connection::new(io),
-                    Err(error) => return Err(SendError::NotSent(Box::new(request), error)),
+                    Err(error) => return Err(SendError::NotSent(request, error)),
                 },
             };
             sending();
@@ -188,24 +188,24 @@ impl Pool {
 
     async fn send_http2(
         &self,
-        mut request: Request<RequestBody>,
+        mut request: BoxedRequest,
         mut sending: impl FnMut(),
     ) -> Result<Response<Incoming>, SendError> {
         let mut repeated = false;
         loop {
             let (mut connection, reused) = match self.shared_connection().await {
                 Ok(found) => found,
-                Err(error) => return Err(SendError::NotSent(Box::new(request), error)),
+                Err(error) => return Err(SendError::NotSent(request, error)),
             };
             let again = repeatable(&request);
             sending();
-            match connection.try_send_request(request).await {
+            match connection.try_send_request(*request).await {
                 Ok(response) => match again.filter(|_| self.dial.is_unsent(&response)) {
                     Some(again) => return Err(self.dial.unsent(again, &response)),
                     None => return Ok(response.map(Incoming::Http2)),
                 },
                 Err(mut error) => match error.take_message() {
-                    Some(unsent) if reused => request = unsent,
+                    Some(unsent) if reused => request = Box::new(unsent),
                     Some(unsent) => {
                         let error = self.handshake_error(&error.into_error());
                         return Err(SendError::NotSent(Box::new(unsent), error));
@@ -306,9 +306,9 @@ impl Dial {
     }
 
     /// The proxy there has answered in place of its application, which the request has not reached.
-    fn unsent<B>(&self, again: Request<RequestBody>, response: &Response<B>) -> SendError {
+    fn unsent<B>(&self, again: BoxedRequest, response: &Response<B>) -> SendError {
         let error = ConnectError::Application { address: self.address, status: response.status() };
-        SendError::NotSent(Box::new(again), error)
+        SendError::NotSent(again, error)
     }
 
     /// `session` is the version of HTTP that will be spoken.
@@ -351,11 +351,11 @@ fn is_repeatable(request: &Request<RequestBody>) -> bool {
 }
 
 /// A copy of a request that may be sent again.
-fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+fn repeatable(request: &Request<RequestBody>) -> Option<BoxedRequest> {
     if !is_repeatable(request) {
         return None;
     }
-    let mut again = Request::new(RequestBody::Empty);
+    let mut again = Box::new(Request::new(RequestBody::Empty));
     again.method_mut().clone_from(request.method());
     again.uri_mut().clone_from(request.uri());
     *again.version_mut() = request.version();

@@ -1,19 +1,13 @@
 //! Serving HTTP on a connection whose version is known.
 
-use std::{
-    convert::Infallible,
-    future::{self, Ready},
-    pin::pin,
-    time::Duration,
-};
+use std::{convert::Infallible, pin::pin, time::Duration};
 
-use futures::future::Either;
 use http::{Request, Response};
 use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tracing::debug;
 
-use super::{Abort, Incoming, MAX_HEAD, Respond, ResponseBody, headers::check_head, http1};
+use super::{Abort, BoxedRequest, Incoming, MAX_HEAD, RequestBody, ResponseBody, http1};
 use crate::{io::Io, process::Drain};
 
 /// A version of HTTP that a connection speaks from its first byte to its last.
@@ -30,12 +24,11 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// client is told to come back on another connection.
 pub(crate) async fn serve<S, F>(io: Io, version: Version, drain: &Drain, service: S)
 where
-    S: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    S: Fn(BoxedRequest) -> F + Clone + Send + 'static,
     F: Future<Output = Result<Response<ResponseBody>, Abort>> + Send + 'static,
 {
     match version {
         Version::Http1 => {
-            let service = |request| answer(request, &service);
             if let Err(error) = http1::serve(io, HEAD_TIMEOUT, drain, service).await {
                 debug!(%error, "a client's connection ended");
             }
@@ -50,10 +43,11 @@ where
 
 async fn serve_http2<S, F>(io: Io, drain: &Drain, service: S) -> hyper::Result<()>
 where
-    S: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    S: Fn(BoxedRequest) -> F + Clone + Send + 'static,
     F: Future<Output = Result<Response<ResponseBody>, Abort>> + Send + 'static,
 {
-    let service = move |request: Request<hyper::body::Incoming>| answer(request.map(Incoming::Http2), &service);
+    let service =
+        move |request: Request<hyper::body::Incoming>| service(RequestBody::pass(request.map(Incoming::Http2)));
     let mut server = http2::Builder::new(TokioExecutor::new());
     server
         .timer(TokioTimer::new())
@@ -68,18 +62,6 @@ where
             connection.as_mut().graceful_shutdown();
             connection.await
         }
-    }
-}
-
-/// What the service answers, if the request's head has one meaning only.
-fn answer<S, F>(request: Request<Incoming>, service: S) -> Either<F, Ready<F::Output>>
-where
-    S: Fn(Request<Incoming>) -> F,
-    F: Future<Output = Result<Response<ResponseBody>, Abort>>,
-{
-    match check_head(&request) {
-        Ok(()) => Either::Left(service(request)),
-        Err(error) => Either::Right(future::ready(Respond::to(&request, false).with(error))),
     }
 }
 

@@ -3,7 +3,7 @@
 use http::{HeaderMap, Method, Request, Uri, Version};
 
 use crate::{
-    http::{Incoming, RequestBody},
+    http::{BoxedRequest, RequestBody},
     retry::Recorder,
 };
 
@@ -22,29 +22,41 @@ struct Head {
 
 /// The request for the first attempt, and what further ones are made of. Nothing is if `limit`, the length of a body that is kept,
 /// is `None`, or the body says that it is longer.
-pub(super) fn begin(request: Request<Incoming>, limit: Option<usize>) -> (Request<RequestBody>, Option<Again>) {
-    let Some(limit) = limit.filter(|_| is_repeatable(&request)) else { return (RequestBody::pass(request), None) };
-    let (head, body) = request.into_parts();
-    let head = Head { method: head.method, uri: head.uri, version: head.version, headers: head.headers };
-    let recorder = match Recorder::new(body, limit) {
-        Ok(recorder) => recorder,
-        Err(body) => return (head.with(RequestBody::Passed(body)), None),
+pub(super) fn begin(mut request: BoxedRequest, limit: Option<usize>) -> (BoxedRequest, Option<Again>) {
+    let Some(limit) = limit.filter(|_| is_repeatable(&request)) else { return (request, None) };
+    let (body, again) = match std::mem::replace(request.body_mut(), RequestBody::Empty) {
+        RequestBody::Passed(body) => match Recorder::new(body, limit) {
+            // Nothing of the body has come yet that could be too long.
+            Ok(recorder) => (recorder.replay().map_or(RequestBody::Empty, RequestBody::Replayed), Some(recorder)),
+            Err(body) => (RequestBody::Passed(body), None),
+        },
+        // It waits to be asked for, or is sent again already.
+        body => (body, None),
     };
-    // Nothing of the body has come yet that could be too long.
-    let first = recorder.replay().map_or(RequestBody::Empty, RequestBody::Replayed);
-    (head.with(first), Some(Again { head, recorder }))
+    let again = again.map(|recorder| Again { head: Head::of(&request), recorder });
+    *request.body_mut() = body;
+    (request, again)
 }
 
 impl Again {
     /// The request for another attempt; `None` if its body turned out longer than what is kept.
-    pub(super) fn request(&self) -> Option<Request<RequestBody>> {
+    pub(super) fn request(&self) -> Option<BoxedRequest> {
         Some(self.head.with(RequestBody::Replayed(self.recorder.replay()?)))
     }
 }
 
 impl Head {
-    fn with(&self, body: RequestBody) -> Request<RequestBody> {
-        let mut request = Request::new(body);
+    fn of<B>(request: &Request<B>) -> Self {
+        Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            headers: request.headers().clone(),
+        }
+    }
+
+    fn with(&self, body: RequestBody) -> BoxedRequest {
+        let mut request = Box::new(Request::new(body));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.version_mut() = self.version;

@@ -18,7 +18,9 @@ use super::{
 use crate::{
     NameAddr, Target,
     dialect::{Choice, Dialled, OVERRIDE, choose},
-    http::{Incoming, ProxyError, RequestBody, ResponseBody, UNSENT, Upgrade, strip_hop_by_hop},
+    http::{
+        BoxedRequest, ProxyError, RequestBody, ResponseBody, UNSENT, Upgrade, check_head, remove_each, strip_hop_by_hop,
+    },
     metrics::{Direction, is_grpc},
     policy::{End, Routes, Rule},
     profile::{Route, RouteScopes, ServiceProfile},
@@ -35,8 +37,9 @@ impl Outbound {
     pub(super) async fn respond(
         &self,
         routing: Routing,
-        mut request: Request<Incoming>,
+        mut request: BoxedRequest,
     ) -> Result<Response<ResponseBody>, ProxyError> {
+        check_head(&request)?;
         self.guard.check(request.headers())?;
         let destination = self.choose(routing, &mut request).await?;
 
@@ -56,7 +59,7 @@ impl Outbound {
         let mut response = match &plan.http {
             HttpPlan::Profile(profile, backends) => self.through_profile(profile, backends, request).await?,
             HttpPlan::Policy(routes) => self.through_policy(destination.target(), routes, request).await?,
-            HttpPlan::Backend(backend) => backend.send(RequestBody::pass(request), None).await?,
+            HttpPlan::Backend(backend) => backend.send(request, None).await?,
             HttpPlan::NoSuchService => return Err(ProxyError::NoSuchService(destination.target().clone())),
             HttpPlan::NoPolicy => return Err(ProxyError::NoPolicy(destination.target().clone())),
             HttpPlan::Failed(message) => {
@@ -71,16 +74,18 @@ impl Outbound {
             *response.version_mut() = Version::HTTP_11;
         }
         // Between proxies only. But why a loop was cut is for whoever began it.
-        response.headers_mut().remove(PROXY_CONNECTION);
-        response.headers_mut().remove(UNSENT);
-        if response.status() != StatusCode::LOOP_DETECTED {
-            response.headers_mut().remove(PROXY_ERROR);
-        }
+        let explained = response.status() == StatusCode::LOOP_DETECTED;
+        let between = [PROXY_CONNECTION, UNSENT, PROXY_ERROR];
+        remove_each(response.headers_mut(), &between[..if explained { 2 } else { 3 }]);
         Ok(response)
     }
 
     /// The request's destination. In ingress mode the override is removed, whatever it says.
-    async fn choose(&self, routing: Routing, request: &mut Request<Incoming>) -> Result<Arc<Destination>, ProxyError> {
+    async fn choose(
+        &self,
+        routing: Routing,
+        request: &mut Request<RequestBody>,
+    ) -> Result<Arc<Destination>, ProxyError> {
         let (original, first) = match routing {
             Routing::Connection(destination) => return Ok(destination),
             Routing::Request(original, first) => (original, first),
@@ -109,7 +114,7 @@ impl Outbound {
         &self,
         target: &Target,
         routes: &Routes<PolicyBackend>,
-        mut request: Request<Incoming>,
+        mut request: BoxedRequest,
     ) -> Result<Response<ResponseBody>, ProxyError> {
         let chosen = routes.choose(&request).ok_or_else(|| ProxyError::NoRoute(target.clone()))?;
         let limit = chosen.rule().timeout();
@@ -131,7 +136,7 @@ impl Outbound {
         &self,
         target: &Target,
         rule: &Rule<PolicyBackend>,
-        request: Request<Incoming>,
+        request: BoxedRequest,
     ) -> Result<Response<ResponseBody>, ProxyError> {
         let (mut request, again) = attempts::begin(request, rule.retry().map(|(retry, _)| retry.max_body));
         let mut retries = 0;
@@ -163,7 +168,7 @@ impl Outbound {
         &self,
         target: &Target,
         rule: &Rule<PolicyBackend>,
-        mut request: Request<RequestBody>,
+        mut request: BoxedRequest,
     ) -> Result<Response<ResponseBody>, ProxyError> {
         let leg = rule.backends().choose(&mut rand::rng(), |leg| leg.backend.backend.is_available());
         let leg = leg.ok_or_else(|| ProxyError::NoRoute(target.clone()))?;
@@ -184,7 +189,7 @@ impl Outbound {
         &self,
         profile: &ServiceProfile,
         backends: &Split<Backend>,
-        mut request: Request<Incoming>,
+        mut request: BoxedRequest,
     ) -> Result<Response<ResponseBody>, ProxyError> {
         let route = Arc::clone(profile.route(request.method(), request.uri().path()));
         let scopes = route.scopes(&self.metrics, Direction::Outbound);
@@ -221,7 +226,7 @@ impl Outbound {
         route: &Route,
         scopes: &RouteScopes,
         backends: &Split<Backend>,
-        request: Request<Incoming>,
+        request: BoxedRequest,
     ) -> Result<Response<ResponseBody>, ProxyError> {
         let budget = profile.budget(route);
         let (mut request, again) = attempts::begin(request, budget.map(|_| MAX_BODY));
@@ -249,7 +254,7 @@ impl Outbound {
         route: &Route,
         scopes: &RouteScopes,
         backends: &Split<Backend>,
-        request: Request<RequestBody>,
+        request: BoxedRequest,
     ) -> Result<Response<ResponseBody>, ProxyError> {
         let mut observation = scopes.actual.observe(Some(Arc::clone(route.classes())));
         observation.sent();

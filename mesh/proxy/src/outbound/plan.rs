@@ -14,7 +14,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use ::http::{Request, Response};
+use ::http::Response;
 use linkerd2_proxy_api::{
     destination::{DestinationProfile, WeightedAddr},
     outbound::{
@@ -30,7 +30,7 @@ use crate::{
     NameAddr, Target,
     balance::{Accrual, Balancer, Endpoint, EndpointFactory, EndpointInfo},
     control::Answer,
-    http::{EndpointLoad, ProxyError, RequestBody, ResponseBody, SendError},
+    http::{BoxedRequest, EndpointLoad, ProxyError, ResponseBody, SendError},
     io::Io,
     metrics::{Counter, Keyed, Labels, Metrics},
     policy::{self, End, Routes, metadata_labels},
@@ -278,7 +278,7 @@ impl Backend {
 
     pub(super) async fn send(
         &self,
-        request: Request<RequestBody>,
+        request: BoxedRequest,
         classes: Option<&Arc<ResponseClasses>>,
     ) -> Result<Response<ResponseBody>, ProxyError> {
         match self {

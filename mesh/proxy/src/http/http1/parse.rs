@@ -16,6 +16,8 @@ use crate::http::MAX_HEAD;
 
 /// As many header lines as are read.
 const MAX_LINES: usize = 100;
+/// As many as are added on the way, at most.
+const OWN_LINES: usize = 3;
 /// The longest target, as in hyper.
 const MAX_TARGET: usize = (u16::MAX - 1) as usize;
 
@@ -183,7 +185,8 @@ impl Lines {
         minor: u8,
         headers: &mut HeaderMap,
     ) -> Result<Self, Refused> {
-        headers.reserve(lines.len());
+        // The proxy adds some of its own.
+        headers.reserve(lines.len() + OWN_LINES);
         let (mut known, mut coded) = (None, None);
         let (mut close, mut stay, mut expects) = (false, false, false);
         for line in lines {

@@ -23,7 +23,7 @@ use super::{
     wire::{self, HeadError, Unread, Wire},
 };
 use crate::{
-    http::{Abort, Incoming, ResponseBody},
+    http::{Abort, BoxedRequest, Incoming, RequestBody, ResponseBody},
     io::Io,
     process::Drain,
 };
@@ -35,7 +35,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// `head_timeout`; a connection on which none has begun may be idle for as long as the client likes, as with Linkerd.
 pub(in crate::http) async fn serve<S, F>(io: Io, head_timeout: Duration, drain: &Drain, service: S) -> Result<(), Error>
 where
-    S: Fn(Request<Incoming>) -> F,
+    S: Fn(BoxedRequest) -> F,
     F: Future<Output = Result<Response<ResponseBody>, Abort>>,
 {
     let wire = Wire::new(io);
@@ -113,7 +113,7 @@ fn receive(
     request: Request<()>,
     length: parse::BodyLength,
     expects: bool,
-) -> (Request<Incoming>, Option<oneshot::Sender<Io>>) {
+) -> (BoxedRequest, Option<oneshot::Sender<Io>>) {
     let body = Body::request(wire, length, expects);
     let mut request = request.map(|()| body.map_or(Incoming::Empty, Incoming::Http1));
     let asks = *request.method() == http::Method::CONNECT || request.headers().contains_key(http::header::UPGRADE);
@@ -122,7 +122,7 @@ fn receive(
         request.extensions_mut().insert(on_upgrade);
         sender
     });
-    (request, upgrade)
+    (RequestBody::pass(request), upgrade)
 }
 
 async fn answer_with(wire: &wire::Shared, response: Response<ResponseBody>, asked: &mut Asked) -> Result<(), Error> {

@@ -18,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_millis(300);
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
 /// A client of a server whose requests are answered by `service`.
-async fn client_of<F>(service: impl Fn(Request<Incoming>) -> F + Send + 'static) -> TcpStream
+async fn client_of<F>(service: impl Fn(BoxedRequest) -> F + Send + 'static) -> TcpStream
 where
     F: Future<Output = Result<Response<ResponseBody>, Abort>> + Send + 'static,
 {
@@ -100,7 +100,7 @@ async fn a_head_that_comes_slowly_may_take_as_long_as_the_limit_and_no_longer() 
 
 #[tokio::test]
 async fn an_early_answer_is_seen_though_the_body_goes_on() {
-    let service = |request: Request<Incoming>| {
+    let service = |request: BoxedRequest| {
         drop(request);
         future::ready(Ok(Response::new(ResponseBody::empty())))
     };
@@ -119,7 +119,7 @@ async fn an_early_answer_is_seen_though_the_body_goes_on() {
 #[tokio::test]
 async fn a_body_that_nobody_needs_any_more_ends_for_its_reader() {
     let (sender, mut reader) = tokio::sync::mpsc::unbounded_channel();
-    let service = move |request: Request<Incoming>| {
+    let service = move |request: BoxedRequest| {
         let sender = sender.clone();
         tokio::spawn(async move {
             let mut body = request.into_body();
