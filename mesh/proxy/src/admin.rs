@@ -2,7 +2,7 @@
 //!
 //! | path | method | what |
 //! |---|---|---|
-//! | `/metrics` | GET | every family, or those of `?name[]=`, or all but those of `?exclude[]=` |
+//! | `/metrics` | GET | every family, or those of `?name[]=`, or all but those of `?exclude[]=`, by name or kind |
 //! | `/live`, `/ready` | GET | 200; `/ready` 503 as long as there is no certificate |
 //! | `/env.json` | GET | the variables `LINKERD2_PROXY_*` and `MESHGATE_PROXY_*` that are set, or those that the query names (`?A&B`) |
 //! | `/proxy-log-level` | GET, PUT | the filter of the log; only from loopback |
@@ -100,12 +100,14 @@ impl Admin {
         }
     }
 
-    /// As exporters have it: `name[]` for these families, `exclude[]` for all others. Of a busy proxy's three megabytes, three quarters
-    /// are buckets of latencies.
+    /// As exporters have it: `name[]` for these families, `exclude[]` for all others; and `exclude[]=histogram` for what has no buckets,
+    /// which are more than three quarters of a busy proxy's three megabytes.
     fn metrics(&self, query: &str) -> Response<Full<Bytes>> {
         let all = |key: &str| -> Vec<&str> { query.split('&').filter_map(|pair| pair.strip_prefix(key)).collect() };
         let (named, excluded) = (all("name[]="), all("exclude[]="));
-        let left_out = |family: &str| excluded.contains(&family) || !named.is_empty() && !named.contains(&family);
+        let left_out = |family: &str, kind: &str| {
+            excluded.contains(&family) || excluded.contains(&kind) || !named.is_empty() && !named.contains(&family)
+        };
         text(StatusCode::OK, self.metrics.registry.render(left_out))
     }
 

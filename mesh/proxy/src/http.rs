@@ -11,7 +11,7 @@ mod server;
 mod upgrade;
 
 pub(crate) use body::{EndpointLoad, RequestBody, RequestBodyError, ResponseBody};
-pub(crate) use error::{Abort, ProxyError, Respond, UNSENT, broken_class};
+pub(crate) use error::{Abort, ProxyError, Respond, UNSENT, broken_class, stream_error};
 pub(crate) use headers::strip_hop_by_hop;
 pub(crate) use pool::{Pool, PoolSettings, SendError};
 pub(crate) use server::{Version, serve};

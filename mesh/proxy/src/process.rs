@@ -107,7 +107,6 @@ impl Proxy {
         });
         let config = Arc::new(config);
         let metrics = Metrics::retaining(config.metrics_retain_idle);
-        metrics.describe_process();
         let drain = Drain::default();
         let connector = Connector::new(mark, config.outbound_connect_timeout);
         let control =

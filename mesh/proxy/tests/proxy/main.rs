@@ -10,6 +10,7 @@ mod hygiene;
 mod identity;
 mod inbound;
 mod lifecycle;
+mod metrics;
 mod opaque;
 mod policies;
 mod profiles;
