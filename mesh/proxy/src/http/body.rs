@@ -207,6 +207,14 @@ impl ResponseBody {
         }
         watched.observers.add(observer);
     }
+
+    /// The response gives way to another one. Whoever counts it need not know that the rest of it was not wanted.
+    pub(crate) fn give_way(mut self) {
+        if let Some(watched) = &mut self.0 {
+            let trailers = watched.trailers.as_ref();
+            watched.observers.each(|observer| observer.end(trailers));
+        }
+    }
 }
 
 impl Watched {

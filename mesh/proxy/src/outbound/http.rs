@@ -166,6 +166,9 @@ impl Outbound {
             };
             request = next;
             counters.requests.increment();
+            if let Ok(response) = result {
+                response.into_body().give_way();
+            }
             time::sleep(retry.backoff(retries)).await;
             retries += 1;
         }

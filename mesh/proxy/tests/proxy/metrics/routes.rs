@@ -150,7 +150,7 @@ async fn a_response_takes_as_long_as_it_takes_after_its_request() {
 async fn what_is_sent_again_is_the_route_s_once_and_the_backend_s_each_time() {
     let app = App::http(|request| async move {
         request.into_body().collect().await.unwrap();
-        text(500, "")
+        text(500, "not wanted unless it is the last")
     })
     .await;
     let mut policy = plain();
