@@ -26,7 +26,7 @@ pub struct Sample<'a> {
 pub enum Families {
     /// Those that these series belong to: a look that is repeated needs no more.
     Of(BTreeSet<&'static str>),
-    /// All but those of latencies, which are most of the text.
+    /// All but the histograms, which are most of the text.
     Counts,
     /// All.
     #[default]
@@ -38,9 +38,7 @@ impl Families {
     pub fn path(&self) -> String {
         let asked: Vec<String> = match self {
             Self::Of(series) => series.iter().map(|series| format!("name[]={}", family(series))).collect(),
-            Self::Counts => {
-                ["response_latency_ms", "route_response_latency_ms"].map(|it| format!("exclude[]={it}")).into()
-            }
+            Self::Counts => vec!["exclude[]=histogram".to_owned()],
             Self::All => Vec::new(),
         };
         if asked.is_empty() { "/metrics".to_owned() } else { format!("/metrics?{}", asked.join("&")) }
@@ -50,7 +48,7 @@ impl Families {
     fn have(&self, name: &str) -> bool {
         match self {
             Self::Of(series) => series.iter().any(|series| family(series) == family(name)),
-            Self::Counts => !name.contains("response_latency_ms"),
+            Self::Counts => family(name) == name,
             Self::All => true,
         }
     }
@@ -249,6 +247,7 @@ mod tests {
     fn a_scrape_asks_for_families() {
         let named = Families::Of(["request_total", "response_latency_ms_count"].into());
         assert_eq!(named.path(), "/metrics?name[]=request_total&name[]=response_latency_ms");
+        assert_eq!(Families::Counts.path(), "/metrics?exclude[]=histogram");
         assert_eq!(Families::All.path(), "/metrics");
     }
 

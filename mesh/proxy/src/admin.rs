@@ -1,80 +1,216 @@
-//! The admin server: `/metrics`, `/ready`, `/live` and, if enabled, `/shutdown`.
+//! The admin server.
+//!
+//! | path | method | what |
+//! |---|---|---|
+//! | `/metrics` | GET | every family, or those of `?name[]=`, or all but those of `?exclude[]=`, by name or kind |
+//! | `/live`, `/ready` | GET | 200; `/ready` 503 as long as there is no certificate |
+//! | `/env.json` | GET | the variables `LINKERD2_PROXY_*` and `MESHGATE_PROXY_*` that are set, or those that the query names (`?A&B`) |
+//! | `/proxy-log-level` | GET, PUT | the filter of the log; only from loopback |
+//! | `/shutdown` | POST | stops the proxy, if that is enabled; only from loopback |
+//!
+//! `/env.json` shows less than Linkerd's does, which is the whole environment of the process: no variable that is not the proxy's, and
+//! no private key. What it shows of the identity is the name, the token's file and the trust anchors, which are no secrets.
 
-use std::convert::Infallible;
+use std::{collections::BTreeMap, convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
-use http_body_util::Full;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode,
+    header::{ACCEPT, ALLOW, CONTENT_TYPE},
+};
+use http_body::Body;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time,
+};
 use tracing::{debug, warn};
 
-use crate::{identity::LocalIdentity, metrics::Metrics, process::Drain};
+use crate::{Config, LogLevel, identity::LocalIdentity, metrics::Metrics, process::Drain};
 
-/// Answers until the process ends: metrics can be read while the proxy stops.
-pub(crate) fn serve(listener: TcpListener, metrics: Metrics, identity: LocalIdentity, shutdown: bool, drain: Drain) {
-    tokio::spawn(async move {
-        loop {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    warn!(%error, "a connection to the admin server could not be accepted");
-                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-                    continue;
-                }
-            };
-            let (metrics, identity, drain) = (metrics.clone(), identity.clone(), drain.clone());
-            tokio::spawn(async move {
-                let service = service_fn(move |request| {
-                    let response = answer(&request, &metrics, identity.is_certified(), shutdown, &drain);
-                    async move { Ok::<_, Infallible>(response) }
-                });
-                if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
-                    debug!(%error, "an admin connection ended");
-                }
-            });
-        }
-    });
+/// More than any filter of a log needs.
+const MAX_BODY: usize = 16 * 1024;
+
+/// What the admin server tells of, and what it changes.
+#[derive(Clone)]
+pub(crate) struct Admin {
+    pub(crate) config: Arc<Config>,
+    pub(crate) metrics: Metrics,
+    pub(crate) identity: LocalIdentity,
+    /// That of the log, if it can be changed.
+    pub(crate) log: Option<LogLevel>,
+    pub(crate) drain: Drain,
 }
 
-fn answer(
-    request: &Request<Incoming>,
-    metrics: &Metrics,
-    certified: bool,
-    shutdown: bool,
-    drain: &Drain,
-) -> Response<Full<Bytes>> {
-    let text = |status: StatusCode, body: String| {
-        let mut response = Response::new(Full::new(Bytes::from(body)));
-        *response.status_mut() = status;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"));
+impl Admin {
+    /// Answers until the process ends: metrics can be read while the proxy stops.
+    pub(crate) fn serve(self, listener: TcpListener) {
+        tokio::spawn(async move {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, client)) => {
+                        tokio::spawn(self.clone().connection(stream, client.ip()));
+                    }
+                    Err(error) => {
+                        warn!(%error, "a connection to the admin server could not be accepted");
+                        time::sleep(Duration::from_millis(10)).await;
+                    }
+                }
+            }
+        });
+    }
+
+    async fn connection(self, stream: TcpStream, client: IpAddr) {
+        let service = service_fn(|request| async { Ok::<_, Infallible>(self.answer(client, request).await) });
+        if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
+            debug!(%error, "an admin connection ended");
+        }
+    }
+
+    async fn answer<B>(&self, client: IpAddr, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let path = request.uri().path();
+        let allowed = match path {
+            "/metrics" | "/ready" | "/live" | "/env.json" => "GET",
+            "/proxy-log-level" => "GET, PUT",
+            "/shutdown" => "POST",
+            _ => return text(StatusCode::NOT_FOUND, ""),
+        };
+        if !allowed.split(", ").any(|method| method == request.method()) {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+            return response;
+        }
+        if matches!(path, "/proxy-log-level" | "/shutdown") && !client.to_canonical().is_loopback() {
+            return text(StatusCode::FORBIDDEN, "only requests from the proxy's own pod are allowed, over loopback\n");
+        }
+        match path {
+            "/metrics" => self.metrics(request.uri().query().unwrap_or_default()),
+            "/ready" if self.identity.is_certified() => text(StatusCode::OK, "ready\n"),
+            "/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: no certificate has been issued yet\n"),
+            "/live" => text(StatusCode::OK, "live\n"),
+            "/env.json" => self.environment(&request),
+            "/proxy-log-level" => self.log_level(request).await,
+            _ => self.shutdown(),
+        }
+    }
+
+    /// As exporters have it: `name[]` for these families, `exclude[]` for all others; and `exclude[]=histogram` for what has no buckets,
+    /// which are more than three quarters of a busy proxy's three megabytes.
+    fn metrics(&self, query: &str) -> Response<Full<Bytes>> {
+        let all = |key: &str| -> Vec<&str> { query.split('&').filter_map(|pair| pair.strip_prefix(key)).collect() };
+        let (named, excluded) = (all("name[]="), all("exclude[]="));
+        let left_out = |family: &str, kind: &str| {
+            excluded.contains(&family) || excluded.contains(&kind) || !named.is_empty() && !named.contains(&family)
+        };
+        text(StatusCode::OK, self.metrics.registry.render(left_out))
+    }
+
+    fn environment<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        let accept = request.headers().get(ACCEPT).map(|accept| String::from_utf8_lossy(accept.as_bytes()));
+        if accept.is_some_and(|accept| ![JSON, "application/*", "*/*"].iter().any(|kind| accept.contains(kind))) {
+            return text(StatusCode::NOT_ACCEPTABLE, JSON);
+        }
+        let all = &self.config.environment;
+        let shown: BTreeMap<&str, Option<&String>> = match request.uri().query() {
+            Some(names) if names.contains('=') => {
+                let hint = "the query names variables, as in `/env.json?LINKERD2_PROXY_LOG`, and has no values\n";
+                return text(StatusCode::BAD_REQUEST, hint);
+            }
+            Some(names) => names.split('&').map(|name| (name, all.get(name))).collect(),
+            None => all.iter().map(|(name, value)| (name.as_str(), Some(value))).collect(),
+        };
+        let shown = shown.into_iter().map(|(name, value)| (name.to_owned(), value.cloned().into())).collect();
+        let mut response = text(StatusCode::OK, serde_json::Value::Object(shown).to_string());
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
         response
-    };
-    match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") => {
-            // As exporters have it: `name[]` for these families, `exclude[]` for all others. Of a busy proxy's three megabytes,
-            // three quarters are buckets of latencies.
-            let query = request.uri().query().unwrap_or_default();
-            let all = |key: &str| -> Vec<&str> { query.split('&').filter_map(|pair| pair.strip_prefix(key)).collect() };
-            let (named, excluded) = (all("name[]="), all("exclude[]="));
-            let left_out = |family: &str| excluded.contains(&family) || !named.is_empty() && !named.contains(&family);
-            text(StatusCode::OK, metrics.registry.render(left_out))
+    }
+
+    async fn log_level<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let Some(log) = &self.log else { return text(StatusCode::NOT_FOUND, "the log is not the proxy's to change\n") };
+        if request.method() == Method::GET {
+            return match log.current() {
+                Ok(directives) => text(StatusCode::OK, directives),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            };
         }
-        (&Method::GET, "/ready") if certified => text(StatusCode::OK, "ready\n".to_owned()),
-        (&Method::GET, "/ready") => {
-            text(StatusCode::SERVICE_UNAVAILABLE, "not ready: no certificate has been issued yet\n".to_owned())
+        let body = match Limited::new(request.into_body(), MAX_BODY).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) => return text(StatusCode::BAD_REQUEST, format!("the body cannot be read: {error}\n")),
+        };
+        let set = std::str::from_utf8(&body).map_err(|error| error.to_string());
+        match set.and_then(|directives| log.set(directives.trim()).map_err(|error| error.to_string())) {
+            Ok(()) => text(StatusCode::NO_CONTENT, ""),
+            Err(error) => text(StatusCode::BAD_REQUEST, error + "\n"),
         }
-        (&Method::GET, "/live") => text(StatusCode::OK, "live\n".to_owned()),
-        (&Method::POST, "/shutdown") if shutdown => {
-            drain.stop();
-            text(StatusCode::OK, "shutdown\n".to_owned())
-        }
-        (&Method::POST, "/shutdown") => {
+    }
+
+    fn shutdown(&self) -> Response<Full<Bytes>> {
+        if !self.config.shutdown_endpoint {
             let hint = "shutdown endpoint is not enabled: set LINKERD2_PROXY_SHUTDOWN_ENDPOINT_ENABLED=true\n";
-            text(StatusCode::NOT_FOUND, hint.to_owned())
+            return text(StatusCode::NOT_FOUND, hint);
         }
-        (_, "/metrics" | "/ready" | "/live" | "/shutdown") => text(StatusCode::METHOD_NOT_ALLOWED, String::new()),
-        _ => text(StatusCode::NOT_FOUND, String::new()),
+        self.drain.stop();
+        text(StatusCode::OK, "shutdown\n")
+    }
+}
+
+const JSON: &str = "application/json";
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, net::Ipv4Addr};
+
+    use super::*;
+
+    /// No client of a test comes from anywhere but loopback.
+    #[tokio::test]
+    async fn what_changes_the_proxy_is_for_its_own_pod() {
+        let variables = HashMap::from([
+            ("LINKERD2_PROXY_DESTINATION_SVC_ADDR".to_owned(), "dst:8086".to_owned()),
+            ("LINKERD2_PROXY_SHUTDOWN_ENDPOINT_ENABLED".to_owned(), "true".to_owned()),
+        ]);
+        let (log, _filter) = LogLevel::new("warn");
+        let admin = Admin {
+            config: Arc::new(Config::from_strings(&variables).unwrap()),
+            metrics: Metrics::new(),
+            identity: LocalIdentity::none(),
+            log: Some(log),
+            drain: Drain::default(),
+        };
+        let send = async |client: IpAddr, method: Method, path: &str, body: String| {
+            let request = Request::builder().method(method).uri(path).body(Full::<Bytes>::from(body)).unwrap();
+            admin.answer(client, request).await.status()
+        };
+        let ask = async |client, method, path| send(client, method, path, String::new()).await;
+        let (own, mapped) = (Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST.to_ipv6_mapped());
+        let elsewhere = IpAddr::from([10, 1, 2, 3]);
+        for (method, path) in [(Method::GET, "/proxy-log-level"), (Method::POST, "/shutdown")] {
+            assert_eq!(ask(elsewhere, method.clone(), path).await, 403, "{path}");
+            assert_eq!(ask(own.into(), method.clone(), path).await, 200, "{path}");
+            assert_eq!(ask(mapped.into(), method, path).await, 200, "{path}");
+        }
+        assert_eq!(ask(elsewhere, Method::PUT, "/proxy-log-level").await, 403);
+        assert_eq!(send(own.into(), Method::PUT, "/proxy-log-level", "x".repeat(MAX_BODY + 1)).await, 400);
+        assert_eq!(send(own.into(), Method::PUT, "/proxy-log-level", "x".repeat(MAX_BODY)).await, 204);
+        for path in ["/metrics", "/live", "/ready", "/env.json"] {
+            assert_eq!(ask(elsewhere, Method::GET, path).await, 200, "{path}");
+        }
     }
 }

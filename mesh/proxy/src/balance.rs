@@ -36,7 +36,7 @@ use crate::{
     connect::ConnectError,
     http::{BoxedRequest, ProxyError, ResponseBody, SendError},
     io::Io,
-    metrics::{Gauge, Labels},
+    metrics::{BalancerScope, Labels, Refresh},
     profile::ResponseClasses,
 };
 
@@ -56,7 +56,9 @@ pub(crate) struct Balancer {
     /// Since when requests wait for an endpoint. As with Linkerd's, whose queue waits by itself, a request that is given up does not
     /// make the next one wait from the beginning.
     waiting_since: Mutex<Option<Instant>>,
-    ready: Arc<Gauge>,
+    scope: BalancerScope,
+    /// How many endpoints are counted as ready, and as pending.
+    counted: Mutex<[i64; 2]>,
     /// What keeps the endpoints current.
     follow: OnceLock<AbortHandle>,
 }
@@ -66,7 +68,17 @@ impl Drop for Balancer {
         if let Some(follow) = self.follow.get() {
             follow.abort();
         }
-        self.ready.add(-(self.endpoints.load().len() as i64));
+        self.scope.endpoints.add(-(self.endpoints.load().len() as i64));
+        self.count([0, 0]);
+    }
+}
+
+impl Refresh for Balancer {
+    /// Whether an endpoint is set aside depends on the time.
+    fn refresh(&self) {
+        let endpoints = self.endpoints.load();
+        let ready = endpoints.iter().filter(|endpoint| endpoint.health().is_up()).count();
+        self.count([ready as i64, (endpoints.len() - ready) as i64]);
     }
 }
 
@@ -82,13 +94,18 @@ pub(crate) enum EndpointUpdate {
 }
 
 impl Balancer {
-    pub(crate) fn new(name: NameAddr, factory: EndpointFactory, failfast_timeout: Duration) -> Self {
-        let labels = Labels::new()
-            .with_display("backend_name", name.name())
-            .with_display("backend_port", name.port())
-            .with("endpoint_state", "ready");
-        Self {
-            ready: factory.metrics().balancer_endpoints.hold(&labels),
+    /// Requests wait for an endpoint for as long as `failfast_timeout` says. `labels` say what it is a backend of, and
+    /// which; without any it is not counted.
+    pub(crate) fn new(
+        name: NameAddr,
+        factory: EndpointFactory,
+        failfast_timeout: Duration,
+        labels: Option<&Labels>,
+    ) -> Arc<Self> {
+        let metrics = factory.metrics().clone();
+        let balancer = Arc::new(Self {
+            scope: metrics.balancers.scope(labels, failfast_timeout),
+            counted: Mutex::default(),
             name,
             factory,
             failfast_timeout,
@@ -97,7 +114,17 @@ impl Balancer {
             shut: AtomicBool::new(false),
             waiting_since: Mutex::default(),
             follow: OnceLock::new(),
-        }
+        });
+        let refreshed: std::sync::Weak<Self> = Arc::downgrade(&balancer);
+        metrics.registry.refresh(refreshed);
+        balancer
+    }
+
+    /// Differences, since another balancer may have the same labels.
+    fn count(&self, now: [i64; 2]) {
+        let before = std::mem::replace(&mut *self.counted.lock(), now);
+        self.scope.ready.add(now[0] - before[0]);
+        self.scope.pending.add(now[1] - before[1]);
     }
 
     /// Keeps the task that updates this balancer for as long as the balancer itself.
@@ -118,31 +145,59 @@ impl Balancer {
     /// Applies what the control plane says. Endpoints that stay keep their connections and their load.
     pub(crate) fn update(&self, update: EndpointUpdate) {
         let current = self.endpoints.load_full();
-        let mut next: BTreeMap<SocketAddr, Arc<Endpoint>> = match &update {
-            EndpointUpdate::Reset(_) => BTreeMap::new(),
-            _ => current.iter().map(|endpoint| (endpoint.address(), Arc::clone(endpoint))).collect(),
-        };
+        let mut before: BTreeMap<SocketAddr, Arc<Endpoint>> =
+            current.iter().map(|endpoint| (endpoint.address(), Arc::clone(endpoint))).collect();
+        let mut next = BTreeMap::new();
         match update {
-            EndpointUpdate::Reset(added) | EndpointUpdate::Add(added) => {
-                for (address, info) in added {
-                    let same = |endpoint: &&Arc<Endpoint>| endpoint.address() == address && *endpoint.info() == info;
-                    let endpoint = match current.iter().find(same) {
-                        Some(endpoint) => Arc::clone(endpoint),
-                        None => Arc::new(self.factory.make(address, Some(&self.name), info)),
-                    };
-                    next.insert(address, endpoint);
+            EndpointUpdate::Reset(added) => {
+                let changed = self.add(&mut next, &before, added);
+                if changed > 0 || next.len() < before.len() {
+                    self.scope.reset.increment();
                 }
             }
-            EndpointUpdate::Remove(removed) => next.retain(|address, _| !removed.contains(address)),
+            EndpointUpdate::Add(added) => {
+                next.clone_from(&before);
+                self.scope.added.add(self.add(&mut next, &before, added));
+            }
+            EndpointUpdate::Remove(removed) => {
+                for address in removed {
+                    if before.remove(&address).is_some() {
+                        self.scope.removed.increment();
+                    }
+                }
+                next = before;
+            }
         }
-        // A difference, since another balancer of the same name may still be, or be already.
-        self.ready.add(next.len() as i64 - current.len() as i64);
+        self.scope.endpoints.add(next.len() as i64 - current.len() as i64);
         if !next.is_empty() {
-            self.shut.store(false, Ordering::Relaxed);
+            if self.shut.swap(false, Ordering::Relaxed) {
+                self.scope.opened();
+            }
             *self.waiting_since.lock() = None;
         }
         self.endpoints.store(Arc::new(next.into_values().collect()));
         self.known.send_replace(true);
+    }
+
+    /// Adds endpoints to `next`, those of `before` if they are known as the same. How many are not.
+    fn add(
+        &self,
+        next: &mut BTreeMap<SocketAddr, Arc<Endpoint>>,
+        before: &BTreeMap<SocketAddr, Arc<Endpoint>>,
+        added: BTreeMap<SocketAddr, EndpointInfo>,
+    ) -> u64 {
+        let mut changed = 0;
+        for (address, info) in added {
+            let endpoint = match before.get(&address).filter(|endpoint| *endpoint.info() == info) {
+                Some(endpoint) => Arc::clone(endpoint),
+                None => {
+                    changed += 1;
+                    Arc::new(self.factory.make(address, Some(&self.name), info))
+                }
+            };
+            next.insert(address, endpoint);
+        }
+        changed
     }
 
     /// Sends a request to one endpoint, and to another as long as nothing could be sent.
@@ -152,7 +207,7 @@ impl Balancer {
         classes: Option<&Arc<ResponseClasses>>,
     ) -> Result<Response<ResponseBody>, ProxyError> {
         let mut tried = Tried::default();
-        let mut endpoint = self.next(&tried).await?;
+        let mut endpoint = self.next(Some(&self.scope)).await?;
         loop {
             match endpoint.send(request, classes.cloned()).await {
                 Ok(response) => return Ok(response),
@@ -175,7 +230,7 @@ impl Balancer {
     /// A connection to one endpoint, for anything but HTTP, and the endpoint.
     pub(crate) async fn connect(&self) -> Result<(Io, Arc<Endpoint>), ProxyError> {
         let mut tried = Tried::default();
-        let mut endpoint = self.next(&tried).await?;
+        let mut endpoint = self.next(None).await?;
         loop {
             match endpoint.connect().await {
                 Ok(io) => return Ok((io, endpoint)),
@@ -189,19 +244,22 @@ impl Balancer {
         self.choose(tried).ok_or(ProxyError::Connect(error))
     }
 
-    /// The endpoint for a request, as soon as there is one.
-    async fn next(&self, tried: &Tried) -> Result<Arc<Endpoint>, ProxyError> {
-        if let Some(endpoint) = self.choose(tried) {
+    /// The endpoint for a request or a connection, as soon as there is one. `scope` counts requests.
+    async fn next(&self, scope: Option<&BalancerScope>) -> Result<Arc<Endpoint>, ProxyError> {
+        let first = Tried::default();
+        if let Some(endpoint) = self.choose(&first) {
+            scope.inspect(|scope| scope.passed());
             return Ok(endpoint);
         }
         if self.shut.load(Ordering::Relaxed) {
             return Err(ProxyError::LoadShed(self.name.clone()));
         }
+        let _waits = scope.map(BalancerScope::waits);
         let mut known = self.known.subscribe();
         let since = *self.waiting_since.lock().get_or_insert_with(Instant::now);
         let waiting = async {
             loop {
-                if let Some(endpoint) = self.choose(tried) {
+                if let Some(endpoint) = self.choose(&first) {
                     return endpoint;
                 }
                 // The sender lives as long as `self`.
@@ -209,7 +267,9 @@ impl Balancer {
             }
         };
         time::timeout_at(since + self.failfast_timeout, waiting).await.map_err(|_| {
-            self.shut.store(true, Ordering::Relaxed);
+            if !self.shut.swap(true, Ordering::Relaxed) {
+                self.scope.shut();
+            }
             ProxyError::FailFast(self.name.clone())
         })
     }

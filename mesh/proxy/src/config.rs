@@ -1,13 +1,21 @@
 //! The environment of the proxy: `LINKERD2_PROXY_*` as Linkerd's injector writes it, and a few variables of its own.
 
 mod default_policy;
+mod environment;
 mod parse;
 
-use std::{collections::HashMap, fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    net::SocketAddr,
+    ops::RangeInclusive,
+    path::PathBuf,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 
-use crate::dialect::Dialect;
+use crate::{dialect::Dialect, log::LogFormat};
 pub use default_policy::DefaultPolicy;
 use parse::Reader;
 
@@ -15,6 +23,8 @@ use parse::Reader;
 pub trait Strings {
     /// The value of a variable, if it is set.
     fn get(&self, name: &str) -> Option<String>;
+    /// The variables that are set.
+    fn names(&self) -> Vec<String>;
 }
 
 /// The environment of this process.
@@ -25,11 +35,19 @@ impl Strings for ProcessEnvironment {
     fn get(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()
     }
+
+    fn names(&self) -> Vec<String> {
+        std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect()
+    }
 }
 
 impl Strings for HashMap<String, String> {
     fn get(&self, name: &str) -> Option<String> {
         HashMap::get(self, name).cloned()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.keys().cloned().collect()
     }
 }
 
@@ -40,7 +58,7 @@ pub struct Config {
     pub outbound_listen_addrs: Vec<SocketAddr>,
     /// `LINKERD2_PROXY_INBOUND_LISTEN_ADDR`: where connections to the pod are redirected to.
     pub inbound_listen_addr: SocketAddr,
-    /// `LINKERD2_PROXY_ADMIN_LISTEN_ADDR`: `/metrics`, `/ready`, `/live`, `/shutdown`.
+    /// `LINKERD2_PROXY_ADMIN_LISTEN_ADDR`: where the proxy tells of itself.
     pub admin_listen_addr: SocketAddr,
     /// `LINKERD2_PROXY_INGRESS_MODE`: requests choose their targets, not connections.
     pub ingress_mode: bool,
@@ -103,6 +121,10 @@ pub struct Config {
     pub allow_loopback: bool,
     /// `LINKERD2_PROXY_LOG`: directives such as `warn,linkerd=debug`, where `linkerd` is this proxy.
     pub log: String,
+    /// `LINKERD2_PROXY_LOG_FORMAT`: `plain` or `json`.
+    pub log_format: LogFormat,
+    /// All of these variables that are set, as `/env.json` shows them: without private keys.
+    pub environment: BTreeMap<String, String>,
 }
 
 /// Who the proxy is, and how it proves that.
@@ -272,6 +294,8 @@ impl Config {
                 false,
             ),
             log: strings.get("LINKERD2_PROXY_LOG").unwrap_or_else(|| "warn,linkerd=info".to_owned()),
+            log_format: LogFormat::parse(&strings.get("LINKERD2_PROXY_LOG_FORMAT").unwrap_or_default()),
+            environment: environment::read(strings),
         };
         read.finish(config)
     }

@@ -28,7 +28,7 @@ use crate::{
     IdentityConfig,
     connect::Connector,
     control::channel,
-    metrics::{Labels, Metrics},
+    metrics::{ControlScope, Labels, Metrics},
     tls::Credentials,
 };
 
@@ -113,7 +113,7 @@ pub(crate) fn start(
     connector: &Connector,
     metrics: &Metrics,
 ) -> Result<LocalIdentity, IdentityError> {
-    let identity = Identity::new(config)?;
+    let identity = Identity::new(config, metrics.control.scope(&config.addr))?;
     identity.token()?;
     let client = IdentityClient::new(channel::lazy(&config.addr, connector.clone())?);
     let (credentials, listener) = watch::channel(None);
@@ -130,10 +130,12 @@ struct Identity {
     key: KeyPair,
     /// DER.
     request: Vec<u8>,
+    /// Counts its calls.
+    calls: ControlScope,
 }
 
 impl Identity {
-    fn new(config: &IdentityConfig) -> Result<Self, IdentityError> {
+    fn new(config: &IdentityConfig, calls: ControlScope) -> Result<Self, IdentityError> {
         let anchors: Result<Vec<_>, String> = CertificateDer::pem_slice_iter(config.trust_anchors.as_bytes())
             .map(|certificate| {
                 let certificate = certificate.map_err(|error| error.to_string())?;
@@ -154,7 +156,7 @@ impl Identity {
         params.distinguished_name.push(DnType::CommonName, name.clone());
         let request = params.serialize_request(&key).map_err(problem)?.der().to_vec();
         let refresh = config.min_refresh..=config.max_refresh.max(config.min_refresh);
-        Ok(Self { name, token_file: config.token_file.clone(), refresh, anchors, key, request })
+        Ok(Self { name, token_file: config.token_file.clone(), refresh, anchors, key, request, calls })
     }
 
     /// The token as it is now: it is replaced before it ends.
@@ -172,20 +174,18 @@ impl Identity {
         metrics: Metrics,
     ) {
         let refreshes = |result| metrics.certificate_refreshes.hold(&Labels::new().with("result", result));
-        let (succeeded, failed) = (refreshes("success"), refreshes("error"));
+        let (succeeded, failed) = (refreshes("ok"), refreshes("error"));
+        let none = Labels::new();
+        let (refreshed, expires) = (metrics.certificate_refreshed.hold(&none), metrics.certificate_expires.hold(&none));
         let (mut backoff, mut attempts) = (MIN_BACKOFF, 1_u32);
         loop {
             match self.certify(&mut client).await {
                 Ok((credentials, until)) => {
                     attempts = 1;
                     succeeded.increment();
-                    let seconds = |time: SystemTime| {
-                        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-                        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-                    };
                     let now = SystemTime::now();
-                    metrics.certificate_refreshed.hold(&Labels::new()).set(seconds(now));
-                    metrics.certificate_expires.hold(&Labels::new()).set(seconds(until));
+                    refreshed.set(now.duration_since(UNIX_EPOCH).unwrap_or_default());
+                    expires.set(until.duration_since(UNIX_EPOCH).unwrap_or_default());
                     if known.send_replace(Some(Arc::new(credentials))).is_none() {
                         info!(name = self.name, "certified");
                     }
@@ -215,8 +215,10 @@ impl Identity {
             token: self.token().map_err(|error| error.to_string())?,
             certificate_signing_request: self.request.clone(),
         };
-        let response = client.certify(request).await.map_err(|status| status.to_string())?;
-        self.believe(response.into_inner())
+        let call = self.calls.begin();
+        let response = client.certify(request).await;
+        call.end(response.as_ref().err());
+        self.believe(response.map_err(|status| status.to_string())?.into_inner())
     }
 
     /// Whether the certificate is what was asked for, and trusted.

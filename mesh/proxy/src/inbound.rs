@@ -67,7 +67,6 @@ pub(crate) struct Inbound {
     guard: LoopGuard,
     metrics: Metrics,
     errors: Keyed<&'static str, Counter>,
-    detections: Keyed<&'static str, Counter>,
     drain: Drain,
 }
 
@@ -116,7 +115,6 @@ impl Inbound {
             guard: LoopGuard::new(guard_id, Direction::Inbound, &metrics),
             metrics,
             errors: Keyed::default(),
-            detections: Keyed::default(),
             drain,
             config: Arc::clone(config),
         }
@@ -147,7 +145,7 @@ impl Inbound {
             };
         let detected = match known {
             Some(known) => known,
-            None => match self.detect(&mut io, &policy, target.port(), deadline).await {
+            None => match self.detect(&mut io, &policy, deadline).await {
                 Ok(detected) => detected,
                 Err(error) => return debug!(%error, "a connection broke before its protocol was known"),
             },
@@ -212,18 +210,14 @@ impl Inbound {
         Io::new(transport, self.metrics.tcp.scope(label).opened())
     }
 
-    async fn detect(&self, io: &mut Io, policy: &Policy, port: u16, deadline: Instant) -> io::Result<Detected> {
+    async fn detect(&self, io: &mut Io, policy: &Policy, deadline: Instant) -> io::Result<Detected> {
         let protocol = policy.borrow().protocol;
         if protocol == Protocol::Http2 {
             return Ok(Detected::Http2);
         }
+        let began = Instant::now();
         let detected = detect(io, deadline).await?;
-        let label = detected.label();
-        let make = || {
-            let labels = Labels::new().with_display("srv_port", port).with("result", label);
-            self.metrics.inbound_detections.hold(&labels)
-        };
-        self.detections.get_or_make(label, make).increment();
+        self.metrics.inbound_detections.count(detected.label(), began.elapsed(), &policy.borrow().labels);
         // A client's proxy carries HTTP/1 over HTTP/2, so that this is looked for where HTTP/1 is all there is.
         Ok(match detected {
             Detected::Http2 => Detected::Http2,
@@ -335,9 +329,12 @@ impl Inbound {
         let permit = self.permit(original, client, &mut request)?;
         let application = self.application(original, client, &permit)?;
         application.allowed.increment();
+        let stream = application.stream.as_ref();
         let application = &application.endpoint;
         let (mut route, classes) = self.route(&request).await.unzip();
 
+        let sent = request.body_mut().count(stream.and_then(|stream| stream.request_frames()));
+        let mut observation = stream.map(|stream| stream.begin(sent));
         let mut response = match application.send(request, classes).await {
             Ok(response) => response,
             Err(error) => {
@@ -349,6 +346,9 @@ impl Inbound {
                         error
                     }
                 };
+                if let Some(observation) = &mut observation {
+                    observation.failed(&error);
+                }
                 if let Some(route) = &mut route {
                     route.fail(error.class());
                 }
@@ -357,6 +357,10 @@ impl Inbound {
         };
         // Nobody but this proxy knows.
         response.headers_mut().remove(UNSENT);
+        if let Some(mut observation) = observation {
+            observation.head(response.status(), response.headers());
+            response.body_mut().observe(observation);
+        }
         if let Some(mut route) = route {
             route.head(response.status(), response.headers());
             response.body_mut().observe(route);

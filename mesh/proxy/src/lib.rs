@@ -37,6 +37,7 @@ mod identity;
 mod inbound;
 pub mod init;
 mod io;
+mod log;
 mod loop_guard;
 mod matches;
 mod metrics;
@@ -55,6 +56,7 @@ mod within;
 
 pub use config::{Config, ConfigError, ConfigErrors, DefaultPolicy, IdentityConfig, ProcessEnvironment, Strings};
 pub use identity::IdentityError;
+pub use log::{LogFormat, LogLevel};
 pub use names::{NameAddr, Target};
 pub use orig_dst::{FixedDst, OriginalDst};
 pub use process::{Addresses, Proxy, StartError, main_from_env};

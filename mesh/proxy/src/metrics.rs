@@ -3,17 +3,32 @@
 //! Counting must cost nothing that a request could feel: whoever counts holds its counters (`Arc<Counter>`), resolved once
 //! per endpoint, route or connection. Labels are text that was rendered when the series was made.
 
+mod balancer;
+mod control;
+mod histogram;
 mod http;
 mod labels;
+mod observe;
+mod process;
 mod registry;
+mod stream;
 mod tcp;
 
-pub(crate) use http::{ErrorClass, HttpFamilies, HttpScope, Observation, Observations, is_grpc};
-pub(crate) use labels::{Labels, Tls, endpoint_labels, inbound_labels, inbound_source_labels, outbound_source_labels};
-pub(crate) use registry::{Counter, Family, Gauge, Histogram, Keyed, Registry};
-pub(crate) use tcp::{TcpConnection, TcpFamilies, TcpScope};
+pub(crate) use balancer::{BalancerFamilies, BalancerScope};
+pub(crate) use control::{ControlCall, ControlFamilies, ControlScope};
+pub(crate) use histogram::{Histogram, Shape};
+pub(crate) use http::{ErrorClass, HttpFamilies, HttpScope, Observation, is_grpc};
+pub(crate) use labels::{
+    Labels, Tls, endpoint_labels, inbound_labels, inbound_source_labels, outbound_source_labels, service_labels,
+};
+pub(crate) use observe::{Observer, Observers};
+pub(crate) use registry::{Counter, Family, Gauge, Keyed, Refresh, Registry, Seconds};
+pub(crate) use stream::{Sent, StreamFamilies, StreamObservation, StreamScope, Variant};
+pub(crate) use tcp::{DetectFamilies, TcpConnection, TcpFamilies, TcpScope};
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{sync::Arc, time::Duration};
+
+use process::Process;
 
 /// A direction of traffic, as label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,25 +68,38 @@ pub(crate) struct Metrics {
     pub(crate) inbound_http_errors: Family<Counter>,
     pub(crate) outbound_tcp_errors: Family<Counter>,
     pub(crate) inbound_tcp_errors: Family<Counter>,
-    pub(crate) outbound_detections: Family<Counter>,
-    pub(crate) inbound_detections: Family<Counter>,
+    pub(crate) outbound_detections: DetectFamilies,
+    pub(crate) inbound_detections: DetectFamilies,
     pub(crate) inbound_http_allowed: Family<Counter>,
     pub(crate) inbound_http_denied: Family<Counter>,
     pub(crate) inbound_http_unrouted: Family<Counter>,
     pub(crate) inbound_tcp_allowed: Family<Counter>,
     pub(crate) inbound_tcp_denied: Family<Counter>,
     pub(crate) inbound_tcp_terminated: Family<Counter>,
-    pub(crate) balancer_endpoints: Family<Gauge>,
-    pub(crate) policy_route_statuses: Family<Counter>,
-    pub(crate) policy_backend_requests: Family<Counter>,
-    pub(crate) policy_backend_statuses: Family<Counter>,
-    pub(crate) policy_retries: RetryFamilies,
+    pub(crate) balancers: BalancerFamilies,
+    /// Those of HTTP's routes.
+    policies: PolicyFamilies,
+    /// Those of gRPC's.
+    grpc_policies: PolicyFamilies,
     pub(crate) loops_refused: Family<Counter>,
     pub(crate) certificate_refreshes: Family<Counter>,
-    pub(crate) certificate_refreshed: Family<Gauge>,
-    pub(crate) certificate_expires: Family<Gauge>,
-    pub(crate) control_requests: Family<Counter>,
-    pub(crate) control_responses: Family<Counter>,
+    pub(crate) certificate_refreshed: Family<Seconds<false>>,
+    pub(crate) certificate_expires: Family<Seconds<false>>,
+    pub(crate) control: ControlFamilies,
+    /// Looked up when somebody asks, for as long as anything is counted.
+    _process: Arc<Process>,
+}
+
+/// What is counted of the routes of policies, of one variant.
+#[derive(Clone)]
+pub(crate) struct PolicyFamilies {
+    /// Requests on outbound routes.
+    pub(crate) routes: StreamFamilies,
+    /// What became of them at the routes' backends.
+    pub(crate) backends: StreamFamilies,
+    pub(crate) retries: RetryFamilies,
+    /// Requests that reach the application.
+    pub(crate) inbound: StreamFamilies,
 }
 
 impl Metrics {
@@ -113,8 +141,14 @@ impl Metrics {
             inbound_http_errors: counter("inbound_http_errors_total", "Answers that this proxy made up for an error."),
             outbound_tcp_errors: counter("outbound_tcp_errors_total", "Connections that failed in this proxy."),
             inbound_tcp_errors: counter("inbound_tcp_errors_total", "Connections that failed in this proxy."),
-            outbound_detections: counter("outbound_tcp_detect_http_results_total", "What first bytes looked like."),
-            inbound_detections: counter("inbound_tcp_detect_http_results_total", "What first bytes looked like."),
+            outbound_detections: DetectFamilies::new(
+                &registry,
+                ["outbound_tcp_detect_http_results_total", "outbound_tcp_detect_http_duration_seconds"],
+            ),
+            inbound_detections: DetectFamilies::new(
+                &registry,
+                ["inbound_tcp_detect_http_results_total", "inbound_tcp_detect_http_duration_seconds"],
+            ),
             inbound_http_allowed: counter("inbound_http_authz_allow_total", "Requests that a port's policy let in."),
             inbound_http_denied: counter("inbound_http_authz_deny_total", "Requests that a port's policy refused."),
             inbound_http_unrouted: counter(
@@ -127,35 +161,9 @@ impl Metrics {
                 "inbound_tcp_authz_terminate_total",
                 "Connections that ended when a port's policy changed.",
             ),
-            balancer_endpoints: registry
-                .family("outbound_http_balancer_endpoints", "Endpoints of a balancer, by state."),
-            policy_route_statuses: counter(
-                "outbound_http_route_request_statuses_total",
-                "Answers to requests on a policy's route.",
-            ),
-            policy_backend_requests: counter(
-                "outbound_http_route_backend_requests_total",
-                "Requests sent to a backend of a policy's route.",
-            ),
-            policy_backend_statuses: counter(
-                "outbound_http_route_backend_response_statuses_total",
-                "Answers from a backend of a policy's route.",
-            ),
-            policy_retries: RetryFamilies {
-                requests: counter("outbound_http_route_retry_requests_total", "Requests that were sent again."),
-                successes: counter(
-                    "outbound_http_route_retry_successes_total",
-                    "Requests that went well after they had been sent again.",
-                ),
-                limit_exceeded: counter(
-                    "outbound_http_route_retry_limit_exceeded_total",
-                    "Requests that went wrong as often as they may be sent.",
-                ),
-                overflow: counter(
-                    "outbound_http_route_retry_overflow_total",
-                    "Requests that were not sent again since their bodies are too long.",
-                ),
-            },
+            balancers: BalancerFamilies::new(&registry),
+            policies: PolicyFamilies::new(&registry, Variant::Http),
+            grpc_policies: PolicyFamilies::new(&registry, Variant::Grpc),
             loops_refused: counter(
                 "meshgate_loop_refused_total",
                 "Requests refused because this proxy had sent them before.",
@@ -172,59 +180,53 @@ impl Metrics {
                 "control_identity_cert_expiration_timestamp_seconds",
                 "When the certificate ends, in seconds of the Unix epoch.",
             ),
-            control_requests: counter("control_request_total", "Calls to the control plane."),
-            control_responses: counter("control_response_total", "Calls to the control plane that ended."),
+            control: ControlFamilies::new(&registry),
+            _process: Process::new(&registry),
             registry,
         }
     }
 
-    /// Adds what is always there: the build and the process.
-    pub(crate) fn describe_process(&self) {
-        let build = Labels::new()
-            .with("date", "")
-            .with("git_sha", "")
-            .with("profile", if cfg!(debug_assertions) { "debug" } else { "release" })
-            .with("vendor", "meshgate")
-            .with("version", env!("CARGO_PKG_VERSION"));
-        self.registry.family::<Gauge>("proxy_build_info", "What this proxy was built from.").hold(&build).set(1);
-        let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        self.registry
-            .family::<Gauge>("process_start_time_seconds", "When the process started, in seconds of the Unix epoch.")
-            .hold(&Labels::new())
-            .set(i64::try_from(started).unwrap_or(i64::MAX));
-        self.registry.on_render(ProcessGauges {
-            resident: self
-                .registry
-                .family::<Gauge>("process_resident_memory_bytes", "Resident memory.")
-                .hold(&Labels::new()),
-            threads: self.registry.family::<Gauge>("process_threads", "Threads.").hold(&Labels::new()),
-            descriptors: self.registry.family::<Gauge>("process_open_fds", "Open files.").hold(&Labels::new()),
-        });
+    /// Those of a variant.
+    pub(crate) fn policies(&self, variant: Variant) -> &PolicyFamilies {
+        match variant {
+            Variant::Http => &self.policies,
+            Variant::Grpc => &self.grpc_policies,
+        }
     }
 }
 
-/// What is read from /proc when somebody asks.
-pub(crate) struct ProcessGauges {
-    resident: std::sync::Arc<Gauge>,
-    threads: std::sync::Arc<Gauge>,
-    descriptors: std::sync::Arc<Gauge>,
+impl PolicyFamilies {
+    fn new(registry: &Registry, variant: Variant) -> Self {
+        Self {
+            routes: StreamFamilies::routes(registry, variant),
+            backends: StreamFamilies::backends(registry, variant),
+            retries: RetryFamilies::new(registry, variant),
+            inbound: StreamFamilies::inbound(registry, variant),
+        }
+    }
 }
 
-impl ProcessGauges {
-    fn refresh(&self) {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            line.split_whitespace().next()?.parse::<i64>().ok()
+impl RetryFamilies {
+    fn new(registry: &Registry, variant: Variant) -> Self {
+        let [requests, successes, limit_exceeded, overflow] = match variant {
+            Variant::Http => [
+                "outbound_http_route_retry_requests_total",
+                "outbound_http_route_retry_successes_total",
+                "outbound_http_route_retry_limit_exceeded_total",
+                "outbound_http_route_retry_overflow_total",
+            ],
+            Variant::Grpc => [
+                "outbound_grpc_route_retry_requests_total",
+                "outbound_grpc_route_retry_successes_total",
+                "outbound_grpc_route_retry_limit_exceeded_total",
+                "outbound_grpc_route_retry_overflow_total",
+            ],
         };
-        if let Some(kilobytes) = field("VmRSS:") {
-            self.resident.set(kilobytes * 1024);
-        }
-        if let Some(threads) = field("Threads:") {
-            self.threads.set(threads);
-        }
-        if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
-            self.descriptors.set(i64::try_from(entries.count()).unwrap_or(i64::MAX));
+        Self {
+            requests: registry.family(requests, "Requests that were sent again."),
+            successes: registry.family(successes, "Requests that went well after they had been sent again."),
+            limit_exceeded: registry.family(limit_exceeded, "Requests that went wrong as often as they may be sent."),
+            overflow: registry.family(overflow, "Requests that were not sent again since their bodies are too long."),
         }
     }
 }

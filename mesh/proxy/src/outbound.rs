@@ -56,7 +56,6 @@ pub(crate) struct Outbound {
     guard: LoopGuard,
     metrics: Metrics,
     errors: Keyed<&'static str, Counter>,
-    detections: Keyed<&'static str, Counter>,
     drain: Drain,
 }
 
@@ -114,7 +113,6 @@ impl Outbound {
             guard,
             metrics,
             errors: Keyed::default(),
-            detections: Keyed::default(),
             drain,
         }
     }
@@ -166,16 +164,15 @@ impl Outbound {
     }
 
     async fn detect(&self, io: &mut Io) -> Option<Detected> {
-        let detected = match detect(io, Instant::now() + self.detect_timeout).await {
+        let began = Instant::now();
+        let detected = match detect(io, began + self.detect_timeout).await {
             Ok(detected) => detected,
             Err(error) => {
                 debug!(%error, "a connection broke before its protocol was known");
                 return None;
             }
         };
-        let label = detected.label();
-        let make = || self.metrics.outbound_detections.hold(&Labels::new().with("result", label));
-        self.detections.get_or_make(label, make).increment();
+        self.metrics.outbound_detections.count(detected.label(), began.elapsed(), &Labels::new());
         Some(detected)
     }
 

@@ -2,9 +2,9 @@
 
 mod retry;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use linkerd2_proxy_api::{
     http_route as matches,
     meta::{Metadata, metadata},
@@ -16,22 +16,13 @@ use crate::{
     filters::Filters,
     http::ProxyError,
     matches::{self as table, Hosts, RouteEntry, RouteTable, RuleMatches},
-    metrics::{Counter, Family, Keyed, Labels, Metrics},
+    metrics::{Labels, Metrics, PolicyFamilies, StreamFamilies, StreamScope, Variant},
     split::Split,
 };
 pub(crate) use retry::{Retry, RetryCounters};
 
 /// The routes of a destination, over backends of type `B`.
-pub(crate) struct Routes<B> {
-    parent: Labels,
-    table: RouteTable<Route, Rule<B>>,
-}
-
-/// One route, and what it has answered.
-struct Route {
-    name: Labels,
-    ends: Keyed<End, Counter>,
-}
+pub(crate) struct Routes<B>(RouteTable<Arc<StreamScope>, Rule<B>>);
 
 /// What to do with the requests of one rule.
 pub(crate) struct Rule<B> {
@@ -48,82 +39,49 @@ pub(crate) struct Leg<B> {
     filters: Filters,
 }
 
-/// The rule that was chosen for a request, and its route.
-pub(crate) struct Chosen<'a, B> {
-    chosen: table::Chosen<'a, Route, Rule<B>>,
-    parent: &'a Labels,
-}
+/// The rule that was chosen for a request, and what counts the requests of its route.
+pub(crate) struct Chosen<'a, B>(table::Chosen<'a, Arc<StreamScope>, Rule<B>>);
 
 impl<B> Chosen<'_, B> {
-    /// Counts how a request ended.
-    pub(crate) fn count(&self, statuses: &Family<Counter>, end: End) {
-        let route = self.chosen.route;
-        let make = || {
-            let labels = self.parent.clone().followed_by(&route.name).with("hostname", "");
-            statuses.hold(&end.label(labels))
-        };
-        route.ends.get_or_make(end, make).increment();
+    /// What counts the route's requests.
+    pub(crate) fn scope(&self) -> &Arc<StreamScope> {
+        self.0.route
     }
 
     pub(crate) fn rule(&self) -> &Rule<B> {
-        self.chosen.rule
+        self.0.rule
     }
 
     /// Applies the filters.
     pub(crate) fn filter<T>(&self, request: &mut Request<T>) -> Result<(), ProxyError> {
-        self.chosen.rule.filters.on_request(request, self.chosen.prefix())
+        self.0.rule.filters.on_request(request, self.0.prefix())
     }
 }
 
-/// How a request on a policy's route ended: with a status, or with an error by Linkerd's name for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct End {
-    status: Option<StatusCode>,
-    error: &'static str,
-}
-
-impl End {
-    pub(crate) fn of<B>(result: &Result<Response<B>, ProxyError>) -> Self {
-        let (status, error) = match result {
-            Ok(response) => (Some(response.status()), ""),
-            Err(ProxyError::FailFast(_)) => (None, "FAIL_FAST"),
-            Err(ProxyError::LoadShed(_)) => (None, "LOAD_SHED"),
-            Err(ProxyError::ResponseTimeout(_)) => (None, "RESPONSE_HEADERS_TIMEOUT"),
-            Err(ProxyError::Broken(_)) => (None, "IO"),
-            Err(error) => (Some(error.status()), ""),
-        };
-        Self { status, error }
-    }
-
-    /// Adds the labels `http_status` and `error`.
-    pub(crate) fn label(self, labels: Labels) -> Labels {
-        let status = self.status.as_ref().map(StatusCode::as_str).unwrap_or_default();
-        labels.with("http_status", status).with("error", self.error)
-    }
-}
-
-/// The HTTP routes of a policy; `None` if it is opaque. `backend` makes a backend, given the labels of its route.
+/// The HTTP routes of a policy; `None` if it is opaque. `backend` makes a backend, given the labels of its route, and what counts such
+/// backends.
 pub(crate) fn compile<B>(
     policy: &api::OutboundPolicy,
     metrics: &Metrics,
-    mut backend: impl FnMut(&Backend, &Labels) -> Option<B>,
+    mut backend: impl FnMut(&Backend, &Labels, &StreamFamilies) -> Option<B>,
 ) -> Option<Routes<B>> {
     let parent = policy.metadata.as_ref().map(|metadata| metadata_labels("parent", metadata)).unwrap_or_default();
-    let kind = policy.protocol.as_ref()?.kind.as_ref()?;
-    let mut http = |routes: &[api::HttpRoute]| -> Vec<RouteEntry<Route, Rule<B>>> {
-        routes.iter().map(|route| http_route(route, &parent, metrics, &mut backend)).collect()
+    let families = metrics.policies(Variant::Http);
+    let mut http = |routes: &[api::HttpRoute]| -> Vec<RouteEntry<Arc<StreamScope>, Rule<B>>> {
+        routes.iter().map(|route| http_route(route, &parent, families, &mut backend)).collect()
     };
-    let routes = match kind {
+    let routes = match policy.protocol.as_ref()?.kind.as_ref()? {
         // Both versions have the same routes in everything that a control plane sends.
         proxy_protocol::Kind::Detect(detect) => http(&detect.http1.as_ref()?.routes),
         proxy_protocol::Kind::Http1(http1) => http(&http1.routes),
         proxy_protocol::Kind::Http2(http2) => http(&http2.routes),
         proxy_protocol::Kind::Grpc(grpc) => {
-            grpc.routes.iter().map(|route| grpc_routes(route, &parent, metrics, &mut backend)).collect()
+            let families = metrics.policies(Variant::Grpc);
+            grpc.routes.iter().map(|route| grpc_routes(route, &parent, families, &mut backend)).collect()
         }
         proxy_protocol::Kind::Opaque(_) | proxy_protocol::Kind::Tls(_) => return None,
     };
-    Some(Routes { parent, table: RouteTable(routes) })
+    Some(Routes(RouteTable(routes)))
 }
 
 /// How the endpoints of a policy's backends are judged by their failures.
@@ -180,7 +138,7 @@ impl std::fmt::Display for PortLabel {
 impl<B> Routes<B> {
     /// The most specific rule for a request; of equals the first.
     pub(crate) fn choose<T>(&self, request: &Request<T>) -> Option<Chosen<'_, B>> {
-        self.table.choose(request).map(|chosen| Chosen { chosen, parent: &self.parent })
+        self.0.choose(request).map(Chosen)
     }
 }
 
@@ -224,45 +182,53 @@ impl<B> Rule<B> {
 fn http_route<B>(
     route: &api::HttpRoute,
     parent: &Labels,
-    metrics: &Metrics,
-    backend: &mut impl FnMut(&Backend, &Labels) -> Option<B>,
-) -> RouteEntry<Route, Rule<B>> {
+    families: &PolicyFamilies,
+    backend: &mut impl FnMut(&Backend, &Labels, &StreamFamilies) -> Option<B>,
+) -> RouteEntry<Arc<StreamScope>, Rule<B>> {
     let name = route.metadata.as_ref().map(|metadata| metadata_labels("route", metadata)).unwrap_or_default();
     let labels = parent.clone().followed_by(&name);
     let mut leg = |one: &http_api::RouteBackend| {
-        Some(Leg { backend: backend(one.backend.as_ref()?, &labels)?, filters: http_filters(&one.filters) })
+        Some(Leg {
+            backend: backend(one.backend.as_ref()?, &labels, &families.backends)?,
+            filters: http_filters(&one.filters),
+        })
     };
     let rules = route.rules.iter().filter_map(|rule| {
         let retry = rule.retry.as_ref().map(Retry::of_http);
         let backends = http_backends(rule.backends.as_ref(), &mut leg);
         let rule_for =
-            Rule::new(http_filters(&rule.filters), backends, rule.timeouts.as_ref(), retry, metrics, &labels);
+            Rule::new(http_filters(&rule.filters), backends, rule.timeouts.as_ref(), retry, families, &labels);
         Some((RuleMatches::of_http(&rule.matches, &name)?, rule_for))
     });
     let rules = rules.collect();
-    RouteEntry { route: Route { name, ends: Keyed::default() }, hosts: Hosts::of(&route.hosts), rules }
+    let scope = families.routes.scope(labels.clone().with("hostname", ""));
+    RouteEntry { route: scope, hosts: Hosts::of(&route.hosts), rules }
 }
 
 fn grpc_routes<B>(
     route: &api::GrpcRoute,
     parent: &Labels,
-    metrics: &Metrics,
-    backend: &mut impl FnMut(&Backend, &Labels) -> Option<B>,
-) -> RouteEntry<Route, Rule<B>> {
+    families: &PolicyFamilies,
+    backend: &mut impl FnMut(&Backend, &Labels, &StreamFamilies) -> Option<B>,
+) -> RouteEntry<Arc<StreamScope>, Rule<B>> {
     let name = route.metadata.as_ref().map(|metadata| metadata_labels("route", metadata)).unwrap_or_default();
     let labels = parent.clone().followed_by(&name);
     let mut leg = |one: &grpc::RouteBackend| {
-        Some(Leg { backend: backend(one.backend.as_ref()?, &labels)?, filters: grpc_filters(&one.filters) })
+        Some(Leg {
+            backend: backend(one.backend.as_ref()?, &labels, &families.backends)?,
+            filters: grpc_filters(&one.filters),
+        })
     };
     let rules = route.rules.iter().filter_map(|rule| {
         let retry = rule.retry.as_ref().map(Retry::of_grpc);
         let backends = grpc_backends(rule.backends.as_ref(), &mut leg);
         let rule_for =
-            Rule::new(grpc_filters(&rule.filters), backends, rule.timeouts.as_ref(), retry, metrics, &labels);
+            Rule::new(grpc_filters(&rule.filters), backends, rule.timeouts.as_ref(), retry, families, &labels);
         Some((RuleMatches::of_grpc(&rule.matches, &name)?, rule_for))
     });
     let rules = rules.collect();
-    RouteEntry { route: Route { name, ends: Keyed::default() }, hosts: Hosts::of(&route.hosts), rules }
+    let scope = families.routes.scope(labels.clone().with("hostname", ""));
+    RouteEntry { route: scope, hosts: Hosts::of(&route.hosts), rules }
 }
 
 impl<B> Rule<B> {
@@ -272,7 +238,7 @@ impl<B> Rule<B> {
         backends: Split<Leg<B>>,
         timeouts: Option<&matches::Timeouts>,
         retry: Option<Retry>,
-        metrics: &Metrics,
+        families: &PolicyFamilies,
         labels: &Labels,
     ) -> Self {
         let response = timeouts.and_then(|timeouts| duration(timeouts.response));
@@ -282,7 +248,7 @@ impl<B> Rule<B> {
             backends,
             timeout: timeouts.and_then(|timeouts| duration(timeouts.request)),
             attempt_timeout: [response, of_attempt].into_iter().flatten().min(),
-            retry: retry.map(|retry| (retry, RetryCounters::hold(metrics, labels))),
+            retry: retry.map(|retry| (retry, RetryCounters::hold(&families.retries, labels))),
         }
     }
 }

@@ -9,14 +9,15 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
-use tracing_subscriber::EnvFilter;
 
 use crate::{
-    Config, OriginalDst, ProcessEnvironment, admin,
+    Config, OriginalDst, ProcessEnvironment,
+    admin::Admin,
     connect::{self, Connector},
     control::Control,
     identity::{self, IdentityError, LocalIdentity},
     inbound::Inbound,
+    log::{self, LogLevel},
     loop_guard,
     metrics::Metrics,
     outbound::Outbound,
@@ -89,12 +90,13 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Opens the listeners and starts to serve. Needs a tokio runtime.
+    /// Opens the listeners and starts to serve. Needs a tokio runtime. `log` is the filter of the log that the proxy writes to, if
+    /// that is the proxy's to change.
     ///
     /// # Errors
     ///
     /// See [`StartError`].
-    pub async fn start(config: Config, original: OriginalDst) -> Result<Self, StartError> {
+    pub async fn start(config: Config, original: OriginalDst, log: Option<LogLevel>) -> Result<Self, StartError> {
         let mark = config.socket_mark.filter(|mark| match connect::check_mark(*mark) {
             Ok(()) => true,
             Err(error) => {
@@ -109,7 +111,6 @@ impl Proxy {
         });
         let config = Arc::new(config);
         let metrics = Metrics::retaining(config.metrics_retain_idle);
-        metrics.describe_process();
         let drain = Drain::default();
         let connector = Connector::new(mark, config.outbound_connect_timeout);
         let control =
@@ -161,7 +162,8 @@ impl Proxy {
             let outbound = Arc::clone(&outbound);
             accept(listener, identity.clone(), &drain, move |stream| Arc::clone(&outbound).connection(stream));
         }
-        admin::serve(admin, metrics, identity, config.shutdown_endpoint, drain.clone());
+        let answers = Admin { config: Arc::clone(&config), metrics, identity, log, drain: drain.clone() };
+        answers.serve(admin);
         info!(?addresses, ingress = config.ingress_mode, dialect = ?config.dialect, "the proxy serves");
         Ok(Self { addresses, drain })
     }
@@ -230,7 +232,7 @@ pub fn main_from_env() -> ExitCode {
             return ExitCode::from(BAD_CONFIG);
         }
     };
-    log(&config.log);
+    let log = log::init(&config);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -238,7 +240,7 @@ pub fn main_from_env() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(config)) {
+    match runtime.block_on(run(config, log)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!(%error, "the proxy cannot start");
@@ -248,11 +250,11 @@ pub fn main_from_env() -> ExitCode {
     }
 }
 
-async fn run(config: Config) -> Result<(), anyhow::Error> {
+async fn run(config: Config, log: Option<LogLevel>) -> Result<(), anyhow::Error> {
     let grace = config.shutdown_grace_period;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let proxy = Proxy::start(config, OriginalDst::Socket).await?;
+    let proxy = Proxy::start(config, OriginalDst::Socket, log).await?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -263,19 +265,4 @@ async fn run(config: Config) -> Result<(), anyhow::Error> {
         warn!("connections were still open at the end of the grace period");
     }
     Ok(())
-}
-
-/// Logs to standard error. Linkerd's directives name its own crates; here they mean this one.
-fn log(directives: &str) {
-    let own: Vec<_> = directives
-        .split(',')
-        .map(|directive| match directive.split_once('=') {
-            Some(("linkerd" | "linkerd2_proxy", level)) => format!("{}={level}", env!("CARGO_CRATE_NAME")),
-            _ => directive.to_owned(),
-        })
-        .collect();
-    let filter = EnvFilter::new(own.join(","));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(io::stderr);
-    // A second subscriber is refused, which only tests meet.
-    let _ = subscriber.try_init();
 }

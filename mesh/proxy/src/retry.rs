@@ -13,7 +13,10 @@ use http_body::{Body, Frame, SizeHint};
 use linkerd2_proxy_api::destination::RetryBudget;
 use parking_lot::Mutex;
 
-use crate::http::{Incoming, RequestBodyError};
+use crate::{
+    http::{Incoming, RequestBodyError},
+    metrics::Histogram,
+};
 
 /// Linkerd's limit: a body that is larger is sent once.
 pub(crate) const MAX_BODY: usize = 64 * 1024;
@@ -98,6 +101,8 @@ struct Recording<B> {
     ended: bool,
     /// Counts attempts; only the last one may read.
     attempt: u32,
+    /// Counts the sizes of the client's frames.
+    sizes: Option<Arc<Histogram>>,
 }
 
 /// The body as one attempt sends it: what was recorded, then what still comes.
@@ -128,6 +133,7 @@ where
             overflowed: false,
             ended: false,
             attempt: 0,
+            sizes: None,
         };
         Ok(Self(Arc::new(Mutex::new(recording))))
     }
@@ -166,6 +172,11 @@ where
     B: Body<Data = Bytes> + Unpin,
     RequestBodyError: From<B::Error>,
 {
+    /// Counts the sizes of the client's frames, each once however often it is sent.
+    pub(crate) fn count(&self, sizes: Option<&Arc<Histogram>>) {
+        self.recording.lock().sizes = sizes.cloned();
+    }
+
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         let mut recording = self.recording.lock();
         if recording.attempt != self.attempt {
@@ -183,6 +194,9 @@ where
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
+                    if let Some(sizes) = &recording.sizes {
+                        sizes.sized(data.len());
+                    }
                     self.next += usize::from(recording.keep(data));
                 } else if let Some(trailers) = frame.trailers_ref() {
                     recording.trailers = Some(trailers.clone());

@@ -93,7 +93,7 @@ async fn certified(context: &Context, app: &str) -> Result<(), Failure> {
         let [(name, address)] = pods.as_slice() else { return Err(format!("{} pods with addresses", pods.len())) };
         let metrics = context.metrics_of(*address, Families::Counts).await;
         let metrics = metrics.map_err(|_| format!("{name}: its proxy does not answer"))?;
-        match metrics.sum("control_identity_cert_refreshes_total", &[("result", "success")]) {
+        match metrics.sum("control_identity_cert_refreshes_total", &[("result", "ok")]) {
             issued if issued >= 1.0 => Ok(()),
             _ => Err(format!("{name}: none was issued")),
         }

@@ -21,7 +21,7 @@ use crate::{
     http::{BoxedRequest, EndpointLoad, Pool, PoolSettings, ProxyError, ResponseBody, SendError, UNSENT},
     io::Io,
     loop_guard::LoopGuard,
-    metrics::{Direction, HttpScope, Labels, Metrics, Observations, Tls, endpoint_labels, inbound_labels},
+    metrics::{Direction, HttpScope, Labels, Metrics, Observers, Tls, endpoint_labels, inbound_labels},
     profile::ResponseClasses,
     tls::{Peer, ServerIdentity},
 };
@@ -224,9 +224,9 @@ impl Endpoint {
                 }
                 let (head, body) = response.into_parts();
                 observation.head(head.status, &head.headers);
-                let mut observations = Observations::default();
-                observations.add(observation);
-                let body = ResponseBody::watched(body, observations, load);
+                let mut observers = Observers::default();
+                observers.add(observation);
+                let body = ResponseBody::watched(body, observers, load);
                 Ok(Response::from_parts(head, body))
             }
             Err(mut error) => {

@@ -5,7 +5,7 @@ use futures::FutureExt;
 use super::*;
 use crate::{connect::Connector, http::PoolSettings, identity::LocalIdentity, metrics::Metrics};
 
-fn balancer(failfast: Duration) -> Balancer {
+fn balancer(failfast: Duration) -> Arc<Balancer> {
     let settings = PoolSettings {
         connector: Connector::new(None, Duration::from_secs(1)),
         identity: LocalIdentity::none(),
@@ -13,7 +13,7 @@ fn balancer(failfast: Duration) -> Balancer {
         max_idle: 10,
     };
     let factory = EndpointFactory::new(Metrics::new(), settings, &[]);
-    Balancer::new(NameAddr::parse("web.ns.svc.cluster.local:80").unwrap(), factory, failfast)
+    Balancer::new(NameAddr::parse("web.ns.svc.cluster.local:80").unwrap(), factory, failfast, None)
 }
 
 fn addresses(last: impl IntoIterator<Item = u8>) -> BTreeMap<SocketAddr, EndpointInfo> {
@@ -75,18 +75,17 @@ fn updates_keep_the_endpoints_that_stay() {
 async fn without_endpoints_the_first_request_waits_and_the_next_do_not() {
     const FAILFAST: Duration = Duration::from_millis(50);
     let balancer = balancer(FAILFAST);
-    let none = Tried::default();
     assert!(balancer.is_available(), "nothing is known yet");
     balancer.update(EndpointUpdate::Reset(BTreeMap::new()));
     assert!(!balancer.is_available());
 
     let start = time::Instant::now();
-    assert!(matches!(balancer.next(&none).await, Err(ProxyError::FailFast(_))));
+    assert!(matches!(balancer.next(None).await, Err(ProxyError::FailFast(_))));
     assert!(start.elapsed() >= FAILFAST);
-    assert!(matches!(balancer.next(&none).now_or_never(), Some(Err(ProxyError::LoadShed(_)))));
+    assert!(matches!(balancer.next(None).now_or_never(), Some(Err(ProxyError::LoadShed(_)))));
 
     balancer.update(EndpointUpdate::Add(addresses([1])));
-    assert!(matches!(balancer.next(&none).now_or_never(), Some(Ok(_))));
+    assert!(matches!(balancer.next(None).now_or_never(), Some(Ok(_))));
 }
 
 #[tokio::test]
@@ -94,26 +93,24 @@ async fn a_request_that_is_given_up_does_not_make_the_next_wait_from_the_beginni
     const FAILFAST: Duration = Duration::from_millis(300);
     const GIVEN_UP: Duration = Duration::from_millis(200);
     let balancer = balancer(FAILFAST);
-    let none = Tried::default();
     balancer.update(EndpointUpdate::Reset(BTreeMap::new()));
-    assert!(time::timeout(GIVEN_UP, balancer.next(&none)).await.is_err());
+    assert!(time::timeout(GIVEN_UP, balancer.next(None)).await.is_err());
     // The time is over whenever the next one comes.
     time::sleep_until(time::Instant::now() + FAILFAST - GIVEN_UP).await;
-    assert!(matches!(balancer.next(&none).now_or_never(), Some(Err(ProxyError::FailFast(_)))));
+    assert!(matches!(balancer.next(None).now_or_never(), Some(Err(ProxyError::FailFast(_)))));
 
     // Once there was an endpoint, the time begins anew.
     balancer.update(EndpointUpdate::Add(addresses([1])));
     balancer.update(EndpointUpdate::Reset(BTreeMap::new()));
     let start = time::Instant::now();
-    assert!(matches!(balancer.next(&none).await, Err(ProxyError::FailFast(_))));
+    assert!(matches!(balancer.next(None).await, Err(ProxyError::FailFast(_))));
     assert!(start.elapsed() >= FAILFAST);
 }
 
 #[tokio::test]
 async fn a_waiting_request_gets_the_first_endpoint_that_comes() {
     let balancer = balancer(Duration::from_secs(60));
-    let none = Tried::default();
-    let (endpoint, ()) = tokio::join!(balancer.next(&none), async {
+    let (endpoint, ()) = tokio::join!(balancer.next(None), async {
         tokio::task::yield_now().await;
         balancer.update(EndpointUpdate::Add(addresses([1])));
     });

@@ -1,13 +1,13 @@
 //! One stream of the control plane, opened again whenever it ends.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use rand::Rng;
 use tokio::time;
 use tonic::{Response, Status, Streaming};
 use tracing::{debug, info};
 
-use crate::metrics::{Counter, Family, Labels, Metrics};
+use crate::metrics::{ControlCall, ControlScope, Metrics};
 
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
@@ -32,21 +32,12 @@ pub(super) enum Next {
 pub(super) struct Follow {
     call: &'static str,
     target: String,
-    requests: Arc<Counter>,
-    responses: Family<Counter>,
-    labels: Labels,
+    scope: ControlScope,
 }
 
 impl Follow {
     pub(super) fn new(call: &'static str, target: String, address: &str, metrics: &Metrics) -> Self {
-        let labels = Labels::new().with("addr", address).with("tls", "no_identity").with("no_tls_reason", "loopback");
-        Self {
-            call,
-            target,
-            requests: metrics.control_requests.hold(&labels),
-            responses: metrics.control_responses.clone(),
-            labels,
-        }
+        Self { call, target, scope: metrics.control.scope(address) }
     }
 
     /// Opens the stream, hands on what comes, and opens it again after a while when it ends.
@@ -56,7 +47,7 @@ impl Follow {
     {
         let mut backoff = MIN_BACKOFF;
         loop {
-            self.requests.increment();
+            let mut counted = self.scope.begin();
             let end = match open().await {
                 Ok(stream) => {
                     let mut stream = stream.into_inner();
@@ -64,6 +55,7 @@ impl Follow {
                     loop {
                         match stream.message().await {
                             Ok(Some(item)) => {
+                                counted.answered();
                                 backoff = MIN_BACKOFF;
                                 if on(Event::Item { item, first }) == Next::Stop {
                                     return;
@@ -77,7 +69,7 @@ impl Follow {
                 }
                 Err(status) => Some(status),
             };
-            self.ended(end.as_ref());
+            self.ended(counted, end.as_ref());
             if let Some(status) = end
                 && on(Event::Failed(status)) == Next::Stop
             {
@@ -89,9 +81,8 @@ impl Follow {
         }
     }
 
-    fn ended(&self, status: Option<&Status>) {
+    fn ended(&self, counted: ControlCall<'_>, status: Option<&Status>) {
         let Self { call, target, .. } = self;
-        let code = status.map_or(0, |status| status.code() as i32);
         match status {
             Some(status) if std::error::Error::source(status).is_some() => {
                 info!(%call, %target, error = %status, "the control plane cannot be reached");
@@ -99,8 +90,6 @@ impl Follow {
             Some(status) => debug!(%call, %target, %status, "the control plane answered with an error"),
             None => debug!(%call, %target, "the control plane ended a stream"),
         }
-        let classification = if code == 0 { "success" } else { "failure" };
-        let labels = self.labels.clone().with("classification", classification).with_display("grpc_status", code);
-        self.responses.hold(&labels.with("error", "")).increment();
+        counted.end(status);
     }
 }

@@ -10,8 +10,12 @@ use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body::{Body, Frame, SizeHint};
 
-use super::{Broken, Incoming, continuation::Gate, error::broken_class};
-use crate::{balance::Endpoint, metrics::Observations, retry::Replay};
+use super::{Broken, Incoming, continuation::Gate};
+use crate::{
+    balance::Endpoint,
+    metrics::{Histogram, Observer, Observers, Sent},
+    retry::Replay,
+};
 
 /// A request on its way. Boxed, because it passes many hands, and who hands it on moves it.
 pub(crate) type BoxedRequest = Box<Request<RequestBody>>;
@@ -26,6 +30,21 @@ pub(crate) enum RequestBody {
     Replayed(Replay),
     /// Of a request without one that is sent again.
     Empty,
+    /// Another one of these, that somebody counts.
+    Counted(Box<CountedBody>),
+}
+
+/// A request body that somebody counts, and of whose end somebody wants to know.
+pub(crate) struct CountedBody {
+    body: RequestBody,
+    frames: Option<Arc<Histogram>>,
+    sent: Sent,
+}
+
+impl Drop for CountedBody {
+    fn drop(&mut self) {
+        self.sent.now();
+    }
 }
 
 impl RequestBody {
@@ -40,9 +59,30 @@ impl RequestBody {
 
     /// The application has asked for the body.
     pub(super) fn proceed(&mut self) {
-        if let Self::Gated(_, gate) = self {
-            gate.open();
+        match self {
+            Self::Gated(_, gate) => gate.open(),
+            Self::Counted(counted) => counted.body.proceed(),
+            Self::Passed(_) | Self::Replayed(_) | Self::Empty => {}
         }
+    }
+
+    /// Counts the sizes of its frames, and says when the last of them has left; `None` if there are none. What is sent again is
+    /// counted once.
+    pub(crate) fn count(&mut self, frames: Option<&Arc<Histogram>>) -> Option<Sent> {
+        if self.is_end_stream() {
+            return None;
+        }
+        let frames = match self {
+            Self::Replayed(replay) => {
+                replay.count(frames);
+                None
+            }
+            _ => frames.cloned(),
+        };
+        let sent = Sent::default();
+        let body = std::mem::replace(self, Self::Empty);
+        *self = Self::Counted(Box::new(CountedBody { body, frames, sent: sent.clone() }));
+        Some(sent)
     }
 }
 
@@ -70,6 +110,20 @@ impl Body for RequestBody {
             }
             Self::Replayed(replay) => replay.poll_frame(cx),
             Self::Empty => Poll::Ready(None),
+            Self::Counted(counted) => {
+                let frame = ready!(Pin::new(&mut counted.body).poll_frame(cx));
+                if let (Some(frames), Some(Ok(frame))) = (&counted.frames, &frame)
+                    && let Some(data) = frame.data_ref()
+                {
+                    frames.sized(data.len());
+                }
+                if frame.as_ref().is_none_or(|frame| frame.as_ref().is_ok_and(Frame::is_trailers))
+                    || counted.body.is_end_stream()
+                {
+                    counted.sent.now();
+                }
+                Poll::Ready(frame)
+            }
         }
     }
 
@@ -78,6 +132,7 @@ impl Body for RequestBody {
             Self::Passed(body) | Self::Gated(body, _) => body.is_end_stream(),
             Self::Replayed(replay) => replay.is_end_stream(),
             Self::Empty => true,
+            Self::Counted(counted) => counted.body.is_end_stream(),
         }
     }
 
@@ -86,6 +141,7 @@ impl Body for RequestBody {
             Self::Passed(body) | Self::Gated(body, _) => body.size_hint(),
             Self::Replayed(replay) => replay.size_hint(),
             Self::Empty => SizeHint::with_exact(0),
+            Self::Counted(counted) => counted.body.size_hint(),
         }
     }
 }
@@ -95,7 +151,7 @@ pub(crate) struct ResponseBody(Option<Box<Watched>>);
 
 struct Watched {
     body: Incoming,
-    observations: Observations,
+    observers: Observers,
     /// The endpoint's load, until the first frame tells how long it took.
     load: Option<EndpointLoad>,
     trailers: Option<HeaderMap>,
@@ -124,8 +180,8 @@ impl ResponseBody {
     }
 
     /// A body whose end is counted.
-    pub(crate) fn watched(body: Incoming, observations: Observations, load: EndpointLoad) -> Self {
-        let mut watched = Watched { body, observations, load: Some(load), trailers: None, ended: false };
+    pub(crate) fn watched(body: Incoming, observers: Observers, load: EndpointLoad) -> Self {
+        let mut watched = Watched { body, observers, load: Some(load), trailers: None, ended: false };
         if watched.body.is_end_stream() {
             watched.end();
         }
@@ -133,12 +189,20 @@ impl ResponseBody {
     }
 
     /// Adds what watches the response further out.
-    pub(crate) fn observe(&mut self, observation: crate::metrics::Observation) {
-        let Some(watched) = &mut self.0 else { return };
-        watched.observations.add(observation);
+    pub(crate) fn observe(&mut self, observer: impl Into<Observer>) {
+        let mut observer = observer.into();
+        let Some(watched) = &mut self.0 else { return observer.end(None) };
         if watched.ended {
+            observer.end(watched.trailers.as_ref());
+        }
+        watched.observers.add(observer);
+    }
+
+    /// The response gives way to another one. Whoever counts it need not know that the rest of it was not wanted.
+    pub(crate) fn give_way(mut self) {
+        if let Some(watched) = &mut self.0 {
             let trailers = watched.trailers.as_ref();
-            watched.observations.each(|observation| observation.end(trailers));
+            watched.observers.each(|observer| observer.end(trailers));
         }
     }
 }
@@ -146,7 +210,7 @@ impl ResponseBody {
 impl Watched {
     fn first_frame(&mut self) {
         if self.load.take().is_some() {
-            self.observations.each(crate::metrics::Observation::first_frame);
+            self.observers.each(Observer::first_frame);
         }
     }
 
@@ -156,7 +220,7 @@ impl Watched {
         }
         self.first_frame();
         let trailers = self.trailers.as_ref();
-        self.observations.each(|observation| observation.end(trailers));
+        self.observers.each(|observer| observer.end(trailers));
     }
 }
 
@@ -170,6 +234,9 @@ impl Body for ResponseBody {
         match &frame {
             Some(Ok(frame)) => {
                 watched.first_frame();
+                if let Some(data) = frame.data_ref() {
+                    watched.observers.each(|observer| observer.data(data.len()));
+                }
                 if let Some(trailers) = frame.trailers_ref() {
                     watched.trailers = Some(trailers.clone());
                 }
@@ -178,9 +245,8 @@ impl Body for ResponseBody {
                 }
             }
             Some(Err(error)) => {
-                let class = broken_class(error);
                 watched.ended = true;
-                watched.observations.each(|observation| observation.fail(class));
+                watched.observers.each(|observer| observer.broke(error));
             }
             None => watched.end(),
         }

@@ -105,16 +105,16 @@ impl ProxyError {
     }
 
     /// The code for a gRPC client.
-    fn grpc_status(&self) -> &'static str {
+    pub(crate) fn grpc_status(&self) -> u16 {
         match self.status() {
-            StatusCode::GATEWAY_TIMEOUT => "4",
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => "14",
-            StatusCode::LOOP_DETECTED => "10",
-            StatusCode::NOT_FOUND => "5",
-            StatusCode::FORBIDDEN => "7",
-            status if status.is_redirection() => "5",
-            StatusCode::BAD_REQUEST => "3",
-            _ => "13",
+            StatusCode::GATEWAY_TIMEOUT => 4,
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => 14,
+            StatusCode::LOOP_DETECTED => 10,
+            StatusCode::NOT_FOUND => 5,
+            StatusCode::FORBIDDEN => 7,
+            status if status.is_redirection() => 5,
+            StatusCode::BAD_REQUEST => 3,
+            _ => 13,
         }
     }
 
@@ -141,6 +141,18 @@ impl ProxyError {
             Self::Broken(error) => broken_class(error).0,
             _ => "unclassified",
         })
+    }
+
+    /// The label `error` where requests are counted by how their streams end; `None` if Linkerd's proxy answers in place of the
+    /// application there already, so that a status is counted.
+    pub(crate) fn stream_error(&self) -> Option<&'static str> {
+        match self {
+            Self::FailFast(_) => Some("FAIL_FAST"),
+            Self::LoadShed(_) => Some("LOAD_SHED"),
+            Self::ResponseTimeout(_) => Some("RESPONSE_HEADERS_TIMEOUT"),
+            Self::Broken(error) => Some(stream_error(error)),
+            _ => None,
+        }
     }
 
     /// Whether the client's HTTP/1 connection ends with the answer. Errors of the request alone leave it open.
@@ -192,6 +204,21 @@ pub(crate) fn broken_class(error: &Broken) -> ErrorClass {
         Some(_) => "h2",
         None => "unclassified",
     })
+}
+
+/// The same by Linkerd's newer names. What is not HTTP/2 has broken with its connection.
+pub(crate) fn stream_error(error: &Broken) -> &'static str {
+    match h2_error(error) {
+        Some(h2) if h2.is_reset() => match h2.reason() {
+            Some(h2::Reason::CANCEL) => "CANCEL",
+            Some(h2::Reason::REFUSED_STREAM) => "REFUSED",
+            Some(h2::Reason::ENHANCE_YOUR_CALM) => "ENHANCE_YOUR_CALM",
+            _ => "RESET",
+        },
+        Some(h2) if h2.is_go_away() => "GO_AWAY",
+        Some(h2) if !h2.is_io() => "UNKNOWN",
+        _ => "IO",
+    }
 }
 
 pub(super) fn h2_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a h2::Error> {
@@ -272,7 +299,7 @@ impl Respond {
         }
         if self.grpc {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            headers.insert("grpc-status", HeaderValue::from_static(error.grpc_status()));
+            headers.insert("grpc-status", HeaderValue::from(error.grpc_status()));
         } else {
             *response.status_mut() = error.status();
         }

@@ -15,14 +15,16 @@ fn authority() -> (String, Issuer<'static, KeyPair>) {
 }
 
 fn identity(trust_anchors: &str) -> Result<Identity, IdentityError> {
-    Identity::new(&IdentityConfig {
+    let config = IdentityConfig {
         addr: "localhost:1".into(),
         local_name: NAME.into(),
         token_file: "/no/such/token".into(),
         trust_anchors: trust_anchors.into(),
         min_refresh: Duration::from_secs(10),
         max_refresh: Duration::from_secs(24 * 60 * 60),
-    })
+    };
+    let calls = Metrics::new().control.scope(&config.addr);
+    Identity::new(&config, calls)
 }
 
 fn answer(request: &[u8], issuer: &Issuer<'static, KeyPair>, name: &str) -> CertifyResponse {

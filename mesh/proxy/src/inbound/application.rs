@@ -12,7 +12,7 @@ use super::{
 use crate::{
     balance::{Endpoint, EndpointFactory},
     cache::Cache,
-    metrics::{Counter, Labels},
+    metrics::{Counter, Labels, StreamScope},
     tls::Peer,
 };
 
@@ -20,6 +20,8 @@ use crate::{
 pub(super) struct Application {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) allowed: Arc<Counter>,
+    /// What counts the requests of the route, unless it is a connection that was let in.
+    pub(super) stream: Option<Arc<StreamScope>>,
 }
 
 /// An address, the identity of a client and the labels of its permit, which is all that what is counted depends on.
@@ -75,7 +77,12 @@ impl Applications {
         let application = self.known.get_or_make(&key, || {
             let endpoint = Arc::new(self.factory.application(address, &client.peer, &permit.labels));
             let labels = authz_labels(address, &permit.labels, &client.peer);
-            Application { endpoint, allowed: self.factory.metrics().inbound_http_allowed.hold(&labels) }
+            let metrics = self.factory.metrics();
+            let stream = permit.route.as_ref().map(|(variant, labels)| {
+                let families = &metrics.policies(*variant).inbound;
+                families.scope(labels.clone())
+            });
+            Application { endpoint, allowed: metrics.inbound_http_allowed.hold(&labels), stream }
         });
         client.last.store(Some(Arc::new((Arc::clone(permit), Arc::clone(&application)))));
         application

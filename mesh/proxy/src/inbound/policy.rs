@@ -22,7 +22,7 @@ use crate::{
     filters::Filters,
     http::ProxyError,
     matches::{Hosts, RouteEntry, RouteTable, RuleMatches},
-    metrics::Labels,
+    metrics::{Labels, Variant},
     tls::Peer,
 };
 
@@ -77,6 +77,8 @@ enum Clients {
 pub(crate) struct Permit {
     /// Those of the server, of the route if there is one, and of the authorization.
     pub(crate) labels: Labels,
+    /// Those of the route and the server that newer families have; `None` for a connection.
+    pub(crate) route: Option<(Variant, Labels)>,
 }
 
 impl ServerPolicy {
@@ -97,14 +99,12 @@ impl ServerPolicy {
         let networks = if policy.is_for_cluster() { cluster.to_vec() } else { everywhere() };
         let networks = networks.into_iter().map(|net| (net, Vec::new())).collect();
         let authz = clients.map(|clients| (networks, clients, metadata));
-        let labels = server("", "default", name, port);
-        Self::new(protocol, labels, name, authz.into_iter().collect(), None)
+        Self::new(protocol, ["", "default", name], port, authz.into_iter().collect(), None)
     }
 
     /// From the control plane's answer.
     pub(crate) fn compile(server: &api::Server, port: u16) -> Self {
         let label = |key: &str| server.labels.get(key).map_or("", String::as_str);
-        let labels = self::server(label("group"), label("kind"), label("name"), port);
         let kind = server.protocol.as_ref().and_then(|protocol| protocol.kind.as_ref());
         let (protocol, routes) = match kind {
             Some(Kind::Detect(detect)) => {
@@ -118,29 +118,33 @@ impl ServerPolicy {
             None => (Protocol::Detect(None), None),
         };
         let authorizations = server.authorizations.iter().filter_map(read).collect();
-        Self::new(protocol, labels, label("name"), authorizations, routes)
+        Self::new(protocol, ["group", "kind", "name"].map(label), port, authorizations, routes)
     }
 
     fn new(
         protocol: Protocol,
-        labels: Labels,
-        name: &str,
+        server: [&str; 3],
+        port: u16,
         authorizations: Vec<Read>,
         routes: Option<Routes<'_>>,
     ) -> Self {
-        let build = |start: &Labels, own: &[Read]| -> Vec<Authorization> {
+        let (labels, parent) = (self::server("srv", server, port), self::server("parent", server, port));
+        let variant = if matches!(routes, Some(Routes::Grpc(_))) { Variant::Grpc } else { Variant::Http };
+        let build = |start: &Labels, counted: Option<Labels>, own: &[Read]| -> Vec<Authorization> {
             // The pod's own come last, so that a client is counted under what its owner wrote.
             let each = authorizations.iter().chain(own).cloned().chain([local()]);
             each.map(|(networks, clients, metadata)| {
                 let labels = start.clone().followed_by(&reference("authz", &metadata));
-                Authorization { networks, clients, permit: Arc::new(Permit { labels }) }
+                let route = counted.clone().map(|labels| (variant, labels));
+                Authorization { networks, clients, permit: Arc::new(Permit { labels, route }) }
             })
             .collect()
         };
         let route = |metadata: Option<&Metadata>, own: &[api::Authz]| {
             let route = reference("route", metadata.unwrap_or(&Metadata::default()));
             let own: Vec<_> = own.iter().filter_map(read).collect();
-            Route { authorizations: build(&labels.clone().followed_by(&route), &own), labels: route }
+            let counted = parent.clone().followed_by(&route);
+            Route { authorizations: build(&labels.clone().followed_by(&route), Some(counted), &own), labels: route }
         };
         let table = match routes {
             Some(Routes::Http(routes)) if !routes.is_empty() => {
@@ -169,8 +173,8 @@ impl ServerPolicy {
                 vec![RouteEntry { route: route(Some(&all), &[]), hosts: Hosts::default(), rules }]
             }
         };
-        let authorizations = build(&labels, &[]);
-        Self { protocol, labels, name: name.into(), authorizations, routes: RouteTable(table) }
+        let authorizations = build(&labels, None, &[]);
+        Self { protocol, labels, name: server[2].into(), authorizations, routes: RouteTable(table) }
     }
 
     /// What lets a connection in that is not looked into.
@@ -273,8 +277,13 @@ fn everywhere() -> Vec<IpNet> {
     vec![IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())]
 }
 
-fn server(group: &str, kind: &str, name: &str, port: u16) -> Labels {
-    Labels::new().with("srv_group", group).with("srv_kind", kind).with("srv_name", name).with_display("srv_port", port)
+/// `srv_group`, `srv_kind`, `srv_name`, `srv_port`, or the same by another prefix.
+fn server(prefix: &str, [group, kind, name]: [&str; 3], port: u16) -> Labels {
+    Labels::new()
+        .with(&format!("{prefix}_group"), group)
+        .with(&format!("{prefix}_kind"), kind)
+        .with(&format!("{prefix}_name"), name)
+        .with_display(&format!("{prefix}_port"), port)
 }
 
 /// `route_group`, `route_kind`, `route_name`, or the same of an authorization.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use http::{HeaderMap, StatusCode};
 
-use super::{Counter, Family, Histogram, Keyed, Labels, Registry};
+use super::{Counter, Family, Histogram, Keyed, Labels, Registry, Shape};
 use crate::profile::ResponseClasses;
 
 /// Requests, responses and, but for attempts, latencies.
@@ -47,7 +47,7 @@ impl HttpFamilies {
         Self {
             requests: registry.family(requests, help),
             responses: registry.family(responses, help),
-            latencies: latencies.map(|name| registry.family(name, help)),
+            latencies: latencies.map(|name| registry.shaped(name, help, &Shape::LATENCY_MS)),
         }
     }
 
@@ -139,7 +139,7 @@ impl Observation {
                 None => labels,
             })
         };
-        self.scope.latencies.get_or_make(status, make).observe(self.started.elapsed());
+        self.scope.latencies.get_or_make(status, make).took(self.started.elapsed());
     }
 
     /// The stream has ended well.
@@ -182,27 +182,11 @@ impl Drop for Observation {
     }
 }
 
-/// Everything that counts one response: its endpoint, and its route if there is one.
-#[derive(Default)]
-pub(crate) struct Observations([Option<Observation>; 3]);
-
-impl Observations {
-    pub(crate) fn add(&mut self, observation: Observation) {
-        if let Some(free) = self.0.iter_mut().find(|slot| slot.is_none()) {
-            *free = Some(observation);
-        }
-    }
-
-    pub(crate) fn each(&mut self, act: impl FnMut(&mut Observation)) {
-        self.0.iter_mut().flatten().for_each(act);
-    }
-}
-
 /// Whether a message is gRPC, by its content type.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(http::header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-fn grpc_status(headers: &HeaderMap) -> Option<u32> {
+pub(super) fn grpc_status(headers: &HeaderMap) -> Option<u32> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }

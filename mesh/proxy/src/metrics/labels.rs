@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::Direction;
+use crate::NameAddr;
 
 /// The labels of one series as they stand between the braces, in the order in which they were added.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,6 +104,25 @@ pub(crate) fn endpoint_labels(
     };
     let labels = tls.on(named.with_target(address));
     metric_labels.iter().fold(labels, |labels, (key, value)| labels.with(&format!("dst_{key}"), value))
+}
+
+/// The labels of a Service by its name, where nothing else is known about it: those that a policy for it has. What is no Service's
+/// name has Linkerd's labels for that.
+pub(crate) fn service_labels(prefix: &str, name: &NameAddr) -> Labels {
+    let mut parts = name.name().splitn(3, '.');
+    let (group, kind, namespace, service, port) = match (parts.next(), parts.next(), parts.next()) {
+        (Some(service), Some(namespace), Some(rest)) if rest.starts_with("svc.") => {
+            ("core", "Service", namespace, service, name.port().to_string())
+        }
+        _ => ("", "default", "", "unknown", String::new()),
+    };
+    Labels::new()
+        .with(&format!("{prefix}_group"), group)
+        .with(&format!("{prefix}_kind"), kind)
+        .with(&format!("{prefix}_namespace"), namespace)
+        .with(&format!("{prefix}_name"), service)
+        .with(&format!("{prefix}_port"), &port)
+        .with(&format!("{prefix}_section_name"), "")
 }
 
 /// The labels of connections that the pod's application makes.

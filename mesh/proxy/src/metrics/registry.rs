@@ -1,10 +1,10 @@
-//! Counters, gauges and histograms, the families they belong to, and their text.
+//! Counters and gauges, the families that series belong to, and their text.
 
 use std::{
     collections::BTreeMap,
     fmt::Write,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -13,17 +13,14 @@ use std::{
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 
-use super::{Labels, ProcessGauges};
-
-/// The bounds of Linkerd's latency histograms, in milliseconds.
-const LATENCY_MS: [u64; 25] = [
-    1, 2, 3, 4, 5, 10, 20, 30, 40, 50, 100, 200, 300, 400, 500, 1000, 2000, 3000, 4000, 5000, 10000, 20000, 30000,
-    40000, 50000,
-];
+use super::Labels;
 
 /// Something that can stand in a family.
-pub(crate) trait Metric: Default + Send + Sync + 'static {
+pub(crate) trait Metric: Send + Sync + 'static {
+    /// What all series of a family have in common.
+    type Shape: Copy + Send + Sync;
     const KIND: &'static str;
+    fn new(shape: Self::Shape) -> Self;
     fn render(&self, name: &str, labels: &Labels, out: &mut String);
 }
 
@@ -55,69 +52,71 @@ impl Gauge {
     }
 }
 
-/// Milliseconds, in Linkerd's buckets.
+/// A time, or a span of time, in seconds. `TOTAL` is whether it only grows.
 #[derive(Debug, Default)]
-pub(crate) struct Histogram {
-    buckets: [AtomicU64; LATENCY_MS.len()],
-    above: AtomicU64,
-    sum: AtomicU64,
-}
+pub(crate) struct Seconds<const TOTAL: bool>(AtomicU64);
 
-impl Histogram {
-    pub(crate) fn observe(&self, duration: Duration) {
-        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let bucket = LATENCY_MS.iter().position(|bound| millis <= *bound);
-        bucket.map_or(&self.above, |index| &self.buckets[index]).fetch_add(1, Relaxed);
-        self.sum.fetch_add(millis, Relaxed);
+impl<const TOTAL: bool> Seconds<TOTAL> {
+    pub(crate) fn set(&self, value: Duration) {
+        self.0.store(u64::try_from(value.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }
 }
 
-fn line(out: &mut String, name: &str, suffix: &str, labels: &str, value: impl std::fmt::Display) {
+fn line(out: &mut String, name: &str, labels: &Labels, value: impl std::fmt::Display) {
     // Writing into a String cannot fail.
-    let _ = match labels {
-        "" => writeln!(out, "{name}{suffix} {value}"),
-        labels => writeln!(out, "{name}{suffix}{{{labels}}} {value}"),
+    let _ = match labels.as_str() {
+        "" => writeln!(out, "{name} {value}"),
+        labels => writeln!(out, "{name}{{{labels}}} {value}"),
     };
 }
 
 impl Metric for Counter {
+    type Shape = ();
     const KIND: &'static str = "counter";
 
+    fn new((): ()) -> Self {
+        Self::default()
+    }
+
     fn render(&self, name: &str, labels: &Labels, out: &mut String) {
-        line(out, name, "", labels.as_str(), self.0.load(Relaxed));
+        line(out, name, labels, self.0.load(Relaxed));
     }
 }
 
 impl Metric for Gauge {
+    type Shape = ();
     const KIND: &'static str = "gauge";
 
+    fn new((): ()) -> Self {
+        Self::default()
+    }
+
     fn render(&self, name: &str, labels: &Labels, out: &mut String) {
-        line(out, name, "", labels.as_str(), self.0.load(Relaxed));
+        line(out, name, labels, self.0.load(Relaxed));
     }
 }
 
-impl Metric for Histogram {
-    const KIND: &'static str = "histogram";
+impl<const TOTAL: bool> Metric for Seconds<TOTAL> {
+    type Shape = ();
+    const KIND: &'static str = if TOTAL { "counter" } else { "gauge" };
+
+    fn new((): ()) -> Self {
+        Self::default()
+    }
 
     fn render(&self, name: &str, labels: &Labels, out: &mut String) {
-        let mut count = 0;
-        for (bound, bucket) in LATENCY_MS.iter().zip(&self.buckets) {
-            count += bucket.load(Relaxed);
-            line(out, name, "_bucket", labels.clone().with_display("le", bound).as_str(), count);
-        }
-        count += self.above.load(Relaxed);
-        line(out, name, "_bucket", labels.clone().with("le", "+Inf").as_str(), count);
-        line(out, name, "_sum", labels.as_str(), self.sum.load(Relaxed));
-        line(out, name, "_count", labels.as_str(), count);
+        let value = Duration::from_micros(self.0.load(Relaxed));
+        line(out, name, labels, format_args!("{:?}", value.as_secs_f64()));
     }
 }
 
 /// All series of one name. Cheap to clone.
-pub(crate) struct Family<M>(Arc<FamilyInner<M>>);
+pub(crate) struct Family<M: Metric>(Arc<FamilyInner<M>>);
 
-struct FamilyInner<M> {
+struct FamilyInner<M: Metric> {
     name: &'static str,
     help: &'static str,
+    shape: M::Shape,
     series: RwLock<BTreeMap<Labels, Series<M>>>,
 }
 
@@ -126,7 +125,7 @@ struct Series<M> {
     unused_since: Option<Instant>,
 }
 
-impl<M> Clone for Family<M> {
+impl<M: Metric> Clone for Family<M> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
@@ -139,13 +138,20 @@ impl<M: Metric> Family<M> {
             return Arc::clone(&series.metric);
         }
         let mut all = self.0.series.write();
-        let series = all.entry(labels.clone()).or_insert_with(|| Series { metric: Arc::default(), unused_since: None });
+        let make = || Series { metric: Arc::new(M::new(self.0.shape)), unused_since: None };
+        let series = all.entry(labels.clone()).or_insert_with(make);
         Arc::clone(&series.metric)
+    }
+
+    /// A series that nobody sees.
+    pub(crate) fn unseen(&self) -> Arc<M> {
+        Arc::new(M::new(self.0.shape))
     }
 }
 
 trait Render: Send + Sync {
     fn name(&self) -> &'static str;
+    fn kind(&self) -> &'static str;
     /// `retain` is how long series are kept on which nobody can count any more.
     fn render(&self, now: Instant, retain: Duration, out: &mut String);
 }
@@ -153,6 +159,10 @@ trait Render: Send + Sync {
 impl<M: Metric> Render for FamilyInner<M> {
     fn name(&self) -> &'static str {
         self.name
+    }
+
+    fn kind(&self) -> &'static str {
+        M::KIND
     }
 
     fn render(&self, now: Instant, retain: Duration, out: &mut String) {
@@ -174,41 +184,58 @@ impl<M: Metric> Render for FamilyInner<M> {
     }
 }
 
+/// Series whose values are looked up when somebody asks, rather than counted.
+pub(crate) trait Refresh: Send + Sync {
+    fn refresh(&self);
+}
+
 /// Every family, in the order in which they were added.
 #[derive(Clone)]
 pub(crate) struct Registry {
     /// Series that nobody can count on any more are kept this long for the last scrapes.
     retain: Duration,
     families: Arc<Mutex<Vec<Arc<dyn Render>>>>,
-    process: Arc<Mutex<Option<ProcessGauges>>>,
+    /// What is looked up when somebody asks.
+    refreshed: Arc<Mutex<Vec<Weak<dyn Refresh>>>>,
 }
 
 impl Registry {
     pub(crate) fn new(retain: Duration) -> Self {
-        Self { retain, families: Arc::default(), process: Arc::default() }
+        Self { retain, families: Arc::default(), refreshed: Arc::default() }
     }
 
     /// A new family. Names are unique; asking twice for one is a mistake in this crate.
-    pub(crate) fn family<M: Metric>(&self, name: &'static str, help: &'static str) -> Family<M> {
-        let family = Arc::new(FamilyInner { name, help, series: RwLock::default() });
+    pub(crate) fn family<M: Metric<Shape = ()>>(&self, name: &'static str, help: &'static str) -> Family<M> {
+        self.shaped(name, help, ())
+    }
+
+    /// The same of series that need to know more.
+    pub(crate) fn shaped<M: Metric>(&self, name: &'static str, help: &'static str, shape: M::Shape) -> Family<M> {
+        let family = Arc::new(FamilyInner { name, help, shape, series: RwLock::default() });
         let mut families = self.families.lock();
         debug_assert!(families.iter().all(|other| other.name() != name), "two families are called {name}");
         families.push(Arc::clone(&family) as Arc<dyn Render>);
         Family(family)
     }
 
-    pub(crate) fn on_render(&self, gauges: ProcessGauges) {
-        *self.process.lock() = Some(gauges);
+    /// Refreshes this before each scrape, for as long as somebody else holds it.
+    pub(crate) fn refresh(&self, what: Weak<dyn Refresh>) {
+        let mut all = self.refreshed.lock();
+        all.retain(|what| what.strong_count() > 0);
+        all.push(what);
     }
 
-    /// The text of a scrape, all but the families that `without` says.
-    pub(crate) fn render(&self, without: impl Fn(&str) -> bool) -> String {
-        if let Some(process) = &*self.process.lock() {
-            process.refresh();
-        }
+    /// The text of a scrape, all but the families that `without` says, by name and kind.
+    pub(crate) fn render(&self, without: impl Fn(&str, &str) -> bool) -> String {
+        let refreshed: Vec<_> = {
+            let mut all = self.refreshed.lock();
+            all.retain(|what| what.strong_count() > 0);
+            all.iter().filter_map(Weak::upgrade).collect()
+        };
+        refreshed.iter().for_each(|what| what.refresh());
         let now = Instant::now();
         let mut out = String::with_capacity(64 * 1024);
-        for family in self.families.lock().iter().filter(|family| !without(family.name())) {
+        for family in self.families.lock().iter().filter(|family| !without(family.name(), family.kind())) {
             family.render(now, self.retain, &mut out);
         }
         out.push_str("# EOF\n");
@@ -260,23 +287,20 @@ mod tests {
         a.increment();
         requests.hold(&Labels::new().with("direction", "outbound")).increment();
         registry.family::<Gauge>("empty", "Nothing.");
-        let latency = registry.family::<Histogram>("latency_ms", "Milliseconds.");
-        let series = latency.hold(&Labels::new().with("a", "b"));
-        series.observe(Duration::from_millis(4));
-        series.observe(Duration::from_secs(70));
+        let started = registry.family::<Seconds<false>>("start_time_seconds", "When.").hold(&Labels::new());
+        started.set(Duration::from_millis(1500));
 
-        let text = registry.render(|_| false);
+        let text = registry.render(|_, _| false);
         assert!(text.starts_with(
             "# HELP request_total Requests.\n# TYPE request_total counter\nrequest_total{direction=\"outbound\"} 2\n"
         ));
         assert!(!text.contains("empty"));
-        assert!(text.contains("latency_ms_bucket{a=\"b\",le=\"3\"} 0\nlatency_ms_bucket{a=\"b\",le=\"4\"} 1\n"));
-        assert!(text.contains(
-            "latency_ms_bucket{a=\"b\",le=\"+Inf\"} 2\nlatency_ms_sum{a=\"b\"} 70004\nlatency_ms_count{a=\"b\"} 2\n"
-        ));
+        assert!(text.contains("# TYPE start_time_seconds gauge\nstart_time_seconds 1.5\n"));
         assert!(text.ends_with("# EOF\n"));
-        let without = registry.render(|family| family == "latency_ms");
-        assert!(without.contains("request_total") && !without.contains("latency_ms"));
+        let without = registry.render(|family, _| family == "start_time_seconds");
+        assert!(without.contains("request_total") && !without.contains("start_time_seconds"));
+        let without = registry.render(|_, kind| kind == "counter");
+        assert!(!without.contains("request_total") && without.contains("start_time_seconds"));
     }
 
     #[test]

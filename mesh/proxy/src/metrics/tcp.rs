@@ -1,8 +1,8 @@
-//! The `tcp_*` families.
+//! The families of connections: `tcp_*`, and what their first bytes looked like.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
-use super::{Counter, Family, Gauge, Keyed, Labels, Registry};
+use super::{Counter, Family, Gauge, Histogram, Keyed, Labels, Registry, Shape};
 
 /// `tcp_open_total`, `tcp_open_connections`, `tcp_read_bytes_total`, `tcp_write_bytes_total` and `tcp_close_total`.
 #[derive(Clone)]
@@ -12,6 +12,28 @@ pub(crate) struct TcpFamilies {
     read: Family<Counter>,
     written: Family<Counter>,
     close: Family<Counter>,
+}
+
+/// `*_tcp_detect_http_results_total` and `*_tcp_detect_http_duration_seconds`.
+#[derive(Clone)]
+pub(crate) struct DetectFamilies {
+    results: Family<Counter>,
+    durations: Family<Histogram>,
+}
+
+impl DetectFamilies {
+    pub(super) fn new(registry: &Registry, [results, durations]: [&'static str; 2]) -> Self {
+        Self {
+            results: registry.family(results, "What first bytes looked like."),
+            durations: registry.shaped(durations, "How long it took until that was clear.", &Shape::DETECT),
+        }
+    }
+
+    /// Counts a connection of which this has come out after so long. Another one's labels may be the same.
+    pub(crate) fn count(&self, result: &str, took: Duration, labels: &Labels) {
+        self.results.hold(&Labels::new().with("result", result).followed_by(labels)).increment();
+        self.durations.hold(labels).took(took);
+    }
 }
 
 /// The series of one kind of connection.

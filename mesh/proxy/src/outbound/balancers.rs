@@ -1,4 +1,5 @@
-//! The balancers that are in use, one per name and rule for failures: destinations that lead to the same Service share its endpoints.
+//! The balancers that are in use: destinations that lead to the same Service, as the same backend of the same parent, share its
+//! endpoints.
 
 use std::{
     collections::HashMap,
@@ -12,10 +13,11 @@ use crate::{
     NameAddr,
     balance::{Accrual, Balancer, EndpointFactory},
     control::Control,
+    metrics::Labels,
 };
 
-/// A name, and how failures of its endpoints are judged.
-type Key = (NameAddr, Option<Accrual>);
+/// A name, how failures of its endpoints are judged, and under which labels it is counted, if it is.
+type Key = (NameAddr, Option<Accrual>, Option<Labels>);
 
 /// Makes balancers, and finds those that others use already.
 pub(super) struct Balancers {
@@ -30,17 +32,17 @@ impl Balancers {
         Self { control, factory, failfast_timeout, used: Mutex::default() }
     }
 
-    /// The balancer of `name`, whose endpoints are set aside as `accrual` says. It follows the control plane for as long as somebody
-    /// holds it.
-    pub(super) fn get(&self, name: &NameAddr, accrual: Option<Accrual>) -> Arc<Balancer> {
+    /// The balancer of `name`, whose endpoints are set aside as `accrual` says, and which `labels` say what is a backend of what. It
+    /// follows the control plane for as long as somebody holds it.
+    pub(super) fn get(&self, name: &NameAddr, accrual: Option<Accrual>, labels: Option<Labels>) -> Arc<Balancer> {
         let mut used = self.used.lock();
-        let key = (name.clone(), accrual);
+        let key = (name.clone(), accrual, labels);
         if let Some(balancer) = used.get(&key).and_then(Weak::upgrade) {
             return balancer;
         }
         used.retain(|_, balancer| balancer.strong_count() > 0);
         let factory = self.factory.accruing(accrual);
-        let balancer = Arc::new(Balancer::new(name.clone(), factory, self.failfast_timeout));
+        let balancer = Balancer::new(name.clone(), factory, self.failfast_timeout, key.2.as_ref());
         used.insert(key, Arc::downgrade(&balancer));
         let follow = self.control.endpoints(name, Arc::downgrade(&balancer));
         balancer.keep(tokio::spawn(follow).abort_handle());

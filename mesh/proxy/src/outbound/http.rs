@@ -22,7 +22,7 @@ use crate::{
         BoxedRequest, ProxyError, RequestBody, ResponseBody, UNSENT, Upgrade, check_head, remove_each, strip_hop_by_hop,
     },
     metrics::{Direction, is_grpc},
-    policy::{End, Routes, Rule},
+    policy::{Chosen, Routes},
     profile::{Route, RouteScopes, ServiceProfile},
     retry::MAX_BODY,
     split::Split,
@@ -117,31 +117,42 @@ impl Outbound {
         mut request: BoxedRequest,
     ) -> Result<Response<ResponseBody>, ProxyError> {
         let chosen = routes.choose(&request).ok_or_else(|| ProxyError::NoRoute(target.clone()))?;
-        let limit = chosen.rule().timeout();
-        let mut result = match chosen.filter(&mut request) {
-            Ok(()) => within(limit, self.policy_attempts(target, chosen.rule(), request))
+        let mut observation = chosen.scope().begin(None);
+        let result = match chosen.filter(&mut request) {
+            Ok(()) => within(chosen.rule().timeout(), self.policy_attempts(target, &chosen, request))
                 .await
-                .unwrap_or_else(|limit| Err(ProxyError::ResponseTimeout(limit))),
+                .unwrap_or_else(|limit| {
+                    observation.fail("REQUEST_TIMEOUT");
+                    Err(ProxyError::ResponseTimeout(limit))
+                }),
             Err(error) => Err(error),
         };
-        if let Ok(response) = &mut result {
-            chosen.rule().filter_response(response);
+        match result {
+            Ok(mut response) => {
+                observation.head(response.status(), response.headers());
+                chosen.rule().filter_response(&mut response);
+                response.body_mut().observe(observation);
+                Ok(response)
+            }
+            Err(error) => {
+                observation.failed(&error);
+                Err(error)
+            }
         }
-        chosen.count(&self.metrics.policy_route_statuses, End::of(&result));
-        result
     }
 
     /// Sends a request, and again while its rule allows it and it might go better.
     async fn policy_attempts(
         &self,
         target: &Target,
-        rule: &Rule<PolicyBackend>,
+        chosen: &Chosen<'_, PolicyBackend>,
         request: BoxedRequest,
     ) -> Result<Response<ResponseBody>, ProxyError> {
+        let rule = chosen.rule();
         let (mut request, again) = attempts::begin(request, rule.retry().map(|(retry, _)| retry.max_body));
         let mut retries = 0;
         loop {
-            let result = self.policy_attempt(target, rule, request).await;
+            let result = self.policy_attempt(target, chosen, request).await;
             let Some((retry, counters)) = rule.retry() else { return result };
             if !retry.applies(&result) {
                 if retries > 0 {
@@ -159,6 +170,9 @@ impl Outbound {
             };
             request = next;
             counters.requests.increment();
+            if let Ok(response) = result {
+                response.into_body().give_way();
+            }
             time::sleep(retry.backoff(retries)).await;
             retries += 1;
         }
@@ -167,22 +181,30 @@ impl Outbound {
     async fn policy_attempt(
         &self,
         target: &Target,
-        rule: &Rule<PolicyBackend>,
+        chosen: &Chosen<'_, PolicyBackend>,
         mut request: BoxedRequest,
     ) -> Result<Response<ResponseBody>, ProxyError> {
+        let rule = chosen.rule();
         let leg = rule.backends().choose(&mut rand::rng(), |leg| leg.backend.backend.is_available());
         let leg = leg.ok_or_else(|| ProxyError::NoRoute(target.clone()))?;
         leg.filter(&mut request)?;
-        let backend = &leg.backend;
-        backend.requests.increment();
-        let mut result = within(rule.attempt_timeout(), backend.backend.send(request, None))
+        let sent = request.body_mut().count(chosen.scope().request_frames());
+        let mut observation = leg.backend.scope.begin(sent);
+        let result = within(rule.attempt_timeout(), leg.backend.backend.send(request, None))
             .await
             .unwrap_or_else(|limit| Err(ProxyError::ResponseTimeout(limit)));
-        backend.count(&self.metrics, End::of(&result));
-        if let Ok(response) = &mut result {
-            leg.filter_response(response);
+        match result {
+            Ok(mut response) => {
+                observation.head(response.status(), response.headers());
+                leg.filter_response(&mut response);
+                response.body_mut().observe(observation);
+                Ok(response)
+            }
+            Err(error) => {
+                observation.failed(&error);
+                Err(error)
+            }
         }
-        result
     }
 
     async fn through_profile(

@@ -32,8 +32,8 @@ use crate::{
     control::Answer,
     http::{BoxedRequest, EndpointLoad, ProxyError, ResponseBody, SendError},
     io::Io,
-    metrics::{Counter, Keyed, Labels, Metrics},
-    policy::{self, End, Routes, metadata_labels},
+    metrics::{Labels, Metrics, StreamFamilies, StreamScope, service_labels},
+    policy::{self, Routes, metadata_labels},
     profile::{ResponseClasses, ServiceProfile, overrides_policy},
     split::Split,
 };
@@ -81,6 +81,13 @@ pub(super) enum TcpPlan {
     Forbidden,
 }
 
+/// What all backends of a policy have in common.
+struct Shared {
+    /// The labels of the parent; without them there is nothing to count.
+    parent: Option<Labels>,
+    accrual: Option<Accrual>,
+}
+
 /// Where requests go.
 #[derive(Clone)]
 pub(super) enum Backend {
@@ -90,12 +97,10 @@ pub(super) enum Backend {
     Endpoint(Arc<Endpoint>),
 }
 
-/// A backend of a policy's route, with its counters.
+/// A backend of a policy's route, and what counts the requests that it gets from there.
 pub(super) struct PolicyBackend {
     pub(super) backend: Backend,
-    pub(super) requests: Arc<Counter>,
-    labels: Labels,
-    ends: Keyed<End, Counter>,
+    pub(super) scope: Arc<StreamScope>,
 }
 
 impl Plan {
@@ -143,7 +148,8 @@ impl Parts {
             && let Some(compiled) = ServiceProfile::compile(profile, target.port())
         {
             let legs = self.legs(profile);
-            let backends = if legs.is_empty() { self.only(self.balanced(compiled.name())) } else { legs };
+            let name = compiled.name();
+            let backends = if legs.is_empty() { self.only(self.balanced(name, name)) } else { legs };
             return HttpPlan::Profile(compiled, backends);
         }
         if let (Target::Name(_), Answer::Failed(status)) = (target, answer) {
@@ -153,8 +159,11 @@ impl Parts {
             };
         }
         if let Some(policy) = policy {
-            let accrual = policy::accrual(policy);
-            let backend = |backend: &ApiBackend, labels: &Labels| self.policy_backend(backend, labels, accrual);
+            let shared = Shared::requests(policy);
+            let backend = |api: &ApiBackend, route: &Labels, families: &StreamFamilies| {
+                let labels = route.clone().followed_by(&backend_labels(api));
+                Some(PolicyBackend { backend: self.backend(api, &shared)?, scope: families.scope(labels) })
+            };
             if let Some(routes) = policy::compile(policy, &self.metrics, backend) {
                 return HttpPlan::Policy(routes);
             }
@@ -169,13 +178,13 @@ impl Parts {
                 return TcpPlan::Backends(legs);
             }
         }
-        if let Some(routes) = policy.and_then(opaque_routes) {
+        if let Some((policy, routes)) = policy.and_then(|policy| Some((policy, opaque_routes(policy)?))) {
             let rules = || routes.iter().flat_map(|route| &route.rules);
             if rules().any(|rule| rule.filters.iter().any(|filter| filter.kind.is_some())) {
                 return TcpPlan::Forbidden;
             }
             if let Some(backends) = rules().find_map(|rule| rule.backends.as_ref()) {
-                return TcpPlan::Backends(self.opaque_backends(backends));
+                return TcpPlan::Backends(self.opaque_backends(backends, &Shared::connections(policy)));
             }
         }
         match self.fallback(target, profile) {
@@ -193,8 +202,8 @@ impl Parts {
         }
         let name = profile.and_then(|profile| NameAddr::new(&profile.fully_qualified_name, target.port()));
         match (target, name) {
-            (Target::Name(_), Some(name)) => Some(self.balanced(&name)),
-            (Target::Address(_), Some(name)) if self.ingress => Some(self.balanced(&name)),
+            (Target::Name(_), Some(name)) => Some(self.balanced(&name, &name)),
+            (Target::Address(_), Some(name)) if self.ingress => Some(self.balanced(&name, &name)),
             (Target::Address(address), _) => {
                 Some(Backend::Endpoint(Arc::new(self.factory.make(*address, None, Default::default()))))
             }
@@ -203,15 +212,21 @@ impl Parts {
     }
 
     fn legs(&self, profile: &DestinationProfile) -> Split<Backend> {
-        Split::new(ServiceProfile::legs(profile).map(|(name, weight)| (self.balanced(&name), weight)))
+        let legs = ServiceProfile::legs(profile).map(|(name, weight)| {
+            let parent = NameAddr::new(&profile.fully_qualified_name, name.port());
+            (self.balanced(parent.as_ref().unwrap_or(&name), &name), weight)
+        });
+        Split::new(legs)
     }
 
     fn only(&self, backend: Backend) -> Split<Backend> {
         Split::new([(backend, 1)])
     }
 
-    fn balanced(&self, name: &NameAddr) -> Backend {
-        Backend::Balanced(self.balancers.get(name, None))
+    /// A Service of which nothing is known but its name, as a backend of another.
+    fn balanced(&self, parent: &NameAddr, name: &NameAddr) -> Backend {
+        let labels = service_labels("parent", parent).followed_by(&service_labels("backend", name));
+        Backend::Balanced(self.balancers.get(name, None, Some(labels)))
     }
 
     fn forward(&self, endpoint: &WeightedAddr) -> Option<Backend> {
@@ -219,13 +234,15 @@ impl Parts {
         Some(Backend::Endpoint(Arc::new(self.factory.make(address, None, EndpointInfo::of(endpoint, [])))))
     }
 
-    fn backend(&self, api: &ApiBackend, accrual: Option<Accrual>) -> Option<Backend> {
+    fn backend(&self, api: &ApiBackend, shared: &Shared) -> Option<Backend> {
         let backend = match api.kind.as_ref() {
             Some(backend::Kind::Forward(endpoint)) => self.forward(endpoint),
             Some(backend::Kind::Balancer(balancer)) => {
                 match balancer.discovery.as_ref().and_then(|it| it.kind.as_ref()) {
                     Some(endpoint_discovery::Kind::Dst(dst)) => {
-                        NameAddr::parse(&dst.path).map(|name| Backend::Balanced(self.balancers.get(&name, accrual)))
+                        let labels = || Some(shared.parent.clone()?.followed_by(&backend_labels(api)));
+                        let balancer = |name| self.balancers.get(&name, shared.accrual, labels());
+                        NameAddr::parse(&dst.path).map(|name| Backend::Balanced(balancer(name)))
                     }
                     None => None,
                 }
@@ -238,29 +255,18 @@ impl Parts {
         backend
     }
 
-    fn policy_backend(&self, api: &ApiBackend, route: &Labels, accrual: Option<Accrual>) -> Option<PolicyBackend> {
-        let own = api.metadata.as_ref().map(|metadata| metadata_labels("backend", metadata)).unwrap_or_default();
-        let labels = route.clone().followed_by(&own);
-        Some(PolicyBackend {
-            backend: self.backend(api, accrual)?,
-            requests: self.metrics.policy_backend_requests.hold(&labels),
-            labels,
-            ends: Keyed::default(),
-        })
-    }
-
-    fn opaque_backends(&self, distribution: &opaque_route::Distribution) -> Split<Backend> {
+    fn opaque_backends(&self, distribution: &opaque_route::Distribution, shared: &Shared) -> Split<Backend> {
         use opaque_route::distribution::Kind as Distribution;
         match &distribution.kind {
             Some(Distribution::FirstAvailable(first)) => Split::new(
                 first
                     .backends
                     .iter()
-                    .find_map(|route| self.backend(route.backend.as_ref()?, None))
+                    .find_map(|route| self.backend(route.backend.as_ref()?, shared))
                     .map(|backend| (backend, 1)),
             ),
             Some(Distribution::RandomAvailable(random)) => Split::new(random.backends.iter().filter_map(|weighted| {
-                Some((self.backend(weighted.backend.as_ref()?.backend.as_ref()?, None)?, weighted.weight))
+                Some((self.backend(weighted.backend.as_ref()?.backend.as_ref()?, shared)?, weighted.weight))
             })),
             Some(Distribution::Empty(_)) | None => Split::new([]),
         }
@@ -305,12 +311,22 @@ impl Backend {
     }
 }
 
-impl PolicyBackend {
-    /// Counts how a request ended.
-    pub(super) fn count(&self, metrics: &Metrics, end: End) {
-        let labels = || end.label(self.labels.clone());
-        self.ends.get_or_make(end, || metrics.policy_backend_statuses.hold(&labels())).increment();
+impl Shared {
+    /// Requests.
+    fn requests(policy: &OutboundPolicy) -> Self {
+        let parent = policy.metadata.as_ref().map(|metadata| metadata_labels("parent", metadata));
+        Self { parent: Some(parent.unwrap_or_default()), accrual: policy::accrual(policy) }
     }
+
+    /// Connections that are not looked into. They have no failures to count, and what only they use is no balancer of requests.
+    fn connections(policy: &OutboundPolicy) -> Self {
+        let Self { parent, accrual } = Self::requests(policy);
+        Self { parent: parent.filter(|_| accrual.is_none() && !is_opaque(policy)), accrual: None }
+    }
+}
+
+fn backend_labels(api: &ApiBackend) -> Labels {
+    api.metadata.as_ref().map(|metadata| metadata_labels("backend", metadata)).unwrap_or_default()
 }
 
 fn is_opaque(policy: &OutboundPolicy) -> bool {

@@ -10,7 +10,7 @@ use super::duration;
 use crate::{
     connect::ConnectError,
     http::ProxyError,
-    metrics::{Counter, Labels, Metrics, is_grpc},
+    metrics::{Counter, Labels, RetryFamilies, is_grpc},
 };
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -38,13 +38,13 @@ pub(crate) struct RetryCounters {
 
 impl RetryCounters {
     /// `route` are the labels of the route and its parent.
-    pub(crate) fn hold(metrics: &Metrics, route: &Labels) -> Self {
+    pub(crate) fn hold(families: &RetryFamilies, route: &Labels) -> Self {
         let labels = route.clone().with("hostname", "");
         Self {
-            requests: metrics.policy_retries.requests.hold(&labels),
-            successes: metrics.policy_retries.successes.hold(&labels),
-            limit_exceeded: metrics.policy_retries.limit_exceeded.hold(&labels),
-            overflow: metrics.policy_retries.overflow.hold(&labels),
+            requests: families.requests.hold(&labels),
+            successes: families.successes.hold(&labels),
+            limit_exceeded: families.limit_exceeded.hold(&labels),
+            overflow: families.overflow.hold(&labels),
         }
     }
 }

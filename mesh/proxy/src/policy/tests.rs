@@ -44,7 +44,7 @@ fn path(kind: matches::path_match::Kind) -> matches::HttpRouteMatch {
 fn compiled(routes: Vec<api::HttpRoute>) -> Routes<String> {
     let kind = proxy_protocol::Kind::Http1(Http1 { routes, failure_accrual: None });
     let policy = OutboundPolicy { metadata: Some(metadata("web")), protocol: Some(ProxyProtocol { kind: Some(kind) }) };
-    compile(&policy, &Metrics::new(), |backend, _| match &backend.metadata.as_ref()?.kind {
+    compile(&policy, &Metrics::new(), |backend, _, _| match &backend.metadata.as_ref()?.kind {
         Some(metadata::Kind::Resource(resource)) => Some(resource.name.clone()),
         _ => None,
     })
@@ -137,5 +137,5 @@ fn filters_change_headers_and_fail_requests() {
     with_filters.rules[0].filters = vec![filter(http_api::filter::Kind::FailureInjector(fail))];
     let routes = compiled(vec![with_filters]);
     let error = routes.choose(&request).unwrap().filter(&mut request).unwrap_err();
-    assert_eq!(error.status(), StatusCode::IM_A_TEAPOT);
+    assert_eq!(error.status(), http::StatusCode::IM_A_TEAPOT);
 }

@@ -402,7 +402,7 @@ async fn a_new_certificate_costs_no_request() {
     let often = |name| Setup::new().identified(name, &authority).with("LINKERD2_PROXY_IDENTITY_MIN_REFRESH", "20ms");
     let pair = Pair::start(often(CLIENT), often(SERVER), Some(SERVER)).await;
     let mut kept = pair.client.connect(1).await;
-    let refreshes = || pair.client.sum(&["control_identity_cert_refreshes_total", "success"]);
+    let refreshes = || pair.client.sum(&["control_identity_cert_refreshes_total", "result=\"ok\""]);
     let mut rounds = 0;
     while refreshes().await < 10 {
         let reply = kept.get("/", &[]).await;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use meshgate_proxy::{Config, OriginalDst, Proxy, StartError};
 use tokio::sync::Semaphore;
 
-use crate::support::{App, Connection, Setup, client, served_by, text};
+use crate::support::{App, Setup, served_by, text};
 
 #[tokio::test]
 async fn requests_in_flight_are_answered_before_the_proxy_stops() {
@@ -48,27 +48,6 @@ async fn the_grace_period_ends() {
 }
 
 #[tokio::test]
-async fn the_admin_server_answers() {
-    let mesh = Setup::new().with("LINKERD2_PROXY_SHUTDOWN_ENDPOINT_ENABLED", "true").start().await;
-    let mut connection = Connection::open(client(1), mesh.proxy.addresses().admin).await;
-    for (path, status, body) in [("/ready", 200, "ready\n"), ("/live", 200, "live\n"), ("/other", 404, "")] {
-        let reply = connection.get(path, &[]).await;
-        assert_eq!((reply.status.as_u16(), &*reply.body), (status, body), "{path}");
-    }
-    let metrics = mesh.metrics().await;
-    assert!(metrics.contains("proxy_build_info{") && metrics.contains("process_resident_memory_bytes "), "{metrics}");
-    assert_eq!(connection.get("/shutdown", &[]).await.status, 405);
-    connection.send("POST /shutdown HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
-    assert_eq!(connection.reply().await.status, 200);
-    tokio::time::timeout(Duration::from_secs(10), mesh.proxy.stopping()).await.expect("it was told to stop");
-
-    let mesh = Setup::new().start().await;
-    let mut connection = Connection::open(client(1), mesh.proxy.addresses().admin).await;
-    connection.send("POST /shutdown HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
-    assert_eq!(connection.reply().await.status, 404);
-}
-
-#[tokio::test]
 async fn a_control_plane_that_goes_away_is_not_missed_and_then_found_again() {
     let (old, new) = (App::named("old").await, App::named("new").await);
     let cluster_ip = ([10, 96, 0, 1], 80).into();
@@ -98,6 +77,6 @@ async fn an_address_that_is_taken_is_named() {
     let variables: std::collections::HashMap<_, _> =
         variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let config = Config::from_strings(&variables).unwrap();
-    let Err(error) = Proxy::start(config, OriginalDst::Socket).await else { panic!("it started") };
+    let Err(error) = Proxy::start(config, OriginalDst::Socket, None).await else { panic!("it started") };
     assert!(matches!(error, StartError::Listen { address, .. } if address == taken), "{error}");
 }

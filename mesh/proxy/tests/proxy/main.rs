@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod admin;
 mod eras;
 mod failures;
 mod http;
@@ -9,6 +10,7 @@ mod hygiene;
 mod identity;
 mod inbound;
 mod lifecycle;
+mod metrics;
 mod opaque;
 mod policies;
 mod profiles;

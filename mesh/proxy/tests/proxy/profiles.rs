@@ -194,8 +194,10 @@ async fn a_split_is_by_weight_and_per_request() {
     assert!(!calls.contains(&format!("Get {WEB}:80")), "the apex has no endpoints of its own: {calls:?}");
 
     // A leg that loses its endpoints loses its share, and no request is lost over it.
+    let endpoints = ["outbound_http_balancer_endpoints", "backend_namespace=\"ns\",backend_name=\"v2\""];
+    mesh.wait_for_sum(&endpoints, 1).await;
     mesh.control.set_endpoints("v2.ns.svc.cluster.local:80", &[]);
-    mesh.wait_for_sum(&["outbound_http_balancer_endpoints", "backend_name=\"v2.ns"], 0).await;
+    mesh.wait_for_sum(&endpoints, 0).await;
     for _ in 0..100 {
         assert_eq!(served_by(&connection.get("/", &[("l5d-dst-override", WEB)]).await.body), "v1");
     }

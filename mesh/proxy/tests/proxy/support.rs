@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use meshgate_proxy::{Config, FixedDst, OriginalDst, Proxy};
+use meshgate_proxy::{Config, FixedDst, LogLevel, OriginalDst, Proxy};
 
 pub use apps::{App, served_by, text};
 pub use authority::Authority;
@@ -32,6 +32,7 @@ pub struct Mesh {
 pub struct Setup {
     variables: HashMap<String, String>,
     original: HashMap<IpAddr, FixedDst>,
+    log: Option<LogLevel>,
 }
 
 /// The `n`th client: connections from its address are for the `n`th original destination.
@@ -53,6 +54,7 @@ impl Setup {
         Self {
             variables: variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             original: HashMap::new(),
+            log: None,
         }
     }
 
@@ -96,6 +98,12 @@ impl Setup {
         self
     }
 
+    /// The log's filter is this.
+    #[allow(dead_code, reason = "the soak does not use it")]
+    pub fn logging(self, log: LogLevel) -> Self {
+        Self { log: Some(log), ..self }
+    }
+
     /// For a proxy in a process of its own.
     #[allow(dead_code, reason = "the soak uses it")]
     pub fn into_variables(self) -> HashMap<String, String> {
@@ -112,7 +120,8 @@ impl Setup {
             self.variables.entry(name.to_owned()).or_insert_with(|| control.address().to_string());
         }
         let config = Config::from_strings(&self.variables).unwrap();
-        let proxy = Proxy::start(config, OriginalDst::Fixed(Arc::new(self.original))).await.unwrap();
+        let original = OriginalDst::Fixed(Arc::new(self.original));
+        let proxy = Proxy::start(config, original, self.log).await.unwrap();
         Mesh { proxy, control }
     }
 }
@@ -128,9 +137,22 @@ impl Mesh {
         Connection::open(client(n), self.proxy.addresses().inbound).await
     }
 
+    /// A connection to the admin server.
+    pub async fn admin(&self) -> Connection {
+        Connection::open(client(250), self.proxy.addresses().admin).await
+    }
+
+    /// Asks the admin server by another method than GET, with a body.
+    pub async fn ask_admin(&self, method: &str, path: &str, body: &str) -> Reply {
+        let mut connection = self.admin().await;
+        let length = body.len();
+        connection.send(format!("{method} {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n{body}")).await;
+        connection.reply().await
+    }
+
     /// The text of `/metrics`.
     pub async fn metrics(&self) -> String {
-        let mut connection = Connection::open(client(250), self.proxy.addresses().admin).await;
+        let mut connection = self.admin().await;
         connection.send("GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n").await;
         connection.reply().await.body
     }

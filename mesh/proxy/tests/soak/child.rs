@@ -91,7 +91,7 @@ fn proxy_process() {
     }
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
         let config = Config::from_strings(&ProcessEnvironment).unwrap();
-        let proxy = Proxy::start(config, OriginalDst::Fixed(Arc::new(parse(&originals)))).await.unwrap();
+        let proxy = Proxy::start(config, OriginalDst::Fixed(Arc::new(parse(&originals))), None).await.unwrap();
         let addresses = proxy.addresses();
         println!("\n{LISTENS}{} {} {}", addresses.outbound[0], addresses.inbound, addresses.admin);
         let mut word = [0; 5];

@@ -155,7 +155,7 @@ async fn settle(mesh: &Mesh, answered: [usize; 2], violations: &mut Vec<String>)
                      {answered:?}; tcp_open_connections {open}, tcp_open_total {opened}, tcp_close_total {closed}"
                 ));
             }
-            rotations += scrape.sum(&["control_identity_cert_refreshes_total", "result=\"success\""]);
+            rotations += scrape.sum(&["control_identity_cert_refreshes_total", "result=\"ok\""]);
             break;
         }
     }

@@ -1,0 +1,168 @@
+//! The families of balancers: their endpoints, and the requests that wait for one.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use super::{Counter, Family, Gauge, Histogram, Labels, Registry, Seconds, Shape, registry::Metric};
+
+/// `outbound_http_balancer_*`.
+#[derive(Clone)]
+pub(crate) struct BalancerFamilies {
+    endpoints: Family<Gauge>,
+    p2c_endpoints: Family<Gauge>,
+    updates: Family<Counter>,
+    length: Family<Gauge>,
+    requests: Family<Counter>,
+    latency: Family<Histogram>,
+    opened: Family<Counter>,
+    shut: Family<Counter>,
+    open_time: Family<Seconds<false>>,
+    shut_time: Family<Seconds<false>>,
+    timeout: Family<Seconds<false>>,
+}
+
+/// The series of the balancer of one backend of one parent.
+pub(crate) struct BalancerScope {
+    /// Endpoints that get requests.
+    pub(crate) ready: Arc<Gauge>,
+    /// Endpoints that are set aside.
+    pub(crate) pending: Arc<Gauge>,
+    /// All of them.
+    pub(crate) endpoints: Arc<Gauge>,
+    /// What the control plane has changed about them.
+    pub(crate) reset: Arc<Counter>,
+    pub(crate) added: Arc<Counter>,
+    pub(crate) removed: Arc<Counter>,
+    length: Arc<Gauge>,
+    requests: Arc<Counter>,
+    latency: Arc<Histogram>,
+    opened: Arc<Counter>,
+    shut: Arc<Counter>,
+    open_time: Arc<Seconds<false>>,
+    shut_time: Arc<Seconds<false>>,
+    timeout: Arc<Seconds<false>>,
+}
+
+impl BalancerFamilies {
+    pub(super) fn new(registry: &Registry) -> Self {
+        let gauge = |name, help| registry.family(name, help);
+        let counter = |name, help| registry.family(name, help);
+        let seconds = |name, help| registry.family(name, help);
+        Self {
+            endpoints: gauge("outbound_http_balancer_endpoints", "Endpoints of a balancer, by state."),
+            p2c_endpoints: gauge("outbound_http_balancer_p2c_endpoints", "Endpoints of a balancer."),
+            updates: counter(
+                "outbound_http_balancer_p2c_updates_total",
+                "Changes to a balancer's endpoints by the control plane.",
+            ),
+            length: gauge("outbound_http_balancer_queue_length", "Requests that wait for an endpoint."),
+            requests: counter(
+                "outbound_http_balancer_queue_requests_total",
+                "Requests that have asked for an endpoint, and were not refused at once.",
+            ),
+            latency: registry.shaped(
+                "outbound_http_balancer_queue_latency_seconds",
+                "How long requests have waited for an endpoint.",
+                &Shape::QUEUE,
+            ),
+            opened: counter(
+                "outbound_http_balancer_queue_gate_open_total",
+                "How often a balancer began to take requests.",
+            ),
+            shut: counter(
+                "outbound_http_balancer_queue_gate_shut_total",
+                "How often a balancer began to refuse requests at once.",
+            ),
+            open_time: seconds(
+                "outbound_http_balancer_queue_gate_open_time_seconds",
+                "Since when a balancer takes requests, in seconds of the Unix epoch.",
+            ),
+            shut_time: seconds(
+                "outbound_http_balancer_queue_gate_shut_time_seconds",
+                "Since when a balancer refuses requests, in seconds of the Unix epoch.",
+            ),
+            timeout: seconds(
+                "outbound_http_balancer_queue_gate_timeout_seconds",
+                "How long requests wait before a balancer refuses others.",
+            ),
+        }
+    }
+
+    /// The series with these labels, or without labels some that nobody sees. A balancer refuses requests once one has waited for
+    /// `timeout`.
+    pub(crate) fn scope(&self, labels: Option<&Labels>, timeout: Duration) -> BalancerScope {
+        fn hold<M: Metric>(family: &Family<M>, labels: Option<&Labels>) -> Arc<M> {
+            labels.map_or_else(|| family.unseen(), |labels| family.hold(labels))
+        }
+        let with = |name, value| labels.map(|labels| Labels::new().with(name, value).followed_by(labels));
+        let state = |state| hold(&self.endpoints, with("endpoint_state", state).as_ref());
+        let op = |op| hold(&self.updates, with("op", op).as_ref());
+        let scope = BalancerScope {
+            ready: state("ready"),
+            pending: state("pending"),
+            endpoints: hold(&self.p2c_endpoints, labels),
+            reset: op("Reset"),
+            added: op("Add"),
+            removed: op("Remove"),
+            length: hold(&self.length, labels),
+            requests: hold(&self.requests, labels),
+            latency: hold(&self.latency, labels),
+            opened: hold(&self.opened, labels),
+            shut: hold(&self.shut, labels),
+            open_time: hold(&self.open_time, labels),
+            shut_time: hold(&self.shut_time, labels),
+            timeout: hold(&self.timeout, labels),
+        };
+        scope.timeout.set(timeout);
+        scope.opened();
+        scope
+    }
+}
+
+impl BalancerScope {
+    /// Requests are taken from now on.
+    pub(crate) fn opened(&self) {
+        self.opened.increment();
+        self.open_time.set(now());
+        self.shut_time.set(Duration::ZERO);
+    }
+
+    /// Requests are refused from now on.
+    pub(crate) fn shut(&self) {
+        self.shut.increment();
+        self.shut_time.set(now());
+        self.open_time.set(Duration::ZERO);
+    }
+
+    /// A request has found an endpoint at once.
+    pub(crate) fn passed(&self) {
+        self.requests.increment();
+        self.latency.took(Duration::ZERO);
+    }
+
+    /// A request waits for an endpoint, until this is dropped.
+    pub(crate) fn waits(&self) -> Waiting<'_> {
+        self.requests.increment();
+        self.length.add(1);
+        Waiting { scope: self, since: Instant::now() }
+    }
+}
+
+/// A request that waits for an endpoint.
+pub(crate) struct Waiting<'a> {
+    scope: &'a BalancerScope,
+    since: Instant,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.scope.length.add(-1);
+        self.scope.latency.took(self.since.elapsed());
+    }
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}

@@ -1,0 +1,92 @@
+//! The families of calls to the control plane: `control_*`.
+
+use std::{sync::Arc, time::Instant};
+
+use tonic::Status;
+
+use super::{Counter, Family, Histogram, Labels, Registry, Shape};
+
+/// `control_request_total`, `control_response_total` and `control_response_latency_ms`.
+#[derive(Clone)]
+pub(crate) struct ControlFamilies {
+    requests: Family<Counter>,
+    responses: Family<Counter>,
+    latencies: Family<Histogram>,
+}
+
+/// The series of the calls to one address.
+#[derive(Clone)]
+pub(crate) struct ControlScope {
+    labels: Labels,
+    requests: Arc<Counter>,
+    latencies: Arc<Histogram>,
+    responses: Family<Counter>,
+}
+
+/// One call.
+pub(crate) struct ControlCall<'a> {
+    scope: &'a ControlScope,
+    began: Instant,
+    answered: bool,
+}
+
+impl ControlFamilies {
+    pub(super) fn new(registry: &Registry) -> Self {
+        Self {
+            requests: registry.family("control_request_total", "Calls to the control plane."),
+            responses: registry.family("control_response_total", "Calls to the control plane that ended."),
+            latencies: registry.shaped(
+                "control_response_latency_ms",
+                "How long the control plane took to answer.",
+                &Shape::LATENCY_MS,
+            ),
+        }
+    }
+
+    /// The series of `host:port`.
+    pub(crate) fn scope(&self, address: &str) -> ControlScope {
+        let labels = Labels::new().with("addr", address).with("tls", "no_identity").with("no_tls_reason", "loopback");
+        ControlScope {
+            requests: self.requests.hold(&labels),
+            latencies: self.latencies.hold(&answered(labels.clone())),
+            responses: self.responses.clone(),
+            labels,
+        }
+    }
+}
+
+impl ControlScope {
+    /// A call is made.
+    pub(crate) fn begin(&self) -> ControlCall<'_> {
+        self.requests.increment();
+        ControlCall { scope: self, began: Instant::now(), answered: false }
+    }
+}
+
+impl ControlCall<'_> {
+    /// The first message of the answer has come, or there is none.
+    pub(crate) fn answered(&mut self) {
+        if !std::mem::replace(&mut self.answered, true) {
+            self.scope.latencies.took(self.began.elapsed());
+        }
+    }
+
+    /// The call has ended, perhaps with a status other than OK.
+    pub(crate) fn end(mut self, status: Option<&Status>) {
+        // An error with a source was made by the transport, whatever its code.
+        let reached = status.is_none_or(|status| std::error::Error::source(status).is_none());
+        if reached {
+            self.answered();
+        }
+        let code = status.map_or(0, |status| status.code() as i32);
+        let labels = self.scope.labels.clone();
+        let labels = if reached { answered(labels) } else { labels };
+        let labels = labels.with("classification", if code == 0 { "success" } else { "failure" });
+        self.scope.responses.hold(&labels.with_display("grpc_status", code).with("error", "")).increment();
+    }
+}
+
+/// gRPC answers with this, whatever its own status is.
+fn answered(labels: Labels) -> Labels {
+    labels.with("status_code", "200")
+}

@@ -1,0 +1,102 @@
+//! What the proxy says of its process and of what it was built from.
+
+use std::{
+    fs, io,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use super::{
+    Gauge, Labels, Registry,
+    registry::{Refresh, Seconds},
+};
+
+/// Linux counts the time of processes in hundredths of a second for whoever reads of them, on every architecture.
+const TICK: Duration = Duration::from_millis(10);
+
+/// What is read from /proc when somebody asks.
+pub(crate) struct Process {
+    started: Instant,
+    uptime: Arc<Seconds<true>>,
+    cpu: Arc<Seconds<true>>,
+    virtual_memory: Arc<Gauge>,
+    resident_memory: Arc<Gauge>,
+    threads: Arc<Gauge>,
+    open_files: Arc<Gauge>,
+    max_files: Arc<Gauge>,
+    /// They say the same all the time.
+    _constants: (Arc<Gauge>, Arc<Seconds<false>>),
+}
+
+impl Process {
+    pub(super) fn new(registry: &Registry) -> Arc<Self> {
+        let none = Labels::new();
+        let gauge = |name, help| registry.family::<Gauge>(name, help).hold(&none);
+        let seconds = |name, help| registry.family::<Seconds<true>>(name, help).hold(&none);
+        let build = Labels::new()
+            .with("date", "")
+            .with("git_sha", "")
+            .with("profile", if cfg!(debug_assertions) { "debug" } else { "release" })
+            .with("vendor", "meshgate")
+            .with("version", env!("CARGO_PKG_VERSION"));
+        let build = registry.family::<Gauge>("proxy_build_info", "What this proxy was built from.").hold(&build);
+        build.set(1);
+        let start = "When the process started, in seconds of the Unix epoch.";
+        let start = registry.family::<Seconds<false>>("process_start_time_seconds", start).hold(&none);
+        start.set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+        let process = Arc::new(Self {
+            started: Instant::now(),
+            uptime: seconds("process_uptime_seconds_total", "How long the process has run."),
+            cpu: seconds("process_cpu_seconds_total", "The time of processors that the process has used."),
+            virtual_memory: gauge("process_virtual_memory_bytes", "Virtual memory."),
+            resident_memory: gauge("process_resident_memory_bytes", "Resident memory."),
+            threads: gauge("process_threads", "Threads."),
+            open_files: gauge("process_open_fds", "Open files."),
+            max_files: gauge("process_max_fds", "How many files may be open."),
+            _constants: (build, start),
+        });
+        let refreshed: std::sync::Weak<Self> = Arc::downgrade(&process);
+        registry.refresh(refreshed);
+        process
+    }
+
+    /// What `/proc/self/stat` says. Its fields are counted from behind the program's name, which may contain anything.
+    fn read_stat(&self) -> Option<()> {
+        let stat = fs::read_to_string("/proc/self/stat").ok()?;
+        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+        let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+        let ticks = u32::try_from(field(14)? + field(15)?).ok()?;
+        self.cpu.set(TICK * ticks);
+        self.threads.set(field(20)?.cast_signed());
+        self.virtual_memory.set(field(23)?.cast_signed());
+        Some(())
+    }
+
+    /// Pages may have any size, but here the kernel tells kilobytes.
+    fn read_resident(&self) -> Option<()> {
+        let status = fs::read_to_string("/proc/self/status").ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let kilobytes: i64 = line.split_whitespace().next()?.parse().ok()?;
+        self.resident_memory.set(kilobytes * 1024);
+        Some(())
+    }
+
+    fn read_files(&self) -> io::Result<()> {
+        let open = fs::read_dir("/proc/self/fd")?.count();
+        self.open_files.set(i64::try_from(open).unwrap_or(i64::MAX));
+        let limits = fs::read_to_string("/proc/self/limits")?;
+        let most = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+        // `unlimited` is more than anybody has.
+        let most = most.and_then(|line| line.split_whitespace().next()).and_then(|soft| soft.parse().ok());
+        self.max_files.set(most.unwrap_or(i64::MAX));
+        Ok(())
+    }
+}
+
+impl Refresh for Process {
+    fn refresh(&self) {
+        self.uptime.set(self.started.elapsed());
+        // Without /proc the series stay as they are.
+        let _ = (self.read_stat(), self.read_resident(), self.read_files());
+    }
+}

@@ -1,0 +1,97 @@
+//! What the proxy says of its process, its identity and its calls to the control plane.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::{Scrape, cluster_ip};
+use crate::support::{App, Authority, Setup};
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
+}
+
+#[tokio::test]
+async fn the_process_is_what_the_kernel_says_it_is() {
+    let before = now();
+    let mesh = Setup::new().start().await;
+    let scrape = Scrape::of(&mesh).await;
+    let version = env!("CARGO_PKG_VERSION");
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let build = format!("date=\"\",git_sha=\"\",profile=\"{profile}\",vendor=\"meshgate\",version=\"{version}\"");
+    assert_eq!(scrape.value(&format!("proxy_build_info{{{build}}}")), 1.0);
+    // The clock tells the process microseconds.
+    assert!((before - 0.001..=now()).contains(&scrape.value("process_start_time_seconds")));
+    let (virtual_memory, resident) =
+        (scrape.value("process_virtual_memory_bytes"), scrape.value("process_resident_memory_bytes"));
+    assert!(virtual_memory >= resident && resident >= 1e6, "{virtual_memory} {resident}");
+    let (open, most) = (scrape.value("process_open_fds"), scrape.value("process_max_fds"));
+    assert!((3.0..=most).contains(&open), "{open} {most}");
+    assert!(scrape.value("process_threads") >= 1.0);
+
+    let (uptime, cpu) = (scrape.value("process_uptime_seconds_total"), scrape.value("process_cpu_seconds_total"));
+    // This takes time, of the processor too, until it shows.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        assert!(Instant::now() < deadline, "no time of the processor was used");
+        let later = Scrape::of(&mesh).await;
+        let used = later.value("process_cpu_seconds_total");
+        assert!(later.value("process_uptime_seconds_total") > uptime);
+        if used > cpu {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn certificates_are_counted_and_dated() {
+    let authority = Authority::start(Duration::from_secs(3600)).await;
+    let before = now();
+    let mesh =
+        Setup::new().identified("web.ns.serviceaccount.identity.linkerd.cluster.local", &authority).start().await;
+    let scrape = Scrape::once(&mesh, "control_identity_cert_refreshes_total{result=\"ok\"}", 1.0).await;
+    assert_eq!(scrape.value("control_identity_cert_refreshes_total{result=\"error\"}"), 0.0);
+    let refreshed = scrape.value("control_identity_cert_refresh_timestamp_seconds");
+    assert!((before - 0.001..=now()).contains(&refreshed), "{refreshed}");
+    let left = scrape.value("control_identity_cert_expiration_timestamp_seconds") - refreshed;
+    assert!((3000.0..=3600.0).contains(&left), "{left}");
+    let call = format!("addr=\"{}\",tls=\"no_identity\",no_tls_reason=\"loopback\"", authority.address());
+    assert_eq!(scrape.value(&format!("control_request_total{{{call}}}")), 1.0);
+    let end = "status_code=\"200\",classification=\"success\",grpc_status=\"0\",error=\"\"";
+    assert_eq!(scrape.value(&format!("control_response_total{{{call},{end}}}")), 1.0);
+    scrape.bounds("control_response_latency_ms", &format!("{call},status_code=\"200\""), 1.0);
+}
+
+#[tokio::test]
+async fn calls_to_the_control_plane_are_timed_up_to_their_first_answer() {
+    let app = App::named("web").await;
+    let mesh = Setup::new().original(1, cluster_ip()).start().await;
+    mesh.control.service("web", cluster_ip(), &[app.address]);
+    assert_eq!(mesh.connect(1).await.get("/", &[]).await.status, 200);
+    let call = format!("addr=\"{}\",tls=\"no_identity\",no_tls_reason=\"loopback\"", mesh.control.address());
+    // A profile, a policy, and endpoints. None of these streams has ended.
+    let scrape = Scrape::of(&mesh).await;
+    assert_eq!(scrape.value(&format!("control_request_total{{{call}}}")), 3.0);
+    assert_eq!(scrape.series("control_response_total"), Vec::<&str>::new());
+    let bounds = scrape.bounds("control_response_latency_ms", &format!("{call},status_code=\"200\""), 3.0);
+    assert_eq!((bounds.len(), bounds[0], bounds[24]), (26, "1", "50000"));
+}
+
+#[tokio::test]
+async fn a_scrape_may_be_of_some_families_only() {
+    let app = App::named("web").await;
+    let mesh = Setup::new().original(1, cluster_ip()).start().await;
+    mesh.control.service("web", cluster_ip(), &[app.address]);
+    assert_eq!(mesh.connect(1).await.get("/", &[]).await.status, 200);
+    let families = async |query: &str| -> Vec<String> {
+        let text = mesh.admin().await.get(&format!("/metrics{query}"), &[]).await.body;
+        text.lines().filter_map(|line| Some(line.strip_prefix("# TYPE ")?.split_once(' ')?.0.to_owned())).collect()
+    };
+    let durations = "outbound_http_route_request_duration_seconds";
+    assert_eq!(families(&format!("?name[]={durations}&name[]=request_total")).await, ["request_total", durations]);
+    let (all, others) = (families("").await, families(&format!("?exclude[]={durations}")).await);
+    assert!(all.iter().any(|family| family == durations));
+    assert_eq!(all.len(), others.len() + 1);
+    let counts = families("?exclude[]=histogram").await;
+    assert!(counts.iter().all(|family| all.contains(family)) && counts.contains(&"request_total".to_owned()));
+    let text = mesh.admin().await.get("/metrics?exclude[]=histogram", &[]).await.body;
+    assert!(mesh.metrics().await.contains("_bucket{") && !text.contains("_bucket{"));
+}
