@@ -20,11 +20,13 @@ use tonic::{Code, Response, Status, Streaming, transport::Channel};
 use tracing::warn;
 
 use crate::{
-    Config, NameAddr, Target,
+    Config, ControlAddr, NameAddr, Target,
     balance::{Balancer, EndpointInfo, EndpointUpdate},
     connect::Connector,
-    metrics::Metrics,
+    identity::LocalIdentity,
+    metrics::{Labels, Metrics, Tls},
 };
+use channel::As;
 use follow::{Event, Follow, Next};
 
 /// What the control plane says about a target.
@@ -56,8 +58,8 @@ struct Facts {
     suffixes: Vec<String>,
     networks: Vec<ipnet::IpNet>,
     metrics: Metrics,
-    destination_address: String,
-    policy_address: String,
+    destination: Labels,
+    policies: Labels,
 }
 
 impl Control {
@@ -65,10 +67,11 @@ impl Control {
     pub(crate) fn new(
         config: &Config,
         connector: &Connector,
+        identity: &LocalIdentity,
         metrics: Metrics,
     ) -> Result<Self, tonic::transport::Error> {
-        let channel = |address: &str| channel::lazy(address, connector.clone());
-        let policies = config.policy_addr.as_deref().map(channel).transpose()?;
+        let channel = |service: &ControlAddr| channel::lazy(service, connector, identity, As::Certified);
+        let policies = config.policy_addr.as_ref().map(channel).transpose()?;
         Ok(Self {
             destination: DestinationClient::new(channel(&config.destination_addr)?),
             servers: policies.clone().map(InboundServerPoliciesClient::new),
@@ -79,8 +82,8 @@ impl Control {
                 suffixes: config.profile_suffixes.clone(),
                 networks: config.profile_networks.clone(),
                 metrics,
-                destination_address: config.destination_addr.clone(),
-                policy_address: config.policy_addr.clone().unwrap_or_default(),
+                destination: labels(&config.destination_addr),
+                policies: config.policy_addr.as_ref().map(labels).unwrap_or_default(),
             }),
         })
     }
@@ -103,7 +106,7 @@ impl Control {
             let (mut client, request) = (client.clone(), request.clone());
             async move { client.get_profile(request).await }
         };
-        let follow = self.follow("GetProfile", target, &facts.destination_address);
+        let follow = self.follow("GetProfile", target, &facts.destination);
         tokio::spawn(pass_on(follow, open, answers, &[]));
         listener
     }
@@ -126,7 +129,7 @@ impl Control {
             let (mut client, request) = (client.clone(), request.clone());
             async move { client.watch(request).await }
         };
-        let follow = self.follow("Watch", target, &self.facts.policy_address);
+        let follow = self.follow("Watch", target, &self.facts.policies);
         tokio::spawn(pass_on(follow, open, answers, &UNKNOWN));
         listener
     }
@@ -143,7 +146,7 @@ impl Control {
             let (mut client, request) = (client.clone(), request.clone());
             async move { client.watch_port(request).await }
         };
-        let follow = self.follow("WatchPort", &port, &self.facts.policy_address);
+        let follow = self.follow("WatchPort", &port, &self.facts.policies);
         tokio::spawn(pass_on(follow, open, answers, &UNKNOWN));
         listener
     }
@@ -160,7 +163,7 @@ impl Control {
             let (mut client, request) = (client.clone(), request.clone());
             async move { client.get(request).await }
         };
-        let follow = self.follow("Get", &Target::Name(name.clone()), &self.facts.destination_address);
+        let follow = self.follow("Get", &Target::Name(name.clone()), &self.facts.destination);
         follow.run(open, move |event| {
             let Some(balancer) = balancer.upgrade() else { return Next::Stop };
             match event {
@@ -185,10 +188,16 @@ impl Control {
         GetDestination { path, context_token: self.facts.context.clone(), ..Default::default() }
     }
 
-    fn follow(&self, call: &'static str, target: &impl ToString, address: &str) -> Follow {
+    fn follow(&self, call: &'static str, target: &impl ToString, labels: &Labels) -> Follow {
         let metrics = &self.facts.metrics;
-        Follow::new(call, target.to_string(), address, metrics)
+        Follow::new(call, target.to_string(), labels.clone(), metrics)
     }
+}
+
+/// What calls to a service are counted with.
+fn labels(service: &ControlAddr) -> Labels {
+    let server = service.name.as_ref().map(AsRef::as_ref);
+    server.map_or(Tls::None("loopback"), Tls::Server).on(Labels::new().with("addr", &service.authority))
 }
 
 /// What a policy service says of that which it knows nothing about, or where it has no such call.

@@ -38,8 +38,7 @@ pub(super) struct Follow {
 }
 
 impl Follow {
-    pub(super) fn new(call: &'static str, target: String, address: &str, metrics: &Metrics) -> Self {
-        let labels = Labels::new().with("addr", address).with("tls", "no_identity").with("no_tls_reason", "loopback");
+    pub(super) fn new(call: &'static str, target: String, labels: Labels, metrics: &Metrics) -> Self {
         Self {
             call,
             target,

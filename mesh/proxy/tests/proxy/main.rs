@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod control_tls;
 mod eras;
 mod failures;
 mod http;
@@ -15,3 +16,4 @@ mod profiles;
 mod routes;
 mod routing;
 mod support;
+mod wire;
