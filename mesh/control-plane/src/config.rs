@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use ipnet::IpNet;
 
-use crate::{Authority, Cluster, IdentityDomain};
+use crate::{Authority, Cluster, IdentityDomain, Validity};
 
 /// Where to listen and what the cluster is called. Every value has an environment variable, as the Deployment sets it.
 #[derive(Debug, Clone, Args)]
@@ -27,6 +27,9 @@ pub struct Config {
     /// Seconds that a certificate is valid.
     #[arg(long, env = "MESHGATE_IDENTITY_LIFETIME", default_value = "86400")]
     pub identity_lifetime: u32,
+    /// Seconds that it is valid before and after that, because clocks of a cluster differ.
+    #[arg(long, env = "MESHGATE_IDENTITY_CLOCK_SKEW", default_value = "20")]
+    pub identity_clock_skew: u32,
     /// The control plane's own namespace, which is in every identity.
     #[arg(long, env = "MESHGATE_CONTROL_PLANE_NAMESPACE", default_value = "linkerd")]
     pub namespace: String,
@@ -50,8 +53,10 @@ impl Config {
     /// Who issues certificates, if anybody does.
     pub(crate) fn authority(&self, client: kube::Client) -> anyhow::Result<Option<Authority>> {
         let Some(folder) = &self.identity_issuer_dir else { return Ok(None) };
-        let lifetime = Duration::from_secs(self.identity_lifetime.into());
-        Authority::read(folder, self.identity_domain().suffix(), lifetime, client).map(Some)
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        let validity =
+            Validity { lifetime: seconds(self.identity_lifetime), clock_skew: seconds(self.identity_clock_skew) };
+        Authority::read(folder, self.identity_domain(), validity, client).map(Some)
     }
 
     fn identity_domain(&self) -> IdentityDomain {

@@ -2,9 +2,10 @@
 
 mod destination;
 mod inbound;
+mod incoming;
 mod outbound;
 
-use std::io;
+use std::{io, sync::Arc};
 
 use linkerd2_proxy_api::{
     destination::destination_server::DestinationServer, identity::identity_server::IdentityServer,
@@ -13,47 +14,53 @@ use linkerd2_proxy_api::{
 };
 use serde::Deserialize;
 use tokio::net::TcpListener;
-use tonic::transport::server::{Router, TcpIncoming};
+use tonic::transport::server::Router;
 
-use crate::{Authority, Index, Key};
+use crate::{Authority, Index, Key, Tls};
 
 /// Serves Linkerd's gRPC API from an index.
 #[derive(Debug, Clone)]
 pub struct Server {
     index: Index,
+    tls: Option<Tls>,
 }
 
 impl Server {
-    /// A server over the index.
+    /// A server over the index, in plaintext.
     pub fn new(index: Index) -> Self {
-        Self { index }
+        Self { index, tls: None }
+    }
+
+    /// The same, and in TLS for whoever speaks that.
+    pub fn with_tls(self, tls: Option<Tls>) -> Self {
+        Self { tls, ..self }
     }
 
     /// Serves `Destination` until the listener fails.
     pub async fn serve_destination(self, listener: TcpListener) -> io::Result<()> {
-        serve(builder().add_service(DestinationServer::new(self)), listener).await
+        let tls = self.tls.clone();
+        serve(builder().add_service(DestinationServer::new(self)), listener, tls).await
     }
 
     /// Serves `OutboundPolicies` and `InboundServerPolicies` until the listener fails.
     pub async fn serve_policy(self, listener: TcpListener) -> io::Result<()> {
+        let tls = self.tls.clone();
         let services = builder().add_service(OutboundPoliciesServer::new(self.clone()));
-        serve(services.add_service(InboundServerPoliciesServer::new(self)), listener).await
+        serve(services.add_service(InboundServerPoliciesServer::new(self)), listener, tls).await
     }
 }
 
-/// Serves `Identity` until the listener fails.
-pub async fn serve_identity(authority: Authority, listener: TcpListener) -> io::Result<()> {
-    serve(builder().add_service(IdentityServer::new(authority)), listener).await
+/// Serves `Identity` until the listener fails, in plaintext and in TLS.
+pub async fn serve_identity(authority: Arc<Authority>, tls: Tls, listener: TcpListener) -> io::Result<()> {
+    serve(builder().add_service(IdentityServer::from_arc(authority)), listener, Some(tls)).await
 }
 
 fn builder() -> tonic::transport::Server {
     tonic::transport::Server::builder()
 }
 
-async fn serve(services: Router, listener: TcpListener) -> io::Result<()> {
-    // Without this a change could wait for the acknowledgement of the one before it.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    services.serve_with_incoming(incoming).await.map_err(io::Error::other)
+async fn serve(services: Router, listener: TcpListener, tls: Option<Tls>) -> io::Result<()> {
+    services.serve_with_incoming(incoming::incoming(listener, tls)).await.map_err(io::Error::other)
 }
 
 /// The workload that asks, as proxies name it: `{"ns":"default","pod":"web-0"}`, or `default:web-0` in older ones.

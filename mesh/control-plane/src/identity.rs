@@ -12,23 +12,43 @@ use kube::api::{Api, PostParams};
 use linkerd2_proxy_api::identity::{CertifyRequest, CertifyResponse, identity_server::Identity};
 use rcgen::string::Ia5String;
 use rcgen::{
-    CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
 use tonic::{Request, Response, Status};
+
+use crate::IdentityDomain;
 
 /// The audience of tokens that are made for this. A token for anybody is taken as well, as long as proxies use it.
 const AUDIENCE: &str = "identity.l5d.io";
 
-/// Clocks of a cluster differ by so much; the default of Linkerd's chart.
-const CLOCK_SKEW: Duration = Duration::from_secs(20);
+/// When certificates are valid. The defaults are those of Linkerd's chart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// From when they are issued.
+    pub lifetime: Duration,
+    /// How much longer at both ends, because clocks of a cluster differ.
+    pub clock_skew: Duration,
+}
+
+impl Default for Validity {
+    fn default() -> Self {
+        Self { lifetime: Duration::from_secs(24 * 60 * 60), clock_skew: Duration::from_secs(20) }
+    }
+}
+
+/// The service accounts that Linkerd's control plane has: the destination and policy services run under the first, the identity service
+/// under the second. Proxies look for these names.
+const OWN_ACCOUNTS: [&str; 2] = ["linkerd-destination", "linkerd-identity"];
 
 /// Issues certificates.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    /// What follows `ACCOUNT.NAMESPACE.` in every name.
-    domain: String,
-    lifetime: Duration,
+    /// The issuer's own certificate, which everybody trusts.
+    anchor: CertificateDer<'static>,
+    domain: IdentityDomain,
+    validity: Validity,
     reviews: Api<TokenReview>,
 }
 
@@ -36,31 +56,32 @@ impl Authority {
     /// With the certificate and key in a folder, as a Secret of type `kubernetes.io/tls` is mounted.
     pub(crate) fn read(
         folder: &Path,
-        domain: String,
-        lifetime: Duration,
+        domain: IdentityDomain,
+        validity: Validity,
         client: kube::Client,
     ) -> anyhow::Result<Self> {
         let file = |name: &str| {
             let path = folder.join(name);
             std::fs::read_to_string(&path).with_context(|| format!("the issuer's {}", path.display()))
         };
-        Self::new(&file("tls.crt")?, &file("tls.key")?, domain, lifetime, client)
+        Self::new(&file("tls.crt")?, &file("tls.key")?, domain, validity, client)
     }
 
-    /// With a certificate and key as PEM. Names end with `domain`: `serviceaccount.identity.linkerd.cluster.local`.
+    /// With a certificate and key as PEM.
     ///
     /// # Errors
     /// The two are no certificate and key.
     pub fn new(
         certificate: &str,
         key: &str,
-        domain: String,
-        lifetime: Duration,
+        domain: IdentityDomain,
+        validity: Validity,
         client: kube::Client,
     ) -> anyhow::Result<Self> {
         let key = KeyPair::from_pem(key).context("the issuer's key")?;
         let issuer = Issuer::from_ca_cert_pem(certificate, key).context("the issuer's certificate")?;
-        Ok(Self { issuer, domain, lifetime, reviews: Api::all(client) })
+        let anchor = CertificateDer::from_pem_slice(certificate.as_bytes()).context("the issuer's certificate")?;
+        Ok(Self { issuer, anchor, domain, validity, reviews: Api::all(client) })
     }
 
     /// The name that a token proves.
@@ -74,7 +95,7 @@ impl Authority {
                 let (namespace, name) = account.ok_or_else(|| {
                     Status::failed_precondition(format!("the token is {user}'s, no service account's"))
                 })?;
-                return Ok(format!("{name}.{namespace}.{}", self.domain));
+                return Ok(format!("{name}.{namespace}.{}", self.domain.suffix()));
             }
             problem = status.error.unwrap_or(problem);
         }
@@ -100,20 +121,44 @@ impl Authority {
             let found = &request.params.subject_alt_names;
             return Err(invalid(format!("expected the one DNS name {name}, found {found:?}")));
         }
+        let until = self.describe(&mut request.params, name);
+        let certificate = request.signed_by(&self.issuer);
+        let certificate = certificate.map_err(|error| Status::internal(format!("signing: {error}")))?;
+        Ok((certificate.der().to_vec(), until))
+    }
+
+    /// A certificate for the control plane itself, with a key that is as new, and until when it is valid.
+    pub(crate) fn issue_own(
+        &self,
+    ) -> Result<(CertificateDer<'static>, PrivatePkcs8KeyDer<'static>, SystemTime), rcgen::Error> {
+        let names = OWN_ACCOUNTS
+            .map(|account| format!("{account}.{}.{}", self.domain.control_plane_namespace, self.domain.suffix()));
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(names.as_slice())?;
+        let until = self.describe(&mut params, &names[0]);
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok((certificate.der().clone(), key.serialize_der().into(), until))
+    }
+
+    /// What every certificate says besides its names and its key. It is valid until the time that is returned.
+    fn describe(&self, params: &mut CertificateParams, name: &str) -> SystemTime {
         let now = SystemTime::now();
-        let until = now + self.lifetime + CLOCK_SKEW;
-        let params = &mut request.params;
+        let Validity { lifetime, clock_skew } = self.validity;
+        let until = now + lifetime + clock_skew;
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::NoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
-        params.not_before = (now - CLOCK_SKEW).into();
+        params.not_before = (now - clock_skew).into();
         params.not_after = until.into();
-        let certificate = request.signed_by(&self.issuer);
-        let certificate = certificate.map_err(|error| Status::internal(format!("signing: {error}")))?;
-        Ok((certificate.der().to_vec(), until))
+        until
+    }
+
+    /// Whom proxies with its certificates trust, and so does it.
+    pub(crate) fn anchor(&self) -> &CertificateDer<'static> {
+        &self.anchor
     }
 }
 

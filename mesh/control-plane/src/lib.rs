@@ -8,7 +8,8 @@
 //!   Service, address or pod that changed, and no others. Nothing polls.
 //! * `answers` are pure functions from the index's state to messages of `linkerd2-proxy-api`.
 //! * [`Server`] has the gRPC services. A stream computes its answer when woken and sends it if it differs from the last.
-//! * [`Authority`] stands beside all that: it gives a proxy the certificate that its token entitles it to.
+//! * [`Authority`] stands beside all that: it gives a proxy the certificate that its token entitles it to, and the control plane its own,
+//!   with which it speaks [`Tls`] on the ports on which it takes plaintext.
 //!
 //! Answers are Linkerd's but for one choice. About a Service that does not exist, Linkerd's destination controller answers
 //! with an error that its proxy retries for as long as the client waits. Here `GetProfile` answers with a profile without a
@@ -32,15 +33,17 @@ mod names;
 mod objects;
 mod ports;
 mod run;
+mod tls;
 mod watches;
 
 pub use cluster::{Cluster, IdentityDomain};
 pub use config::Config;
 pub use grpc::{Server, serve_identity};
-pub use identity::Authority;
+pub use identity::{Authority, Validity};
 pub use index::Index;
 pub use names::Key;
 pub use objects::{Kind, Object, ParseError};
 pub use ports::PortSet;
 pub use run::{RunError, main_from_env, run};
+pub use tls::Tls;
 pub use watches::watch;

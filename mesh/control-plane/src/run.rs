@@ -1,12 +1,12 @@
 //! The role `meshgate control-plane`.
 
-use std::{future::Future, io, net::SocketAddr};
+use std::{future::Future, io, net::SocketAddr, sync::Arc};
 
 use clap::Parser;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
-use crate::{Authority, Config, Index, Server, admin, grpc::serve_identity, watches};
+use crate::{Authority, Config, Index, Server, Tls, admin, grpc::serve_identity, watches};
 
 /// Why the control plane ended, or did not start.
 #[derive(Debug, Error)]
@@ -48,8 +48,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     tracing::info!(destination = %config.destination_addr, policy = %config.policy_addr, admin = %config.admin_addr, "listening");
 
     let _watches = watches::watch(&client, &index);
-    let identity = identity(config.authority(client).map_err(RunError::Issuer)?, config.identity_addr).await?;
-    let server = Server::new(index.clone());
+    let issuer = issuer(&config, client).map_err(RunError::Issuer)?;
+    let server = Server::new(index.clone()).with_tls(issuer.as_ref().map(|(_, tls)| tls.clone()));
+    let identity = identity(issuer, config.identity_addr).await?;
     // Streams stay open for as long as proxies run: there is nothing to wait for at the end.
     tokio::select! {
         result = server.clone().serve_destination(destination) => result?,
@@ -61,18 +62,25 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     Ok(())
 }
 
+/// Who issues certificates, and what it issues for the control plane itself.
+fn issuer(config: &Config, client: kube::Client) -> anyhow::Result<Option<(Arc<Authority>, Tls)>> {
+    let Some(authority) = config.authority(client)?.map(Arc::new) else { return Ok(None) };
+    let tls = Tls::new(Arc::clone(&authority))?;
+    Ok(Some((authority, tls)))
+}
+
 /// The identity service; it never ends where there is none.
 async fn identity(
-    authority: Option<Authority>,
+    issuer: Option<(Arc<Authority>, Tls)>,
     address: SocketAddr,
 ) -> Result<impl Future<Output = io::Result<()>>, RunError> {
-    let serving = match authority {
-        Some(authority) => Some((authority, listen(address).await?)),
+    let serving = match issuer {
+        Some((authority, tls)) => Some((authority, tls, listen(address).await?)),
         None => None,
     };
     Ok(async {
         match serving {
-            Some((authority, listener)) => serve_identity(authority, listener).await,
+            Some((authority, tls, listener)) => serve_identity(authority, tls, listener).await,
             None => std::future::pending().await,
         }
     })

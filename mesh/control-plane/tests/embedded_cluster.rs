@@ -3,7 +3,7 @@
 
 mod cluster;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use cluster::{api_of, api_server, client, kubeconfig};
 use kube::{
@@ -14,7 +14,7 @@ use linkerd2_proxy_api::{
     destination::{DestinationProfile, GetDestination, destination_client::DestinationClient, update},
     identity::{CertifyRequest, identity_client::IdentityClient},
 };
-use meshgate_control_plane::{Authority, Cluster, Index, Server, serve_identity, watch};
+use meshgate_control_plane::{Authority, Cluster, IdentityDomain, Index, Server, Tls, Validity, serve_identity, watch};
 use meshgate_store::Store;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, time::timeout};
@@ -130,12 +130,15 @@ async fn a_token_entitles_to_a_certificate_for_its_service_account_and_no_other(
     // With the rights of the manifests.
     let own = issue("linkerd", "linkerd-destination", &[]);
     let domain = "serviceaccount.identity.linkerd.cluster.local";
+    let names = IdentityDomain { control_plane_namespace: "linkerd".into(), trust_domain: "cluster.local".into() };
     let day = Duration::from_secs(86_400);
     let client = client(kubeconfig(&server, Some(own))).await;
-    let authority = Authority::new(&issuer.certificate, &issuer.key, domain.into(), day, client).unwrap();
+    let authority = Authority::new(&issuer.certificate, &issuer.key, names, Validity::default(), client).unwrap();
+    let authority = Arc::new(authority);
+    let tls = Tls::new(Arc::clone(&authority)).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(serve_identity(authority, listener));
+    tokio::spawn(serve_identity(authority, tls, listener));
     let mut service = IdentityClient::connect(uri).await.unwrap();
 
     apply(

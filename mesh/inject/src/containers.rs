@@ -236,7 +236,11 @@ fn environment(facts: &PodFacts, mode: Mode, opaque_ports: &str, options: &Optio
     if let Some(identity) = &options.identity {
         let domain = format!("serviceaccount.identity.{control_plane_namespace}.{cluster_domain}");
         set("LINKERD2_PROXY_IDENTITY_SVC_ADDR", &service(identity::SERVICE, identity::PORT));
-        set("LINKERD2_PROXY_IDENTITY_SVC_NAME", &format!("{}.{control_plane_namespace}.{domain}", identity::SERVICE));
+        // Who has to be at the control plane's addresses. The policy service runs in the pod of the destination service.
+        let account = |name: &str| format!("{name}.{control_plane_namespace}.{domain}");
+        set("LINKERD2_PROXY_IDENTITY_SVC_NAME", &account("linkerd-identity"));
+        set("LINKERD2_PROXY_DESTINATION_SVC_NAME", &account("linkerd-destination"));
+        set("LINKERD2_PROXY_POLICY_SVC_NAME", &account("linkerd-destination"));
         set("LINKERD2_PROXY_IDENTITY_LOCAL_NAME", &format!("$(_pod_sa).$(_pod_ns).{domain}"));
         set("LINKERD2_PROXY_IDENTITY_TOKEN_FILE", &identity.token.file());
         set("LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS", &identity.trust_anchors);

@@ -1,5 +1,6 @@
 //! The environment of the proxy: `LINKERD2_PROXY_*` as Linkerd's injector writes it, and a few variables of its own.
 
+mod control_addr;
 mod default_policy;
 mod environment;
 mod parse;
@@ -16,6 +17,7 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{dialect::Dialect, log::LogFormat};
+pub use control_addr::ControlAddr;
 pub use default_policy::DefaultPolicy;
 use parse::Reader;
 
@@ -76,12 +78,12 @@ pub struct Config {
     pub inbound_ports: Vec<u16>,
     /// `LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS`: where the clients are that `cluster-*` policies let in.
     pub cluster_networks: Vec<IpNet>,
-    /// `LINKERD2_PROXY_DESTINATION_SVC_ADDR`: `host:port` of the Destination service.
-    pub destination_addr: String,
+    /// `LINKERD2_PROXY_DESTINATION_SVC_ADDR` and `_NAME`: the Destination service.
+    pub destination_addr: ControlAddr,
     /// `LINKERD2_PROXY_DESTINATION_CONTEXT`: sent with each of its calls.
     pub destination_context: String,
-    /// `LINKERD2_PROXY_POLICY_SVC_ADDR`: `host:port` of the policy service. Without it there are no policies.
-    pub policy_addr: Option<String>,
+    /// `LINKERD2_PROXY_POLICY_SVC_ADDR` and `_NAME`: the policy service. Without it there are no policies.
+    pub policy_addr: Option<ControlAddr>,
     /// `LINKERD2_PROXY_POLICY_WORKLOAD`: `namespace:pod`, sent with each of its calls.
     pub policy_workload: String,
     /// `LINKERD2_PROXY_IDENTITY_*`: who the proxy is. Linkerd's proxy does not run without.
@@ -117,7 +119,8 @@ pub struct Config {
     pub informational_headers: bool,
     /// `MESHGATE_PROXY_SOCKET_MARK`: `SO_MARK` of every socket that the proxy dials with.
     pub socket_mark: Option<u32>,
-    /// `MESHGATE_PROXY_OUTBOUND_LOOPBACK=allow`: whether outbound connections may go to the loopback interface.
+    /// `MESHGATE_PROXY_OUTBOUND_LOOPBACK=allow`: whether outbound connections may go to the loopback interface, and the control plane
+    /// has to prove itself there as anywhere else.
     pub allow_loopback: bool,
     /// `LINKERD2_PROXY_LOG`: directives such as `warn,linkerd=debug`, where `linkerd` is this proxy.
     pub log: String,
@@ -130,8 +133,8 @@ pub struct Config {
 /// Who the proxy is, and how it proves that.
 #[derive(Debug, Clone)]
 pub struct IdentityConfig {
-    /// `LINKERD2_PROXY_IDENTITY_SVC_ADDR`: `host:port` of the identity service. Without it there is no identity.
-    pub addr: String,
+    /// `LINKERD2_PROXY_IDENTITY_SVC_ADDR` and `_NAME`: the identity service. Without it there is no identity.
+    pub addr: ControlAddr,
     /// `LINKERD2_PROXY_IDENTITY_LOCAL_NAME`: the name that the certificate is for.
     pub local_name: String,
     /// `LINKERD2_PROXY_IDENTITY_TOKEN_FILE`: the service account's token.
@@ -187,6 +190,26 @@ impl Config {
     pub fn from_strings(strings: &impl Strings) -> Result<Self, ConfigErrors> {
         let mut read = Reader::new(strings);
         let ingress_mode = read.or("LINKERD2_PROXY_INGRESS_MODE", "`true` or `false`", parse::boolean, false);
+        let allow_loopback = read.or(
+            "MESHGATE_PROXY_OUTBOUND_LOOPBACK",
+            "`allow` or `refuse`",
+            |value| match value {
+                "allow" => Some(true),
+                "refuse" => Some(false),
+                _ => None,
+            },
+            false,
+        );
+        // Without an identity the proxy knows nobody whom it could trust.
+        let verifies = strings.get("LINKERD2_PROXY_IDENTITY_SVC_ADDR").is_some();
+        let mut control = |addr, name| ControlAddr::read(&mut read, addr, name).verified(verifies, allow_loopback);
+        let destination_addr = control("LINKERD2_PROXY_DESTINATION_SVC_ADDR", "LINKERD2_PROXY_DESTINATION_SVC_NAME");
+        let policy_addr = strings
+            .get("LINKERD2_PROXY_POLICY_SVC_ADDR")
+            .filter(|addr| !addr.trim().is_empty())
+            .map(|_| control("LINKERD2_PROXY_POLICY_SVC_ADDR", "LINKERD2_PROXY_POLICY_SVC_NAME"));
+        let identity_addr =
+            verifies.then(|| control("LINKERD2_PROXY_IDENTITY_SVC_ADDR", "LINKERD2_PROXY_IDENTITY_SVC_NAME"));
         let config = Self {
             outbound_listen_addrs: match strings.get("LINKERD2_PROXY_OUTBOUND_LISTEN_ADDRS") {
                 Some(_) => {
@@ -224,12 +247,12 @@ impl Config {
                 parse::from_str,
                 &parse::private_networks(),
             ),
-            destination_addr: read.required("LINKERD2_PROXY_DESTINATION_SVC_ADDR", HOST_PORT, parse::authority),
+            destination_addr,
             destination_context: strings.get("LINKERD2_PROXY_DESTINATION_CONTEXT").unwrap_or_default(),
-            policy_addr: read.optional("LINKERD2_PROXY_POLICY_SVC_ADDR", HOST_PORT, parse::authority),
+            policy_addr,
             policy_workload: strings.get("LINKERD2_PROXY_POLICY_WORKLOAD").unwrap_or_default(),
-            identity: strings.get("LINKERD2_PROXY_IDENTITY_SVC_ADDR").map(|_| IdentityConfig {
-                addr: read.required("LINKERD2_PROXY_IDENTITY_SVC_ADDR", HOST_PORT, parse::authority),
+            identity: identity_addr.map(|addr| IdentityConfig {
+                addr,
                 local_name: read.required(
                     "LINKERD2_PROXY_IDENTITY_LOCAL_NAME",
                     "a name such as `web.emojivoto.serviceaccount.identity.linkerd.cluster.local`",
@@ -283,16 +306,7 @@ impl Config {
                 "a number such as `0x2102` or `8450`",
                 parse::number,
             ),
-            allow_loopback: read.or(
-                "MESHGATE_PROXY_OUTBOUND_LOOPBACK",
-                "`allow` or `refuse`",
-                |value| match value {
-                    "allow" => Some(true),
-                    "refuse" => Some(false),
-                    _ => None,
-                },
-                false,
-            ),
+            allow_loopback,
             log: strings.get("LINKERD2_PROXY_LOG").unwrap_or_else(|| "warn,linkerd=info".to_owned()),
             log_format: LogFormat::parse(&strings.get("LINKERD2_PROXY_LOG_FORMAT").unwrap_or_default()),
             environment: environment::read(strings),
@@ -307,7 +321,6 @@ impl Config {
 }
 
 const ADDRESS: &str = "an IP address and port such as `127.0.0.1:4140`";
-const HOST_PORT: &str = "`host:port` of the control plane";
 const OUTBOUND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4140);
 const INBOUND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 4143);
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4191);
@@ -361,7 +374,7 @@ mod tests {
             ("LINKERD2_PROXY_IDENTITY_TOKEN_FILE", "/token"),
             ("LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS", "-----BEGIN CERTIFICATE-----\n"),
         ]));
-        assert_eq!(config.unwrap().identity.unwrap().addr, "linkerd-identity:8080");
+        assert_eq!(config.unwrap().identity.unwrap().addr.authority, "linkerd-identity:8080");
     }
 
     #[test]

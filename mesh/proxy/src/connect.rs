@@ -85,17 +85,9 @@ impl Connector {
         }
     }
 
-    /// Connects to the first address of `host:port` that answers. The name is looked up anew each time, so a Service that
-    /// came back at another address is found.
-    pub(crate) async fn connect_by_name(&self, authority: &str) -> io::Result<TcpStream> {
-        let mut last = io::Error::new(io::ErrorKind::NotFound, format!("`{authority}` has no address"));
-        for address in time::timeout(self.timeout * 4, lookup_host(authority)).await?? {
-            match self.connect(address).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => last = io::Error::other(error),
-            }
-        }
-        Err(last)
+    /// The addresses of `host:port`. A name is looked up anew each time, so a Service that came back at another address is found.
+    pub(crate) async fn look_up(&self, authority: &str) -> io::Result<Vec<SocketAddr>> {
+        Ok(time::timeout(self.timeout * 4, lookup_host(authority)).await??.collect())
     }
 
     fn socket(&self, address: SocketAddr) -> io::Result<TcpSocket> {

@@ -20,11 +20,13 @@ use tonic::{Code, Response, Status, Streaming, transport::Channel};
 use tracing::warn;
 
 use crate::{
-    Config, NameAddr, Target,
+    Config, ControlAddr, NameAddr, Target,
     balance::{Balancer, EndpointInfo, EndpointUpdate},
     connect::Connector,
-    metrics::Metrics,
+    identity::LocalIdentity,
+    metrics::{ControlScope, Metrics},
 };
+use channel::As;
 use follow::{Event, Follow, Next};
 
 /// What the control plane says about a target.
@@ -45,9 +47,15 @@ pub(crate) type Answers<T> = watch::Receiver<Option<Answer<T>>>;
 #[derive(Clone)]
 pub(crate) struct Control {
     destination: DestinationClient<Channel>,
-    policies: Option<OutboundPoliciesClient<Channel>>,
-    servers: Option<InboundServerPoliciesClient<Channel>>,
+    policies: Option<PolicyService>,
     facts: Arc<Facts>,
+}
+
+#[derive(Clone)]
+struct PolicyService {
+    outbound: OutboundPoliciesClient<Channel>,
+    inbound: InboundServerPoliciesClient<Channel>,
+    calls: ControlScope,
 }
 
 struct Facts {
@@ -55,9 +63,8 @@ struct Facts {
     workload: String,
     suffixes: Vec<String>,
     networks: Vec<ipnet::IpNet>,
-    metrics: Metrics,
-    destination_address: String,
-    policy_address: String,
+    /// The calls to the destination service.
+    destination: ControlScope,
 }
 
 impl Control {
@@ -65,22 +72,30 @@ impl Control {
     pub(crate) fn new(
         config: &Config,
         connector: &Connector,
-        metrics: Metrics,
+        identity: &LocalIdentity,
+        metrics: &Metrics,
     ) -> Result<Self, tonic::transport::Error> {
-        let channel = |address: &str| channel::lazy(address, connector.clone());
-        let policies = config.policy_addr.as_deref().map(channel).transpose()?;
+        let channel = |service: &ControlAddr| channel::lazy(service, connector, identity, As::Certified);
+        let policies = match &config.policy_addr {
+            Some(service) => {
+                let channel = channel(service)?;
+                Some(PolicyService {
+                    outbound: OutboundPoliciesClient::new(channel.clone()),
+                    inbound: InboundServerPoliciesClient::new(channel),
+                    calls: metrics.control.scope(service),
+                })
+            }
+            None => None,
+        };
         Ok(Self {
             destination: DestinationClient::new(channel(&config.destination_addr)?),
-            servers: policies.clone().map(InboundServerPoliciesClient::new),
-            policies: policies.map(OutboundPoliciesClient::new),
+            policies,
             facts: Arc::new(Facts {
                 context: config.destination_context.clone(),
                 workload: config.policy_workload.clone(),
                 suffixes: config.profile_suffixes.clone(),
                 networks: config.profile_networks.clone(),
-                metrics,
-                destination_address: config.destination_addr.clone(),
-                policy_address: config.policy_addr.clone().unwrap_or_default(),
+                destination: metrics.control.scope(&config.destination_addr),
             }),
         })
     }
@@ -103,7 +118,7 @@ impl Control {
             let (mut client, request) = (client.clone(), request.clone());
             async move { client.get_profile(request).await }
         };
-        let follow = self.follow("GetProfile", target, &facts.destination_address);
+        let follow = Follow::new("GetProfile", target.to_string(), facts.destination.clone());
         tokio::spawn(pass_on(follow, open, answers, &[]));
         listener
     }
@@ -111,7 +126,7 @@ impl Control {
     /// `OutboundPolicies.Watch`.
     pub(crate) fn policy(&self, target: &Target) -> Answers<OutboundPolicy> {
         let (answers, listener) = watch::channel(None);
-        let Some(client) = self.policies.clone() else {
+        let Some(PolicyService { outbound: client, calls, .. }) = self.policies.clone() else {
             answers.send_replace(Some(Answer::Nothing));
             return listener;
         };
@@ -126,7 +141,7 @@ impl Control {
             let (mut client, request) = (client.clone(), request.clone());
             async move { client.watch(request).await }
         };
-        let follow = self.follow("Watch", target, &self.facts.policy_address);
+        let follow = Follow::new("Watch", target.to_string(), calls);
         tokio::spawn(pass_on(follow, open, answers, &UNKNOWN));
         listener
     }
@@ -134,7 +149,7 @@ impl Control {
     /// `InboundServerPolicies.WatchPort`, for a port of this pod.
     pub(crate) fn server(&self, port: u16) -> Answers<Server> {
         let (answers, listener) = watch::channel(None);
-        let Some(client) = self.servers.clone() else {
+        let Some(PolicyService { inbound: client, calls, .. }) = self.policies.clone() else {
             answers.send_replace(Some(Answer::Nothing));
             return listener;
         };
@@ -143,7 +158,7 @@ impl Control {
             let (mut client, request) = (client.clone(), request.clone());
             async move { client.watch_port(request).await }
         };
-        let follow = self.follow("WatchPort", &port, &self.facts.policy_address);
+        let follow = Follow::new("WatchPort", port.to_string(), calls);
         tokio::spawn(pass_on(follow, open, answers, &UNKNOWN));
         listener
     }
@@ -160,7 +175,7 @@ impl Control {
             let (mut client, request) = (client.clone(), request.clone());
             async move { client.get(request).await }
         };
-        let follow = self.follow("Get", &Target::Name(name.clone()), &self.facts.destination_address);
+        let follow = Follow::new("Get", name.to_string(), self.facts.destination.clone());
         follow.run(open, move |event| {
             let Some(balancer) = balancer.upgrade() else { return Next::Stop };
             match event {
@@ -183,11 +198,6 @@ impl Control {
 
     fn request(&self, path: String) -> GetDestination {
         GetDestination { path, context_token: self.facts.context.clone(), ..Default::default() }
-    }
-
-    fn follow(&self, call: &'static str, target: &impl ToString, address: &str) -> Follow {
-        let metrics = &self.facts.metrics;
-        Follow::new(call, target.to_string(), address, metrics)
     }
 }
 

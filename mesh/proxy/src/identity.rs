@@ -15,10 +15,7 @@ use std::{
 use linkerd2_proxy_api::identity::{CertifyRequest, CertifyResponse, identity_client::IdentityClient};
 use rand::Rng;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData};
-use rustls::{
-    RootCertStore,
-    pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, TrustAnchor, UnixTime, pem::PemObject},
-};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime, pem::PemObject};
 use tokio::{sync::watch, time};
 use tonic::transport::Channel;
 use tracing::{info, warn};
@@ -27,9 +24,9 @@ use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, ring};
 use crate::{
     IdentityConfig,
     connect::Connector,
-    control::channel,
+    control::channel::{self, As},
     metrics::{ControlScope, Labels, Metrics},
-    tls::Credentials,
+    tls::{Credentials, Trust},
 };
 
 /// How much of a certificate's time passes until the next is asked for.
@@ -73,7 +70,14 @@ pub enum IdentityError {
 
 /// Who the proxy is to other proxies: nobody, or whoever its latest certificate says.
 #[derive(Clone)]
-pub(crate) struct LocalIdentity(Option<watch::Receiver<Option<Arc<Credentials>>>>);
+pub(crate) struct LocalIdentity(Option<Certified>);
+
+/// Whom a proxy with an identity trusts, and its latest certificate.
+#[derive(Clone)]
+struct Certified {
+    trust: Trust,
+    credentials: watch::Receiver<Option<Arc<Credentials>>>,
+}
 
 impl LocalIdentity {
     /// Of a proxy that needs none: it speaks plaintext.
@@ -88,18 +92,23 @@ impl LocalIdentity {
 
     /// Its latest certificate and what belongs to it.
     pub(crate) fn credentials(&self) -> Option<Arc<Credentials>> {
-        self.0.as_ref().and_then(|credentials| credentials.borrow().clone())
+        self.0.as_ref().and_then(|certified| certified.credentials.borrow().clone())
+    }
+
+    /// Whom it trusts.
+    pub(crate) fn trust(&self) -> Option<&Trust> {
+        self.0.as_ref().map(|certified| &certified.trust)
     }
 
     /// Whether it has the certificate that it needs.
     pub(crate) fn is_certified(&self) -> bool {
-        self.0.as_ref().is_none_or(|credentials| credentials.borrow().is_some())
+        self.0.as_ref().is_none_or(|certified| certified.credentials.borrow().is_some())
     }
 
     /// Ends when it has.
     pub(crate) async fn certified(mut self) {
-        if let Some(credentials) = &mut self.0
-            && credentials.wait_for(Option::is_some).await.is_err()
+        if let Some(certified) = &mut self.0
+            && certified.credentials.wait_for(Option::is_some).await.is_err()
         {
             // Nobody asks for one any more: the runtime ends.
             std::future::pending::<()>().await;
@@ -115,10 +124,11 @@ pub(crate) fn start(
 ) -> Result<LocalIdentity, IdentityError> {
     let identity = Identity::new(config, metrics.control.scope(&config.addr))?;
     identity.token()?;
-    let client = IdentityClient::new(channel::lazy(&config.addr, connector.clone())?);
-    let (credentials, listener) = watch::channel(None);
-    tokio::spawn(identity.keep(client, credentials, metrics.clone()));
-    Ok(LocalIdentity(Some(listener)))
+    let (known, credentials) = watch::channel(None);
+    let local = LocalIdentity(Some(Certified { trust: identity.trust.clone(), credentials }));
+    let client = IdentityClient::new(channel::lazy(&config.addr, connector, &local, As::Anybody)?);
+    tokio::spawn(identity.keep(client, known, metrics.clone()));
+    Ok(local)
 }
 
 /// Who the proxy is.
@@ -126,7 +136,7 @@ struct Identity {
     name: String,
     token_file: PathBuf,
     refresh: RangeInclusive<Duration>,
-    anchors: Vec<TrustAnchor<'static>>,
+    trust: Trust,
     key: KeyPair,
     /// DER.
     request: Vec<u8>,
@@ -156,7 +166,15 @@ impl Identity {
         params.distinguished_name.push(DnType::CommonName, name.clone());
         let request = params.serialize_request(&key).map_err(problem)?.der().to_vec();
         let refresh = config.min_refresh..=config.max_refresh.max(config.min_refresh);
-        Ok(Self { name, token_file: config.token_file.clone(), refresh, anchors, key, request, calls })
+        Ok(Self {
+            name,
+            token_file: config.token_file.clone(),
+            refresh,
+            trust: Trust::new(anchors),
+            key,
+            request,
+            calls,
+        })
     }
 
     /// The token as it is now: it is replaced before it ends.
@@ -237,13 +255,14 @@ impl Identity {
             .and_then(|()| {
                 let (now, usage) = (UnixTime::now(), KeyUsage::server_auth());
                 let algorithms = &[ring::ECDSA_P256_SHA256, ring::ECDSA_P256_SHA384, ring::ECDSA_P384_SHA384];
-                certificate.verify_for_usage(algorithms, &self.anchors, &between, now, usage, None, None).map(|_| ())
+                certificate
+                    .verify_for_usage(algorithms, self.trust.anchors(), &between, now, usage, None, None)
+                    .map(|_| ())
             })
             .map_err(|error| format!("the certificate for {} is not trusted: {error}", self.name))?;
         let chain = std::iter::once(leaf.clone()).chain(between.iter().cloned()).collect();
         let key = PrivatePkcs8KeyDer::from(self.key.serialize_der());
-        let roots = Arc::new(RootCertStore { roots: self.anchors.clone() });
-        let credentials = Credentials::new(self.name.as_str().into(), chain, key, roots);
+        let credentials = Credentials::new(self.name.as_str().into(), chain, until, key, self.trust.clone());
         Ok((credentials.map_err(|error| error.to_string())?, until))
     }
 

@@ -19,7 +19,7 @@
 //! `meshgate proxy-init`, which redirects a pod's traffic.
 //!
 //! A proxy with an identity serves once it has the certificate that its pod's token entitles it to, and speaks TLS with the proxies
-//! that have one as well ([`tls`]).
+//! that have one as well ([`tls`]), and with a control plane whose name it is told ([`ControlAddr`]).
 
 mod admin;
 mod balance;
@@ -54,7 +54,9 @@ mod tls;
 mod transport_header;
 mod within;
 
-pub use config::{Config, ConfigError, ConfigErrors, DefaultPolicy, IdentityConfig, ProcessEnvironment, Strings};
+pub use config::{
+    Config, ConfigError, ConfigErrors, ControlAddr, DefaultPolicy, IdentityConfig, ProcessEnvironment, Strings,
+};
 pub use identity::IdentityError;
 pub use log::{LogFormat, LogLevel};
 pub use names::{NameAddr, Target};

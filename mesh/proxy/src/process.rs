@@ -113,12 +113,12 @@ impl Proxy {
         let metrics = Metrics::retaining(config.metrics_retain_idle);
         let drain = Drain::default();
         let connector = Connector::new(mark, config.outbound_connect_timeout);
-        let control =
-            Control::new(&config, &connector, metrics.clone()).map_err(|error| StartError::Control(error.into()))?;
         let identity = match &config.identity {
             Some(identity) => identity::start(identity, &connector, &metrics)?,
             None => LocalIdentity::none(),
         };
+        let control = Control::new(&config, &connector, &identity, &metrics)
+            .map_err(|error| StartError::Control(error.into()))?;
 
         let admin = listen(config.admin_listen_addr).await?;
         let inbound_listener = listen(config.inbound_listen_addr).await?;

@@ -3,6 +3,7 @@
 use std::{ops::RangeInclusive, str::FromStr, time::Duration};
 
 use ipnet::IpNet;
+use rustls::pki_types::DnsName;
 
 use super::{ConfigError, ConfigErrors, Strings};
 
@@ -127,6 +128,11 @@ pub(super) fn suffix(value: &str) -> Option<String> {
 pub(super) fn authority(value: &str) -> Option<String> {
     let authority = http::uri::Authority::try_from(value).ok()?;
     (authority.port_u16().is_some() && !authority.host().is_empty()).then(|| value.to_owned())
+}
+
+/// A name of the kind that identities are.
+pub(super) fn dns_name(value: &str) -> Option<DnsName<'static>> {
+    DnsName::try_from(value).ok().map(|name| name.to_owned())
 }
 
 /// The networks that Linkerd's chart takes for the cluster's.

@@ -1,27 +1,96 @@
-//! A gRPC channel that dials as the proxy dials: with its mark, and with the name looked up anew for each connection.
+//! A gRPC channel that dials as the proxy dials: with its mark, with the name looked up anew for each connection, and with TLS where it
+//! is known who must be there.
 
-use std::{io, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::time;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
-use crate::connect::Connector;
+use crate::{
+    ControlAddr,
+    connect::{ConnectError, Connector},
+    identity::LocalIdentity,
+    io::Transport,
+    tls::ServerIdentity,
+};
 
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// A channel to `host:port`, in plaintext. It connects when it is first used.
-pub(crate) fn lazy(address: &str, connector: Connector) -> Result<Channel, tonic::transport::Error> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+/// As whom the proxy speaks to a service of the control plane that proves itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum As {
+    /// As who it is: it waits for its certificate.
+    Certified,
+    /// As who it is if it has a certificate that is still valid, else as nobody: who has none can get one only so.
+    Anybody,
+}
+
+/// A channel to a service. It connects when it is first used.
+pub(crate) fn lazy(
+    service: &ControlAddr,
+    connector: &Connector,
+    identity: &LocalIdentity,
+    speaker: As,
+) -> Result<Channel, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(format!("http://{}", service.authority))?
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_while_idle(true);
+    let dialer = Arc::new(Dialer {
+        connector: connector.clone(),
+        server: service.name.as_ref().map(ServerIdentity::named),
+        identity: identity.clone(),
+        speaker,
+    });
     Ok(endpoint.connect_with_connector_lazy(service_fn(move |uri: Uri| {
-        let connector = connector.clone();
+        let dialer = Arc::clone(&dialer);
         async move {
             let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
-            let stream = connector.connect_by_name(authority).await?;
-            Ok::<TokioIo<TcpStream>, io::Error>(TokioIo::new(stream))
+            dialer.dial(authority).await.map(TokioIo::new)
         }
     })))
+}
+
+struct Dialer {
+    connector: Connector,
+    /// Who must be there, if anybody in particular.
+    server: Option<ServerIdentity>,
+    identity: LocalIdentity,
+    speaker: As,
+}
+
+impl Dialer {
+    /// Connects to the first address that can be spoken to.
+    async fn dial(&self, authority: &str) -> io::Result<Transport> {
+        if self.server.is_some() && self.speaker == As::Certified {
+            self.identity.clone().certified().await;
+        }
+        let mut last = io::Error::new(io::ErrorKind::NotFound, format!("`{authority}` has no address"));
+        for address in self.connector.look_up(authority).await? {
+            match self.connect(address).await {
+                Ok(transport) => return Ok(transport),
+                Err(error) => last = io::Error::other(error),
+            }
+        }
+        Err(last)
+    }
+
+    async fn connect(&self, address: SocketAddr) -> Result<Transport, ConnectError> {
+        let stream = self.connector.connect(address).await?;
+        let Some(server) = &self.server else { return Ok(Transport::Tcp(stream)) };
+        let refused = |message| ConnectError::Tls { address, expected: Arc::clone(server.id()), message };
+        let trust = self.identity.trust().ok_or_else(|| refused("without an identity nobody is trusted".to_owned()))?;
+        let own = self.identity.credentials().filter(|own| self.speaker == As::Certified || own.is_valid());
+        let timeout = self.connector.timeout();
+        let shaken = time::timeout(timeout, async {
+            match own {
+                Some(own) => own.connect(stream, server, false).await,
+                None => trust.connect(stream, server).await,
+            }
+        });
+        let shaken = shaken.await.map_err(|_| ConnectError::TimedOut { address, timeout })?;
+        let tls = shaken.map_err(|error| refused(error.to_string()))?;
+        Ok(Transport::Tls(Box::new(tls)))
+    }
 }

@@ -7,7 +7,7 @@ use tokio::time;
 use tonic::{Response, Status, Streaming};
 use tracing::{debug, info};
 
-use crate::metrics::{ControlCall, ControlScope, Metrics};
+use crate::metrics::{ControlCall, ControlScope};
 
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
@@ -36,8 +36,8 @@ pub(super) struct Follow {
 }
 
 impl Follow {
-    pub(super) fn new(call: &'static str, target: String, address: &str, metrics: &Metrics) -> Self {
-        Self { call, target, scope: metrics.control.scope(address) }
+    pub(super) fn new(call: &'static str, target: String, scope: ControlScope) -> Self {
+        Self { call, target, scope }
     }
 
     /// Opens the stream, hands on what comes, and opens it again after a while when it ends.

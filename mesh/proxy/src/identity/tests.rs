@@ -1,6 +1,7 @@
 use rcgen::{BasicConstraints, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer};
 
 use super::*;
+use crate::ControlAddr;
 
 const NAME: &str = "web.default.serviceaccount.identity.linkerd.cluster.local";
 
@@ -16,7 +17,7 @@ fn authority() -> (String, Issuer<'static, KeyPair>) {
 
 fn identity(trust_anchors: &str) -> Result<Identity, IdentityError> {
     let config = IdentityConfig {
-        addr: "localhost:1".into(),
+        addr: ControlAddr { authority: "localhost:1".into(), name: None },
         local_name: NAME.into(),
         token_file: "/no/such/token".into(),
         trust_anchors: trust_anchors.into(),

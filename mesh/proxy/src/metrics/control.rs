@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Instant};
 
 use tonic::Status;
 
-use super::{Counter, Family, Histogram, Labels, Registry, Shape};
+use super::{Counter, Family, Histogram, Labels, Registry, Shape, Tls};
+use crate::ControlAddr;
 
 /// `control_request_total`, `control_response_total` and `control_response_latency_ms`.
 #[derive(Clone)]
@@ -14,7 +15,7 @@ pub(crate) struct ControlFamilies {
     latencies: Family<Histogram>,
 }
 
-/// The series of the calls to one address.
+/// The series of the calls to one service.
 #[derive(Clone)]
 pub(crate) struct ControlScope {
     labels: Labels,
@@ -43,9 +44,11 @@ impl ControlFamilies {
         }
     }
 
-    /// The series of `host:port`.
-    pub(crate) fn scope(&self, address: &str) -> ControlScope {
-        let labels = Labels::new().with("addr", address).with("tls", "no_identity").with("no_tls_reason", "loopback");
+    /// The series of a service.
+    pub(crate) fn scope(&self, service: &ControlAddr) -> ControlScope {
+        let server = service.name.as_ref().map(AsRef::as_ref);
+        let labels = Labels::new().with("addr", &service.authority);
+        let labels = server.map_or(Tls::None("loopback"), Tls::Server).on(labels);
         ControlScope {
             requests: self.requests.hold(&labels),
             latencies: self.latencies.hold(&answered(labels.clone())),

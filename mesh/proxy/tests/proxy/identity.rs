@@ -11,16 +11,17 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
-use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    task::AbortHandle,
+    net::TcpListener,
 };
 
-use crate::support::{
-    App, Authority, Connection, Mesh, Setup, endpoint, h2, served_by, text, with_http2, with_identity,
-    with_opaque_transport,
+use crate::{
+    support::{
+        App, Authority, Connection, Mesh, Setup, endpoint, h2, served_by, text, with_http2, with_identity,
+        with_opaque_transport,
+    },
+    wire::Wire,
 };
 
 const CLIENT: &str = "client.ns.serviceaccount.identity.linkerd.cluster.local";
@@ -30,54 +31,6 @@ const SERVER: &str = "server.ns.serviceaccount.identity.linkerd.cluster.local";
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 const HOUR: Duration = Duration::from_secs(3600);
-
-/// What passed between two proxies.
-#[derive(Clone, Default)]
-struct Wire {
-    bytes: Arc<Mutex<Vec<u8>>>,
-    connections: Arc<Mutex<Vec<AbortHandle>>>,
-}
-
-impl Wire {
-    /// Passes connections on to `to` and keeps what their clients sent.
-    async fn tap(&self, to: SocketAddr) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let wire = self.clone();
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let bytes = Arc::clone(&wire.bytes);
-                let connection = tokio::spawn(async move {
-                    let (mut from_client, mut to_client) = client.into_split();
-                    let (mut from_server, mut to_server) = TcpStream::connect(to).await.unwrap().into_split();
-                    let back = tokio::io::copy(&mut from_server, &mut to_client);
-                    let forth = async {
-                        let mut buffer = vec![0; 4096];
-                        while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
-                            bytes.lock().extend_from_slice(&buffer[..read]);
-                            to_server.write_all(&buffer[..read]).await.unwrap();
-                        }
-                    };
-                    tokio::select! {
-                        _ = back => {}
-                        () = forth => {}
-                    }
-                });
-                wire.connections.lock().push(connection.abort_handle());
-            }
-        });
-        address
-    }
-
-    /// Ends every connection that is open.
-    fn cut(&self) {
-        self.connections.lock().drain(..).for_each(|connection| connection.abort());
-    }
-
-    fn has(&self, text: &str) -> bool {
-        self.bytes.lock().windows(text.len()).any(|window| window == text.as_bytes())
-    }
-}
 
 /// A client's proxy and a server's proxy before an application, with what passes between them.
 struct Pair {
@@ -117,7 +70,7 @@ async fn both_sides_know_each_other_and_nobody_reads_along() {
     assert!(reply.body.contains(&format!("l5d-client-id: {CLIENT}\n")), "{}", reply.body);
     assert!(!reply.body.contains("somebody-else"), "{}", reply.body);
     assert!(!pair.wire.has("secret-path"));
-    assert_eq!(pair.wire.bytes.lock().first(), Some(&0x16));
+    assert!(pair.wire.begins_with_tls());
 
     for family in ["request_total", "response_total", "tcp_open_total"] {
         let server_id = format!("tls=\"true\",server_id=\"{SERVER}\"");

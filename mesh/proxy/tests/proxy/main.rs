@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod admin;
+mod control_tls;
 mod eras;
 mod failures;
 mod http;
@@ -17,3 +18,4 @@ mod profiles;
 mod routes;
 mod routing;
 mod support;
+mod wire;

@@ -15,6 +15,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair,
 };
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::NamedTempFile;
 use tokio::{net::TcpListener, task::AbortHandle};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -24,6 +25,7 @@ use tonic::{Request, Response, Status, transport::Server};
 pub struct Authority {
     address: SocketAddr,
     anchor: String,
+    issuer: Arc<Issuer<'static, KeyPair>>,
     token: NamedTempFile,
     server: AbortHandle,
 }
@@ -38,11 +40,22 @@ impl Authority {
         let issuer = Arc::new(Issuer::from_ca_cert_pem(&anchor, key).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = Server::builder().add_service(IdentityServer::new(Service { issuer, lifetime }));
+        let server =
+            Server::builder().add_service(IdentityServer::new(Service { issuer: Arc::clone(&issuer), lifetime }));
         let server = tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener))).abort_handle();
         let mut token = NamedTempFile::new().unwrap();
         token.write_all(b"token").unwrap();
-        Self { address, anchor, token, server }
+        Self { address, anchor, issuer, token, server }
+    }
+
+    /// A certificate for a name, and its key.
+    #[allow(dead_code, reason = "the soak does not use it")]
+    pub fn certify(&self, name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let certificate = params.signed_by(&key, &*self.issuer).unwrap();
+        (certificate.der().clone(), PrivateKeyDer::Pkcs8(key.serialize_der().into()))
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -1,0 +1,98 @@
+//! TLS of the control plane itself, as a proxy of Linkerd's beside it would end it.
+//!
+//! TLS 1.3 only and without resumption, with a certificate of the control plane's names. A client is asked for its certificate and may have
+//! none: whoever asks for the first has not.
+
+use std::{fmt, sync::Arc, time::SystemTime};
+
+use parking_lot::Mutex;
+use rustls::{
+    RootCertStore, ServerConfig,
+    crypto::ring,
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier},
+    sign::CertifiedKey,
+    version::TLS13,
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::Authority;
+
+/// How much of a certificate's time passes until it is replaced, as with those of proxies.
+const REFRESH: f64 = 0.7;
+
+/// Ends TLS under the names of the control plane, with certificates that an [`Authority`] issues.
+#[derive(Clone)]
+pub struct Tls(TlsAcceptor);
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    /// With the first certificate.
+    ///
+    /// # Errors
+    /// The authority cannot issue it, or is none.
+    pub fn new(authority: Arc<Authority>) -> anyhow::Result<Self> {
+        let provider = Arc::new(ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.anchor().clone())?;
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let clients = clients.allow_unauthenticated().build()?;
+        let certificate = OwnCertificate { current: Mutex::new(Issued::by(&authority)?), authority };
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13])?
+            .with_client_cert_verifier(clients)
+            .with_cert_resolver(Arc::new(certificate));
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Self(TlsAcceptor::from(Arc::new(config))))
+    }
+
+    pub(crate) fn acceptor(&self) -> &TlsAcceptor {
+        &self.0
+    }
+}
+
+/// The certificate that connections are shown. It is replaced when one comes in the last part of its time: nobody sees it in between.
+struct OwnCertificate {
+    authority: Arc<Authority>,
+    current: Mutex<Issued>,
+}
+
+struct Issued {
+    key: Arc<CertifiedKey>,
+    replace_at: SystemTime,
+}
+
+impl Issued {
+    fn by(authority: &Authority) -> anyhow::Result<Self> {
+        let (certificate, key, until) = authority.issue_own()?;
+        let key = CertifiedKey::new(vec![certificate], ring::sign::any_ecdsa_type(&key.into())?);
+        let now = SystemTime::now();
+        let replace_at = now + until.duration_since(now).unwrap_or_default().mul_f64(REFRESH);
+        Ok(Self { key: Arc::new(key), replace_at })
+    }
+}
+
+impl fmt::Debug for OwnCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnCertificate").finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for OwnCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let mut current = self.current.lock();
+        if SystemTime::now() >= current.replace_at {
+            match Issued::by(&self.authority) {
+                Ok(next) => *current = next,
+                // The last one may be valid for a while yet.
+                Err(error) => tracing::warn!(%error, "no new certificate for the control plane itself"),
+            }
+        }
+        Some(Arc::clone(&current.key))
+    }
+}
