@@ -7,11 +7,13 @@ use meshgate_harness::probe::Record;
 
 mod addresses;
 mod identity;
+mod rotation;
 mod sessions;
 mod string_port;
 
 /// The cases of this area.
-pub const CASES: &[&[Case]] = &[sessions::CASES, addresses::CASES, string_port::CASES, identity::CASES];
+pub const CASES: &[&[Case]] =
+    &[sessions::CASES, addresses::CASES, string_port::CASES, identity::CASES, rotation::CASES];
 
 /// What an echo backend says of a request.
 fn answer(record: &Record) -> anyhow::Result<Answer> {

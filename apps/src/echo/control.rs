@@ -8,6 +8,7 @@
 //! | `chunks=3&chunk_ms=10` | a streamed body of so many lines, with a pause before each but the first |
 //! | `fail_every=3` | every third request with the same host and path fails, with `status` or 503 |
 //! | `close=1` | the connection is closed without an answer |
+//! | `last=1` | the connection is closed after the answer, which says so |
 //!
 //! The path `/_slow` streams a line every 100 ms, 100 of them, unless the query says otherwise.
 
@@ -32,6 +33,8 @@ pub struct Control {
     pub fail_every: Option<u64>,
     /// No answer.
     pub close: bool,
+    /// No answer after this one.
+    pub last: bool,
 }
 
 impl Control {
@@ -57,6 +60,7 @@ impl Control {
                     every => control.fail_every = Some(every),
                 },
                 "close" => control.close = value != "0",
+                "last" => control.last = value != "0",
                 _ => {}
             }
         }

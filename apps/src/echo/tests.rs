@@ -111,6 +111,12 @@ async fn the_query_bends_the_answer() {
     assert_eq!((closed.status, closed.error.unwrap().kind), (None, ErrorKind::Closed));
     let reset = send(Request::get(&echo.target, "/x?close=1").version(Version::H2c)).await;
     assert_eq!(reset.error.unwrap().kind, ErrorKind::Reset);
+    for (query, connections) in [("last=1", 3), ("last=0", 1)] {
+        let request = Request::get(&echo.target, format!("/x?{query}"));
+        let records = probe::run(&probe::Batch::repeated(request, 3, 1), &probe::Sockets).await;
+        let used: std::collections::BTreeSet<_> = records.iter().map(|record| record.connection_id).collect();
+        assert!(records.iter().all(|record| record.is(200)) && used.len() == connections, "{query}: {used:?}");
+    }
     let mut statuses = Vec::new();
     for _ in 0..4 {
         statuses.push(get("/f?fail_every=2").await.status.unwrap());

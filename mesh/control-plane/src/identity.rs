@@ -23,6 +23,10 @@ use crate::IdentityDomain;
 /// The audience of tokens that are made for this. A token for anybody is taken as well, as long as proxies use it.
 const AUDIENCE: &str = "identity.l5d.io";
 
+/// Metadata by which a proxy asks for a certificate that is valid for so many seconds at most, as a CertificateSigningRequest of Kubernetes
+/// does by `expirationSeconds`. Meshgate's own.
+const LIFETIME: &str = "meshgate-certificate-seconds";
+
 /// When certificates are valid. The defaults are those of Linkerd's chart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
@@ -111,8 +115,8 @@ impl Authority {
         Ok(reviewed.status.unwrap_or_default())
     }
 
-    /// A certificate for `name` and the key of a request, and until when it is valid.
-    fn issue(&self, name: &str, request: &[u8]) -> Result<(Vec<u8>, SystemTime), Status> {
+    /// A certificate for `name` and the key of a request, and until when it is valid: for `lifetime`, if that is shorter than usual.
+    fn issue(&self, name: &str, request: &[u8], lifetime: Option<Duration>) -> Result<(Vec<u8>, SystemTime), Status> {
         let invalid = |problem: String| Status::invalid_argument(format!("the certificate signing request: {problem}"));
         let mut request =
             CertificateSigningRequestParams::from_der(&request.into()).map_err(|error| invalid(error.to_string()))?;
@@ -121,7 +125,7 @@ impl Authority {
             let found = &request.params.subject_alt_names;
             return Err(invalid(format!("expected the one DNS name {name}, found {found:?}")));
         }
-        let until = self.describe(&mut request.params, name);
+        let until = self.describe(&mut request.params, name, lifetime);
         let certificate = request.signed_by(&self.issuer);
         let certificate = certificate.map_err(|error| Status::internal(format!("signing: {error}")))?;
         Ok((certificate.der().to_vec(), until))
@@ -135,16 +139,16 @@ impl Authority {
             .map(|account| format!("{account}.{}.{}", self.domain.control_plane_namespace, self.domain.suffix()));
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(names.as_slice())?;
-        let until = self.describe(&mut params, &names[0]);
+        let until = self.describe(&mut params, &names[0], None);
         let certificate = params.signed_by(&key, &self.issuer)?;
         Ok((certificate.der().clone(), key.serialize_der().into(), until))
     }
 
     /// What every certificate says besides its names and its key. It is valid until the time that is returned.
-    fn describe(&self, params: &mut CertificateParams, name: &str) -> SystemTime {
+    fn describe(&self, params: &mut CertificateParams, name: &str, asked: Option<Duration>) -> SystemTime {
         let now = SystemTime::now();
         let Validity { lifetime, clock_skew } = self.validity;
-        let until = now + lifetime + clock_skew;
+        let until = now + asked.filter(|asked| *asked < lifetime).unwrap_or(lifetime + clock_skew);
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::NoCa;
@@ -165,6 +169,7 @@ impl Authority {
 #[tonic::async_trait]
 impl Identity for Authority {
     async fn certify(&self, request: Request<CertifyRequest>) -> Result<Response<CertifyResponse>, Status> {
+        let asked = request.metadata().get(LIFETIME).and_then(|seconds| seconds.to_str().ok()?.parse().ok());
         let CertifyRequest { identity, token, certificate_signing_request } = request.into_inner();
         let token = String::from_utf8(token).map_err(|_| Status::invalid_argument("the token is no text"))?;
         if identity.is_empty() || token.trim().is_empty() {
@@ -176,7 +181,8 @@ impl Identity for Authority {
                 format!("requested identity did not match provided token: requested={identity}; found={proven}");
             return Err(Status::failed_precondition(problem));
         }
-        let (leaf_certificate, until) = self.issue(&identity, &certificate_signing_request)?;
+        let (leaf_certificate, until) =
+            self.issue(&identity, &certificate_signing_request, asked.map(Duration::from_secs))?;
         tracing::info!(identity, "a certificate was issued");
         Ok(Response::new(CertifyResponse {
             leaf_certificate,

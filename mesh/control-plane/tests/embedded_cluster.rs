@@ -167,6 +167,16 @@ async fn a_token_entitles_to_a_certificate_for_its_service_account_and_no_other(
         assert!(lifetime >= day - Duration::from_secs(60) && lifetime <= day + Duration::from_secs(60), "{lifetime:?}");
     }
     let token = issue("default", "web", &audience);
+    // A shorter time is kept to, a longer one is not.
+    for (asked, given) in [("60", 60), ("100000000", 86_400)] {
+        let mut request = tonic::Request::new(request(&name, &token, &name));
+        request.metadata_mut().insert("meshgate-certificate-seconds", asked.parse().unwrap());
+        let before = std::time::SystemTime::now();
+        let answer = service.certify(request).await.unwrap().into_inner();
+        let until = std::time::SystemTime::try_from(answer.valid_until.unwrap()).unwrap();
+        let (given, lifetime) = (Duration::from_secs(given), until.duration_since(before).unwrap());
+        assert!(lifetime >= given && lifetime <= given + Duration::from_secs(60), "{asked}: {lifetime:?}");
+    }
     let other = format!("other.default.{domain}");
     for (request, code, problem) in [
         (request(&other, &token, &other), Code::FailedPrecondition, "did not match"),

@@ -21,6 +21,12 @@ pub const DIALECT: &str = "config.meshgate.dev/dialect";
 /// `off` lets requests pass the same proxy twice; only control experiments want that.
 pub const LOOP_GUARD: &str = "config.meshgate.dev/loop-guard";
 
+/// How long the certificates of the pod's proxy are to be valid, such as `10s`; shorter than those of others.
+pub const IDENTITY_LIFETIME: &str = "config.meshgate.dev/identity-lifetime";
+
+/// After what time, such as `1s`, the pod's proxy asks for the next certificate, whatever the lifetime of the last.
+pub const IDENTITY_REFRESH: &str = "config.meshgate.dev/identity-refresh";
+
 pub(crate) const PROXY_LOG_FORMAT: &str = "config.linkerd.io/proxy-log-format";
 pub(crate) const PROXY_IMAGE: &str = "config.linkerd.io/proxy-image";
 pub(crate) const PROXY_CPU_REQUEST: &str = "config.linkerd.io/proxy-cpu-request";

@@ -244,6 +244,13 @@ fn environment(facts: &PodFacts, mode: Mode, opaque_ports: &str, options: &Optio
         set("LINKERD2_PROXY_IDENTITY_LOCAL_NAME", &format!("$(_pod_sa).$(_pod_ns).{domain}"));
         set("LINKERD2_PROXY_IDENTITY_TOKEN_FILE", &identity.token.file());
         set("LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS", &identity.trust_anchors);
+        if let Some(refresh) = facts.annotation(annotations::IDENTITY_REFRESH) {
+            set("LINKERD2_PROXY_IDENTITY_MIN_REFRESH", refresh);
+            set("LINKERD2_PROXY_IDENTITY_MAX_REFRESH", refresh);
+        }
+        if let Some(lifetime) = facts.annotation(annotations::IDENTITY_LIFETIME) {
+            set("MESHGATE_PROXY_IDENTITY_LIFETIME", lifetime);
+        }
     }
 
     set("LINKERD2_PROXY_CONTROL_LISTEN_ADDR", &format!("0.0.0.0:{CONTROL_PORT}"));

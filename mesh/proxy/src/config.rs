@@ -141,6 +141,8 @@ pub struct IdentityConfig {
     pub token_file: PathBuf,
     /// `LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS`: certificates, as PEM.
     pub trust_anchors: String,
+    /// `MESHGATE_PROXY_IDENTITY_LIFETIME`: how long certificates are to be valid at most; Meshgate's identity service keeps to it.
+    pub lifetime: Option<Duration>,
     /// `LINKERD2_PROXY_IDENTITY_MIN_REFRESH`: how long a certificate is kept at least. Otherwise 70 % of its time.
     pub min_refresh: Duration,
     /// `LINKERD2_PROXY_IDENTITY_MAX_REFRESH`: how long at most.
@@ -264,6 +266,7 @@ impl Config {
                     "certificates as PEM",
                     parse::from_str,
                 ),
+                lifetime: read.optional("MESHGATE_PROXY_IDENTITY_LIFETIME", parse::DURATION, parse::duration),
                 min_refresh: read.duration("LINKERD2_PROXY_IDENTITY_MIN_REFRESH", 10_000),
                 max_refresh: read.duration("LINKERD2_PROXY_IDENTITY_MAX_REFRESH", 24 * 60 * 60 * 1_000),
             }),

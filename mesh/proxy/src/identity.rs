@@ -17,7 +17,7 @@ use rand::Rng;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime, pem::PemObject};
 use tokio::{sync::watch, time};
-use tonic::transport::Channel;
+use tonic::{Request, transport::Channel};
 use tracing::{info, warn};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, ring};
 
@@ -31,6 +31,9 @@ use crate::{
 
 /// How much of a certificate's time passes until the next is asked for.
 const REFRESH: f64 = 0.7;
+
+/// Asks for a certificate that is valid for so many seconds at most. Meshgate's own: Linkerd's identity service does not look at it.
+const LIFETIME: &str = "meshgate-certificate-seconds";
 
 /// Between attempts. While there is no certificate yet nothing works, so it is not waited for long.
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
@@ -135,6 +138,7 @@ pub(crate) fn start(
 struct Identity {
     name: String,
     token_file: PathBuf,
+    lifetime: Option<Duration>,
     refresh: RangeInclusive<Duration>,
     trust: Trust,
     key: KeyPair,
@@ -166,15 +170,8 @@ impl Identity {
         params.distinguished_name.push(DnType::CommonName, name.clone());
         let request = params.serialize_request(&key).map_err(problem)?.der().to_vec();
         let refresh = config.min_refresh..=config.max_refresh.max(config.min_refresh);
-        Ok(Self {
-            name,
-            token_file: config.token_file.clone(),
-            refresh,
-            trust: Trust::new(anchors),
-            key,
-            request,
-            calls,
-        })
+        let (token_file, lifetime) = (config.token_file.clone(), config.lifetime);
+        Ok(Self { name, token_file, lifetime, refresh, trust: Trust::new(anchors), key, request, calls })
     }
 
     /// The token as it is now: it is replaced before it ends.
@@ -228,11 +225,14 @@ impl Identity {
 
     /// Asks for one certificate: what it gives, and until when it is valid.
     async fn certify(&self, client: &mut IdentityClient<Channel>) -> Result<(Credentials, SystemTime), String> {
-        let request = CertifyRequest {
+        let mut request = Request::new(CertifyRequest {
             identity: self.name.clone(),
             token: self.token().map_err(|error| error.to_string())?,
             certificate_signing_request: self.request.clone(),
-        };
+        });
+        if let Some(lifetime) = self.lifetime {
+            request.metadata_mut().insert(LIFETIME, lifetime.as_secs().max(1).into());
+        }
         let call = self.calls.begin();
         let response = client.certify(request).await;
         call.end(response.as_ref().err());

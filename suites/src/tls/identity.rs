@@ -53,10 +53,21 @@ pub const CASES: &[Case] = &[
         },
         run: |context| Box::pin(require_id(context)),
     },
+    Case {
+        id: "tls/control-plane",
+        summary: "Proxies ask the control plane in TLS, nobody but who has its name",
+        needs: &[Need::Proxy, Need::OncePerController],
+        claims: &[],
+        stage: Stage::Shared,
+        plan: |plan| {
+            plan.service("main", Backend::B);
+        },
+        run: |context| Box::pin(control_plane(context)),
+    },
 ];
 
 /// Ports that carry no HTTP as far as the mesh is concerned.
-const OPAQUE_PORTS: &str = "config.linkerd.io/opaque-ports";
+pub(super) const OPAQUE_PORTS: &str = "config.linkerd.io/opaque-ports";
 
 const CLIENT_ID: &str = "l5d-client-id";
 const REQUIRE_ID: &str = "l5d-require-id";
@@ -71,7 +82,7 @@ fn identity(pod: &Pod) -> Result<String, Failure> {
     Ok(format!("{account}.{namespace}.serviceaccount.identity.linkerd.cluster.local"))
 }
 
-async fn identity_of(context: &Context, namespace: &str, labels: &str) -> Result<String, Failure> {
+pub(super) async fn identity_of(context: &Context, namespace: &str, labels: &str) -> Result<String, Failure> {
     let pods = context.world.kubernetes.pods(namespace, labels).await?;
     identity(pods.first().ok_or_else(|| anyhow!("no pod {labels} in {namespace}"))?)
 }
@@ -161,6 +172,23 @@ async fn opaque_port(context: Context) -> CaseResult {
         "all of them, and at least one",
         format!("{connections} of {all}"),
     )?;
+    Ok(Outcome::Pass)
+}
+
+async fn control_plane(context: Context) -> CaseResult {
+    const REQUESTS: &str = "control_request_total";
+    const NAME: &str = "linkerd-destination.linkerd.serviceaccount.identity.linkerd.cluster.local";
+    let pod = only_pod(&context, Backend::B.name()).await?;
+    for (proxy, whose) in [(Proxy::Controller, "the controller's"), (Proxy::Pod(pod), "the application's")] {
+        let metrics = proxy.read(&context).await?;
+        let (all, proven) =
+            (metrics.sum(REQUESTS, &[]), metrics.sum(REQUESTS, &[("tls", "true"), ("server_id", NAME)]));
+        check(format!("questions of {whose} proxy to the control plane as which it is known")).that(
+            proven >= 1.0 && proven == all,
+            "all of them, and at least one",
+            format!("{proven} of {all}"),
+        )?;
+    }
     Ok(Outcome::Pass)
 }
 

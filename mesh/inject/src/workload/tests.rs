@@ -190,10 +190,26 @@ fn a_proxy_is_told_who_it_is_and_has_a_token_to_prove_it() {
     ] {
         assert_eq!(env(&object, name), Some(value));
     }
+    assert_eq!(env(&object, "LINKERD2_PROXY_IDENTITY_MIN_REFRESH"), None);
     let object = inject(Token::Mounted);
     assert_eq!(object["spec"]["template"]["spec"]["volumes"], json!(null));
     let file = env(&object, "LINKERD2_PROXY_IDENTITY_TOKEN_FILE");
     assert_eq!(file, Some("/var/run/secrets/kubernetes.io/serviceaccount/token"));
+}
+
+#[test]
+fn a_pods_certificates_are_as_short_lived_as_it_says() {
+    let identity = Identity { trust_anchors: "PEM".to_owned(), issuer: None, token: Token::Projected };
+    let annotations = json!({annotations::IDENTITY_LIFETIME: "5s", annotations::IDENTITY_REFRESH: "1s"});
+    let mut object = deployment(annotations, json!({"containers": [{"name": "web"}]}));
+    inject_object(&mut object, &Options { identity: Some(identity), ..Options::default() });
+    for (name, value) in [
+        ("MESHGATE_PROXY_IDENTITY_LIFETIME", "5s"),
+        ("LINKERD2_PROXY_IDENTITY_MIN_REFRESH", "1s"),
+        ("LINKERD2_PROXY_IDENTITY_MAX_REFRESH", "1s"),
+    ] {
+        assert_eq!(env(&object, name), Some(value));
+    }
 }
 
 fn any_pod() -> impl Strategy<Value = (String, Value, bool)> {

@@ -7,6 +7,8 @@ use rustls::pki_types::DnsName;
 
 use super::{ConfigError, ConfigErrors, Strings};
 
+pub(super) const DURATION: &str = "a duration with a unit such as `1s` or `100ms`";
+
 /// Reads variables one after the other.
 pub(super) struct Reader<'a, S> {
     strings: &'a S,
@@ -83,8 +85,7 @@ impl<'a, S: Strings> Reader<'a, S> {
     }
 
     pub(super) fn duration(&mut self, name: &'static str, default_millis: u64) -> Duration {
-        let expected = "a duration with a unit such as `1s` or `100ms`";
-        self.or(name, expected, duration, Duration::from_millis(default_millis))
+        self.or(name, DURATION, duration, Duration::from_millis(default_millis))
     }
 }
 
@@ -143,7 +144,7 @@ pub(super) fn private_networks() -> Vec<IpNet> {
         .collect()
 }
 
-fn duration(value: &str) -> Option<Duration> {
+pub(super) fn duration(value: &str) -> Option<Duration> {
     let digits = value.find(|character: char| !character.is_ascii_digit())?;
     let (number, unit) = value.split_at(digits);
     let millis = match unit {

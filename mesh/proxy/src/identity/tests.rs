@@ -21,6 +21,7 @@ fn identity(trust_anchors: &str) -> Result<Identity, IdentityError> {
         local_name: NAME.into(),
         token_file: "/no/such/token".into(),
         trust_anchors: trust_anchors.into(),
+        lifetime: None,
         min_refresh: Duration::from_secs(10),
         max_refresh: Duration::from_secs(24 * 60 * 60),
     };

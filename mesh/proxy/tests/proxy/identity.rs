@@ -371,6 +371,17 @@ async fn a_new_certificate_costs_no_request() {
     assert!(shaken >= rounds && rounds >= 2, "{shaken} connections in {rounds} rounds");
 }
 
+#[tokio::test]
+async fn how_long_a_certificate_is_to_be_valid_is_asked_for_by_who_was_told() {
+    for (lifetime, asked) in [("", None), ("90s", Some("90")), ("100ms", Some("1"))] {
+        let authority = Authority::start(HOUR).await;
+        let setup = Setup::new().identified(CLIENT, &authority).with("MESHGATE_PROXY_IDENTITY_LIFETIME", lifetime);
+        let mesh = setup.start().await;
+        mesh.wait_for_sum(&["control_identity_cert_refreshes_total", "success"], 1).await;
+        assert_eq!(authority.asked().as_deref(), asked, "{lifetime}");
+    }
+}
+
 impl Pair {
     /// The server's proxy says that it takes HTTP/1 over HTTP/2.
     async fn carrying() -> Self {

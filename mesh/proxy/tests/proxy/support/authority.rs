@@ -11,6 +11,7 @@ use linkerd2_proxy_api::identity::{
     CertifyRequest, CertifyResponse,
     identity_server::{Identity, IdentityServer},
 };
+use parking_lot::Mutex;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair,
@@ -26,6 +27,8 @@ pub struct Authority {
     address: SocketAddr,
     anchor: String,
     issuer: Arc<Issuer<'static, KeyPair>>,
+    /// For how many seconds the last certificate was asked for, by who said so.
+    asked: Arc<Mutex<Option<String>>>,
     token: NamedTempFile,
     server: AbortHandle,
 }
@@ -38,18 +41,18 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let anchor = params.self_signed(&key).unwrap().pem();
         let issuer = Arc::new(Issuer::from_ca_cert_pem(&anchor, key).unwrap());
+        let asked = Arc::default();
+        let service = Service { issuer: Arc::clone(&issuer), lifetime, asked: Arc::clone(&asked) };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server =
-            Server::builder().add_service(IdentityServer::new(Service { issuer: Arc::clone(&issuer), lifetime }));
+        let server = Server::builder().add_service(IdentityServer::new(service));
         let server = tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener))).abort_handle();
         let mut token = NamedTempFile::new().unwrap();
         token.write_all(b"token").unwrap();
-        Self { address, anchor, issuer, token, server }
+        Self { address, anchor, issuer, asked, token, server }
     }
 
     /// A certificate for a name, and its key.
-    #[allow(dead_code, reason = "the soak does not use it")]
     pub fn certify(&self, name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
@@ -66,6 +69,10 @@ impl Authority {
         &self.anchor
     }
 
+    pub fn asked(&self) -> Option<String> {
+        self.asked.lock().clone()
+    }
+
     pub fn token_file(&self) -> &str {
         self.token.path().to_str().unwrap()
     }
@@ -80,11 +87,14 @@ impl Drop for Authority {
 struct Service {
     issuer: Arc<Issuer<'static, KeyPair>>,
     lifetime: Duration,
+    asked: Arc<Mutex<Option<String>>>,
 }
 
 #[tonic::async_trait]
 impl Identity for Service {
     async fn certify(&self, request: Request<CertifyRequest>) -> Result<Response<CertifyResponse>, Status> {
+        let asked = request.metadata().get("meshgate-certificate-seconds");
+        *self.asked.lock() = asked.map(|seconds| seconds.to_str().unwrap().to_owned());
         let request = request.into_inner();
         let mut csr =
             CertificateSigningRequestParams::from_der(&request.certificate_signing_request.as_slice().into()).unwrap();
