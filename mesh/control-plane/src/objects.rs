@@ -5,10 +5,10 @@
 
 mod endpoint_slice;
 mod extras;
-mod http_route;
 mod pod;
 mod policy;
 mod quantity;
+mod route;
 mod service;
 mod service_profile;
 mod traffic_split;
@@ -21,13 +21,12 @@ use crate::Key;
 
 pub(crate) use endpoint_slice::EndpointSlice;
 pub(crate) use extras::Extras;
-pub(crate) use http_route::match_everything;
-pub(crate) use http_route::{HttpRoute, RouteBackend, RouteRule};
 pub(crate) use pod::{InboundPolicy, Pod, Proxy};
 pub(crate) use policy::{
     Authentication, AuthenticationRef, Authorization, AuthorizationTarget, AuthorizedClients, Identities, IdentityRef,
     Networks, Protocol, Requires, Server,
 };
+pub(crate) use route::{GrpcRule, HttpRule, Route, RouteBackend, Rules, match_everything};
 pub(crate) use service::{Service, ServicePort};
 pub(crate) use service_profile::{Override, ServiceProfile, default_retry_budget};
 pub(crate) use traffic_split::TrafficSplit;
@@ -52,6 +51,8 @@ pub enum Kind {
     PolicyHttpRoute,
     /// `gateway.networking.k8s.io` HTTPRoute.
     GatewayHttpRoute,
+    /// `gateway.networking.k8s.io` GRPCRoute.
+    GatewayGrpcRoute,
     /// `policy.linkerd.io` Server.
     Server,
     /// `policy.linkerd.io` ServerAuthorization.
@@ -66,7 +67,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Service,
         Self::EndpointSlice,
         Self::Pod,
@@ -74,6 +75,7 @@ impl Kind {
         Self::TrafficSplit,
         Self::PolicyHttpRoute,
         Self::GatewayHttpRoute,
+        Self::GatewayGrpcRoute,
         Self::Server,
         Self::ServerAuthorization,
         Self::AuthorizationPolicy,
@@ -101,9 +103,9 @@ pub enum Object {
     /// A TrafficSplit.
     #[doc(hidden)]
     TrafficSplit(TrafficSplit),
-    /// An HTTPRoute of either group.
+    /// An HTTPRoute of either group, or a GRPCRoute.
     #[doc(hidden)]
-    HttpRoute(HttpRoute),
+    Route(Route),
     /// A Server.
     #[doc(hidden)]
     Server(Server),
@@ -160,13 +162,12 @@ impl Object {
                 Self::TrafficSplit(wire::read::<wire::TrafficSplit>(object).map_err(fields)?.into())
             }
             ("policy.linkerd.io", "HTTPRoute") => {
-                let route = wire::read::<wire::HttpRoute>(object).map_err(fields)?;
-                Self::HttpRoute(HttpRoute::read(Kind::PolicyHttpRoute, route))
+                Self::Route(Route::http(Kind::PolicyHttpRoute, wire::read(object).map_err(fields)?))
             }
             ("gateway.networking.k8s.io", "HTTPRoute") => {
-                let route = wire::read::<wire::HttpRoute>(object).map_err(fields)?;
-                Self::HttpRoute(HttpRoute::read(Kind::GatewayHttpRoute, route))
+                Self::Route(Route::http(Kind::GatewayHttpRoute, wire::read(object).map_err(fields)?))
             }
+            ("gateway.networking.k8s.io", "GRPCRoute") => Self::Route(Route::grpc(wire::read(object).map_err(fields)?)),
             ("policy.linkerd.io", "Server") => {
                 Self::Server(wire::read::<wire::policy::Server>(object).map_err(fields)?.into())
             }
@@ -194,7 +195,7 @@ impl Object {
             Self::Pod(_) => Kind::Pod,
             Self::ServiceProfile(_) => Kind::ServiceProfile,
             Self::TrafficSplit(_) => Kind::TrafficSplit,
-            Self::HttpRoute(route) => route.kind,
+            Self::Route(route) => route.kind,
             Self::Server(_) => Kind::Server,
             Self::Authorization(object) => object.kind,
             Self::Authentication(object) => object.kind,
@@ -209,7 +210,7 @@ impl Object {
             Self::Pod(object) => &object.key,
             Self::ServiceProfile(object) => &object.key,
             Self::TrafficSplit(object) => &object.key,
-            Self::HttpRoute(object) => &object.key,
+            Self::Route(object) => &object.key,
             Self::Server(object) => &object.key,
             Self::Authorization(object) => &object.key,
             Self::Authentication(object) => &object.key,

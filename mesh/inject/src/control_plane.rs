@@ -26,7 +26,7 @@ pub fn control_plane_manifests(options: &Options) -> Vec<Value> {
     })];
     manifests.extend(crds::custom_resource_definitions());
     if options.gateway_api {
-        manifests.push(crds::gateway_http_route_definition());
+        manifests.extend(crds::gateway_route_definitions());
     }
     manifests.extend(rights(namespace));
     if let Some(issuer) = issuer(options) {
@@ -98,7 +98,7 @@ fn rights(namespace: &str) -> [Value; 3] {
                         "networkauthentications",
                     ],
                 ),
-                rule("gateway.networking.k8s.io", &["httproutes"]),
+                rule("gateway.networking.k8s.io", &["httproutes", "grpcroutes"]),
             ],
         }),
         json!({
@@ -222,6 +222,7 @@ mod tests {
                 "CustomResourceDefinition/meshtlsauthentications.policy.linkerd.io",
                 "CustomResourceDefinition/networkauthentications.policy.linkerd.io",
                 "CustomResourceDefinition/httproutes.gateway.networking.k8s.io",
+                "CustomResourceDefinition/grpcroutes.gateway.networking.k8s.io",
                 "ServiceAccount/linkerd-destination",
                 "ClusterRole/linkerd-linkerd-destination",
                 "ClusterRoleBinding/linkerd-linkerd-destination",

@@ -183,8 +183,19 @@ mod property {
                     "rules": [{"backendRefs": [{"name": backend, "port": 80}]}],
                 },
             })),
+            (service(), service(), service(), any::<bool>()).prop_map(|(name, parent, backend, arrival)| json!({
+                "apiVersion": "gateway.networking.k8s.io/v1", "kind": "GRPCRoute",
+                "metadata": {"name": name, "namespace": "default"},
+                "spec": {
+                    "parentRefs": [match arrival {
+                        true => json!({"group": "policy.linkerd.io", "kind": "Server", "name": parent}),
+                        false => json!({"group": "", "kind": "Service", "name": parent}),
+                    }],
+                    "rules": [{"backendRefs": [{"name": backend, "port": 80}]}],
+                },
+            })),
             (namespace(), service(), any::<bool>()).prop_map(|(namespace, name, opaque)| {
-                let protocol = if opaque { "opaque" } else { "HTTP/1" };
+                let protocol = if opaque { "opaque" } else { "gRPC" };
                 let pods = json!({"matchLabels": {"pod-template-hash": "5d4f"}});
                 let spec = json!({"podSelector": pods, "port": 8080, "proxyProtocol": protocol});
                 policy("v1beta1", "Server", namespace, name, spec)

@@ -27,7 +27,7 @@ pub struct Service {
     /// When endpoints that fail are set aside; `None` is never.
     pub(crate) failure_accrual: Option<FailureAccrual>,
     /// Retries and timeouts of requests that no route is for.
-    pub(crate) extras: Extras,
+    pub(crate) extras: Box<Extras>,
 }
 
 /// A TCP port of a Service.
@@ -68,7 +68,7 @@ impl From<wire::Service> for Service {
                 PortSet::from_items(list.split(','), by_name)
             }),
             failure_accrual: failure_accrual(&metadata),
-            extras: Extras::of(&metadata),
+            extras: Box::new(Extras::of(&metadata)),
             ports,
         }
     }

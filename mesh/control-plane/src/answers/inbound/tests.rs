@@ -268,3 +268,48 @@ async fn probes_are_open_until_there_are_routes() {
     assert_eq!(let_in(&data.authorizations), ["reader: 0.0.0.0/0 ::/0, anybody"]);
     assert!(let_in(&look(&index, 8080).await.authorizations).is_empty(), "a route's is not the Server's");
 }
+
+#[tokio::test]
+async fn where_grpc_is_said_grpc_routes_count_and_elsewhere_http_routes() {
+    let route = |kind: &str, rule: Value| {
+        json!({
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": kind,
+            "metadata": {"name": "data", "namespace": "default"},
+            "spec": {
+                "parentRefs": [{"group": "policy.linkerd.io", "kind": "Server", "name": "web"}],
+                "rules": [rule],
+            },
+        })
+    };
+    let authorize = |kind: &str| {
+        let target = json!({"group": "gateway.networking.k8s.io", "kind": kind, "name": "data"});
+        let spec = json!({"targetRef": target, "requiredAuthenticationRefs": []});
+        object("v1alpha1", "AuthorizationPolicy", &kind.to_lowercase(), spec)
+    };
+    let index = index([
+        route("HTTPRoute", json!({"matches": [{"path": {"type": "Exact", "value": "/data"}}]})),
+        route("GRPCRoute", json!({"matches": [{"method": {"service": "Data"}}]})),
+        authorize("HTTPRoute"),
+        authorize("GRPCRoute"),
+    ]);
+    let speak = |protocol: &str| {
+        let mut server = web_server();
+        server["spec"]["proxyProtocol"] = json!(protocol);
+        index.apply(&server).unwrap();
+    };
+    speak("gRPC");
+    let Kind::Grpc(grpc) = look(&index, 8080).await.protocol.unwrap().kind.unwrap() else { panic!() };
+    let [found] = grpc.routes.as_slice() else { panic!("{grpc:?}") };
+    assert_eq!(found.rules[0].matches[0].rpc.as_ref().unwrap().service, "Data");
+    // Routes of two kinds may have one name; an authorization is for one of them.
+    assert_eq!(let_in(&found.authorizations), ["grpcroute: 0.0.0.0/0 ::/0, anybody"]);
+    speak("HTTP/1");
+    let found = routes(look(&index, 8080).await);
+    let [found] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!(let_in(&found.authorizations), ["httproute: 0.0.0.0/0 ::/0, anybody"]);
+    speak("gRPC");
+    index.delete(crate::Kind::GatewayGrpcRoute, &Key::new("default", "data"));
+    let Kind::Grpc(grpc) = look(&index, 8080).await.protocol.unwrap().kind.unwrap() else { panic!() };
+    assert_eq!(grpc.routes[0].metadata, Some(default_ref("default")));
+}

@@ -1,8 +1,11 @@
-use linkerd2_proxy_api::meta::{Resource, metadata};
+use linkerd2_proxy_api::{
+    meta::{Resource, metadata},
+    outbound::{GrpcRoute, grpc_route, http_route},
+};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{examples, names::Target};
+use crate::{examples, names::Target, objects::match_everything};
 
 async fn ask(objects: Vec<Value>, target: &str) -> Option<OutboundPolicy> {
     let index = examples::index(objects);
@@ -23,7 +26,7 @@ fn kind(policy: OutboundPolicy) -> proxy_protocol::Kind {
     policy.protocol.unwrap().kind.unwrap()
 }
 
-fn http_routes(policy: OutboundPolicy) -> Vec<ApiHttpRoute> {
+fn http_routes(policy: OutboundPolicy) -> Vec<HttpRoute> {
     let proxy_protocol::Kind::Detect(detect) = kind(policy) else { panic!() };
     let (http1, http2) = (detect.http1.unwrap().routes, detect.http2.unwrap().routes);
     assert_eq!(http1, http2);
@@ -155,6 +158,140 @@ async fn a_rule_without_backends_leads_to_its_parent() {
     let routes = http_routes(ask(vec![web(), route(json!([{}]))], "10.96.0.5:80").await.unwrap());
     assert_eq!(first_backend(&routes[0].rules[0]), "web.default.svc.cluster.local:80");
     assert_eq!(routes[0].rules[0].matches, [match_everything()]);
+}
+
+#[tokio::test]
+async fn of_two_routes_the_older_comes_first() {
+    let named = |name: &str, created: Option<&str>| {
+        let mut route = route(json!([{}]));
+        route["metadata"]["name"] = json!(name);
+        if let Some(created) = created {
+            route["metadata"]["creationTimestamp"] = json!(created);
+        }
+        route
+    };
+    let (early, late) = (Some("2024-01-01T00:00:00Z"), Some("2024-01-02T00:00:00Z"));
+    let objects =
+        vec![web(), named("a", None), named("b", late), named("d", early), named("c", early), named("e", early)];
+    let routes = http_routes(ask(objects, "10.96.0.5:80").await.unwrap());
+    let names: Vec<_> = routes.iter().map(|route| resource_of(&route.metadata).name).collect();
+    assert_eq!(names, ["c", "d", "e", "b", "a"]);
+}
+
+#[tokio::test]
+async fn a_route_that_says_nothing_of_retries_has_those_of_its_service() {
+    let annotated = |mut object: Value, annotations: Value| {
+        object["metadata"]["annotations"] = annotations;
+        object
+    };
+    let web = annotated(web(), json!({"retry.linkerd.io/http": "5xx", "timeout.linkerd.io/request": "9s"}));
+    let own = json!({"retry.linkerd.io/limit": "4", "timeout.linkerd.io/response": "2s"});
+    for (annotations, limit, request) in [(json!({}), 1, Some(9)), (own, 4, None)] {
+        let objects = vec![web.clone(), annotated(route(json!([{}])), annotations)];
+        let routes = http_routes(ask(objects, "10.96.0.5:80").await.unwrap());
+        let rule = &routes[0].rules[0];
+        assert_eq!(rule.retry.as_ref().unwrap().max_retries, limit);
+        assert_eq!(rule.timeouts.unwrap().request.map(|it| it.seconds), request);
+    }
+}
+
+fn resource_of(metadata: &Option<Metadata>) -> Resource {
+    match metadata.as_ref().unwrap().kind.clone().unwrap() {
+        metadata::Kind::Resource(resource) => resource,
+        metadata::Kind::Default(name) => panic!("{name}"),
+    }
+}
+
+fn grpc_route(rules: Value) -> Value {
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "GRPCRoute",
+        "metadata": {"name": "g", "namespace": "default"},
+        "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "web"}], "rules": rules},
+    })
+}
+
+fn grpc_routes(policy: OutboundPolicy) -> Vec<GrpcRoute> {
+    let proxy_protocol::Kind::Grpc(grpc) = kind(policy) else { panic!() };
+    grpc.routes
+}
+
+#[tokio::test]
+async fn where_there_are_grpc_routes_grpc_is_spoken() {
+    let rules = json!([{
+        "matches": [
+            {"method": {"service": "shop.Cart", "method": "Add"}, "headers": [{"name": "x", "value": "1"}]},
+            {"method": {"type": "Exact", "service": "shop.Cart"}},
+        ],
+        "filters": [
+            {"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "y", "value": "2"}]}},
+            {"type": "RequestMirror", "requestMirror": {}},
+        ],
+        "backendRefs": [{"name": "web", "port": 80, "weight": 9}, {"name": "gone", "port": 80}],
+    }]);
+    let mut grpc = grpc_route(rules);
+    grpc["metadata"]["annotations"] =
+        json!({"retry.linkerd.io/grpc": "unavailable,internal", "timeout.linkerd.io/request": "3s"});
+    // An HTTPRoute of the same Service counts for nothing then.
+    let objects = vec![web(), route(json!([{}])), grpc.clone()];
+    let routes = grpc_routes(ask(objects, "web.default.svc.cluster.local:80").await.unwrap());
+    let [found] = routes.as_slice() else { panic!("{routes:?}") };
+    let Resource { group, kind, name, namespace, .. } = resource_of(&found.metadata);
+    assert_eq!((&*group, &*kind, &*namespace, &*name), ("gateway.networking.k8s.io", "GRPCRoute", "default", "g"));
+    let [rule] = found.rules.as_slice() else { panic!("{found:?}") };
+    let rpcs: Vec<_> = rule.matches.iter().map(|one| one.rpc.clone().unwrap()).collect();
+    let rpcs: Vec<_> = rpcs.iter().map(|rpc| (&*rpc.service, &*rpc.method)).collect();
+    assert_eq!(rpcs, [("shop.Cart", "Add"), ("shop.Cart", "")]);
+    assert_eq!(rule.matches[0].headers[0].name, "x");
+    assert!(
+        matches!(rule.filters.as_slice(), [one] if matches!(one.kind, Some(grpc_route::filter::Kind::RequestHeaderModifier(_))))
+    );
+    let retry = rule.retry.unwrap();
+    let conditions = grpc_route::retry::Conditions { unavailable: true, internal: true, ..Default::default() };
+    assert_eq!((retry.max_retries, retry.conditions), (1, Some(conditions)));
+    assert_eq!(rule.timeouts.unwrap().request.map(|it| it.seconds), Some(3));
+    let Some(grpc_route::distribution::Kind::RandomAvailable(random)) = &rule.backends.as_ref().unwrap().kind else {
+        panic!()
+    };
+    let backends: Vec<_> = random
+        .backends
+        .iter()
+        .map(|weighted| {
+            let backend = weighted.backend.as_ref().unwrap();
+            (leads_to(backend.backend.as_ref().unwrap()), weighted.weight, backend.filters.len())
+        })
+        .collect();
+    assert_eq!(
+        backends,
+        [("web.default.svc.cluster.local:80".to_owned(), 9, 0), ("gone.default.svc.cluster.local:80".to_owned(), 1, 1)]
+    );
+    // Control: an opaque port stays opaque, and without the GRPCRoute there is the HTTPRoute.
+    let opaque = ask(vec![web(), grpc], "10.96.0.5:3306").await.unwrap();
+    assert!(matches!(self::kind(opaque), proxy_protocol::Kind::Opaque(_)));
+    let http = http_routes(ask(vec![web(), route(json!([{}]))], "10.96.0.5:80").await.unwrap());
+    assert_eq!(resource_of(&http[0].metadata).name, "r");
+}
+
+#[tokio::test]
+async fn a_grpc_rule_without_backends_leads_to_its_parent() {
+    let routes = grpc_routes(ask(vec![web(), grpc_route(json!([{}]))], "10.96.0.5:80").await.unwrap());
+    let rule = &routes[0].rules[0];
+    let Some(grpc_route::distribution::Kind::FirstAvailable(first)) = &rule.backends.as_ref().unwrap().kind else {
+        panic!()
+    };
+    assert_eq!(leads_to(first.backends[0].backend.as_ref().unwrap()), "web.default.svc.cluster.local:80");
+    assert!(rule.matches.is_empty(), "every request is the rule's");
+}
+
+#[tokio::test]
+async fn a_grpc_rule_that_cannot_be_told_is_left_out() {
+    let rules = json!([
+        {"matches": [{"method": {"type": "RegularExpression", "service": "shop[.].*"}}]},
+        {"matches": [{"method": {"method": "Add"}}]},
+    ]);
+    let routes = grpc_routes(ask(vec![web(), grpc_route(rules)], "10.96.0.5:80").await.unwrap());
+    let methods: Vec<_> = routes[0].rules.iter().map(|rule| rule.matches[0].rpc.clone().unwrap().method).collect();
+    assert_eq!(methods, ["Add"]);
 }
 
 #[tokio::test]
