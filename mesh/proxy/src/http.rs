@@ -10,8 +10,8 @@ mod pool;
 mod server;
 mod upgrade;
 
-pub(crate) use body::{EndpointLoad, RequestBody, RequestBodyError, ResponseBody};
-pub(crate) use error::{Abort, ProxyError, Respond, UNSENT, broken_class};
+pub(crate) use body::{EndpointLoad, RequestBody, RequestBodyError, ResponseBody, StreamEnd};
+pub(crate) use error::{Abort, ProxyError, Respond, UNSENT, broken_class, h2_error};
 pub(crate) use headers::strip_hop_by_hop;
 pub(crate) use pool::{Pool, PoolSettings, SendError};
 pub(crate) use server::{Version, serve};

@@ -8,7 +8,7 @@ mod labels;
 mod registry;
 mod tcp;
 
-pub(crate) use http::{ErrorClass, HttpFamilies, HttpScope, Observation, Observations, is_grpc};
+pub(crate) use http::{ErrorClass, HttpFamilies, HttpScope, Observation, Observations, grpc_status, is_grpc};
 pub(crate) use labels::{Labels, Tls, endpoint_labels, inbound_labels, inbound_source_labels, outbound_source_labels};
 pub(crate) use registry::{Counter, Family, Gauge, Histogram, Keyed, Registry};
 pub(crate) use tcp::{TcpConnection, TcpFamilies, TcpScope};
@@ -31,13 +31,60 @@ impl Direction {
     }
 }
 
-/// The retries of policies' routes.
+/// What a policy's routes are for, as the names of their families have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http,
+    Grpc,
+}
+
+/// What is counted of the routes of policies.
 #[derive(Clone)]
-pub(crate) struct RetryFamilies {
-    pub(crate) requests: Family<Counter>,
-    pub(crate) successes: Family<Counter>,
-    pub(crate) limit_exceeded: Family<Counter>,
-    pub(crate) overflow: Family<Counter>,
+pub(crate) struct RouteFamilies {
+    pub(crate) statuses: Family<Counter>,
+    pub(crate) backend_requests: Family<Counter>,
+    pub(crate) backend_statuses: Family<Counter>,
+    pub(crate) retry_requests: Family<Counter>,
+    pub(crate) retry_successes: Family<Counter>,
+    pub(crate) retry_limit_exceeded: Family<Counter>,
+    pub(crate) retry_overflow: Family<Counter>,
+}
+
+/// The families `outbound_http_route_*` or `outbound_grpc_route_*`.
+macro_rules! route_families {
+    ($registry:expr, $protocol:literal) => {{
+        let counter = |name, help| $registry.family::<Counter>(name, help);
+        RouteFamilies {
+            statuses: counter(
+                concat!("outbound_", $protocol, "_route_request_statuses_total"),
+                "Answers to requests on a policy's route.",
+            ),
+            backend_requests: counter(
+                concat!("outbound_", $protocol, "_route_backend_requests_total"),
+                "Requests sent to a backend of a policy's route.",
+            ),
+            backend_statuses: counter(
+                concat!("outbound_", $protocol, "_route_backend_response_statuses_total"),
+                "Answers from a backend of a policy's route.",
+            ),
+            retry_requests: counter(
+                concat!("outbound_", $protocol, "_route_retry_requests_total"),
+                "Requests that were sent again.",
+            ),
+            retry_successes: counter(
+                concat!("outbound_", $protocol, "_route_retry_successes_total"),
+                "Requests that went well after they had been sent again.",
+            ),
+            retry_limit_exceeded: counter(
+                concat!("outbound_", $protocol, "_route_retry_limit_exceeded_total"),
+                "Requests that went wrong as often as they may be sent.",
+            ),
+            retry_overflow: counter(
+                concat!("outbound_", $protocol, "_route_retry_overflow_total"),
+                "Requests that were not sent again since their bodies are too long.",
+            ),
+        }
+    }};
 }
 
 /// Every family of the proxy.
@@ -62,10 +109,8 @@ pub(crate) struct Metrics {
     pub(crate) inbound_tcp_denied: Family<Counter>,
     pub(crate) inbound_tcp_terminated: Family<Counter>,
     pub(crate) balancer_endpoints: Family<Gauge>,
-    pub(crate) policy_route_statuses: Family<Counter>,
-    pub(crate) policy_backend_requests: Family<Counter>,
-    pub(crate) policy_backend_statuses: Family<Counter>,
-    pub(crate) policy_retries: RetryFamilies,
+    http_routes: RouteFamilies,
+    grpc_routes: RouteFamilies,
     pub(crate) loops_refused: Family<Counter>,
     pub(crate) certificate_refreshes: Family<Counter>,
     pub(crate) certificate_refreshed: Family<Gauge>,
@@ -129,33 +174,8 @@ impl Metrics {
             ),
             balancer_endpoints: registry
                 .family("outbound_http_balancer_endpoints", "Endpoints of a balancer, by state."),
-            policy_route_statuses: counter(
-                "outbound_http_route_request_statuses_total",
-                "Answers to requests on a policy's route.",
-            ),
-            policy_backend_requests: counter(
-                "outbound_http_route_backend_requests_total",
-                "Requests sent to a backend of a policy's route.",
-            ),
-            policy_backend_statuses: counter(
-                "outbound_http_route_backend_response_statuses_total",
-                "Answers from a backend of a policy's route.",
-            ),
-            policy_retries: RetryFamilies {
-                requests: counter("outbound_http_route_retry_requests_total", "Requests that were sent again."),
-                successes: counter(
-                    "outbound_http_route_retry_successes_total",
-                    "Requests that went well after they had been sent again.",
-                ),
-                limit_exceeded: counter(
-                    "outbound_http_route_retry_limit_exceeded_total",
-                    "Requests that went wrong as often as they may be sent.",
-                ),
-                overflow: counter(
-                    "outbound_http_route_retry_overflow_total",
-                    "Requests that were not sent again since their bodies are too long.",
-                ),
-            },
+            http_routes: route_families!(registry, "http"),
+            grpc_routes: route_families!(registry, "grpc"),
             loops_refused: counter(
                 "meshgate_loop_refused_total",
                 "Requests refused because this proxy had sent them before.",
@@ -175,6 +195,14 @@ impl Metrics {
             control_requests: counter("control_request_total", "Calls to the control plane."),
             control_responses: counter("control_response_total", "Calls to the control plane that ended."),
             registry,
+        }
+    }
+
+    /// The families of policies' routes.
+    pub(crate) fn routes(&self, protocol: Protocol) -> &RouteFamilies {
+        match protocol {
+            Protocol::Http => &self.http_routes,
+            Protocol::Grpc => &self.grpc_routes,
         }
     }
 

@@ -1,10 +1,11 @@
 //! Outbound policies: HTTPRoutes and GRPCRoutes of one destination, compiled from the control plane's message.
 
 mod retry;
+mod statuses;
 
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use linkerd2_proxy_api::{
     http_route as matches,
     meta::{Metadata, metadata},
@@ -14,23 +15,29 @@ use linkerd2_proxy_api::{
 use crate::{
     balance::Accrual,
     filters::Filters,
-    http::ProxyError,
+    http::{ProxyError, ResponseBody},
     matches::{self as table, Hosts, RouteEntry, RouteTable, RuleMatches},
-    metrics::{Counter, Family, Keyed, Labels, Metrics},
+    metrics::{Labels, Metrics, Protocol},
     split::Split,
 };
 pub(crate) use retry::{Retry, RetryCounters};
+pub(crate) use statuses::Statuses;
 
 /// The routes of a destination, over backends of type `B`.
-pub(crate) struct Routes<B> {
-    parent: Labels,
-    table: RouteTable<Route, Rule<B>>,
+pub(crate) struct Routes<B>(RouteTable<Statuses, Rule<B>>);
+
+/// Of what a backend is made: what it belongs to, and how that is counted.
+pub(crate) struct BackendOf<'a> {
+    pub(crate) protocol: Protocol,
+    /// Of the route and its parent.
+    pub(crate) labels: &'a Labels,
 }
 
-/// One route, and what it has answered.
-struct Route {
-    name: Labels,
-    ends: Keyed<End, Counter>,
+impl BackendOf<'_> {
+    /// What counts how the requests to it end, under its own labels.
+    pub(crate) fn statuses(&self, metrics: &Metrics, labels: Labels) -> Statuses {
+        Statuses::new(self.protocol, metrics.routes(self.protocol).backend_statuses.clone(), labels)
+    }
 }
 
 /// What to do with the requests of one rule.
@@ -48,69 +55,34 @@ pub(crate) struct Leg<B> {
     filters: Filters,
 }
 
-/// The rule that was chosen for a request, and its route.
-pub(crate) struct Chosen<'a, B> {
-    chosen: table::Chosen<'a, Route, Rule<B>>,
-    parent: &'a Labels,
-}
+/// The rule that was chosen for a request, and what its route has answered.
+pub(crate) struct Chosen<'a, B>(table::Chosen<'a, Statuses, Rule<B>>);
 
 impl<B> Chosen<'_, B> {
     /// Counts how a request ended.
-    pub(crate) fn count(&self, statuses: &Family<Counter>, end: End) {
-        let route = self.chosen.route;
-        let make = || {
-            let labels = self.parent.clone().followed_by(&route.name).with("hostname", "");
-            statuses.hold(&end.label(labels))
-        };
-        route.ends.get_or_make(end, make).increment();
+    pub(crate) fn count(&self, result: &mut Result<Response<ResponseBody>, ProxyError>) {
+        self.0.route.count(result);
     }
 
     pub(crate) fn rule(&self) -> &Rule<B> {
-        self.chosen.rule
+        self.0.rule
     }
 
     /// Applies the filters.
     pub(crate) fn filter<T>(&self, request: &mut Request<T>) -> Result<(), ProxyError> {
-        self.chosen.rule.filters.on_request(request, self.chosen.prefix())
+        self.0.rule.filters.on_request(request, self.0.prefix())
     }
 }
 
-/// How a request on a policy's route ended: with a status, or with an error by Linkerd's name for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct End {
-    status: Option<StatusCode>,
-    error: &'static str,
-}
-
-impl End {
-    pub(crate) fn of<B>(result: &Result<Response<B>, ProxyError>) -> Self {
-        let (status, error) = match result {
-            Ok(response) => (Some(response.status()), ""),
-            Err(ProxyError::FailFast(_)) => (None, "FAIL_FAST"),
-            Err(ProxyError::LoadShed(_)) => (None, "LOAD_SHED"),
-            Err(ProxyError::ResponseTimeout(_)) => (None, "RESPONSE_HEADERS_TIMEOUT"),
-            Err(ProxyError::Broken(_)) => (None, "IO"),
-            Err(error) => (Some(error.status()), ""),
-        };
-        Self { status, error }
-    }
-
-    /// Adds the labels `http_status` and `error`.
-    pub(crate) fn label(self, labels: Labels) -> Labels {
-        let status = self.status.as_ref().map(StatusCode::as_str).unwrap_or_default();
-        labels.with("http_status", status).with("error", self.error)
-    }
-}
-
-/// The HTTP routes of a policy; `None` if it is opaque. `backend` makes a backend, given the labels of its route.
+/// The routes of a policy, for HTTP or for gRPC; `None` if it is opaque. `backend` makes a backend.
 pub(crate) fn compile<B>(
     policy: &api::OutboundPolicy,
     metrics: &Metrics,
-    mut backend: impl FnMut(&Backend, &Labels) -> Option<B>,
+    mut backend: impl FnMut(&Backend, &BackendOf<'_>) -> Option<B>,
 ) -> Option<Routes<B>> {
     let parent = policy.metadata.as_ref().map(|metadata| metadata_labels("parent", metadata)).unwrap_or_default();
     let kind = policy.protocol.as_ref()?.kind.as_ref()?;
-    let mut http = |routes: &[api::HttpRoute]| -> Vec<RouteEntry<Route, Rule<B>>> {
+    let mut http = |routes: &[api::HttpRoute]| -> Vec<RouteEntry<Statuses, Rule<B>>> {
         routes.iter().map(|route| http_route(route, &parent, metrics, &mut backend)).collect()
     };
     let routes = match kind {
@@ -119,11 +91,11 @@ pub(crate) fn compile<B>(
         proxy_protocol::Kind::Http1(http1) => http(&http1.routes),
         proxy_protocol::Kind::Http2(http2) => http(&http2.routes),
         proxy_protocol::Kind::Grpc(grpc) => {
-            grpc.routes.iter().map(|route| grpc_routes(route, &parent, metrics, &mut backend)).collect()
+            grpc.routes.iter().map(|route| grpc_route(route, &parent, metrics, &mut backend)).collect()
         }
         proxy_protocol::Kind::Opaque(_) | proxy_protocol::Kind::Tls(_) => return None,
     };
-    Some(Routes { parent, table: RouteTable(routes) })
+    Some(Routes(RouteTable(routes)))
 }
 
 /// How the endpoints of a policy's backends are judged by their failures.
@@ -180,7 +152,7 @@ impl std::fmt::Display for PortLabel {
 impl<B> Routes<B> {
     /// The most specific rule for a request; of equals the first.
     pub(crate) fn choose<T>(&self, request: &Request<T>) -> Option<Chosen<'_, B>> {
-        self.table.choose(request).map(|chosen| Chosen { chosen, parent: &self.parent })
+        self.0.choose(request).map(Chosen)
     }
 }
 
@@ -225,64 +197,82 @@ fn http_route<B>(
     route: &api::HttpRoute,
     parent: &Labels,
     metrics: &Metrics,
-    backend: &mut impl FnMut(&Backend, &Labels) -> Option<B>,
-) -> RouteEntry<Route, Rule<B>> {
-    let name = route.metadata.as_ref().map(|metadata| metadata_labels("route", metadata)).unwrap_or_default();
-    let labels = parent.clone().followed_by(&name);
+    backend: &mut impl FnMut(&Backend, &BackendOf<'_>) -> Option<B>,
+) -> RouteEntry<Statuses, Rule<B>> {
+    let of = RouteOf::new(Protocol::Http, parent, route.metadata.as_ref(), metrics);
     let mut leg = |one: &http_api::RouteBackend| {
-        Some(Leg { backend: backend(one.backend.as_ref()?, &labels)?, filters: http_filters(&one.filters) })
+        Some(Leg { backend: backend(one.backend.as_ref()?, &of.backend())?, filters: http_filters(&one.filters) })
     };
     let rules = route.rules.iter().filter_map(|rule| {
         let retry = rule.retry.as_ref().map(Retry::of_http);
         let backends = http_backends(rule.backends.as_ref(), &mut leg);
-        let rule_for =
-            Rule::new(http_filters(&rule.filters), backends, rule.timeouts.as_ref(), retry, metrics, &labels);
-        Some((RuleMatches::of_http(&rule.matches, &name)?, rule_for))
+        let rule_for = of.rule(http_filters(&rule.filters), backends, rule.timeouts.as_ref(), retry);
+        Some((RuleMatches::of_http(&rule.matches, &of.labels)?, rule_for))
     });
     let rules = rules.collect();
-    RouteEntry { route: Route { name, ends: Keyed::default() }, hosts: Hosts::of(&route.hosts), rules }
+    RouteEntry { route: of.statuses(), hosts: Hosts::of(&route.hosts), rules }
 }
 
-fn grpc_routes<B>(
+fn grpc_route<B>(
     route: &api::GrpcRoute,
     parent: &Labels,
     metrics: &Metrics,
-    backend: &mut impl FnMut(&Backend, &Labels) -> Option<B>,
-) -> RouteEntry<Route, Rule<B>> {
-    let name = route.metadata.as_ref().map(|metadata| metadata_labels("route", metadata)).unwrap_or_default();
-    let labels = parent.clone().followed_by(&name);
+    backend: &mut impl FnMut(&Backend, &BackendOf<'_>) -> Option<B>,
+) -> RouteEntry<Statuses, Rule<B>> {
+    let of = RouteOf::new(Protocol::Grpc, parent, route.metadata.as_ref(), metrics);
     let mut leg = |one: &grpc::RouteBackend| {
-        Some(Leg { backend: backend(one.backend.as_ref()?, &labels)?, filters: grpc_filters(&one.filters) })
+        Some(Leg { backend: backend(one.backend.as_ref()?, &of.backend())?, filters: grpc_filters(&one.filters) })
     };
     let rules = route.rules.iter().filter_map(|rule| {
         let retry = rule.retry.as_ref().map(Retry::of_grpc);
         let backends = grpc_backends(rule.backends.as_ref(), &mut leg);
-        let rule_for =
-            Rule::new(grpc_filters(&rule.filters), backends, rule.timeouts.as_ref(), retry, metrics, &labels);
-        Some((RuleMatches::of_grpc(&rule.matches, &name)?, rule_for))
+        let rule_for = of.rule(grpc_filters(&rule.filters), backends, rule.timeouts.as_ref(), retry);
+        Some((RuleMatches::of_grpc(&rule.matches, &of.labels)?, rule_for))
     });
     let rules = rules.collect();
-    RouteEntry { route: Route { name, ends: Keyed::default() }, hosts: Hosts::of(&route.hosts), rules }
+    RouteEntry { route: of.statuses(), hosts: Hosts::of(&route.hosts), rules }
 }
 
-impl<B> Rule<B> {
+/// What the parts of a route are made of.
+struct RouteOf<'a> {
+    protocol: Protocol,
+    /// Of the route and its parent.
+    labels: Labels,
+    metrics: &'a Metrics,
+}
+
+impl<'a> RouteOf<'a> {
+    fn new(protocol: Protocol, parent: &Labels, name: Option<&Metadata>, metrics: &'a Metrics) -> Self {
+        let name = name.map(|metadata| metadata_labels("route", metadata)).unwrap_or_default();
+        Self { protocol, labels: parent.clone().followed_by(&name), metrics }
+    }
+
+    fn backend(&self) -> BackendOf<'_> {
+        BackendOf { protocol: self.protocol, labels: &self.labels }
+    }
+
+    fn statuses(&self) -> Statuses {
+        let labels = self.labels.clone().with("hostname", "");
+        Statuses::new(self.protocol, self.metrics.routes(self.protocol).statuses.clone(), labels)
+    }
+
     /// Where there are no retries the one attempt may take as long as the shorter of both timeouts says.
-    fn new(
+    fn rule<B>(
+        &self,
         filters: Filters,
         backends: Split<Leg<B>>,
         timeouts: Option<&matches::Timeouts>,
         retry: Option<Retry>,
-        metrics: &Metrics,
-        labels: &Labels,
-    ) -> Self {
+    ) -> Rule<B> {
         let response = timeouts.and_then(|timeouts| duration(timeouts.response));
         let of_attempt = retry.as_ref().and_then(|retry| retry.timeout);
-        Self {
+        let counters = || RetryCounters::hold(self.metrics.routes(self.protocol), &self.labels);
+        Rule {
             filters,
             backends,
             timeout: timeouts.and_then(|timeouts| duration(timeouts.request)),
             attempt_timeout: [response, of_attempt].into_iter().flatten().min(),
-            retry: retry.map(|retry| (retry, RetryCounters::hold(metrics, labels))),
+            retry: retry.map(|retry| (retry, counters())),
         }
     }
 }
@@ -300,7 +290,7 @@ fn http_filters(filters: &[http_api::Filter]) -> Filters {
     let mut all = Filters::default();
     for filter in filters.iter().filter_map(|filter| filter.kind.as_ref()) {
         match filter {
-            Kind::FailureInjector(fail) => all.fail(fail.status, &fail.message, fail.ratio),
+            Kind::FailureInjector(fail) => all.fail(fail),
             Kind::RequestHeaderModifier(change) => all.change_request(change),
             Kind::ResponseHeaderModifier(change) => all.change_response(change),
             Kind::Redirect(to) => all.redirect(to),
@@ -314,7 +304,7 @@ fn grpc_filters(filters: &[grpc::Filter]) -> Filters {
     let mut all = Filters::default();
     for filter in filters.iter().filter_map(|filter| filter.kind.as_ref()) {
         match filter {
-            Kind::FailureInjector(fail) => all.fail(500, &fail.message, fail.ratio),
+            Kind::FailureInjector(fail) => all.fail_grpc(fail),
             Kind::RequestHeaderModifier(change) => all.change_request(change),
         }
     }

@@ -7,6 +7,8 @@ use http::{
     header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION},
 };
 
+use tonic::Code;
+
 use super::ResponseBody;
 use crate::{
     NameAddr, Target,
@@ -78,6 +80,9 @@ pub(crate) enum ProxyError {
     /// A policy's route fails this share of its requests, as configured.
     #[error("{message}")]
     Injected { status: StatusCode, message: String },
+    /// As before, on a route for gRPC.
+    #[error("{message}")]
+    InjectedGrpc { code: Code, message: String },
 }
 
 impl ProxyError {
@@ -97,7 +102,7 @@ impl ProxyError {
             Self::Target(Invalid::NotAName(_)) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::NoRoute(_) | Self::NoSuchService(_) => StatusCode::NOT_FOUND,
             Self::Loop(_) => StatusCode::LOOP_DETECTED,
-            Self::InboundPort(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::InboundPort(_) | Self::InjectedGrpc { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NoInboundRoute => StatusCode::NOT_FOUND,
             Self::Unauthorized { .. } => StatusCode::FORBIDDEN,
             Self::Injected { status, .. } | Self::Redirected { status, .. } => *status,
@@ -105,16 +110,19 @@ impl ProxyError {
     }
 
     /// The code for a gRPC client.
-    fn grpc_status(&self) -> &'static str {
+    pub(crate) fn grpc_code(&self) -> Code {
+        if let Self::InjectedGrpc { code, .. } = self {
+            return *code;
+        }
         match self.status() {
-            StatusCode::GATEWAY_TIMEOUT => "4",
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => "14",
-            StatusCode::LOOP_DETECTED => "10",
-            StatusCode::NOT_FOUND => "5",
-            StatusCode::FORBIDDEN => "7",
-            status if status.is_redirection() => "5",
-            StatusCode::BAD_REQUEST => "3",
-            _ => "13",
+            StatusCode::GATEWAY_TIMEOUT => Code::DeadlineExceeded,
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
+            StatusCode::LOOP_DETECTED => Code::Aborted,
+            StatusCode::NOT_FOUND => Code::NotFound,
+            StatusCode::FORBIDDEN => Code::PermissionDenied,
+            status if status.is_redirection() => Code::NotFound,
+            StatusCode::BAD_REQUEST => Code::InvalidArgument,
+            _ => Code::Internal,
         }
     }
 
@@ -129,7 +137,7 @@ impl ProxyError {
             Self::Loop(_) | Self::Connect(ConnectError::Itself { .. }) => Some("loop"),
             Self::Connect(ConnectError::Identity { .. }) => Some("identity required"),
             Self::Unauthorized { .. } => Some("unauthorized"),
-            Self::Connect(_) | Self::Injected { .. } | Self::Redirected { .. } => None,
+            Self::Connect(_) | Self::Injected { .. } | Self::InjectedGrpc { .. } | Self::Redirected { .. } => None,
             _ => Some("unexpected"),
         }
     }
@@ -153,6 +161,7 @@ impl ProxyError {
                 | Self::Loop(_)
                 | Self::Connect(ConnectError::Itself { .. } | ConnectError::Application { .. })
                 | Self::Injected { .. }
+                | Self::InjectedGrpc { .. }
                 | Self::Redirected { .. }
                 | Self::Unauthorized { .. }
                 | Self::NoInboundRoute
@@ -194,7 +203,8 @@ pub(crate) fn broken_class(error: &hyper::Error) -> ErrorClass {
     })
 }
 
-pub(super) fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
+/// What of HTTP/2 an error comes from, if it does.
+pub(crate) fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
         if let Some(found) = error.downcast_ref() {
@@ -272,7 +282,7 @@ impl Respond {
         }
         if self.grpc {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            headers.insert("grpc-status", HeaderValue::from_static(error.grpc_status()));
+            headers.insert("grpc-status", HeaderValue::from(error.grpc_code() as i32));
         } else {
             *response.status_mut() = error.status();
         }

@@ -294,7 +294,7 @@ fn http_filters(filters: &[http_route::Filter]) -> Filters {
     let mut all = Filters::default();
     for filter in filters.iter().filter_map(|filter| filter.kind.as_ref()) {
         match filter {
-            http_route::filter::Kind::FailureInjector(fail) => all.fail(fail.status, &fail.message, fail.ratio),
+            http_route::filter::Kind::FailureInjector(fail) => all.fail(fail),
             http_route::filter::Kind::RequestHeaderModifier(change) => all.change_request(change),
             http_route::filter::Kind::Redirect(to) => all.redirect(to),
         }
@@ -307,7 +307,7 @@ fn grpc_filters(filters: &[api::grpc_route::Filter]) -> Filters {
     let mut all = Filters::default();
     for filter in filters.iter().filter_map(|filter| filter.kind.as_ref()) {
         match filter {
-            Kind::FailureInjector(fail) => all.fail(500, &fail.message, fail.ratio),
+            Kind::FailureInjector(fail) => all.fail_grpc(fail),
             Kind::RequestHeaderModifier(change) => all.change_request(change),
         }
     }

@@ -21,7 +21,7 @@ use crate::{
     dialect::{Choice, Dialled, OVERRIDE, choose},
     http::{ProxyError, RequestBody, ResponseBody, UNSENT, Upgrade, strip_hop_by_hop},
     metrics::{Direction, is_grpc},
-    policy::{End, Routes, Rule},
+    policy::{Routes, Rule},
     profile::{Route, RouteScopes, ServiceProfile},
     retry::MAX_BODY,
     split::Split,
@@ -123,7 +123,7 @@ impl Outbound {
         if let Ok(response) = &mut result {
             chosen.rule().filter_response(response);
         }
-        chosen.count(&self.metrics.policy_route_statuses, End::of(&result));
+        chosen.count(&mut result);
         result
     }
 
@@ -171,10 +171,17 @@ impl Outbound {
         leg.filter(&mut request)?;
         let backend = &leg.backend;
         backend.requests.increment();
-        let mut result = within(rule.attempt_timeout(), backend.backend.send(request, None))
+        let answer = async {
+            let mut response = backend.backend.send(request, None).await?;
+            if let Some((retry, _)) = rule.retry() {
+                retry.look(&mut response).await;
+            }
+            Ok(response)
+        };
+        let mut result = within(rule.attempt_timeout(), answer)
             .await
             .unwrap_or_else(|limit| Err(ProxyError::ResponseTimeout(limit)));
-        backend.count(&self.metrics, End::of(&result));
+        backend.statuses.count(&mut result);
         if let Ok(response) = &mut result {
             leg.filter_response(response);
         }

@@ -32,8 +32,8 @@ use crate::{
     control::Answer,
     http::{EndpointLoad, ProxyError, RequestBody, ResponseBody, SendError},
     io::Io,
-    metrics::{Counter, Keyed, Labels, Metrics},
-    policy::{self, End, Routes, metadata_labels},
+    metrics::{Counter, Metrics},
+    policy::{self, BackendOf, Routes, Statuses, metadata_labels},
     profile::{ResponseClasses, ServiceProfile, overrides_policy},
     split::Split,
 };
@@ -94,8 +94,7 @@ pub(super) enum Backend {
 pub(super) struct PolicyBackend {
     pub(super) backend: Backend,
     pub(super) requests: Arc<Counter>,
-    labels: Labels,
-    ends: Keyed<End, Counter>,
+    pub(super) statuses: Statuses,
 }
 
 impl Plan {
@@ -154,7 +153,7 @@ impl Parts {
         }
         if let Some(policy) = policy {
             let accrual = policy::accrual(policy);
-            let backend = |backend: &ApiBackend, labels: &Labels| self.policy_backend(backend, labels, accrual);
+            let backend = |backend: &ApiBackend, of: &BackendOf<'_>| self.policy_backend(backend, of, accrual);
             if let Some(routes) = policy::compile(policy, &self.metrics, backend) {
                 return HttpPlan::Policy(routes);
             }
@@ -238,14 +237,13 @@ impl Parts {
         backend
     }
 
-    fn policy_backend(&self, api: &ApiBackend, route: &Labels, accrual: Option<Accrual>) -> Option<PolicyBackend> {
+    fn policy_backend(&self, api: &ApiBackend, of: &BackendOf<'_>, accrual: Option<Accrual>) -> Option<PolicyBackend> {
         let own = api.metadata.as_ref().map(|metadata| metadata_labels("backend", metadata)).unwrap_or_default();
-        let labels = route.clone().followed_by(&own);
+        let labels = of.labels.clone().followed_by(&own);
         Some(PolicyBackend {
             backend: self.backend(api, accrual)?,
-            requests: self.metrics.policy_backend_requests.hold(&labels),
-            labels,
-            ends: Keyed::default(),
+            requests: self.metrics.routes(of.protocol).backend_requests.hold(&labels),
+            statuses: of.statuses(&self.metrics, labels),
         })
     }
 
@@ -302,14 +300,6 @@ impl Backend {
             Self::Endpoint(endpoint) => (endpoint.connect().await.map_err(ProxyError::Connect)?, Arc::clone(endpoint)),
         };
         Ok((io, EndpointLoad::new(&endpoint)))
-    }
-}
-
-impl PolicyBackend {
-    /// Counts how a request ended.
-    pub(super) fn count(&self, metrics: &Metrics, end: End) {
-        let labels = || end.label(self.labels.clone());
-        self.ends.get_or_make(end, || metrics.policy_backend_statuses.hold(&labels())).increment();
     }
 }
 

@@ -3,7 +3,7 @@ use linkerd2_proxy_api::{
     outbound::{OutboundPolicy, ProxyProtocol, proxy_protocol::Http1},
 };
 
-use http::header::HOST;
+use http::{StatusCode, header::HOST};
 use linkerd2_proxy_api::http_types;
 
 use super::*;

@@ -4,6 +4,7 @@
 
 mod eras;
 mod failures;
+mod grpc;
 mod http;
 mod hygiene;
 mod identity;
