@@ -8,6 +8,7 @@ mod extras;
 mod pod;
 mod policy;
 mod quantity;
+mod rate_limit;
 mod route;
 mod service;
 mod service_profile;
@@ -26,6 +27,7 @@ pub(crate) use policy::{
     Authentication, AuthenticationRef, Authorization, AuthorizationTarget, AuthorizedClients, Identities, IdentityRef,
     Networks, Protocol, Requires, Server,
 };
+pub(crate) use rate_limit::RateLimit;
 pub(crate) use route::{GrpcRule, HttpRule, Route, RouteBackend, Rules, match_everything};
 pub(crate) use service::{Service, ServicePort};
 pub(crate) use service_profile::{Override, ServiceProfile, default_retry_budget};
@@ -63,11 +65,13 @@ pub enum Kind {
     MeshTlsAuthentication,
     /// `policy.linkerd.io` NetworkAuthentication.
     NetworkAuthentication,
+    /// `policy.linkerd.io` HTTPLocalRateLimitPolicy.
+    HttpLocalRateLimitPolicy,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Service,
         Self::EndpointSlice,
         Self::Pod,
@@ -81,6 +85,7 @@ impl Kind {
         Self::AuthorizationPolicy,
         Self::MeshTlsAuthentication,
         Self::NetworkAuthentication,
+        Self::HttpLocalRateLimitPolicy,
     ];
 }
 
@@ -115,6 +120,9 @@ pub enum Object {
     /// A MeshTLSAuthentication or a NetworkAuthentication.
     #[doc(hidden)]
     Authentication(Authentication),
+    /// An HTTPLocalRateLimitPolicy.
+    #[doc(hidden)]
+    RateLimit(RateLimit),
 }
 
 /// Why a value is not an object that answers could depend on.
@@ -183,6 +191,9 @@ impl Object {
             ("policy.linkerd.io", "NetworkAuthentication") => {
                 Self::Authentication(wire::read::<wire::policy::NetworkAuthentication>(object).map_err(fields)?.into())
             }
+            ("policy.linkerd.io", "HTTPLocalRateLimitPolicy") => {
+                Self::RateLimit(wire::read::<wire::policy::HttpLocalRateLimitPolicy>(object).map_err(fields)?.into())
+            }
             _ => return Err(ParseError::Kind { api_version: api_version.into(), kind: kind.into() }),
         })
     }
@@ -199,6 +210,7 @@ impl Object {
             Self::Server(_) => Kind::Server,
             Self::Authorization(object) => object.kind,
             Self::Authentication(object) => object.kind,
+            Self::RateLimit(_) => Kind::HttpLocalRateLimitPolicy,
         }
     }
 
@@ -214,6 +226,7 @@ impl Object {
             Self::Server(object) => &object.key,
             Self::Authorization(object) => &object.key,
             Self::Authentication(object) => &object.key,
+            Self::RateLimit(object) => &object.key,
         }
     }
 }

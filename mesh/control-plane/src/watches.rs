@@ -86,6 +86,10 @@ pub fn watch(client: &Client, index: &Index) -> JoinSet<()> {
         policy(&["v1alpha1"], "NetworkAuthentication", "networkauthentications"),
         |object| Object::Authentication(object.into()),
     ));
+    tasks.spawn(start(Kind::HttpLocalRateLimitPolicy).run::<wire::policy::HttpLocalRateLimitPolicy>(
+        policy(&["v1alpha1"], "HTTPLocalRateLimitPolicy", "httplocalratelimitpolicies"),
+        |object| Object::RateLimit(object.into()),
+    ));
     let index = index.clone();
     tasks.spawn(async move {
         // A watch drops its sender only when it is ended itself.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// The definitions of `serviceprofiles.linkerd.io`, `trafficsplits.split.smi-spec.io`, and of `policy.linkerd.io` those of
-/// routes, Servers, authorizations and authentications.
+/// routes, Servers, authorizations, authentications and rate limits.
 pub fn custom_resource_definitions() -> Vec<Value> {
     vec![
         definition(
@@ -49,6 +49,11 @@ pub fn custom_resource_definitions() -> Vec<Value> {
             "policy.linkerd.io",
             &names("NetworkAuthentication", "networkauthentications", "networkauthentication", &["netauthn"]),
             &[version("v1alpha1", true, &network_authentication_spec())],
+        ),
+        definition(
+            "policy.linkerd.io",
+            &names("HTTPLocalRateLimitPolicy", "httplocalratelimitpolicies", "httplocalratelimitpolicy", &[]),
+            &[version("v1alpha1", true, &rate_limit_spec())],
         ),
     ]
 }
@@ -249,6 +254,29 @@ fn mesh_tls_authentication_spec() -> Value {
 
 fn network_authentication_spec() -> Value {
     json!({"type": "object", "required": ["networks"], "properties": {"networks": networks()}})
+}
+
+fn rate_limit_spec() -> Value {
+    let requests = json!({"type": "integer", "format": "int64", "minimum": 0});
+    let limit = json!({
+        "type": "object",
+        "required": ["requestsPerSecond"],
+        "properties": {"requestsPerSecond": requests},
+    });
+    json!({
+        "type": "object",
+        "required": ["targetRef"],
+        "properties": {
+            "targetRef": reference(),
+            "total": limit,
+            "identity": limit,
+            "overrides": {"type": "array", "items": {
+                "type": "object",
+                "required": ["requestsPerSecond", "clientRefs"],
+                "properties": {"requestsPerSecond": requests, "clientRefs": {"type": "array", "items": reference()}},
+            }},
+        },
+    })
 }
 
 fn networks() -> Value {

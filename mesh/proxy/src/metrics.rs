@@ -105,6 +105,7 @@ pub(crate) struct Metrics {
     pub(crate) inbound_http_allowed: Family<Counter>,
     pub(crate) inbound_http_denied: Family<Counter>,
     pub(crate) inbound_http_unrouted: Family<Counter>,
+    pub(crate) inbound_http_limited: Family<Counter>,
     pub(crate) inbound_tcp_allowed: Family<Counter>,
     pub(crate) inbound_tcp_denied: Family<Counter>,
     pub(crate) inbound_tcp_terminated: Family<Counter>,
@@ -165,6 +166,10 @@ impl Metrics {
             inbound_http_unrouted: counter(
                 "inbound_http_route_not_found_total",
                 "Requests for which a port's policy has no route.",
+            ),
+            inbound_http_limited: counter(
+                "inbound_http_local_ratelimit_total",
+                "Requests that were too many for a port's limits.",
             ),
             inbound_tcp_allowed: counter("inbound_tcp_authz_allow_total", "Connections that a port's policy let in."),
             inbound_tcp_denied: counter("inbound_tcp_authz_deny_total", "Connections that a port's policy refused."),

@@ -14,9 +14,12 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use linkerd2_proxy_api::{
     http_route as matches, http_types,
     inbound::{
-        Authn, Authz, GrpcRoute, HttpRoute, Identity, IdentitySuffix, Network, ProxyProtocol, Server, authn,
+        Authn, Authz, GrpcRoute, HttpLocalRateLimit, HttpRoute, Identity, IdentitySuffix, Network, ProxyProtocol,
+        Server, authn,
         authn::permit_mesh_tls::{Clients, PermitClientIdentities},
-        grpc_route, http_route,
+        grpc_route,
+        http_local_rate_limit::{Limit, Override, r#override::ClientIdentities},
+        http_route,
         proxy_protocol::{Detect, Grpc, Http1, Http2, Kind, Opaque, Tls},
     },
     meta::Metadata,
@@ -30,7 +33,7 @@ use crate::{
     index::State,
     objects::{
         self, AuthenticationRef, Authorization, AuthorizationTarget, AuthorizedClients, Identities, IdentityRef,
-        InboundPolicy, Networks, Pod, Protocol, Requires, Route, Rules,
+        InboundPolicy, Networks, Pod, Protocol, RateLimit, Requires, Route, Rules,
     },
 };
 
@@ -64,8 +67,11 @@ pub(crate) fn server(state: &State, cluster: &Cluster, key: &Key, port: u16) -> 
         }
     };
     let routes = own.map(|server| state.routes_of_server(&server.key)).unwrap_or_default();
+    let limit = own.and_then(|server| state.rate_limit(&server.key)).map(|limit| rate_limit(cluster, limit));
     Server {
-        protocol: Some(ProxyProtocol { kind: Some(Routes { state, cluster, pod, port, own: &routes }.of(protocol)) }),
+        protocol: Some(ProxyProtocol {
+            kind: Some(Routes { state, cluster, pod, port, own: &routes }.of(protocol, limit)),
+        }),
         server_ips: pod.map(|pod| pod.ips.iter().map(|ip| (*ip).into()).collect()).unwrap_or_default(),
         authorizations,
         labels,
@@ -84,15 +90,16 @@ struct Routes<'a> {
 
 impl Routes<'_> {
     /// What is spoken, and the routes for that: HTTPRoutes unless it is known to be gRPC, and then GRPCRoutes.
-    fn of(&self, protocol: Protocol) -> Kind {
+    fn of(&self, protocol: Protocol, limit: Option<HttpLocalRateLimit>) -> Kind {
         match protocol {
             Protocol::Unknown => Kind::Detect(Detect {
                 timeout: duration(DETECT_TIMEOUT),
                 http_routes: self.http(),
-                http_local_rate_limit: None,
+                http_local_rate_limit: limit,
             }),
-            Protocol::Http1 => Kind::Http1(Http1 { routes: self.http(), local_rate_limit: None }),
-            Protocol::Http2 => Kind::Http2(Http2 { routes: self.http(), local_rate_limit: None }),
+            Protocol::Http1 => Kind::Http1(Http1 { routes: self.http(), local_rate_limit: limit }),
+            Protocol::Http2 => Kind::Http2(Http2 { routes: self.http(), local_rate_limit: limit }),
+            // The message has no field for limits.
             Protocol::Grpc => Kind::Grpc(Grpc { routes: self.grpc() }),
             Protocol::Opaque => Kind::Opaque(Opaque {}),
             Protocol::Tls => Kind::Tls(Tls {}),
@@ -138,6 +145,22 @@ impl Routes<'_> {
         let authorizations = self.state.authorizations().filter(is_for);
         let authorizations = authorizations.filter_map(|one| authz(self.state, self.cluster, one)).collect();
         (Some(resource(group, kind, &route.key, 0)), authorizations)
+    }
+}
+
+fn rate_limit(cluster: &Cluster, limit: &RateLimit) -> HttpLocalRateLimit {
+    let at_most = |requests_per_second| Limit { requests_per_second };
+    let overrides = limit.overrides.iter().map(|(requests, clients)| Override {
+        limit: Some(at_most(*requests)),
+        clients: Some(ClientIdentities {
+            identities: clients.iter().filter_map(|account| account_identity(cluster, account)).collect(),
+        }),
+    });
+    HttpLocalRateLimit {
+        metadata: Some(resource(GROUP, "HTTPLocalRateLimitPolicy", &limit.key, 0)),
+        total: limit.total.map(at_most),
+        identity: limit.identity.map(at_most),
+        overrides: overrides.collect(),
     }
 }
 
@@ -291,16 +314,19 @@ fn add_identity(named: &mut PermitClientIdentities, cluster: &Cluster, identity:
             Some(end) => named.suffixes.push(parts(end.trim_start_matches('.'))),
             None => named.identities.push(Identity { name: pattern.clone() }),
         },
-        (IdentityRef::ServiceAccount(account), Some(domain)) => {
-            let name = format!("{}.{}.{domain}", account.name, account.namespace);
-            named.identities.push(Identity { name });
-        }
+        (IdentityRef::ServiceAccount(account), _) => named.identities.extend(account_identity(cluster, account)),
         (IdentityRef::Namespace(namespace), Some(domain)) => {
             named.suffixes.push(parts(&format!("{namespace}.{domain}")));
         }
         // Where nobody has an identity, nobody has this one.
-        (IdentityRef::ServiceAccount(_) | IdentityRef::Namespace(_), None) => {}
+        (IdentityRef::Namespace(_), None) => {}
     }
+}
+
+/// `None` where nobody has an identity.
+fn account_identity(cluster: &Cluster, account: &Key) -> Option<Identity> {
+    let domain = cluster.identity.as_ref()?.suffix();
+    Some(Identity { name: format!("{}.{}.{domain}", account.name, account.namespace) })
 }
 
 /// What a policy by name lets in: nobody if it is `deny`.

@@ -10,7 +10,8 @@ use crate::{
     Key, Kind, Object,
     index::Topic,
     objects::{
-        Authentication, Authorization, EndpointSlice, Pod, Route, Server, Service, ServiceProfile, TrafficSplit,
+        Authentication, Authorization, EndpointSlice, Pod, RateLimit, Route, Server, Service, ServiceProfile,
+        TrafficSplit,
     },
 };
 
@@ -27,6 +28,7 @@ pub(crate) struct State {
     servers: BTreeMap<Key, Server>,
     authorizations: BTreeMap<(Kind, Key), Authorization>,
     authentications: HashMap<(Kind, Key), Authentication>,
+    rate_limits: HashMap<Key, RateLimit>,
 
     services_by_ip: Relation<IpAddr, Key>,
     pods_by_ip: Relation<IpAddr, Key>,
@@ -98,6 +100,12 @@ impl State {
         self.authentications.get(&(kind, key.clone()))
     }
 
+    /// The HTTPLocalRateLimitPolicy of a Server: of several the one that takes precedence.
+    pub(crate) fn rate_limit(&self, server: &Key) -> Option<&RateLimit> {
+        let limits = self.rate_limits.values().filter(|limit| limit.server.as_ref() == Some(server));
+        limits.min_by_key(|limit| limit.precedence())
+    }
+
     pub(crate) fn count(&self, kind: Kind) -> usize {
         match kind {
             Kind::Service => self.services.len(),
@@ -115,6 +123,7 @@ impl State {
             Kind::MeshTlsAuthentication | Kind::NetworkAuthentication => {
                 self.authentications.keys().filter(|(own, _)| *own == kind).count()
             }
+            Kind::HttpLocalRateLimitPolicy => self.rate_limits.len(),
         }
     }
 
@@ -135,6 +144,7 @@ impl State {
             Kind::MeshTlsAuthentication | Kind::NetworkAuthentication => {
                 self.authentications.keys().filter(|(own, _)| *own == kind).map(|(_, key)| key.clone()).collect()
             }
+            Kind::HttpLocalRateLimitPolicy => self.rate_limits.keys().cloned().collect(),
         }
     }
 
@@ -160,6 +170,7 @@ impl State {
             Object::Server(new) => self.servers.get(key) == Some(new),
             Object::Authorization(new) => self.authorizations.get(&(new.kind, key.clone())) == Some(new),
             Object::Authentication(new) => self.authentications.get(&(new.kind, key.clone())) == Some(new),
+            Object::RateLimit(new) => self.rate_limits.get(key) == Some(new),
         }
     }
 
@@ -225,6 +236,10 @@ impl State {
             Object::Authentication(authentication) => {
                 self.authentications.insert((authentication.kind, authentication.key.clone()), authentication);
                 self.every_pod(topics);
+            }
+            Object::RateLimit(limit) => {
+                self.pods_of(&limit.key.namespace, topics);
+                self.rate_limits.insert(limit.key.clone(), limit);
             }
         }
     }
@@ -296,6 +311,11 @@ impl State {
                     self.every_pod(&mut topics);
                 }
             }
+            Kind::HttpLocalRateLimitPolicy => {
+                if self.rate_limits.remove(key).is_some() {
+                    self.pods_of(&key.namespace, &mut topics);
+                }
+            }
         }
         topics
     }
@@ -305,7 +325,7 @@ impl State {
         topics.extend(selected.map(|pod| Topic::Pod(pod.key.clone())));
     }
 
-    /// Authorizations and routes are about Servers of their own namespace. They change seldom, so that it need not be known
+    /// Authorizations, routes and limits are about Servers of their own namespace. They change seldom, so that it need not be known
     /// about whose ports: answers that stay are not sent again.
     fn pods_of(&self, namespace: &str, topics: &mut Vec<Topic>) {
         topics.extend(self.pods.keys().filter(|pod| *pod.namespace == *namespace).cloned().map(Topic::Pod));

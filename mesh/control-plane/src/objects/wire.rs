@@ -66,6 +66,7 @@ resource!(
     policy::AuthorizationPolicy,
     policy::MeshTLSAuthentication,
     policy::NetworkAuthentication,
+    policy::HttpLocalRateLimitPolicy,
 );
 
 /// The key in an object's metadata.

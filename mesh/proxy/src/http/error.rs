@@ -14,6 +14,7 @@ use crate::{
     NameAddr, Target,
     connect::ConnectError,
     dialect::Invalid,
+    inbound::Exceeded,
     metrics::{ErrorClass, is_grpc},
 };
 
@@ -77,6 +78,9 @@ pub(crate) enum ProxyError {
     /// The port's policy has no route for such a request.
     #[error("no route found for request")]
     NoInboundRoute,
+    /// There are more requests than the port's policy allows.
+    #[error("{0}")]
+    RateLimited(Exceeded),
     /// A policy's route fails this share of its requests, as configured.
     #[error("{message}")]
     Injected { status: StatusCode, message: String },
@@ -105,6 +109,7 @@ impl ProxyError {
             Self::InboundPort(_) | Self::InjectedGrpc { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NoInboundRoute => StatusCode::NOT_FOUND,
             Self::Unauthorized { .. } => StatusCode::FORBIDDEN,
+            Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Injected { status, .. } | Self::Redirected { status, .. } => *status,
         }
     }
@@ -120,6 +125,7 @@ impl ProxyError {
             StatusCode::LOOP_DETECTED => Code::Aborted,
             StatusCode::NOT_FOUND => Code::NotFound,
             StatusCode::FORBIDDEN => Code::PermissionDenied,
+            StatusCode::TOO_MANY_REQUESTS => Code::ResourceExhausted,
             status if status.is_redirection() => Code::NotFound,
             StatusCode::BAD_REQUEST => Code::InvalidArgument,
             _ => Code::Internal,
@@ -165,6 +171,7 @@ impl ProxyError {
                 | Self::Redirected { .. }
                 | Self::Unauthorized { .. }
                 | Self::NoInboundRoute
+                | Self::RateLimited(_)
         )
     }
 
