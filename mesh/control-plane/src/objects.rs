@@ -5,6 +5,7 @@
 
 mod endpoint_slice;
 mod extras;
+mod failure_accrual;
 mod pod;
 mod policy;
 mod quantity;

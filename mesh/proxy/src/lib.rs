@@ -51,6 +51,7 @@ mod split;
 mod tcp;
 mod tls;
 mod transport_header;
+mod window;
 mod within;
 
 pub use config::{Config, ConfigError, ConfigErrors, DefaultPolicy, IdentityConfig, ProcessEnvironment, Strings};

@@ -2,14 +2,13 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use linkerd2_proxy_api::outbound::{ExponentialBackoff, FailureAccrual, failure_accrual};
+use linkerd2_proxy_api::outbound::FailureAccrual;
 
 use crate::{
     Key, PortSet,
     objects::{
         Extras,
-        quantity::go_duration,
+        failure_accrual::failure_accrual,
         wire::{self, annotation},
     },
 };
@@ -72,38 +71,4 @@ impl From<wire::Service> for Service {
             ports,
         }
     }
-}
-
-/// What the annotations `balancer.linkerd.io/failure-accrual…` say, with the defaults of Linkerd's policy controller. As there,
-/// a value that cannot be read turns accrual off, and says so.
-fn failure_accrual(metadata: &ObjectMeta) -> Option<FailureAccrual> {
-    const MODE: &str = "balancer.linkerd.io/failure-accrual";
-    let mode = annotation(metadata, MODE)?;
-    let read = || -> Result<_, String> {
-        if mode != "consecutive" {
-            return Err(format!("expected `consecutive`, found `{mode}`"));
-        }
-        let value = |name: &str| annotation(metadata, &format!("{MODE}-consecutive-{name}"));
-        let duration = |name: &str, default: &str| {
-            let text = value(name).unwrap_or(default);
-            let duration = go_duration(text).and_then(|duration| prost_types::Duration::try_from(duration).ok());
-            duration.ok_or_else(|| format!("{name}: expected a duration such as `{default}`, found `{text}`"))
-        };
-        fn number<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, String> {
-            text.parse().map_err(|_| format!("{name}: expected a number, found `{text}`"))
-        }
-        let backoff = ExponentialBackoff {
-            min_backoff: Some(duration("min-penalty", "1s")?),
-            max_backoff: Some(duration("max-penalty", "1m")?),
-            jitter_ratio: number("jitter-ratio", value("jitter-ratio").unwrap_or("0.5"))?,
-            ..Default::default()
-        };
-        let max_failures = number("max-failures", value("max-failures").unwrap_or("7"))?;
-        Ok(failure_accrual::ConsecutiveFailures { max_failures, backoff: Some(backoff) })
-    };
-    let consecutive = read().inspect_err(|problem| {
-        tracing::warn!(service = %wire::key(metadata), problem, "failure accrual is off: its annotations cannot be read");
-    });
-    let kind = Some(failure_accrual::Kind::ConsecutiveFailures(consecutive.ok()?));
-    Some(FailureAccrual { kind, ..Default::default() })
 }

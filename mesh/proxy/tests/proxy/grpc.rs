@@ -17,7 +17,8 @@ use hyper::body::Incoming;
 use linkerd2_proxy_api::{
     grpc_route::{GrpcFailureInjector, GrpcRouteMatch, GrpcRpcMatch},
     outbound::{
-        ExponentialBackoff,
+        ExponentialBackoff, FailureAccrual,
+        failure_accrual::{ConsecutiveFailures, Kind as Accrual, Unified},
         grpc_route::{Filter, Retry, Rule, filter::Kind, retry::Conditions},
     },
 };
@@ -232,4 +233,52 @@ async fn a_failure_on_purpose_has_its_code() {
         assert_eq!(mesh.sum(&["outbound_grpc_route_request_statuses_total", &counted]).await, 1);
     }
     assert_eq!(app.requests(), 0);
+}
+
+#[tokio::test]
+async fn codes_in_trailers_set_an_endpoint_aside() {
+    const MAX_FAILURES: u32 = 3;
+    let hour = Some(prost_types::Duration { seconds: 3600, nanos: 0 });
+    let backoff = Some(ExponentialBackoff { min_backoff: hour, max_backoff: hour, ..Default::default() });
+    let of = |kind| Some(FailureAccrual { kind: Some(kind), ..Default::default() });
+    let in_a_row = || of(Accrual::ConsecutiveFailures(ConsecutiveFailures { max_failures: MAX_FAILURES, backoff }));
+    let rate = || {
+        of(Accrual::Unified(Unified {
+            success_rate_threshold: 0.5,
+            decay: hour,
+            min_requests: MAX_FAILURES,
+            max_consecutive_failures: 0,
+            backoff,
+        }))
+    };
+    let good = App::http(|_| async { answer("0", In::TrailersOfMessage) }).await;
+    // INTERNAL says something about the endpoint, NOT_FOUND about what was asked, and RESOURCE_EXHAUSTED only to a success rate.
+    for (code, accrual, set_aside) in [
+        ("13", in_a_row(), true),
+        ("5", in_a_row(), false),
+        ("8", in_a_row(), false),
+        ("8", rate(), true),
+        ("13", None, false),
+    ] {
+        for place in [In::Trailers, In::TrailersOfMessage] {
+            let bad = App::http(move |_| async move { answer(code, place) }).await;
+            let mesh = Setup::new().original(1, cluster_ip()).start().await;
+            mesh.control.service("web", cluster_ip(), &[good.address, bad.address]);
+            let policy = grpc_policy("web", vec![grpc_rule(vec![], WEB)], accrual);
+            mesh.control.set_policy(&cluster_ip().to_string(), policy);
+            // Which of the two is asked is up to the balancer, so it is asked until the other one was asked often enough.
+            let is_bad = |reply: Reply| u32::from(reply.code.as_deref() == Some(code));
+            let mut failed = 0;
+            while failed < MAX_FAILURES {
+                failed += is_bad(call(&mesh, "shop.Cart/Add").await);
+            }
+            if set_aside {
+                for _ in 0..30 {
+                    assert_eq!(is_bad(call(&mesh, "shop.Cart/Add").await), 0, "{code} {place:?} {accrual:?}");
+                }
+            } else {
+                while is_bad(call(&mesh, "shop.Cart/Add").await) == 0 {}
+            }
+        }
+    }
 }

@@ -1,6 +1,6 @@
 use linkerd2_proxy_api::{
     meta::{Resource, metadata},
-    outbound::{GrpcRoute, grpc_route, http_route},
+    outbound::{ExponentialBackoff, GrpcRoute, failure_accrual, grpc_route, http_route},
 };
 use serde_json::{Value, json};
 
@@ -294,38 +294,66 @@ async fn a_grpc_rule_that_cannot_be_told_is_left_out() {
     assert_eq!(methods, ["Add"]);
 }
 
+async fn accrual_of(annotations: &[(&str, &str)]) -> Option<failure_accrual::Kind> {
+    let mut web = web();
+    let annotations = annotations.iter().map(|(key, value)| ((*key).to_owned(), json!(value)));
+    web["metadata"]["annotations"] = Value::Object(annotations.collect());
+    let policy = ask(vec![web], "10.96.0.5:80").await.unwrap();
+    let proxy_protocol::Kind::Detect(detect) = kind(policy) else { panic!() };
+    let (http1, http2) = (detect.http1.unwrap().failure_accrual, detect.http2.unwrap().failure_accrual);
+    assert_eq!(http1, http2);
+    http1.map(|accrual| accrual.kind.unwrap())
+}
+
+const MODE: &str = "balancer.linkerd.io/failure-accrual";
+const MAX_FAILURES: &str = "balancer.linkerd.io/failure-accrual-consecutive-max-failures";
+const MIN_PENALTY: &str = "balancer.linkerd.io/failure-accrual-consecutive-min-penalty";
+const MAX_PENALTY: &str = "balancer.linkerd.io/failure-accrual-consecutive-max-penalty";
+const JITTER: &str = "balancer.linkerd.io/failure-accrual-consecutive-jitter-ratio";
+const THRESHOLD: &str = "balancer.alpha.linkerd.io/failure-accrual-success-rate-threshold";
+const WINDOW: &str = "balancer.alpha.linkerd.io/failure-accrual-success-rate-window";
+const MIN_REQUESTS: &str = "balancer.alpha.linkerd.io/failure-accrual-success-rate-min-requests";
+
 #[tokio::test]
 async fn failure_accrual_is_as_the_service_says() {
-    use linkerd2_proxy_api::outbound::failure_accrual::Kind;
-    let name = |rest: &str| format!("balancer.linkerd.io/failure-accrual{rest}");
-    let ask_with = |annotations: Vec<(String, &'static str)>| async move {
-        let mut web = web();
-        let annotations = annotations.into_iter().map(|(key, value)| (key, json!(value)));
-        web["metadata"]["annotations"] = Value::Object(annotations.collect());
-        let policy = ask(vec![web], "10.96.0.5:80").await.unwrap();
-        let proxy_protocol::Kind::Detect(detect) = kind(policy) else { panic!() };
-        let (http1, http2) = (detect.http1.unwrap().failure_accrual, detect.http2.unwrap().failure_accrual);
-        assert_eq!(http1, http2);
-        http1.map(|accrual| match accrual.kind.unwrap() {
-            Kind::ConsecutiveFailures(it) => {
-                let backoff = it.backoff.unwrap();
-                let seconds = |it: Option<prost_types::Duration>| it.unwrap().seconds;
-                (it.max_failures, seconds(backoff.min_backoff), seconds(backoff.max_backoff), backoff.jitter_ratio)
-            }
-            Kind::Unified(it) => panic!("{it:?}"),
+    use failure_accrual::{ConsecutiveFailures, Kind, Unified};
+    let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+    let backoff = |min, max, jitter_ratio| {
+        Some(ExponentialBackoff {
+            min_backoff: seconds(min),
+            max_backoff: seconds(max),
+            jitter_ratio,
+            ..Default::default()
         })
     };
-    assert_eq!(ask_with(vec![]).await, None);
-    let consecutive = (name(""), "consecutive");
-    assert_eq!(ask_with(vec![consecutive.clone()]).await, Some((7, 1, 60, 0.5)));
-    let all = vec![
-        consecutive.clone(),
-        (name("-consecutive-max-failures"), "3"),
-        (name("-consecutive-min-penalty"), "5s"),
-        (name("-consecutive-max-penalty"), "2m"),
-        (name("-consecutive-jitter-ratio"), "0.25"),
-    ];
-    assert_eq!(ask_with(all).await, Some((3, 5, 120, 0.25)));
-    assert_eq!(ask_with(vec![consecutive, (name("-consecutive-max-failures"), "many")]).await, None);
-    assert_eq!(ask_with(vec![(name(""), "sometimes")]).await, None);
+    let consecutive =
+        |max_failures, backoff| Some(Kind::ConsecutiveFailures(ConsecutiveFailures { max_failures, backoff }));
+    assert_eq!(accrual_of(&[]).await, None);
+    assert_eq!(accrual_of(&[(MODE, "consecutive"), (THRESHOLD, "0.9")]).await, consecutive(7, backoff(1, 60, 0.5)));
+    let penalties = [(MAX_FAILURES, "3"), (MIN_PENALTY, "5s"), (MAX_PENALTY, "2m"), (JITTER, "0.25")];
+    let with = |mode, more: &[(&'static str, &'static str)]| [&[(MODE, mode)], &penalties[..], more].concat();
+    assert_eq!(accrual_of(&with("consecutive", &[])).await, consecutive(3, backoff(5, 120, 0.25)));
+    let rate = |success_rate_threshold, window, min_requests, max_consecutive_failures, backoff| {
+        let decay = seconds(window);
+        Some(Kind::Unified(Unified { success_rate_threshold, decay, min_requests, max_consecutive_failures, backoff }))
+    };
+    assert_eq!(accrual_of(&[(MODE, "unified")]).await, rate(0.8, 10, 5, 7, backoff(1, 60, 0.5)));
+    let all = with("unified", &[(THRESHOLD, "0.95"), (WINDOW, "30s"), (MIN_REQUESTS, "100")]);
+    assert_eq!(accrual_of(&all).await, rate(0.95, 30, 100, 3, backoff(5, 120, 0.25)));
+}
+
+#[tokio::test]
+async fn failure_accrual_that_cannot_be_is_off() {
+    assert_eq!(accrual_of(&[(MODE, "sometimes")]).await, None);
+    for (key, value) in [
+        (MAX_FAILURES, "many"),
+        (MIN_PENALTY, "2h"),
+        (MAX_PENALTY, "0"),
+        (JITTER, "-1"),
+        (THRESHOLD, "1.5"),
+        (WINDOW, "1ms"),
+        (MIN_REQUESTS, "1000001"),
+    ] {
+        assert_eq!(accrual_of(&[(MODE, "unified"), (key, value)]).await, None, "{key} {value}");
+    }
 }
