@@ -30,7 +30,7 @@ pub(crate) use policy::{
 };
 pub(crate) use rate_limit::RateLimit;
 pub(crate) use route::{GrpcRule, HttpRule, Route, RouteBackend, Rules, match_everything};
-pub(crate) use service::{Service, ServicePort};
+pub(crate) use service::{AppProtocol, Service};
 pub(crate) use service_profile::{Override, ServiceProfile, default_retry_budget};
 pub(crate) use traffic_split::TrafficSplit;
 

@@ -21,7 +21,7 @@ use crate::{
     Cluster, Key,
     answers::{default_ref, duration, is_opaque, service_ref},
     index::State,
-    objects::{Extras, Service},
+    objects::{AppProtocol, Extras, Service},
 };
 
 // All of these are what Linkerd's policy controller sends.
@@ -55,19 +55,24 @@ fn of_service(state: &State, cluster: &Cluster, service: &Service, port: u16) ->
     let opaque = Opaque { routes: vec![opaque_route(default_ref("opaq"), own.clone(), Vec::new())] };
     let routes = state.routes(&service.key, port);
     let to = Destination { state, cluster, extras: &service.extras, own: &own };
-    let kind = if is_opaque(service, port, cluster) {
-        proxy_protocol::Kind::Opaque(opaque)
-    } else if let grpc = grpc::routes(&to, &routes)
-        && !grpc.is_empty()
-    {
-        // With Linkerd too: where there are GRPCRoutes, HTTPRoutes count for nothing and nothing but gRPC is expected.
-        proxy_protocol::Kind::Grpc(Grpc { routes: grpc, failure_accrual: service.failure_accrual })
-    } else {
+    let declared = service.port(port).and_then(|port| port.protocol);
+    let failure_accrual = service.failure_accrual;
+    let grpc = grpc::routes(&to, &routes);
+    let http = || {
         let mut http = http::routes(&to, &routes);
         if http.is_empty() {
-            http.push(http::default_route(own, &service.extras));
+            http.push(http::default_route(own.clone(), &service.extras));
         }
-        detect(http, opaque, service.failure_accrual)
+        http
+    };
+    // With Linkerd too: where there are GRPCRoutes, HTTPRoutes count for nothing and nothing but gRPC is expected.
+    let kind = match declared {
+        _ if is_opaque(service, port, cluster) => proxy_protocol::Kind::Opaque(opaque),
+        Some(AppProtocol::Opaque | AppProtocol::Other) => proxy_protocol::Kind::Opaque(opaque),
+        Some(AppProtocol::Http1) => proxy_protocol::Kind::Http1(Http1 { routes: http(), failure_accrual }),
+        _ if !grpc.is_empty() => proxy_protocol::Kind::Grpc(Grpc { routes: grpc, failure_accrual }),
+        Some(AppProtocol::Http2) => proxy_protocol::Kind::Http2(Http2 { routes: http(), failure_accrual }),
+        None => detect(http(), opaque, failure_accrual),
     };
     policy(service_ref(&service.key, port), kind)
 }
@@ -113,7 +118,7 @@ fn detect(routes: Vec<HttpRoute>, opaque: Opaque, failure_accrual: Option<Failur
 fn forbidden(service: &Service, address: SocketAddr) -> OutboundPolicy {
     let metadata = service_ref(&service.key, address.port());
     let filter = opaque_route::Filter { kind: Some(opaque_route::filter::Kind::Forbidden(Forbidden {})) };
-    let route = opaque_route(default_ref("undeclared-port"), forward(metadata.clone(), address), vec![filter]);
+    let route = opaque_route(default_ref("undefined-port"), forward(metadata.clone(), address), vec![filter]);
     policy(metadata, proxy_protocol::Kind::Opaque(Opaque { routes: vec![route] }))
 }
 

@@ -34,8 +34,31 @@ pub struct Service {
 pub(crate) struct ServicePort {
     pub(crate) name: String,
     pub(crate) port: u16,
-    /// `appProtocol: linkerd.io/opaque`.
-    pub(crate) opaque: bool,
+    /// What it says itself that is spoken there.
+    pub(crate) protocol: Option<AppProtocol>,
+}
+
+/// `appProtocol` of a port, as far as it changes how a proxy treats connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AppProtocol {
+    Http1,
+    Http2,
+    /// `linkerd.io/opaque` or `linkerd.io/tcp`.
+    Opaque,
+    /// Something that a proxy does not look into. As with Linkerd, it is passed on as it is.
+    Other,
+}
+
+impl AppProtocol {
+    fn parse(text: &str) -> Option<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "" => None,
+            "http" => Some(Self::Http1),
+            "kubernetes.io/h2c" => Some(Self::Http2),
+            "linkerd.io/opaque" | "linkerd.io/tcp" => Some(Self::Opaque),
+            _ => Some(Self::Other),
+        }
+    }
 }
 
 impl Service {
@@ -54,7 +77,7 @@ impl From<wire::Service> for Service {
             .map(|port| ServicePort {
                 name: port.name,
                 port: port.port,
-                opaque: port.app_protocol == "linkerd.io/opaque",
+                protocol: AppProtocol::parse(&port.app_protocol),
             })
             .collect();
         Self {

@@ -93,6 +93,33 @@ async fn the_world_is_dialled_as_it_is() {
     assert_eq!(first_backend(&http_routes(policy)[0].rules[0]), "203.0.113.10:443");
 }
 
+#[tokio::test]
+async fn a_port_that_says_what_is_spoken_is_not_looked_into_for_that() {
+    use proxy_protocol::Kind;
+    let spoken = |protocol: &'static str, routes: Vec<Value>| async move {
+        let mut web = web();
+        web["spec"]["ports"][0]["appProtocol"] = json!(protocol);
+        match kind(ask([vec![web], routes].concat(), "10.96.0.5:80").await.unwrap()) {
+            Kind::Detect(_) => "detect",
+            Kind::Http1(http) if http.routes[0].metadata == Some(default_ref("http")) => "http/1, any",
+            Kind::Http1(_) => "http/1",
+            Kind::Http2(_) => "http/2",
+            Kind::Grpc(_) => "gRPC",
+            Kind::Opaque(_) => "opaque",
+            Kind::Tls(_) => "TLS",
+        }
+    };
+    let (http, grpc) = (|| route(json!([{}])), || grpc_route(json!([{}])));
+    assert_eq!(spoken("", vec![]).await, "detect");
+    assert_eq!(spoken("HTTP", vec![]).await, "http/1, any");
+    assert_eq!(spoken("http", vec![http(), grpc()]).await, "http/1");
+    assert_eq!(spoken("kubernetes.io/h2c", vec![http()]).await, "http/2");
+    assert_eq!(spoken("kubernetes.io/h2c", vec![http(), grpc()]).await, "gRPC");
+    for protocol in ["linkerd.io/opaque", "linkerd.io/tcp", "https"] {
+        assert_eq!(spoken(protocol, vec![http(), grpc()]).await, "opaque", "{protocol}");
+    }
+}
+
 fn route(rules: Value) -> Value {
     json!({
         "apiVersion": "policy.linkerd.io/v1beta3",
