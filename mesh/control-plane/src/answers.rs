@@ -11,7 +11,7 @@ use linkerd2_proxy_api::{destination, meta};
 
 use crate::{
     Cluster, Key,
-    objects::{Pod, Proxy, Service, ServicePort},
+    objects::{AppProtocol, Pod, Proxy, Service},
 };
 
 /// The weight of every endpoint, as Linkerd has it. Proxies balance by latency and ignore it.
@@ -46,7 +46,7 @@ fn duration(duration: Duration) -> Option<prost_types::Duration> {
 
 /// Whether a Service's port carries no HTTP.
 fn is_opaque(service: &Service, port: u16, cluster: &Cluster) -> bool {
-    service.port(port).is_some_and(|port: &ServicePort| port.opaque)
+    service.port(port).is_some_and(|port| port.protocol == Some(AppProtocol::Opaque))
         || service.opaque_ports.as_ref().unwrap_or(&cluster.opaque_ports).contains(port)
 }
 

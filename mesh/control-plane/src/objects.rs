@@ -5,10 +5,12 @@
 
 mod endpoint_slice;
 mod extras;
-mod http_route;
+mod failure_accrual;
 mod pod;
 mod policy;
 mod quantity;
+mod rate_limit;
+mod route;
 mod service;
 mod service_profile;
 mod traffic_split;
@@ -21,14 +23,14 @@ use crate::Key;
 
 pub(crate) use endpoint_slice::EndpointSlice;
 pub(crate) use extras::Extras;
-pub(crate) use http_route::match_everything;
-pub(crate) use http_route::{HttpRoute, RouteBackend, RouteRule};
 pub(crate) use pod::{InboundPolicy, Pod, Proxy};
 pub(crate) use policy::{
     Authentication, AuthenticationRef, Authorization, AuthorizationTarget, AuthorizedClients, Identities, IdentityRef,
     Networks, Protocol, Requires, Server,
 };
-pub(crate) use service::{Service, ServicePort};
+pub(crate) use rate_limit::RateLimit;
+pub(crate) use route::{GrpcRule, HttpRule, Route, RouteBackend, Rules, match_everything};
+pub(crate) use service::{AppProtocol, Service};
 pub(crate) use service_profile::{Override, ServiceProfile, default_retry_budget};
 pub(crate) use traffic_split::TrafficSplit;
 
@@ -52,6 +54,8 @@ pub enum Kind {
     PolicyHttpRoute,
     /// `gateway.networking.k8s.io` HTTPRoute.
     GatewayHttpRoute,
+    /// `gateway.networking.k8s.io` GRPCRoute.
+    GatewayGrpcRoute,
     /// `policy.linkerd.io` Server.
     Server,
     /// `policy.linkerd.io` ServerAuthorization.
@@ -62,11 +66,13 @@ pub enum Kind {
     MeshTlsAuthentication,
     /// `policy.linkerd.io` NetworkAuthentication.
     NetworkAuthentication,
+    /// `policy.linkerd.io` HTTPLocalRateLimitPolicy.
+    HttpLocalRateLimitPolicy,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Service,
         Self::EndpointSlice,
         Self::Pod,
@@ -74,11 +80,13 @@ impl Kind {
         Self::TrafficSplit,
         Self::PolicyHttpRoute,
         Self::GatewayHttpRoute,
+        Self::GatewayGrpcRoute,
         Self::Server,
         Self::ServerAuthorization,
         Self::AuthorizationPolicy,
         Self::MeshTlsAuthentication,
         Self::NetworkAuthentication,
+        Self::HttpLocalRateLimitPolicy,
     ];
 }
 
@@ -101,9 +109,9 @@ pub enum Object {
     /// A TrafficSplit.
     #[doc(hidden)]
     TrafficSplit(TrafficSplit),
-    /// An HTTPRoute of either group.
+    /// An HTTPRoute of either group, or a GRPCRoute.
     #[doc(hidden)]
-    HttpRoute(HttpRoute),
+    Route(Route),
     /// A Server.
     #[doc(hidden)]
     Server(Server),
@@ -113,6 +121,9 @@ pub enum Object {
     /// A MeshTLSAuthentication or a NetworkAuthentication.
     #[doc(hidden)]
     Authentication(Authentication),
+    /// An HTTPLocalRateLimitPolicy.
+    #[doc(hidden)]
+    RateLimit(RateLimit),
 }
 
 /// Why a value is not an object that answers could depend on.
@@ -160,13 +171,12 @@ impl Object {
                 Self::TrafficSplit(wire::read::<wire::TrafficSplit>(object).map_err(fields)?.into())
             }
             ("policy.linkerd.io", "HTTPRoute") => {
-                let route = wire::read::<wire::HttpRoute>(object).map_err(fields)?;
-                Self::HttpRoute(HttpRoute::read(Kind::PolicyHttpRoute, route))
+                Self::Route(Route::http(Kind::PolicyHttpRoute, wire::read(object).map_err(fields)?))
             }
             ("gateway.networking.k8s.io", "HTTPRoute") => {
-                let route = wire::read::<wire::HttpRoute>(object).map_err(fields)?;
-                Self::HttpRoute(HttpRoute::read(Kind::GatewayHttpRoute, route))
+                Self::Route(Route::http(Kind::GatewayHttpRoute, wire::read(object).map_err(fields)?))
             }
+            ("gateway.networking.k8s.io", "GRPCRoute") => Self::Route(Route::grpc(wire::read(object).map_err(fields)?)),
             ("policy.linkerd.io", "Server") => {
                 Self::Server(wire::read::<wire::policy::Server>(object).map_err(fields)?.into())
             }
@@ -182,6 +192,9 @@ impl Object {
             ("policy.linkerd.io", "NetworkAuthentication") => {
                 Self::Authentication(wire::read::<wire::policy::NetworkAuthentication>(object).map_err(fields)?.into())
             }
+            ("policy.linkerd.io", "HTTPLocalRateLimitPolicy") => {
+                Self::RateLimit(wire::read::<wire::policy::HttpLocalRateLimitPolicy>(object).map_err(fields)?.into())
+            }
             _ => return Err(ParseError::Kind { api_version: api_version.into(), kind: kind.into() }),
         })
     }
@@ -194,10 +207,11 @@ impl Object {
             Self::Pod(_) => Kind::Pod,
             Self::ServiceProfile(_) => Kind::ServiceProfile,
             Self::TrafficSplit(_) => Kind::TrafficSplit,
-            Self::HttpRoute(route) => route.kind,
+            Self::Route(route) => route.kind,
             Self::Server(_) => Kind::Server,
             Self::Authorization(object) => object.kind,
             Self::Authentication(object) => object.kind,
+            Self::RateLimit(_) => Kind::HttpLocalRateLimitPolicy,
         }
     }
 
@@ -209,10 +223,11 @@ impl Object {
             Self::Pod(object) => &object.key,
             Self::ServiceProfile(object) => &object.key,
             Self::TrafficSplit(object) => &object.key,
-            Self::HttpRoute(object) => &object.key,
+            Self::Route(object) => &object.key,
             Self::Server(object) => &object.key,
             Self::Authorization(object) => &object.key,
             Self::Authentication(object) => &object.key,
+            Self::RateLimit(object) => &object.key,
         }
     }
 }

@@ -15,7 +15,7 @@ use tokio::{sync::oneshot, task::JoinSet};
 
 use crate::{
     Index, Kind, Object,
-    objects::{HttpRoute, wire},
+    objects::{Route, wire},
 };
 use guard::{Guarded, Unreadable};
 
@@ -51,13 +51,17 @@ pub fn watch(client: &Client, index: &Index) -> JoinSet<()> {
         versions("split.smi-spec.io", &["v1alpha2", "v1alpha1"], "TrafficSplit", "trafficsplits"),
         |object| Object::TrafficSplit(object.into()),
     ));
-    tasks.spawn(start(Kind::PolicyHttpRoute).run::<wire::HttpRoute>(
+    tasks.spawn(start(Kind::PolicyHttpRoute).run::<wire::route::HttpRoute>(
         versions("policy.linkerd.io", &["v1beta3", "v1beta2"], "HTTPRoute", "httproutes"),
-        |object| Object::HttpRoute(HttpRoute::read(Kind::PolicyHttpRoute, object)),
+        |object| Object::Route(Route::http(Kind::PolicyHttpRoute, object)),
     ));
-    tasks.spawn(start(Kind::GatewayHttpRoute).run::<wire::HttpRoute>(
+    tasks.spawn(start(Kind::GatewayHttpRoute).run::<wire::route::HttpRoute>(
         versions("gateway.networking.k8s.io", &["v1", "v1beta1"], "HTTPRoute", "httproutes"),
-        |object| Object::HttpRoute(HttpRoute::read(Kind::GatewayHttpRoute, object)),
+        |object| Object::Route(Route::http(Kind::GatewayHttpRoute, object)),
+    ));
+    tasks.spawn(start(Kind::GatewayGrpcRoute).run::<wire::route::GrpcRoute>(
+        versions("gateway.networking.k8s.io", &["v1", "v1alpha2"], "GRPCRoute", "grpcroutes"),
+        |object| Object::Route(Route::grpc(object)),
     ));
     let policy = |served: &[&str], kind: &str, plural: &str| versions("policy.linkerd.io", served, kind, plural);
     tasks.spawn(
@@ -81,6 +85,10 @@ pub fn watch(client: &Client, index: &Index) -> JoinSet<()> {
     tasks.spawn(start(Kind::NetworkAuthentication).run::<wire::policy::NetworkAuthentication>(
         policy(&["v1alpha1"], "NetworkAuthentication", "networkauthentications"),
         |object| Object::Authentication(object.into()),
+    ));
+    tasks.spawn(start(Kind::HttpLocalRateLimitPolicy).run::<wire::policy::HttpLocalRateLimitPolicy>(
+        policy(&["v1alpha1"], "HTTPLocalRateLimitPolicy", "httplocalratelimitpolicies"),
+        |object| Object::RateLimit(object.into()),
     ));
     let index = index.clone();
     tasks.spawn(async move {

@@ -26,7 +26,7 @@ pub fn control_plane_manifests(options: &Options) -> Vec<Value> {
     })];
     manifests.extend(crds::custom_resource_definitions());
     if options.gateway_api {
-        manifests.push(crds::gateway_http_route_definition());
+        manifests.extend(crds::gateway_route_definitions());
     }
     manifests.extend(rights(namespace));
     if let Some(issuer) = issuer(options) {
@@ -96,9 +96,10 @@ fn rights(namespace: &str) -> [Value; 3] {
                         "authorizationpolicies",
                         "meshtlsauthentications",
                         "networkauthentications",
+                        "httplocalratelimitpolicies",
                     ],
                 ),
-                rule("gateway.networking.k8s.io", &["httproutes"]),
+                rule("gateway.networking.k8s.io", &["httproutes", "grpcroutes"]),
             ],
         }),
         json!({
@@ -221,7 +222,9 @@ mod tests {
                 "CustomResourceDefinition/authorizationpolicies.policy.linkerd.io",
                 "CustomResourceDefinition/meshtlsauthentications.policy.linkerd.io",
                 "CustomResourceDefinition/networkauthentications.policy.linkerd.io",
+                "CustomResourceDefinition/httplocalratelimitpolicies.policy.linkerd.io",
                 "CustomResourceDefinition/httproutes.gateway.networking.k8s.io",
+                "CustomResourceDefinition/grpcroutes.gateway.networking.k8s.io",
                 "ServiceAccount/linkerd-destination",
                 "ClusterRole/linkerd-linkerd-destination",
                 "ClusterRoleBinding/linkerd-linkerd-destination",

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// The definitions of `serviceprofiles.linkerd.io`, `trafficsplits.split.smi-spec.io`, and of `policy.linkerd.io` those of
-/// routes, Servers, authorizations and authentications.
+/// routes, Servers, authorizations, authentications and rate limits.
 pub fn custom_resource_definitions() -> Vec<Value> {
     vec![
         definition(
@@ -19,7 +19,7 @@ pub fn custom_resource_definitions() -> Vec<Value> {
         definition(
             "policy.linkerd.io",
             &names("HTTPRoute", "httproutes", "httproute", &[]),
-            &[version("v1beta2", false, &http_route_spec()), version("v1beta3", true, &http_route_spec())],
+            &[version("v1beta2", false, &route_spec()), version("v1beta3", true, &route_spec())],
         ),
         definition(
             "policy.linkerd.io",
@@ -50,20 +50,28 @@ pub fn custom_resource_definitions() -> Vec<Value> {
             &names("NetworkAuthentication", "networkauthentications", "networkauthentication", &["netauthn"]),
             &[version("v1alpha1", true, &network_authentication_spec())],
         ),
+        definition(
+            "policy.linkerd.io",
+            &names("HTTPLocalRateLimitPolicy", "httplocalratelimitpolicies", "httplocalratelimitpolicy", &[]),
+            &[version("v1alpha1", true, &rate_limit_spec())],
+        ),
     ]
 }
 
-/// The definition of Gateway API's `httproutes.gateway.networking.k8s.io`, for clusters without Gateway API.
-pub fn gateway_http_route_definition() -> Value {
-    let mut definition = definition(
-        "gateway.networking.k8s.io",
-        &names("HTTPRoute", "httproutes", "httproute", &[]),
-        &[version("v1", true, &http_route_spec()), version("v1beta1", false, &http_route_spec())],
-    );
-    // An API server takes definitions in `*.k8s.io` only with a reference to their review.
-    definition["metadata"]["annotations"] =
-        json!({"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/gateway-api/pull/3328"});
-    definition
+/// The definitions of Gateway API's `httproutes` and `grpcroutes`, for clusters without Gateway API.
+pub fn gateway_route_definitions() -> Vec<Value> {
+    let route = |kind: &str, plural: &str, singular: &str, versions: &[Value]| {
+        let mut definition = definition("gateway.networking.k8s.io", &names(kind, plural, singular, &[]), versions);
+        // An API server takes definitions in `*.k8s.io` only with a reference to their review.
+        definition["metadata"]["annotations"] =
+            json!({"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/gateway-api/pull/3328"});
+        definition
+    };
+    let spec = route_spec();
+    vec![
+        route("HTTPRoute", "httproutes", "httproute", &[version("v1", true, &spec), version("v1beta1", false, &spec)]),
+        route("GRPCRoute", "grpcroutes", "grpcroute", &[version("v1", true, &spec)]),
+    ]
 }
 
 fn names(kind: &str, plural: &str, singular: &str, short: &[&str]) -> Value {
@@ -177,7 +185,7 @@ fn traffic_split_spec() -> Value {
 }
 
 /// Only what makes a route a route; the rest of Gateway API's schema is open.
-fn http_route_spec() -> Value {
+fn route_spec() -> Value {
     let open = open();
     json!({
         "type": "object",
@@ -246,6 +254,29 @@ fn mesh_tls_authentication_spec() -> Value {
 
 fn network_authentication_spec() -> Value {
     json!({"type": "object", "required": ["networks"], "properties": {"networks": networks()}})
+}
+
+fn rate_limit_spec() -> Value {
+    let requests = json!({"type": "integer", "format": "int64", "minimum": 0});
+    let limit = json!({
+        "type": "object",
+        "required": ["requestsPerSecond"],
+        "properties": {"requestsPerSecond": requests},
+    });
+    json!({
+        "type": "object",
+        "required": ["targetRef"],
+        "properties": {
+            "targetRef": reference(),
+            "total": limit,
+            "identity": limit,
+            "overrides": {"type": "array", "items": {
+                "type": "object",
+                "required": ["requestsPerSecond", "clientRefs"],
+                "properties": {"requestsPerSecond": requests, "clientRefs": {"type": "array", "items": reference()}},
+            }},
+        },
+    })
 }
 
 fn networks() -> Value {

@@ -30,7 +30,7 @@ pub use annotations::{
 };
 pub use containers::{DEFAULT_OPAQUE_PORTS, INIT_CONTAINER, PROXY_CONTAINER, SOCKET_MARK};
 pub use control_plane::control_plane_manifests;
-pub use crds::{custom_resource_definitions, gateway_http_route_definition};
+pub use crds::{custom_resource_definitions, gateway_route_definitions};
 pub use documents::{InjectError, Injection, inject, inject_with_report};
 pub use identity::{Identity, IdentityError, Issuer, TOKEN_AUDIENCE, Token};
 pub use options::{Mode, Options, Scope};

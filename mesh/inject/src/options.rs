@@ -69,8 +69,8 @@ pub struct Options {
     pub skipped_namespaces: Vec<String>,
     /// Who proxies are; without it they have no identity.
     pub identity: Option<Identity>,
-    /// Whether [`control_plane_manifests`](crate::control_plane_manifests) bring Gateway API's HTTPRoute along. Leave it
-    /// out where the cluster has Gateway API already.
+    /// Whether [`control_plane_manifests`](crate::control_plane_manifests) bring Gateway API's HTTPRoute and GRPCRoute along.
+    /// Leave it out where the cluster has Gateway API already.
     pub gateway_api: bool,
 }
 

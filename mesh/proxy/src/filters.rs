@@ -5,8 +5,9 @@ use http::{
     header::HOST,
     uri::{Authority, PathAndQuery, Scheme},
 };
-use linkerd2_proxy_api::{http_route as api, http_types};
+use linkerd2_proxy_api::{grpc_route, http_route as api, http_types};
 use rand::Rng;
+use tonic::Code;
 
 use crate::http::ProxyError;
 
@@ -20,7 +21,19 @@ pub(crate) struct Filters {
 enum RequestFilter {
     Headers(HeaderChange),
     Redirect(Redirect),
-    Fail { status: StatusCode, message: String, ratio: api::Ratio },
+    Fail(Failure, api::Ratio),
+}
+
+/// What a client is told instead of an answer.
+struct Failure {
+    with: FailWith,
+    message: String,
+}
+
+#[derive(Clone, Copy)]
+enum FailWith {
+    Status(StatusCode),
+    Code(Code),
 }
 
 struct HeaderChange {
@@ -55,14 +68,25 @@ impl Filters {
         self.request.push(RequestFilter::Redirect(Redirect::of(to)));
     }
 
-    /// Fails a share of the requests; without a ratio all.
-    pub(crate) fn fail(&mut self, status: u32, message: &str, ratio: Option<api::Ratio>) {
-        let status = u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
-        self.request.push(RequestFilter::Fail {
-            status: status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
-            message: message.to_owned(),
-            ratio: ratio.unwrap_or(api::Ratio { numerator: 1, denominator: 1 }),
-        });
+    /// Fails a share of the requests with an HTTP status; without a ratio all.
+    pub(crate) fn fail(&mut self, fail: &api::HttpFailureInjector) {
+        let status = u16::try_from(fail.status).ok().and_then(|status| StatusCode::from_u16(status).ok());
+        self.fail_with(
+            FailWith::Status(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)),
+            &fail.message,
+            fail.ratio,
+        );
+    }
+
+    /// The same with a gRPC code. What is none, such as the 500 of Linkerd's policy controller, is UNKNOWN.
+    pub(crate) fn fail_grpc(&mut self, fail: &grpc_route::GrpcFailureInjector) {
+        let code = i32::try_from(fail.code).map_or(Code::Unknown, Code::from_i32);
+        self.fail_with(FailWith::Code(code), &fail.message, fail.ratio);
+    }
+
+    fn fail_with(&mut self, with: FailWith, message: &str, ratio: Option<api::Ratio>) {
+        let failure = Failure { with, message: message.to_owned() };
+        self.request.push(RequestFilter::Fail(failure, ratio.unwrap_or(api::Ratio { numerator: 1, denominator: 1 })));
     }
 
     /// `prefix` is that of the path by which the route was chosen.
@@ -74,9 +98,13 @@ impl Filters {
             match filter {
                 RequestFilter::Headers(change) => change.apply(request.headers_mut()),
                 RequestFilter::Redirect(redirect) => return Err(redirect.answer(request, prefix)),
-                RequestFilter::Fail { status, message, ratio } => {
+                RequestFilter::Fail(Failure { with, message }, ratio) => {
                     if rand::rng().random_range(0..ratio.denominator.max(1)) < ratio.numerator {
-                        return Err(ProxyError::Injected { status: *status, message: message.clone() });
+                        let message = message.clone();
+                        return Err(match *with {
+                            FailWith::Status(status) => ProxyError::Injected { status, message },
+                            FailWith::Code(code) => ProxyError::InjectedGrpc { code, message },
+                        });
                     }
                 }
             }

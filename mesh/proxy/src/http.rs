@@ -11,8 +11,8 @@ mod pool;
 mod server;
 mod upgrade;
 
-pub(crate) use body::{BoxedRequest, EndpointLoad, RequestBody, RequestBodyError, ResponseBody};
-pub(crate) use error::{Abort, ProxyError, Respond, UNSENT, broken_class, stream_error};
+pub(crate) use body::{BoxedRequest, EndpointLoad, RequestBody, RequestBodyError, ResponseBody, StreamEnd};
+pub(crate) use error::{Abort, ProxyError, Respond, UNSENT, broken_class, h2_error, stream_error};
 pub(crate) use headers::{check_head, remove_each, strip_hop_by_hop};
 pub(crate) use incoming::{Broken, Incoming};
 pub(crate) use pool::{Pool, PoolSettings, SendError};

@@ -12,6 +12,7 @@ mod application;
 mod policy;
 mod ports;
 mod profile;
+mod rate_limit;
 
 use std::{
     io,
@@ -38,7 +39,7 @@ use crate::{
     identity::LocalIdentity,
     io::{Io, Transport},
     loop_guard::LoopGuard,
-    metrics::{Counter, Direction, Keyed, Labels, Metrics, Observation, Tls, inbound_source_labels},
+    metrics::{Counter, Direction, Family, Keyed, Labels, Metrics, Observation, Tls, inbound_source_labels},
     outbound::{POOL_IDLE, POOL_MAX_IDLE},
     process::Drain,
     tcp,
@@ -46,9 +47,10 @@ use crate::{
     transport_header::{self, Session},
 };
 use application::{Application, Applications, Client, authz_labels};
-use policy::{Permit, Protocol};
+use policy::{Permit, Protocol, Refusal};
 use ports::{Policy, Ports};
 use profile::{Profile, name};
+pub(crate) use rate_limit::Exceeded;
 
 /// Tells the application who the client is, if that has been proven.
 const CLIENT_ID: HeaderName = HeaderName::from_static("l5d-client-id");
@@ -386,14 +388,18 @@ impl Inbound {
         let policy = Arc::clone(&client.policy.borrow());
         match policy.request(client.address, &client.peer, request) {
             Ok(permit) => Ok(Arc::clone(permit)),
-            Err((route, error)) => {
-                let labels = |by| authz_labels(target, by, &client.peer);
-                match (&route, &error) {
-                    (Some(route), _) => self.metrics.inbound_http_denied.hold(&labels(route)).increment(),
-                    (None, ProxyError::NoInboundRoute) => {
-                        self.metrics.inbound_http_unrouted.hold(&labels(&policy.labels)).increment();
+            Err((refusal, error)) => {
+                let count = |family: &Family<Counter>, by| {
+                    family.hold(&authz_labels(target, by, &client.peer)).increment();
+                };
+                match &refusal {
+                    Refusal::Unrouted => count(&self.metrics.inbound_http_unrouted, &policy.labels),
+                    Refusal::Denied(route) => count(&self.metrics.inbound_http_denied, route),
+                    Refusal::Filtered(permit) => count(&self.metrics.inbound_http_allowed, &permit.labels),
+                    Refusal::Limited(permit, limit) => {
+                        count(&self.metrics.inbound_http_allowed, &permit.labels);
+                        count(&self.metrics.inbound_http_limited, limit);
                     }
-                    (None, _) => {}
                 }
                 Err(error)
             }

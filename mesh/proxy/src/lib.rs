@@ -52,6 +52,7 @@ mod split;
 mod tcp;
 mod tls;
 mod transport_header;
+mod window;
 mod within;
 
 pub use config::{

@@ -55,6 +55,8 @@ enum PathMatch {
     Exact(String),
     Prefix(String),
     Regex(Regex),
+    /// A service and a method of gRPC; either may be empty, and is any then.
+    Rpc(String, String),
 }
 
 enum ValueMatch {
@@ -62,8 +64,9 @@ enum ValueMatch {
     Regex(Regex),
 }
 
-/// How much of a request a match pins down: host, then path, then method, then headers, then query. Larger wins.
-type Specificity = ((u8, usize), (u8, usize), bool, usize, usize);
+/// How much of a request a match pins down: host, then path (or gRPC service, then gRPC method), then method, then headers, then
+/// query. Larger wins.
+type Specificity = ((u8, usize), (usize, usize), bool, usize, usize);
 
 impl<R, U> RouteTable<R, U> {
     /// The most specific rule for a request; of equals the first.
@@ -88,7 +91,7 @@ impl<R, U> Chosen<'_, R, U> {
     pub(crate) fn prefix(&self) -> Option<&str> {
         match self.matched?.path.as_ref()? {
             PathMatch::Prefix(prefix) => Some(prefix.trim_end_matches('/')),
-            PathMatch::Exact(_) | PathMatch::Regex(_) => None,
+            PathMatch::Exact(_) | PathMatch::Regex(_) | PathMatch::Rpc(..) => None,
         }
     }
 }
@@ -158,6 +161,7 @@ impl RequestMatch {
             Some(PathMatch::Exact(exact)) if exact == path => (3, exact.len()),
             Some(PathMatch::Prefix(prefix)) if has_prefix(path, prefix) => (1, prefix.trim_end_matches('/').len()),
             Some(PathMatch::Regex(regex)) if regex.is_match(path) => (2, regex.as_str().len()),
+            Some(PathMatch::Rpc(service, method)) if is_rpc(path, service, method) => (service.len(), method.len()),
             Some(_) => return None,
         };
         let method = self.method.as_ref().is_none_or(|method| method == request.method());
@@ -188,6 +192,13 @@ impl ValueMatch {
 fn has_prefix(path: &str, prefix: &str) -> bool {
     let prefix = prefix.trim_end_matches('/');
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// gRPC's paths are `/service/method`.
+fn is_rpc(path: &str, service: &str, method: &str) -> bool {
+    let is = |expected: &str, found: &str| expected.is_empty() || expected == found;
+    let parts = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+    parts.is_some_and(|parts| is(service, parts.0) && is(method, parts.1))
 }
 
 fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> &'a str {
@@ -226,14 +237,11 @@ fn http_match(one: &api::HttpRouteMatch) -> Option<RequestMatch> {
     })
 }
 
+/// As with Linkerd's, gRPC is what is posted.
 fn grpc_match(one: &grpc_route::GrpcRouteMatch) -> Option<RequestMatch> {
-    let path = one.rpc.as_ref().and_then(|rpc| match (&*rpc.service, &*rpc.method) {
-        ("", "") => None,
-        (service, "") => Some(PathMatch::Prefix(format!("/{service}"))),
-        ("", method) => anchored(&format!("/[^/]+/{}", regex::escape(method))).ok().map(PathMatch::Regex),
-        (service, method) => Some(PathMatch::Exact(format!("/{service}/{method}"))),
-    });
-    Some(RequestMatch { path, headers: header_matches(&one.headers)?, ..Default::default() })
+    let path = one.rpc.as_ref().map(|rpc| PathMatch::Rpc(rpc.service.clone(), rpc.method.clone()));
+    let headers = header_matches(&one.headers)?;
+    Some(RequestMatch { path, method: Some(Method::POST), headers, queries: Vec::new() })
 }
 
 fn header_matches(headers: &[api::HeaderMatch]) -> Option<Vec<(HeaderName, ValueMatch)>> {

@@ -17,7 +17,7 @@ mod tcp;
 pub(crate) use balancer::{BalancerFamilies, BalancerScope};
 pub(crate) use control::{ControlCall, ControlFamilies, ControlScope};
 pub(crate) use histogram::{Histogram, Shape};
-pub(crate) use http::{ErrorClass, HttpFamilies, HttpScope, Observation, is_grpc};
+pub(crate) use http::{ErrorClass, HttpFamilies, HttpScope, Observation, grpc_status, is_grpc};
 pub(crate) use labels::{
     Labels, Tls, endpoint_labels, inbound_labels, inbound_source_labels, outbound_source_labels, service_labels,
 };
@@ -73,6 +73,7 @@ pub(crate) struct Metrics {
     pub(crate) inbound_http_allowed: Family<Counter>,
     pub(crate) inbound_http_denied: Family<Counter>,
     pub(crate) inbound_http_unrouted: Family<Counter>,
+    pub(crate) inbound_http_limited: Family<Counter>,
     pub(crate) inbound_tcp_allowed: Family<Counter>,
     pub(crate) inbound_tcp_denied: Family<Counter>,
     pub(crate) inbound_tcp_terminated: Family<Counter>,
@@ -154,6 +155,10 @@ impl Metrics {
             inbound_http_unrouted: counter(
                 "inbound_http_route_not_found_total",
                 "Requests for which a port's policy has no route.",
+            ),
+            inbound_http_limited: counter(
+                "inbound_http_local_ratelimit_total",
+                "Requests that were too many for a port's limits.",
             ),
             inbound_tcp_allowed: counter("inbound_tcp_authz_allow_total", "Connections that a port's policy let in."),
             inbound_tcp_denied: counter("inbound_tcp_authz_deny_total", "Connections that a port's policy refused."),

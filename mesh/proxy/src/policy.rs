@@ -77,7 +77,7 @@ pub(crate) fn compile<B>(
         proxy_protocol::Kind::Http2(http2) => http(&http2.routes),
         proxy_protocol::Kind::Grpc(grpc) => {
             let families = metrics.policies(Variant::Grpc);
-            grpc.routes.iter().map(|route| grpc_routes(route, &parent, families, &mut backend)).collect()
+            grpc.routes.iter().map(|route| grpc_route(route, &parent, families, &mut backend)).collect()
         }
         proxy_protocol::Kind::Opaque(_) | proxy_protocol::Kind::Tls(_) => return None,
     };
@@ -205,7 +205,7 @@ fn http_route<B>(
     RouteEntry { route: scope, hosts: Hosts::of(&route.hosts), rules }
 }
 
-fn grpc_routes<B>(
+fn grpc_route<B>(
     route: &api::GrpcRoute,
     parent: &Labels,
     families: &PolicyFamilies,
@@ -266,7 +266,7 @@ fn http_filters(filters: &[http_api::Filter]) -> Filters {
     let mut all = Filters::default();
     for filter in filters.iter().filter_map(|filter| filter.kind.as_ref()) {
         match filter {
-            Kind::FailureInjector(fail) => all.fail(fail.status, &fail.message, fail.ratio),
+            Kind::FailureInjector(fail) => all.fail(fail),
             Kind::RequestHeaderModifier(change) => all.change_request(change),
             Kind::ResponseHeaderModifier(change) => all.change_response(change),
             Kind::Redirect(to) => all.redirect(to),
@@ -280,7 +280,7 @@ fn grpc_filters(filters: &[grpc::Filter]) -> Filters {
     let mut all = Filters::default();
     for filter in filters.iter().filter_map(|filter| filter.kind.as_ref()) {
         match filter {
-            Kind::FailureInjector(fail) => all.fail(500, &fail.message, fail.ratio),
+            Kind::FailureInjector(fail) => all.fail_grpc(fail),
             Kind::RequestHeaderModifier(change) => all.change_request(change),
         }
     }

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use crate::{
     http::{Incoming, RequestBodyError},
     metrics::Histogram,
+    window::Window,
 };
 
 /// Linkerd's limit: a body that is larger is sent once.
@@ -25,16 +26,8 @@ pub(crate) const MAX_BODY: usize = 64 * 1024;
 pub(crate) struct Budget {
     ratio: f64,
     reserve: f64,
-    slot: Duration,
+    /// Requests and retries.
     window: Mutex<Window>,
-}
-
-const SLOTS: usize = 10;
-
-struct Window {
-    /// Requests and retries, the current slot first.
-    slots: [(f64, f64); SLOTS],
-    since: Instant,
 }
 
 impl Budget {
@@ -46,14 +39,13 @@ impl Budget {
         valid.then(|| Self {
             ratio,
             reserve: f64::from(budget.min_retries_per_second) * ttl.as_secs_f64(),
-            slot: ttl / SLOTS as u32,
-            window: Mutex::new(Window { slots: [(0.0, 0.0); SLOTS], since: Instant::now() }),
+            window: Mutex::new(Window::new(ttl, Instant::now())),
         })
     }
 
     /// A request was made.
     pub(crate) fn deposit(&self) {
-        self.window.lock().at(Instant::now(), self.slot)[0].0 += 1.0;
+        self.window.lock().add(Instant::now(), (1.0, 0.0));
     }
 
     /// Whether another attempt may be made.
@@ -63,26 +55,12 @@ impl Budget {
 
     fn withdraw_at(&self, now: Instant) -> bool {
         let mut window = self.window.lock();
-        let slots = window.at(now, self.slot);
-        let (requests, retries) = slots.iter().fold((0.0, 0.0), |sum, slot| (sum.0 + slot.0, sum.1 + slot.1));
+        let (requests, retries) = window.sums(now);
         let allowed = requests * self.ratio + self.reserve - retries >= 1.0;
         if allowed {
-            slots[0].1 += 1.0;
+            window.add(now, (0.0, 1.0));
         }
         allowed
-    }
-}
-
-impl Window {
-    fn at(&mut self, now: Instant, slot: Duration) -> &mut [(f64, f64); SLOTS] {
-        let passed = (now.saturating_duration_since(self.since).as_nanos() / slot.as_nanos()) as usize;
-        if passed > 0 {
-            let shift = passed.min(SLOTS);
-            self.slots.rotate_right(shift % SLOTS);
-            self.slots[..shift].fill((0.0, 0.0));
-            self.since += slot * u32::try_from(passed).unwrap_or(u32::MAX);
-        }
-        &mut self.slots
     }
 }
 

@@ -14,11 +14,15 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use linkerd2_proxy_api::{
     http_route as matches, http_types,
     inbound::{
-        Authn, Authz, GrpcRoute, HttpRoute, Identity, IdentitySuffix, Network, ProxyProtocol, Server, authn,
+        Authn, Authz, GrpcRoute, HttpLocalRateLimit, HttpRoute, Identity, IdentitySuffix, Network, ProxyProtocol,
+        Server, authn,
         authn::permit_mesh_tls::{Clients, PermitClientIdentities},
-        grpc_route, http_route,
+        grpc_route,
+        http_local_rate_limit::{Limit, Override, r#override::ClientIdentities},
+        http_route,
         proxy_protocol::{Detect, Grpc, Http1, Http2, Kind, Opaque, Tls},
     },
+    meta::Metadata,
     outbound,
 };
 use tracing::warn;
@@ -29,7 +33,7 @@ use crate::{
     index::State,
     objects::{
         self, AuthenticationRef, Authorization, AuthorizationTarget, AuthorizedClients, Identities, IdentityRef,
-        InboundPolicy, Networks, Pod, Protocol, Requires,
+        InboundPolicy, Networks, Pod, Protocol, RateLimit, Requires, Route, Rules,
     },
 };
 
@@ -62,34 +66,101 @@ pub(crate) fn server(state: &State, cluster: &Cluster, key: &Key, port: u16) -> 
             (protocol, labels, default_authz(cluster, default).into_iter().collect())
         }
     };
-    let routes: Vec<_> = own
-        .into_iter()
-        .flat_map(|server| state.routes_of_server(&server.key))
-        .map(|route| http_route(state, cluster, route))
-        .collect();
-    let routes = if routes.is_empty() { default_routes(pod, port) } else { routes };
+    let routes = own.map(|server| state.routes_of_server(&server.key)).unwrap_or_default();
+    let limit = own.and_then(|server| state.rate_limit(&server.key)).map(|limit| rate_limit(cluster, limit));
     Server {
-        protocol: Some(ProxyProtocol { kind: Some(kind(protocol, routes)) }),
+        protocol: Some(ProxyProtocol {
+            kind: Some(Routes { state, cluster, pod, port, own: &routes }.of(protocol, limit)),
+        }),
         server_ips: pod.map(|pod| pod.ips.iter().map(|ip| (*ip).into()).collect()).unwrap_or_default(),
         authorizations,
         labels,
     }
 }
 
-fn kind(protocol: Protocol, routes: Vec<HttpRoute>) -> Kind {
-    match protocol {
-        Protocol::Unknown => {
-            Kind::Detect(Detect { timeout: duration(DETECT_TIMEOUT), http_routes: routes, http_local_rate_limit: None })
+/// The routes of a port.
+struct Routes<'a> {
+    state: &'a State,
+    cluster: &'a Cluster,
+    pod: Option<&'a Pod>,
+    port: u16,
+    /// Those of its Server.
+    own: &'a [&'a Route],
+}
+
+impl Routes<'_> {
+    /// What is spoken, and the routes for that: HTTPRoutes unless it is known to be gRPC, and then GRPCRoutes.
+    fn of(&self, protocol: Protocol, limit: Option<HttpLocalRateLimit>) -> Kind {
+        match protocol {
+            Protocol::Unknown => Kind::Detect(Detect {
+                timeout: duration(DETECT_TIMEOUT),
+                http_routes: self.http(),
+                http_local_rate_limit: limit,
+            }),
+            Protocol::Http1 => Kind::Http1(Http1 { routes: self.http(), local_rate_limit: limit }),
+            Protocol::Http2 => Kind::Http2(Http2 { routes: self.http(), local_rate_limit: limit }),
+            // The message has no field for limits.
+            Protocol::Grpc => Kind::Grpc(Grpc { routes: self.grpc() }),
+            Protocol::Opaque => Kind::Opaque(Opaque {}),
+            Protocol::Tls => Kind::Tls(Tls {}),
         }
-        Protocol::Http1 => Kind::Http1(Http1 { routes, local_rate_limit: None }),
-        Protocol::Http2 => Kind::Http2(Http2 { routes, local_rate_limit: None }),
-        Protocol::Grpc => {
+    }
+
+    fn http(&self) -> Vec<HttpRoute> {
+        let routes = self.own.iter().filter_map(|route| {
+            let Rules::Http(rules) = &route.rules else { return None };
+            let rules = rules.iter().map(|rule| http_route::Rule {
+                matches: rule.matches.clone(),
+                filters: rule.filters.iter().filter_map(|filter| http_filter(&route.key, filter)).collect(),
+            });
+            let (metadata, authorizations) = self.about(route);
+            Some(HttpRoute { metadata, hosts: route.hosts.clone(), authorizations, rules: rules.collect() })
+        });
+        let routes: Vec<_> = routes.collect();
+        if routes.is_empty() { default_routes(self.pod, self.port) } else { routes }
+    }
+
+    fn grpc(&self) -> Vec<GrpcRoute> {
+        let routes = self.own.iter().filter_map(|route| {
+            let Rules::Grpc(rules) = &route.rules else { return None };
+            let rules = rules.iter().map(|rule| grpc_route::Rule {
+                matches: rule.matches.clone(),
+                filters: rule.filters.iter().filter_map(grpc_filter).collect(),
+            });
+            let (metadata, authorizations) = self.about(route);
+            Some(GrpcRoute { metadata, hosts: route.hosts.clone(), authorizations, rules: rules.collect() })
+        });
+        let routes: Vec<_> = routes.collect();
+        if routes.is_empty() {
             let all = grpc_route::Rule { matches: vec![Default::default()], filters: Vec::new() };
-            let metadata = Some(default_ref("default"));
-            Kind::Grpc(Grpc { routes: vec![GrpcRoute { metadata, rules: vec![all], ..Default::default() }] })
+            return vec![GrpcRoute { metadata: Some(default_ref("default")), rules: vec![all], ..Default::default() }];
         }
-        Protocol::Opaque => Kind::Opaque(Opaque {}),
-        Protocol::Tls => Kind::Tls(Tls {}),
+        routes
+    }
+
+    /// Which route it is, and whom it lets in besides those whom the Server does.
+    fn about(&self, route: &Route) -> (Option<Metadata>, Vec<Authz>) {
+        let (group, kind) = route.resource();
+        let is_for = |one: &&Authorization| matches!(&one.target, AuthorizationTarget::Route(kind, key) if *kind == route.kind && *key == route.key);
+        let authorizations = self.state.authorizations().filter(is_for);
+        let authorizations = authorizations.filter_map(|one| authz(self.state, self.cluster, one)).collect();
+        (Some(resource(group, kind, &route.key, 0)), authorizations)
+    }
+}
+
+fn rate_limit(cluster: &Cluster, limit: &RateLimit) -> HttpLocalRateLimit {
+    let at_most = |requests_per_second| Limit { requests_per_second };
+    let overrides = limit.overrides.iter().map(|(requests, clients)| Override {
+        limit: Some(at_most(*requests)),
+        clients: Some(ClientIdentities {
+            identities: clients.iter().filter_map(|account| account_identity(cluster, account)).collect(),
+        }),
+    });
+    HttpLocalRateLimit {
+        metadata: Some(resource(GROUP, "HTTPLocalRateLimitPolicy", &limit.key, 0)),
+        total: limit.total.map(at_most),
+        identity: limit.identity.map(at_most),
+        overrides: overrides.collect(),
     }
 }
 
@@ -130,22 +201,8 @@ fn default_routes(pod: Option<&Pod>, port: u16) -> Vec<HttpRoute> {
     routes
 }
 
-fn http_route(state: &State, cluster: &Cluster, route: &objects::HttpRoute) -> HttpRoute {
-    let is_for = |one: &&Authorization| matches!(&one.target, AuthorizationTarget::Route(key) if *key == route.key);
-    let rules = route.rules.iter().map(|rule| http_route::Rule {
-        matches: rule.matches.clone(),
-        filters: rule.filters.iter().filter_map(|filter| arrival_filter(&route.key, filter)).collect(),
-    });
-    HttpRoute {
-        metadata: Some(resource(route.group(), "HTTPRoute", &route.key, 0)),
-        hosts: route.hosts.clone(),
-        authorizations: state.authorizations().filter(is_for).filter_map(|one| authz(state, cluster, one)).collect(),
-        rules: rules.collect(),
-    }
-}
-
 /// On arrival there are all filters but those of responses.
-fn arrival_filter(route: &Key, filter: &outbound::http_route::Filter) -> Option<http_route::Filter> {
+fn http_filter(route: &Key, filter: &outbound::http_route::Filter) -> Option<http_route::Filter> {
     use http_route::filter::Kind as Arrival;
     use outbound::http_route::filter::Kind;
     let kind = match filter.kind.clone()? {
@@ -160,6 +217,16 @@ fn arrival_filter(route: &Key, filter: &outbound::http_route::Filter) -> Option<
     Some(http_route::Filter { kind: Some(kind) })
 }
 
+fn grpc_filter(filter: &outbound::grpc_route::Filter) -> Option<grpc_route::Filter> {
+    use grpc_route::filter::Kind as Arrival;
+    use outbound::grpc_route::filter::Kind;
+    let kind = match filter.kind.clone()? {
+        Kind::FailureInjector(fail) => Arrival::FailureInjector(fail),
+        Kind::RequestHeaderModifier(change) => Arrival::RequestHeaderModifier(change),
+    };
+    Some(grpc_route::Filter { kind: Some(kind) })
+}
+
 fn is_for_server(authorization: &Authorization, server: &objects::Server) -> bool {
     match &authorization.target {
         AuthorizationTarget::Server(key) => *key == server.key,
@@ -168,7 +235,7 @@ fn is_for_server(authorization: &Authorization, server: &objects::Server) -> boo
             **namespace == *server.key.namespace && selector.matches(&server.labels)
         }
         AuthorizationTarget::Namespace(namespace) => **namespace == *server.key.namespace,
-        AuthorizationTarget::Route(_) | AuthorizationTarget::Nothing => false,
+        AuthorizationTarget::Route(..) | AuthorizationTarget::Nothing => false,
     }
 }
 
@@ -247,16 +314,19 @@ fn add_identity(named: &mut PermitClientIdentities, cluster: &Cluster, identity:
             Some(end) => named.suffixes.push(parts(end.trim_start_matches('.'))),
             None => named.identities.push(Identity { name: pattern.clone() }),
         },
-        (IdentityRef::ServiceAccount(account), Some(domain)) => {
-            let name = format!("{}.{}.{domain}", account.name, account.namespace);
-            named.identities.push(Identity { name });
-        }
+        (IdentityRef::ServiceAccount(account), _) => named.identities.extend(account_identity(cluster, account)),
         (IdentityRef::Namespace(namespace), Some(domain)) => {
             named.suffixes.push(parts(&format!("{namespace}.{domain}")));
         }
         // Where nobody has an identity, nobody has this one.
-        (IdentityRef::ServiceAccount(_) | IdentityRef::Namespace(_), None) => {}
+        (IdentityRef::Namespace(_), None) => {}
     }
+}
+
+/// `None` where nobody has an identity.
+fn account_identity(cluster: &Cluster, account: &Key) -> Option<Identity> {
+    let domain = cluster.identity.as_ref()?.suffix();
+    Some(Identity { name: format!("{}.{}.{domain}", account.name, account.namespace) })
 }
 
 /// What a policy by name lets in: nobody if it is `deny`.

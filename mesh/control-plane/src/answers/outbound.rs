@@ -1,25 +1,27 @@
 //! `OutboundPolicies`: the protocol of a destination, its routes and the balancers behind them.
 
+mod grpc;
+mod http;
+
 use std::{net::SocketAddr, time::Duration};
 
 use linkerd2_proxy_api::{
     destination::WeightedAddr,
-    http_route::{HttpFailureInjector, Ratio},
     meta::Metadata,
     opaque_route::Forbidden,
     outbound::{
-        Backend, FailureAccrual, HttpRoute as ApiHttpRoute, OpaqueRoute, OutboundPolicy, ProxyProtocol, Queue,
+        Backend, FailureAccrual, HttpRoute, OpaqueRoute, OutboundPolicy, ProxyProtocol, Queue,
         backend::{self, BalanceP2c, EndpointDiscovery, balance_p2c, endpoint_discovery},
-        http_route, opaque_route,
-        proxy_protocol::{self, Detect, Http1, Http2, Opaque},
+        opaque_route,
+        proxy_protocol::{self, Detect, Grpc, Http1, Http2, Opaque},
     },
 };
 
 use crate::{
     Cluster, Key,
-    answers::{default_ref, duration, is_opaque, resource, service_ref},
+    answers::{default_ref, duration, is_opaque, service_ref},
     index::State,
-    objects::{Extras, HttpRoute, RouteBackend, RouteRule, Service, match_everything},
+    objects::{AppProtocol, Extras, Service},
 };
 
 // All of these are what Linkerd's policy controller sends.
@@ -49,29 +51,61 @@ pub(crate) fn by_address(state: &State, cluster: &Cluster, address: SocketAddr) 
 }
 
 fn of_service(state: &State, cluster: &Cluster, service: &Service, port: u16) -> OutboundPolicy {
-    let own = || balancer(cluster, &service.key, port);
-    let opaque = Opaque { routes: vec![opaque_route(default_ref("opaq"), own(), Vec::new())] };
-    let kind = if is_opaque(service, port, cluster) {
-        proxy_protocol::Kind::Opaque(opaque)
-    } else {
-        let mut routes: Vec<_> = state
-            .routes(&service.key)
-            .filter(|route| route.applies_to(&service.key, port))
-            .map(|route| http_route(state, cluster, route, own))
-            .collect();
-        if routes.is_empty() {
-            routes.push(default_http_route(own(), &service.extras));
+    let own = balancer(cluster, &service.key, port);
+    let opaque = Opaque { routes: vec![opaque_route(default_ref("opaq"), own.clone(), Vec::new())] };
+    let routes = state.routes(&service.key, port);
+    let to = Destination { state, cluster, extras: &service.extras, own: &own };
+    let declared = service.port(port).and_then(|port| port.protocol);
+    let failure_accrual = service.failure_accrual;
+    let grpc = grpc::routes(&to, &routes);
+    let http = || {
+        let mut http = http::routes(&to, &routes);
+        if http.is_empty() {
+            http.push(http::default_route(own.clone(), &service.extras));
         }
-        detect(routes, opaque, service.failure_accrual)
+        http
+    };
+    // With Linkerd too: where there are GRPCRoutes, HTTPRoutes count for nothing and nothing but gRPC is expected.
+    let kind = match declared {
+        _ if is_opaque(service, port, cluster) => proxy_protocol::Kind::Opaque(opaque),
+        Some(AppProtocol::Opaque | AppProtocol::Other) => proxy_protocol::Kind::Opaque(opaque),
+        Some(AppProtocol::Http1) => proxy_protocol::Kind::Http1(Http1 { routes: http(), failure_accrual }),
+        _ if !grpc.is_empty() => proxy_protocol::Kind::Grpc(Grpc { routes: grpc, failure_accrual }),
+        Some(AppProtocol::Http2) => proxy_protocol::Kind::Http2(Http2 { routes: http(), failure_accrual }),
+        None => detect(http(), opaque, failure_accrual),
     };
     policy(service_ref(&service.key, port), kind)
+}
+
+/// What the routes of a Service lead to.
+struct Destination<'a> {
+    state: &'a State,
+    cluster: &'a Cluster,
+    /// For rules that say nothing of retries or timeouts themselves.
+    extras: &'a Extras,
+    /// For rules that name no backends.
+    own: &'a Backend,
+}
+
+impl Destination<'_> {
+    /// The balancer of a backend, and why it cannot be one if it cannot.
+    fn backend(&self, service: &Key, port: Option<u16>) -> (Backend, Option<String>) {
+        let exists = self.state.service(service).is_some_and(|service| !service.external);
+        let problem = match port {
+            _ if !exists => Some(format!("Service {service} does not exist")),
+            None => Some(format!("the reference to {service} names no port of a Service")),
+            Some(_) => None,
+        };
+        // Without a port the failure comes first; the balancer is there because a backend without one is not valid.
+        (balancer(self.cluster, service, port.unwrap_or(80)), problem)
+    }
 }
 
 fn policy(metadata: Metadata, kind: proxy_protocol::Kind) -> OutboundPolicy {
     OutboundPolicy { metadata: Some(metadata), protocol: Some(ProxyProtocol { kind: Some(kind) }) }
 }
 
-fn detect(routes: Vec<ApiHttpRoute>, opaque: Opaque, failure_accrual: Option<FailureAccrual>) -> proxy_protocol::Kind {
+fn detect(routes: Vec<HttpRoute>, opaque: Opaque, failure_accrual: Option<FailureAccrual>) -> proxy_protocol::Kind {
     proxy_protocol::Kind::Detect(Detect {
         timeout: duration(DETECT_TIMEOUT),
         opaque: Some(opaque),
@@ -84,7 +118,7 @@ fn detect(routes: Vec<ApiHttpRoute>, opaque: Opaque, failure_accrual: Option<Fai
 fn forbidden(service: &Service, address: SocketAddr) -> OutboundPolicy {
     let metadata = service_ref(&service.key, address.port());
     let filter = opaque_route::Filter { kind: Some(opaque_route::filter::Kind::Forbidden(Forbidden {})) };
-    let route = opaque_route(default_ref("undeclared-port"), forward(metadata.clone(), address), vec![filter]);
+    let route = opaque_route(default_ref("undefined-port"), forward(metadata.clone(), address), vec![filter]);
     policy(metadata, proxy_protocol::Kind::Opaque(Opaque { routes: vec![route] }))
 }
 
@@ -94,7 +128,7 @@ fn forwarded(address: SocketAddr) -> OutboundPolicy {
     let metadata = default_ref("egress-fallback");
     let backend = || forward(default_ref("egress-fallback"), address);
     let opaque = Opaque { routes: vec![opaque_route(metadata.clone(), backend(), Vec::new())] };
-    policy(metadata, detect(vec![default_http_route(backend(), &Extras::default())], opaque, None))
+    policy(metadata, detect(vec![http::default_route(backend(), &Extras::default())], opaque, None))
 }
 
 fn balancer(cluster: &Cluster, service: &Key, port: u16) -> Backend {
@@ -126,76 +160,6 @@ fn opaque_route(metadata: Metadata, backend: Backend, filters: Vec<opaque_route:
     let first = distribution::FirstAvailable { backends: vec![backend] };
     let rule = Rule { backends: Some(Distribution { kind: Some(distribution::Kind::FirstAvailable(first)) }), filters };
     OpaqueRoute { metadata: Some(metadata), rules: vec![rule] }
-}
-
-fn default_http_route(backend: Backend, extras: &Extras) -> ApiHttpRoute {
-    let backend = http_route::RouteBackend { backend: Some(backend), ..Default::default() };
-    let rule = http_route::Rule {
-        matches: vec![match_everything()],
-        backends: Some(first_available(backend)),
-        timeouts: extras.timeouts,
-        retry: extras.retry.clone(),
-        ..Default::default()
-    };
-    ApiHttpRoute { metadata: Some(default_ref("http")), hosts: Vec::new(), rules: vec![rule] }
-}
-
-fn first_available(backend: http_route::RouteBackend) -> http_route::Distribution {
-    use http_route::distribution::{FirstAvailable, Kind};
-    http_route::Distribution { kind: Some(Kind::FirstAvailable(FirstAvailable { backends: vec![backend] })) }
-}
-
-fn http_route(state: &State, cluster: &Cluster, route: &HttpRoute, own: impl Fn() -> Backend) -> ApiHttpRoute {
-    let rules = route.rules.iter().map(|rule| http_rule(state, cluster, rule, &own));
-    ApiHttpRoute {
-        metadata: Some(resource(route.group(), "HTTPRoute", &route.key, 0)),
-        hosts: route.hosts.clone(),
-        rules: rules.collect(),
-    }
-}
-
-fn http_rule(state: &State, cluster: &Cluster, rule: &RouteRule, own: &impl Fn() -> Backend) -> http_route::Rule {
-    use http_route::distribution::{Kind, RandomAvailable};
-    let backends = if rule.backends.is_empty() {
-        first_available(http_route::RouteBackend { backend: Some(own()), ..Default::default() })
-    } else {
-        let backends =
-            rule.backends.iter().filter(|backend| backend.weight > 0).map(|backend| http_route::WeightedRouteBackend {
-                backend: Some(route_backend(state, cluster, backend)),
-                weight: backend.weight,
-            });
-        let random = RandomAvailable { backends: backends.collect() };
-        http_route::Distribution { kind: Some(Kind::RandomAvailable(random)) }
-    };
-    http_route::Rule {
-        matches: rule.matches.clone(),
-        filters: rule.filters.clone(),
-        backends: Some(backends),
-        timeouts: rule.timeouts,
-        retry: rule.retry.clone(),
-        ..Default::default()
-    }
-}
-
-/// A backend that cannot be is answered with 500 by the proxy, with the reason, in the share of requests that is its.
-#[allow(deprecated, reason = "the message still has the field for old proxies")]
-fn route_backend(state: &State, cluster: &Cluster, backend: &RouteBackend) -> http_route::RouteBackend {
-    let RouteBackend { service, port, filters, .. } = backend;
-    let exists = state.service(service).is_some_and(|service| !service.external);
-    let mut filters = filters.clone();
-    if !exists || port.is_none() {
-        let message = if exists {
-            format!("the reference to {service} names no port of a Service")
-        } else {
-            format!("Service {service} does not exist")
-        };
-        let injector =
-            HttpFailureInjector { status: 500, message, ratio: Some(Ratio { numerator: 1, denominator: 1 }) };
-        filters.insert(0, http_route::Filter { kind: Some(http_route::filter::Kind::FailureInjector(injector)) });
-    }
-    // Without a port the failure comes first; the balancer is there because a backend without one is not valid.
-    let balancer = balancer(cluster, service, port.unwrap_or(80));
-    http_route::RouteBackend { backend: Some(balancer), filters, request_timeout: None }
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ use crate::{
     Key, Kind, Object,
     index::Topic,
     objects::{
-        Authentication, Authorization, EndpointSlice, HttpRoute, Pod, Server, Service, ServiceProfile, TrafficSplit,
+        Authentication, Authorization, EndpointSlice, Pod, RateLimit, Route, Server, Service, ServiceProfile,
+        TrafficSplit,
     },
 };
 
@@ -22,11 +23,12 @@ pub(crate) struct State {
     pods: HashMap<Key, Pod>,
     profiles: HashMap<Key, ServiceProfile>,
     splits: HashMap<Key, TrafficSplit>,
-    routes: HashMap<(Kind, Key), HttpRoute>,
+    routes: HashMap<(Kind, Key), Route>,
     // Sorted: of several Servers of a port the first counts, and authorizations are told in one order.
     servers: BTreeMap<Key, Server>,
     authorizations: BTreeMap<(Kind, Key), Authorization>,
     authentications: HashMap<(Kind, Key), Authentication>,
+    rate_limits: HashMap<Key, RateLimit>,
 
     services_by_ip: Relation<IpAddr, Key>,
     pods_by_ip: Relation<IpAddr, Key>,
@@ -72,14 +74,15 @@ impl State {
         self.splits_by_apex.get(apex).next().and_then(|key| self.splits.get(key))
     }
 
-    /// The HTTPRoutes with this Service as parent, in the order of their groups and names.
-    pub(crate) fn routes(&self, parent: &Key) -> impl Iterator<Item = &HttpRoute> {
-        self.routes_by_parent.get(parent).filter_map(|key| self.routes.get(key))
+    /// The routes of requests to a port of a Service, in the order in which they take precedence.
+    pub(crate) fn routes(&self, parent: &Key, port: u16) -> Vec<&Route> {
+        let routes = self.routes_by_parent.get(parent).filter_map(|key| self.routes.get(key));
+        by_precedence(routes.filter(|route| route.applies_to(parent, port)))
     }
 
-    /// The HTTPRoutes that are for arrivals at a Server.
-    pub(crate) fn routes_of_server<'a>(&'a self, server: &'a Key) -> impl Iterator<Item = &'a HttpRoute> {
-        self.routes_by_server.get(server).filter_map(|key| self.routes.get(key))
+    /// The routes that are for arrivals at a Server, likewise.
+    pub(crate) fn routes_of_server(&self, server: &Key) -> Vec<&Route> {
+        by_precedence(self.routes_by_server.get(server).filter_map(|key| self.routes.get(key)))
     }
 
     /// The Servers of a namespace.
@@ -97,6 +100,12 @@ impl State {
         self.authentications.get(&(kind, key.clone()))
     }
 
+    /// The HTTPLocalRateLimitPolicy of a Server: of several the one that takes precedence.
+    pub(crate) fn rate_limit(&self, server: &Key) -> Option<&RateLimit> {
+        let limits = self.rate_limits.values().filter(|limit| limit.server.as_ref() == Some(server));
+        limits.min_by_key(|limit| limit.precedence())
+    }
+
     pub(crate) fn count(&self, kind: Kind) -> usize {
         match kind {
             Kind::Service => self.services.len(),
@@ -104,7 +113,7 @@ impl State {
             Kind::Pod => self.pods.len(),
             Kind::ServiceProfile => self.profiles.len(),
             Kind::TrafficSplit => self.splits.len(),
-            Kind::PolicyHttpRoute | Kind::GatewayHttpRoute => {
+            Kind::PolicyHttpRoute | Kind::GatewayHttpRoute | Kind::GatewayGrpcRoute => {
                 self.routes.keys().filter(|(own, _)| *own == kind).count()
             }
             Kind::Server => self.servers.len(),
@@ -114,6 +123,7 @@ impl State {
             Kind::MeshTlsAuthentication | Kind::NetworkAuthentication => {
                 self.authentications.keys().filter(|(own, _)| *own == kind).count()
             }
+            Kind::HttpLocalRateLimitPolicy => self.rate_limits.len(),
         }
     }
 
@@ -124,7 +134,7 @@ impl State {
             Kind::Pod => self.pods.keys().cloned().collect(),
             Kind::ServiceProfile => self.profiles.keys().cloned().collect(),
             Kind::TrafficSplit => self.splits.keys().cloned().collect(),
-            Kind::PolicyHttpRoute | Kind::GatewayHttpRoute => {
+            Kind::PolicyHttpRoute | Kind::GatewayHttpRoute | Kind::GatewayGrpcRoute => {
                 self.routes.keys().filter(|(own, _)| *own == kind).map(|(_, key)| key.clone()).collect()
             }
             Kind::Server => self.servers.keys().cloned().collect(),
@@ -134,6 +144,7 @@ impl State {
             Kind::MeshTlsAuthentication | Kind::NetworkAuthentication => {
                 self.authentications.keys().filter(|(own, _)| *own == kind).map(|(_, key)| key.clone()).collect()
             }
+            Kind::HttpLocalRateLimitPolicy => self.rate_limits.keys().cloned().collect(),
         }
     }
 
@@ -155,10 +166,11 @@ impl State {
             Object::Pod(new) => self.pods.get(key) == Some(new),
             Object::ServiceProfile(new) => self.profiles.get(key) == Some(new),
             Object::TrafficSplit(new) => self.splits.get(key) == Some(new),
-            Object::HttpRoute(new) => self.routes.get(&(new.kind, key.clone())) == Some(new),
+            Object::Route(new) => self.routes.get(&(new.kind, key.clone())) == Some(new),
             Object::Server(new) => self.servers.get(key) == Some(new),
             Object::Authorization(new) => self.authorizations.get(&(new.kind, key.clone())) == Some(new),
             Object::Authentication(new) => self.authentications.get(&(new.kind, key.clone())) == Some(new),
+            Object::RateLimit(new) => self.rate_limits.get(key) == Some(new),
         }
     }
 
@@ -196,7 +208,7 @@ impl State {
                 self.service_topics(&split.apex, topics);
                 self.splits.insert(split.key.clone(), split);
             }
-            Object::HttpRoute(route) => {
+            Object::Route(route) => {
                 let key = (route.kind, route.key.clone());
                 for (parent, _) in &route.parents {
                     self.routes_by_parent.insert(parent.clone(), key.clone());
@@ -205,8 +217,8 @@ impl State {
                 for server in &route.servers {
                     self.routes_by_server.insert(server.clone(), key.clone());
                 }
-                for backend in route.rules.iter().flat_map(|rule| &rule.backends) {
-                    self.routes_by_backend.insert(backend.service.clone(), key.clone());
+                for backend in route.backends() {
+                    self.routes_by_backend.insert(backend.clone(), key.clone());
                 }
                 if !route.servers.is_empty() {
                     self.pods_of(&route.key.namespace, topics);
@@ -224,6 +236,10 @@ impl State {
             Object::Authentication(authentication) => {
                 self.authentications.insert((authentication.kind, authentication.key.clone()), authentication);
                 self.every_pod(topics);
+            }
+            Object::RateLimit(limit) => {
+                self.pods_of(&limit.key.namespace, topics);
+                self.rate_limits.insert(limit.key.clone(), limit);
             }
         }
     }
@@ -265,7 +281,7 @@ impl State {
                 self.splits_by_apex.remove(&split.apex, key);
                 self.service_topics(&split.apex, &mut topics);
             }
-            Kind::PolicyHttpRoute | Kind::GatewayHttpRoute => {
+            Kind::PolicyHttpRoute | Kind::GatewayHttpRoute | Kind::GatewayGrpcRoute => {
                 let Some(route) = self.routes.remove(&(kind, key.clone())) else { return Vec::new() };
                 for (parent, _) in &route.parents {
                     self.routes_by_parent.remove(parent, &(kind, key.clone()));
@@ -274,8 +290,8 @@ impl State {
                 for server in &route.servers {
                     self.routes_by_server.remove(server, &(kind, key.clone()));
                 }
-                for backend in route.rules.iter().flat_map(|rule| &rule.backends) {
-                    self.routes_by_backend.remove(&backend.service, &(kind, key.clone()));
+                for backend in route.backends() {
+                    self.routes_by_backend.remove(backend, &(kind, key.clone()));
                 }
                 if !route.servers.is_empty() {
                     self.pods_of(&key.namespace, &mut topics);
@@ -295,6 +311,11 @@ impl State {
                     self.every_pod(&mut topics);
                 }
             }
+            Kind::HttpLocalRateLimitPolicy => {
+                if self.rate_limits.remove(key).is_some() {
+                    self.pods_of(&key.namespace, &mut topics);
+                }
+            }
         }
         topics
     }
@@ -304,7 +325,7 @@ impl State {
         topics.extend(selected.map(|pod| Topic::Pod(pod.key.clone())));
     }
 
-    /// Authorizations and routes are about Servers of their own namespace. They change seldom, so that it need not be known
+    /// Authorizations, routes and limits are about Servers of their own namespace. They change seldom, so that it need not be known
     /// about whose ports: answers that stay are not sent again.
     fn pods_of(&self, namespace: &str, topics: &mut Vec<Topic>) {
         topics.extend(self.pods.keys().filter(|pod| *pod.namespace == *namespace).cloned().map(Topic::Pod));
@@ -349,6 +370,12 @@ impl State {
             }
         }
     }
+}
+
+fn by_precedence<'a>(routes: impl Iterator<Item = &'a Route>) -> Vec<&'a Route> {
+    let mut routes: Vec<_> = routes.collect();
+    routes.sort_by_cached_key(|route| route.precedence());
+    routes
 }
 
 /// A relation of one to many, sorted so that "the first" is the same at every look.

@@ -183,12 +183,24 @@ mod property {
                     "rules": [{"backendRefs": [{"name": backend, "port": 80}]}],
                 },
             })),
-            (namespace(), service(), any::<bool>()).prop_map(|(namespace, name, opaque)| {
-                let protocol = if opaque { "opaque" } else { "HTTP/1" };
-                let pods = json!({"matchLabels": {"pod-template-hash": "5d4f"}});
-                let spec = json!({"podSelector": pods, "port": 8080, "proxyProtocol": protocol});
-                policy("v1beta1", "Server", namespace, name, spec)
-            }),
+            (service(), service(), service(), any::<bool>()).prop_map(|(name, parent, backend, arrival)| json!({
+                "apiVersion": "gateway.networking.k8s.io/v1", "kind": "GRPCRoute",
+                "metadata": {"name": name, "namespace": "default"},
+                "spec": {
+                    "parentRefs": [match arrival {
+                        true => json!({"group": "policy.linkerd.io", "kind": "Server", "name": parent}),
+                        false => json!({"group": "", "kind": "Service", "name": parent}),
+                    }],
+                    "rules": [{"backendRefs": [{"name": backend, "port": 80}]}],
+                },
+            })),
+            (namespace(), service(), proptest::sample::select(vec!["opaque", "gRPC", "HTTP/1"])).prop_map(
+                |(namespace, name, protocol)| {
+                    let pods = json!({"matchLabels": {"pod-template-hash": "5d4f"}});
+                    let spec = json!({"podSelector": pods, "port": 8080, "proxyProtocol": protocol});
+                    policy("v1beta1", "Server", namespace, name, spec)
+                }
+            ),
             (namespace(), service(), service()).prop_map(|(namespace, name, server)| {
                 let spec = json!({"server": {"name": server}, "client": {"unauthenticated": true}});
                 policy("v1beta1", "ServerAuthorization", namespace, name, spec)
@@ -201,6 +213,11 @@ mod property {
                         [{"group": group, "kind": "NetworkAuthentication", "name": "a", "namespace": required}],
                 });
                 policy("v1alpha1", "AuthorizationPolicy", namespace, name, spec)
+            }),
+            (service(), service(), 0..3u32).prop_map(|(name, server, requests)| {
+                let target = json!({"group": "policy.linkerd.io", "kind": "Server", "name": server});
+                let spec = json!({"targetRef": target, "total": {"requestsPerSecond": requests}});
+                policy("v1alpha1", "HTTPLocalRateLimitPolicy", "default", name, spec)
             }),
             (namespace(), service(), 0..3u8).prop_map(|(namespace, name, net)| {
                 let spec = json!({"networks": [{"cidr": format!("10.{net}.0.0/16")}]});

@@ -64,7 +64,7 @@ pub(crate) enum AuthorizationTarget {
     Server(Key),
     Servers(String, Selector),
     Namespace(String),
-    Route(Key),
+    Route(Kind, Key),
     /// Something that is not authorized like this.
     Nothing,
 }
@@ -202,12 +202,18 @@ impl From<api::AuthorizationPolicy> for Authorization {
         let at = spec.target_ref;
         let target = match (at.group.as_deref().unwrap_or_default(), &*at.kind) {
             ("policy.linkerd.io", "Server") => AuthorizationTarget::Server(Key::new(&key.namespace, &at.name)),
-            ("policy.linkerd.io" | "gateway.networking.k8s.io", "HTTPRoute") => {
-                AuthorizationTarget::Route(Key::new(&key.namespace, &at.name))
+            ("policy.linkerd.io", "HTTPRoute") => {
+                AuthorizationTarget::Route(Kind::PolicyHttpRoute, Key::new(&key.namespace, &at.name))
+            }
+            ("gateway.networking.k8s.io", "HTTPRoute") => {
+                AuthorizationTarget::Route(Kind::GatewayHttpRoute, Key::new(&key.namespace, &at.name))
+            }
+            ("gateway.networking.k8s.io", "GRPCRoute") => {
+                AuthorizationTarget::Route(Kind::GatewayGrpcRoute, Key::new(&key.namespace, &at.name))
             }
             ("" | "core", "Namespace") if *at.name == *key.namespace => AuthorizationTarget::Namespace(at.name),
             (group, kind) => {
-                tracing::warn!(%key, group, kind, "expected a Server, an HTTPRoute or the own Namespace as target; nothing is authorized");
+                tracing::warn!(%key, group, kind, "expected a Server, a route or the own Namespace as target; nothing is authorized");
                 AuthorizationTarget::Nothing
             }
         };

@@ -2,14 +2,13 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use linkerd2_proxy_api::outbound::{ExponentialBackoff, FailureAccrual, failure_accrual};
+use linkerd2_proxy_api::outbound::FailureAccrual;
 
 use crate::{
     Key, PortSet,
     objects::{
         Extras,
-        quantity::go_duration,
+        failure_accrual::failure_accrual,
         wire::{self, annotation},
     },
 };
@@ -27,7 +26,7 @@ pub struct Service {
     /// When endpoints that fail are set aside; `None` is never.
     pub(crate) failure_accrual: Option<FailureAccrual>,
     /// Retries and timeouts of requests that no route is for.
-    pub(crate) extras: Extras,
+    pub(crate) extras: Box<Extras>,
 }
 
 /// A TCP port of a Service.
@@ -35,8 +34,31 @@ pub struct Service {
 pub(crate) struct ServicePort {
     pub(crate) name: String,
     pub(crate) port: u16,
-    /// `appProtocol: linkerd.io/opaque`.
-    pub(crate) opaque: bool,
+    /// What it says itself that is spoken there.
+    pub(crate) protocol: Option<AppProtocol>,
+}
+
+/// `appProtocol` of a port, as far as it changes how a proxy treats connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AppProtocol {
+    Http1,
+    Http2,
+    /// `linkerd.io/opaque` or `linkerd.io/tcp`.
+    Opaque,
+    /// Something that a proxy does not look into. As with Linkerd, it is passed on as it is.
+    Other,
+}
+
+impl AppProtocol {
+    fn parse(text: &str) -> Option<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "" => None,
+            "http" => Some(Self::Http1),
+            "kubernetes.io/h2c" => Some(Self::Http2),
+            "linkerd.io/opaque" | "linkerd.io/tcp" => Some(Self::Opaque),
+            _ => Some(Self::Other),
+        }
+    }
 }
 
 impl Service {
@@ -55,7 +77,7 @@ impl From<wire::Service> for Service {
             .map(|port| ServicePort {
                 name: port.name,
                 port: port.port,
-                opaque: port.app_protocol == "linkerd.io/opaque",
+                protocol: AppProtocol::parse(&port.app_protocol),
             })
             .collect();
         Self {
@@ -68,42 +90,8 @@ impl From<wire::Service> for Service {
                 PortSet::from_items(list.split(','), by_name)
             }),
             failure_accrual: failure_accrual(&metadata),
-            extras: Extras::of(&metadata),
+            extras: Box::new(Extras::of(&metadata)),
             ports,
         }
     }
-}
-
-/// What the annotations `balancer.linkerd.io/failure-accrual…` say, with the defaults of Linkerd's policy controller. As there,
-/// a value that cannot be read turns accrual off, and says so.
-fn failure_accrual(metadata: &ObjectMeta) -> Option<FailureAccrual> {
-    const MODE: &str = "balancer.linkerd.io/failure-accrual";
-    let mode = annotation(metadata, MODE)?;
-    let read = || -> Result<_, String> {
-        if mode != "consecutive" {
-            return Err(format!("expected `consecutive`, found `{mode}`"));
-        }
-        let value = |name: &str| annotation(metadata, &format!("{MODE}-consecutive-{name}"));
-        let duration = |name: &str, default: &str| {
-            let text = value(name).unwrap_or(default);
-            let duration = go_duration(text).and_then(|duration| prost_types::Duration::try_from(duration).ok());
-            duration.ok_or_else(|| format!("{name}: expected a duration such as `{default}`, found `{text}`"))
-        };
-        fn number<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, String> {
-            text.parse().map_err(|_| format!("{name}: expected a number, found `{text}`"))
-        }
-        let backoff = ExponentialBackoff {
-            min_backoff: Some(duration("min-penalty", "1s")?),
-            max_backoff: Some(duration("max-penalty", "1m")?),
-            jitter_ratio: number("jitter-ratio", value("jitter-ratio").unwrap_or("0.5"))?,
-            ..Default::default()
-        };
-        let max_failures = number("max-failures", value("max-failures").unwrap_or("7"))?;
-        Ok(failure_accrual::ConsecutiveFailures { max_failures, backoff: Some(backoff) })
-    };
-    let consecutive = read().inspect_err(|problem| {
-        tracing::warn!(service = %wire::key(metadata), problem, "failure accrual is off: its annotations cannot be read");
-    });
-    let kind = Some(failure_accrual::Kind::ConsecutiveFailures(consecutive.ok()?));
-    Some(FailureAccrual { kind, ..Default::default() })
 }

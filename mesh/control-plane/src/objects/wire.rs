@@ -2,6 +2,7 @@
 //! never looked at never costs memory.
 
 pub(crate) mod policy;
+pub(crate) mod route;
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -58,13 +59,14 @@ macro_rules! resource {
     )*};
 }
 
-resource!(Service, EndpointSlice, Pod, ServiceProfile, TrafficSplit, HttpRoute);
+resource!(Service, EndpointSlice, Pod, ServiceProfile, TrafficSplit, route::HttpRoute, route::GrpcRoute);
 resource!(
     policy::Server,
     policy::ServerAuthorization,
     policy::AuthorizationPolicy,
     policy::MeshTLSAuthentication,
     policy::NetworkAuthentication,
+    policy::HttpLocalRateLimitPolicy,
 );
 
 /// The key in an object's metadata.
@@ -309,120 +311,6 @@ pub(crate) struct TrafficSplitSpec {
 pub(crate) struct SplitBackend {
     pub(crate) service: String,
     pub(crate) weight: NumberOrString,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub(crate) struct HttpRoute {
-    pub(crate) metadata: ObjectMeta,
-    #[serde(default)]
-    pub(crate) spec: HttpRouteSpec,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct HttpRouteSpec {
-    pub(crate) parent_refs: Vec<ParentRef>,
-    pub(crate) hostnames: Vec<String>,
-    pub(crate) rules: Vec<HttpRouteRule>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct ParentRef {
-    pub(crate) group: Option<String>,
-    pub(crate) kind: Option<String>,
-    pub(crate) name: String,
-    pub(crate) namespace: Option<String>,
-    pub(crate) port: Option<u16>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct HttpRouteRule {
-    pub(crate) matches: Vec<HttpRouteMatch>,
-    pub(crate) filters: Vec<HttpRouteFilter>,
-    pub(crate) backend_refs: Vec<BackendRef>,
-    pub(crate) timeouts: Option<RouteTimeouts>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct HttpRouteMatch {
-    pub(crate) path: Option<TypedValue>,
-    pub(crate) headers: Vec<NamedValue>,
-    pub(crate) query_params: Vec<NamedValue>,
-    pub(crate) method: Option<String>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct TypedValue {
-    #[serde(rename = "type")]
-    pub(crate) type_: String,
-    pub(crate) value: Option<String>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct NamedValue {
-    #[serde(rename = "type")]
-    pub(crate) type_: String,
-    pub(crate) name: String,
-    pub(crate) value: String,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct HttpRouteFilter {
-    #[serde(rename = "type")]
-    pub(crate) type_: String,
-    pub(crate) request_header_modifier: Option<HeaderModifier>,
-    pub(crate) response_header_modifier: Option<HeaderModifier>,
-    pub(crate) request_redirect: Option<Redirect>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct HeaderModifier {
-    pub(crate) set: Vec<NamedValue>,
-    pub(crate) add: Vec<NamedValue>,
-    pub(crate) remove: Vec<String>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct Redirect {
-    pub(crate) scheme: Option<String>,
-    pub(crate) hostname: Option<String>,
-    pub(crate) path: Option<RedirectPath>,
-    pub(crate) port: Option<u16>,
-    pub(crate) status_code: Option<u16>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct RedirectPath {
-    pub(crate) replace_full_path: Option<String>,
-    pub(crate) replace_prefix_match: Option<String>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct BackendRef {
-    pub(crate) group: Option<String>,
-    pub(crate) kind: Option<String>,
-    pub(crate) name: String,
-    pub(crate) namespace: Option<String>,
-    pub(crate) port: Option<u16>,
-    pub(crate) weight: Option<u32>,
-    pub(crate) filters: Vec<HttpRouteFilter>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct RouteTimeouts {
-    pub(crate) request: Option<String>,
-    pub(crate) backend_request: Option<String>,
 }
 
 /// The labels of an object; an empty map if it has none.

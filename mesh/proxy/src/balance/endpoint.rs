@@ -7,21 +7,26 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderName, HeaderValue, Response};
+use http::{HeaderName, HeaderValue, Response, StatusCode, response};
 use linkerd2_proxy_api::destination::{WeightedAddr, protocol_hint::Protocol};
+use tonic::Code;
 use tracing::warn;
 
 use super::{
     ewma::PeakEwma,
-    health::{Accrual, Health},
+    health::{Accrual, Health, Verdict},
 };
 use crate::{
     NameAddr,
     connect::ConnectError,
-    http::{BoxedRequest, EndpointLoad, Pool, PoolSettings, ProxyError, ResponseBody, SendError, UNSENT},
+    http::{
+        BoxedRequest, Broken, EndpointLoad, Pool, PoolSettings, ProxyError, ResponseBody, SendError, StreamEnd, UNSENT,
+    },
     io::Io,
     loop_guard::LoopGuard,
-    metrics::{Direction, HttpScope, Labels, Metrics, Observers, Tls, endpoint_labels, inbound_labels},
+    metrics::{
+        Direction, HttpScope, Labels, Metrics, Observers, Tls, endpoint_labels, grpc_status, inbound_labels, is_grpc,
+    },
     profile::ResponseClasses,
     tls::{Peer, ServerIdentity},
 };
@@ -92,7 +97,7 @@ impl EndpointFactory {
         Self { guard: Some(guard), ..self }
     }
 
-    /// Endpoints that fail too often in a row are set aside.
+    /// Endpoints whose answers are as `accrual` says they must not be are set aside.
     pub(crate) fn accruing(&self, accrual: Option<Accrual>) -> Self {
         Self { accrual, ..self.clone() }
     }
@@ -217,16 +222,16 @@ impl Endpoint {
         let load = EndpointLoad::new(self);
         match self.pool.send(request, || observation.sent()).await {
             Ok(response) => {
-                if self.info.identity.is_some() && response.headers().contains_key(UNSENT) {
-                    self.health.unreachable();
-                } else {
-                    self.health.answered(is_failure(&response));
-                }
                 let (head, body) = response.into_parts();
                 observation.head(head.status, &head.headers);
                 let mut observers = Observers::default();
                 observers.add(observation);
-                let body = ResponseBody::watched(body, observers, load);
+                let mut body = ResponseBody::watched(body, observers, load);
+                if self.info.identity.is_some() && head.headers.contains_key(UNSENT) {
+                    self.health.unreachable();
+                } else {
+                    self.judge(&head, &mut body);
+                }
                 Ok(Response::from_parts(head, body))
             }
             Err(mut error) => {
@@ -245,10 +250,47 @@ impl Endpoint {
                         }
                         self.health.unreachable();
                     }
-                    SendError::Broken(broken) => observation.fail(crate::http::broken_class(broken)),
+                    SendError::Broken(broken) => {
+                        self.broke(broken);
+                        observation.fail(crate::http::broken_class(broken));
+                    }
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// Judges a response: at once, or when its gRPC code comes after all of it.
+    fn judge(self: &Arc<Self>, head: &response::Parts, body: &mut ResponseBody) {
+        let by_status = match head.status {
+            StatusCode::TOO_MANY_REQUESTS => Verdict::Limited,
+            status if status.is_server_error() => Verdict::Failed,
+            _ => Verdict::Good,
+        };
+        let by_code = |code| if by_status == Verdict::Good { grpc_verdict(code) } else { by_status };
+        match grpc_status(&head.headers) {
+            Some(code) => self.health.answered(by_code(code)),
+            None if self.health.is_judged() && by_status == Verdict::Good && is_grpc(&head.headers) => {
+                self.health.reached();
+                let endpoint = Arc::clone(self);
+                body.at_end(move |end| match end {
+                    StreamEnd::Whole(trailers) => {
+                        let code = trailers.and_then(grpc_status);
+                        endpoint.health.answered(code.map_or(Verdict::Good, grpc_verdict));
+                    }
+                    StreamEnd::Broken(error) => endpoint.broke(error),
+                    // Nobody knows what would have come.
+                    StreamEnd::Dropped => {}
+                });
+            }
+            None => self.health.answered(by_status),
+        }
+    }
+
+    /// Judges a response that did not come, or not all of it. A request that its client broke says nothing about the endpoint.
+    fn broke(&self, error: &Broken) {
+        if self.health.is_judged() && !error.is_of_the_request() {
+            self.health.answered(Verdict::Failed);
         }
     }
 
@@ -266,7 +308,7 @@ impl Endpoint {
     pub(crate) async fn connect(&self) -> Result<Io, ConnectError> {
         match self.pool.connect().await {
             Ok(io) => {
-                self.health.answered(false);
+                self.health.reached();
                 Ok(io)
             }
             Err(error) => {
@@ -289,9 +331,16 @@ impl Endpoint {
     }
 }
 
-/// Whether a response counts against its endpoint, as with Linkerd: a 5xx, or a gRPC code other than OK. Codes in trailers come too
-/// late to be counted.
-fn is_failure<B>(response: &Response<B>) -> bool {
-    let code = response.headers().get("grpc-status");
-    response.status().is_server_error() || code.is_some_and(|code| code.as_bytes() != b"0")
+/// The codes that count against an endpoint, as with Linkerd's proxy. The others are answers to what was asked.
+fn grpc_verdict(code: u32) -> Verdict {
+    match i32::try_from(code).map_or(Code::Unknown, Code::from_i32) {
+        Code::ResourceExhausted => Verdict::Limited,
+        Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::PermissionDenied
+        | Code::Internal
+        | Code::Unavailable
+        | Code::DataLoss => Verdict::Failed,
+        _ => Verdict::Good,
+    }
 }

@@ -1,12 +1,15 @@
 //! Bodies, passed on frame by frame.
 
 use std::{
+    collections::VecDeque,
+    future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
+use futures::FutureExt;
 use http::{HeaderMap, Request};
 use http_body::{Body, Frame, SizeHint};
 
@@ -156,7 +159,22 @@ struct Watched {
     load: Option<EndpointLoad>,
     trailers: Option<HeaderMap>,
     ended: bool,
+    /// Frames that were read before they were asked for.
+    peeked: VecDeque<Result<Frame<Bytes>, Broken>>,
+    watchers: Vec<Watcher>,
 }
+
+/// How the stream of a response ended.
+#[derive(Clone, Copy)]
+pub(crate) enum StreamEnd<'a> {
+    /// As a whole, with trailers if there were any.
+    Whole(Option<&'a HeaderMap>),
+    Broken(&'a Broken),
+    /// The client did not wait for it.
+    Dropped,
+}
+
+type Watcher = Box<dyn FnOnce(StreamEnd<'_>) + Send>;
 
 /// A request that its endpoint is busy with.
 pub(crate) struct EndpointLoad(Arc<Endpoint>, std::time::Instant);
@@ -181,7 +199,15 @@ impl ResponseBody {
 
     /// A body whose end is counted.
     pub(crate) fn watched(body: Incoming, observers: Observers, load: EndpointLoad) -> Self {
-        let mut watched = Watched { body, observers, load: Some(load), trailers: None, ended: false };
+        let mut watched = Watched {
+            body,
+            observers,
+            load: Some(load),
+            trailers: None,
+            ended: false,
+            peeked: VecDeque::new(),
+            watchers: Vec::new(),
+        };
         if watched.body.is_end_stream() {
             watched.end();
         }
@@ -192,8 +218,14 @@ impl ResponseBody {
     pub(crate) fn observe(&mut self, observer: impl Into<Observer>) {
         let mut observer = observer.into();
         let Some(watched) = &mut self.0 else { return observer.end(None) };
+        for data in watched.peeked.iter().flatten().filter_map(Frame::data_ref) {
+            observer.data(data.len());
+        }
         if watched.ended {
-            observer.end(watched.trailers.as_ref());
+            match watched.how() {
+                StreamEnd::Broken(error) => observer.broke(error),
+                _ => observer.end(watched.trailers.as_ref()),
+            }
         }
         watched.observers.add(observer);
     }
@@ -205,9 +237,72 @@ impl ResponseBody {
             watched.observers.each(|observer| observer.end(trailers));
         }
     }
+
+    /// Tells how the stream has ended, when it has.
+    pub(crate) fn at_end(&mut self, watch: impl FnOnce(StreamEnd<'_>) + Send + 'static) {
+        match &mut self.0 {
+            Some(watched) if !watched.ended => watched.watchers.push(Box::new(watch)),
+            Some(watched) => watch(watched.how()),
+            None => watch(StreamEnd::Whole(None)),
+        }
+    }
+
+    /// Waits for the first frame, and looks at the next one if it is there already: the trailers of a response of one message, or
+    /// of none, are known then. As Linkerd's proxy does, so that it does not wait for the end of a stream.
+    pub(crate) async fn peek(&mut self) {
+        let Some(watched) = self.0.as_mut().filter(|watched| !watched.ended && watched.peeked.is_empty()) else {
+            return;
+        };
+        while let Some(frame) = match watched.peeked.len() {
+            0 => poll_fn(|cx| watched.poll_source(cx)).await,
+            1 => poll_fn(|cx| watched.poll_source(cx)).now_or_never().flatten(),
+            _ => None,
+        } {
+            watched.peeked.push_back(frame);
+            if watched.ended {
+                return;
+            }
+        }
+    }
+
+    /// The trailers, if they have come.
+    pub(crate) fn trailers(&self) -> Option<&HeaderMap> {
+        self.0.as_ref()?.trailers.as_ref()
+    }
 }
 
 impl Watched {
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                self.first_frame();
+                if let Some(data) = frame.data_ref() {
+                    self.observers.each(|observer| observer.data(data.len()));
+                }
+                if let Some(trailers) = frame.trailers_ref() {
+                    self.trailers = Some(trailers.clone());
+                }
+                if self.trailers.is_some() || self.body.is_end_stream() {
+                    self.end();
+                }
+            }
+            Some(Err(error)) => {
+                self.ended = true;
+                self.observers.each(|observer| observer.broke(error));
+                self.tell(StreamEnd::Broken(error));
+            }
+            None => self.end(),
+        }
+        Poll::Ready(frame)
+    }
+
+    /// How the stream has ended. Nobody asks after an error but of one that was peeked at.
+    fn how(&self) -> StreamEnd<'_> {
+        let broken = self.peeked.iter().find_map(|frame| frame.as_ref().err());
+        broken.map_or(StreamEnd::Whole(self.trailers.as_ref()), StreamEnd::Broken)
+    }
+
     fn first_frame(&mut self) {
         if self.load.take().is_some() {
             self.observers.each(Observer::first_frame);
@@ -221,6 +316,21 @@ impl Watched {
         self.first_frame();
         let trailers = self.trailers.as_ref();
         self.observers.each(|observer| observer.end(trailers));
+        for watch in std::mem::take(&mut self.watchers) {
+            watch(StreamEnd::Whole(trailers));
+        }
+    }
+
+    fn tell(&mut self, end: StreamEnd<'_>) {
+        for watch in std::mem::take(&mut self.watchers) {
+            watch(end);
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.tell(StreamEnd::Dropped);
     }
 }
 
@@ -230,34 +340,29 @@ impl Body for ResponseBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let Some(watched) = &mut self.get_mut().0 else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(&mut watched.body).poll_frame(cx));
-        match &frame {
-            Some(Ok(frame)) => {
-                watched.first_frame();
-                if let Some(data) = frame.data_ref() {
-                    watched.observers.each(|observer| observer.data(data.len()));
-                }
-                if let Some(trailers) = frame.trailers_ref() {
-                    watched.trailers = Some(trailers.clone());
-                }
-                if watched.trailers.is_some() || watched.body.is_end_stream() {
-                    watched.end();
-                }
-            }
-            Some(Err(error)) => {
-                watched.ended = true;
-                watched.observers.each(|observer| observer.broke(error));
-            }
-            None => watched.end(),
+        match watched.peeked.pop_front() {
+            Some(frame) => Poll::Ready(Some(frame)),
+            None => watched.poll_source(cx),
         }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|watched| watched.body.is_end_stream())
+        self.0.as_ref().is_none_or(|watched| watched.peeked.is_empty() && watched.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |watched| watched.body.size_hint())
+        let Some(watched) = &self.0 else { return SizeHint::with_exact(0) };
+        let rest = watched.body.size_hint();
+        let peeked =
+            watched.peeked.iter().filter_map(|frame| frame.as_ref().ok()?.data_ref()).map(Bytes::len).sum::<usize>();
+        if peeked == 0 {
+            return rest;
+        }
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + peeked as u64);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + peeked as u64);
+        }
+        hint
     }
 }

@@ -6,12 +6,14 @@ use http::{
     HeaderName, HeaderValue, Request, Response, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION},
 };
+use tonic::Code;
 
 use super::{Broken, ResponseBody};
 use crate::{
     NameAddr, Target,
     connect::ConnectError,
     dialect::Invalid,
+    inbound::Exceeded,
     metrics::{ErrorClass, is_grpc},
 };
 
@@ -75,9 +77,15 @@ pub(crate) enum ProxyError {
     /// The port's policy has no route for such a request.
     #[error("no route found for request")]
     NoInboundRoute,
+    /// There are more requests than the port's policy allows.
+    #[error("{0}")]
+    RateLimited(Exceeded),
     /// A policy's route fails this share of its requests, as configured.
     #[error("{message}")]
     Injected { status: StatusCode, message: String },
+    /// As before, on a route for gRPC.
+    #[error("{message}")]
+    InjectedGrpc { code: Code, message: String },
 }
 
 impl ProxyError {
@@ -97,24 +105,29 @@ impl ProxyError {
             Self::Target(Invalid::NotAName(_)) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::NoRoute(_) | Self::NoSuchService(_) => StatusCode::NOT_FOUND,
             Self::Loop(_) => StatusCode::LOOP_DETECTED,
-            Self::InboundPort(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::InboundPort(_) | Self::InjectedGrpc { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NoInboundRoute => StatusCode::NOT_FOUND,
             Self::Unauthorized { .. } => StatusCode::FORBIDDEN,
+            Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Injected { status, .. } | Self::Redirected { status, .. } => *status,
         }
     }
 
     /// The code for a gRPC client.
-    pub(crate) fn grpc_status(&self) -> u16 {
+    pub(crate) fn grpc_code(&self) -> Code {
+        if let Self::InjectedGrpc { code, .. } = self {
+            return *code;
+        }
         match self.status() {
-            StatusCode::GATEWAY_TIMEOUT => 4,
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => 14,
-            StatusCode::LOOP_DETECTED => 10,
-            StatusCode::NOT_FOUND => 5,
-            StatusCode::FORBIDDEN => 7,
-            status if status.is_redirection() => 5,
-            StatusCode::BAD_REQUEST => 3,
-            _ => 13,
+            StatusCode::GATEWAY_TIMEOUT => Code::DeadlineExceeded,
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
+            StatusCode::LOOP_DETECTED => Code::Aborted,
+            StatusCode::NOT_FOUND => Code::NotFound,
+            StatusCode::FORBIDDEN => Code::PermissionDenied,
+            StatusCode::TOO_MANY_REQUESTS => Code::ResourceExhausted,
+            status if status.is_redirection() => Code::NotFound,
+            StatusCode::BAD_REQUEST => Code::InvalidArgument,
+            _ => Code::Internal,
         }
     }
 
@@ -129,7 +142,7 @@ impl ProxyError {
             Self::Loop(_) | Self::Connect(ConnectError::Itself { .. }) => Some("loop"),
             Self::Connect(ConnectError::Identity { .. }) => Some("identity required"),
             Self::Unauthorized { .. } => Some("unauthorized"),
-            Self::Connect(_) | Self::Injected { .. } | Self::Redirected { .. } => None,
+            Self::Connect(_) | Self::Injected { .. } | Self::InjectedGrpc { .. } | Self::Redirected { .. } => None,
             _ => Some("unexpected"),
         }
     }
@@ -165,9 +178,11 @@ impl ProxyError {
                 | Self::Loop(_)
                 | Self::Connect(ConnectError::Itself { .. } | ConnectError::Application { .. })
                 | Self::Injected { .. }
+                | Self::InjectedGrpc { .. }
                 | Self::Redirected { .. }
                 | Self::Unauthorized { .. }
                 | Self::NoInboundRoute
+                | Self::RateLimited(_)
         )
     }
 
@@ -221,7 +236,8 @@ pub(crate) fn stream_error(error: &Broken) -> &'static str {
     }
 }
 
-pub(super) fn h2_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a h2::Error> {
+/// What of HTTP/2 an error comes from, if it does.
+pub(crate) fn h2_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a h2::Error> {
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
         if let Some(found) = error.downcast_ref() {
@@ -299,7 +315,7 @@ impl Respond {
         }
         if self.grpc {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            headers.insert("grpc-status", HeaderValue::from(error.grpc_status()));
+            headers.insert("grpc-status", HeaderValue::from(error.grpc_code() as i32));
         } else {
             *response.status_mut() = error.status();
         }

@@ -27,6 +27,16 @@ pub(crate) enum Broken {
     Http2(#[from] hyper::Error),
 }
 
+impl Broken {
+    /// Whether it was the request's body that broke, on its way from the client.
+    pub(crate) fn is_of_the_request(&self) -> bool {
+        match self {
+            Self::Http1(error) => matches!(error, http1::Error::Body(_) | http1::Error::Length),
+            Self::Http2(error) => error.is_user(),
+        }
+    }
+}
+
 impl Body for Incoming {
     type Data = Bytes;
     type Error = Broken;

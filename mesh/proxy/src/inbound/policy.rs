@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use governor::clock::MonotonicClock;
 use http::Request;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use linkerd2_proxy_api::{
@@ -17,6 +18,7 @@ use linkerd2_proxy_api::{
 };
 use tracing::warn;
 
+use super::rate_limit::RateLimits;
 use crate::{
     config::DefaultPolicy,
     filters::Filters,
@@ -34,6 +36,19 @@ pub(crate) struct ServerPolicy {
     name: Arc<str>,
     authorizations: Vec<Authorization>,
     routes: RouteTable<Route, Filters>,
+    limits: Option<RateLimits>,
+}
+
+/// Why a request is not passed on, for what is counted of that.
+pub(crate) enum Refusal<'a> {
+    /// There is no route for it.
+    Unrouted,
+    /// The route with these labels does not let the client in.
+    Denied(Labels),
+    /// The client is let in, but with one request too many for the limit with these labels.
+    Limited(&'a Permit, Labels),
+    /// The client is let in, and told something by the route itself.
+    Filtered(&'a Permit),
 }
 
 /// What is spoken at a port.
@@ -117,8 +132,15 @@ impl ServerPolicy {
             Some(Kind::Opaque(_) | Kind::Tls(_)) => (Protocol::Opaque, None),
             None => (Protocol::Detect(None), None),
         };
+        let limits = match kind {
+            Some(Kind::Detect(detect)) => detect.http_local_rate_limit.as_ref(),
+            Some(Kind::Http1(http)) => http.local_rate_limit.as_ref(),
+            Some(Kind::Http2(http)) => http.local_rate_limit.as_ref(),
+            _ => None,
+        };
         let authorizations = server.authorizations.iter().filter_map(read).collect();
-        Self::new(protocol, ["group", "kind", "name"].map(label), port, authorizations, routes)
+        let policy = Self::new(protocol, ["group", "kind", "name"].map(label), port, authorizations, routes);
+        Self { limits: limits.map(|limits| RateLimits::compile(limits, &MonotonicClock)), ..policy }
     }
 
     fn new(
@@ -174,7 +196,7 @@ impl ServerPolicy {
             }
         };
         let authorizations = build(&labels, None, &[]);
-        Self { protocol, labels, name: server[2].into(), authorizations, routes: RouteTable(table) }
+        Self { protocol, labels, name: server[2].into(), authorizations, routes: RouteTable(table), limits: None }
     }
 
     /// What lets a connection in that is not looked into.
@@ -185,19 +207,28 @@ impl ServerPolicy {
     /// Applies the route of a request.
     ///
     /// # Errors
-    /// There is none, or it does not let the client in, or says itself what the client is told. The labels are those of the route.
+    /// There is none, or it does not let the client in, or says itself what the client is told; or there are too many requests.
     pub(crate) fn request<B>(
         &self,
         client: SocketAddr,
         peer: &Peer,
         request: &mut Request<B>,
-    ) -> Result<&Arc<Permit>, (Option<Labels>, ProxyError)> {
-        let Some(chosen) = self.routes.choose(request) else { return Err((None, ProxyError::NoInboundRoute)) };
+    ) -> Result<&Arc<Permit>, (Refusal<'_>, ProxyError)> {
+        let unrouted = || (Refusal::Unrouted, ProxyError::NoInboundRoute);
+        let chosen = self.routes.choose(request).ok_or_else(unrouted)?;
         let Some(permit) = permit(&chosen.route.authorizations, client.ip(), peer) else {
             let labels = self.labels.clone().followed_by(&chosen.route.labels);
-            return Err((Some(labels), ProxyError::Unauthorized { client, server: Arc::clone(&self.name) }));
+            let error = ProxyError::Unauthorized { client, server: Arc::clone(&self.name) };
+            return Err((Refusal::Denied(labels), error));
         };
-        chosen.rule.on_request(request, chosen.prefix()).map_err(|error| (None, error))?;
+        if let Some(limits) = &self.limits {
+            limits.check(peer.client_id()).map_err(|exceeded| {
+                let labels = self.labels.clone().followed_by(&limits.labels(exceeded));
+                (Refusal::Limited(permit, labels), ProxyError::RateLimited(exceeded))
+            })?;
+        }
+        let filtered = |error| (Refusal::Filtered(permit), error);
+        chosen.rule.on_request(request, chosen.prefix()).map_err(filtered)?;
         Ok(permit)
     }
 }
@@ -286,8 +317,8 @@ fn server(prefix: &str, [group, kind, name]: [&str; 3], port: u16) -> Labels {
         .with_display(&format!("{prefix}_port"), port)
 }
 
-/// `route_group`, `route_kind`, `route_name`, or the same of an authorization.
-fn reference(prefix: &str, metadata: &Metadata) -> Labels {
+/// `route_group`, `route_kind`, `route_name`, or the same of an authorization or of limits.
+pub(super) fn reference(prefix: &str, metadata: &Metadata) -> Labels {
     let (group, kind, name) = match &metadata.kind {
         Some(metadata::Kind::Resource(resource)) => (&*resource.group, &*resource.kind, &*resource.name),
         Some(metadata::Kind::Default(name)) => ("", "default", &**name),
@@ -303,7 +334,7 @@ fn http_filters(filters: &[http_route::Filter]) -> Filters {
     let mut all = Filters::default();
     for filter in filters.iter().filter_map(|filter| filter.kind.as_ref()) {
         match filter {
-            http_route::filter::Kind::FailureInjector(fail) => all.fail(fail.status, &fail.message, fail.ratio),
+            http_route::filter::Kind::FailureInjector(fail) => all.fail(fail),
             http_route::filter::Kind::RequestHeaderModifier(change) => all.change_request(change),
             http_route::filter::Kind::Redirect(to) => all.redirect(to),
         }
@@ -316,7 +347,7 @@ fn grpc_filters(filters: &[api::grpc_route::Filter]) -> Filters {
     let mut all = Filters::default();
     for filter in filters.iter().filter_map(|filter| filter.kind.as_ref()) {
         match filter {
-            Kind::FailureInjector(fail) => all.fail(500, &fail.message, fail.ratio),
+            Kind::FailureInjector(fail) => all.fail_grpc(fail),
             Kind::RequestHeaderModifier(change) => all.change_request(change),
         }
     }

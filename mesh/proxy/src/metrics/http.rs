@@ -187,6 +187,7 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(http::header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-pub(super) fn grpc_status(headers: &HeaderMap) -> Option<u32> {
+/// The gRPC code of a head or of trailers, if there is one.
+pub(crate) fn grpc_status(headers: &HeaderMap) -> Option<u32> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }

@@ -234,7 +234,7 @@ impl StreamObservation {
     pub(crate) fn failed(&mut self, error: &ProxyError) {
         let own = || match self.scope.ends.variant() {
             Variant::Http => error.status().as_u16(),
-            Variant::Grpc => error.grpc_status(),
+            Variant::Grpc => error.grpc_code() as u16,
         };
         let end = match error.stream_error() {
             Some(error) => End { status: None, error },
@@ -267,7 +267,7 @@ impl Drop for StreamObservation {
     // A client that goes away in the middle of a response. Of one that does not even wait for the head nothing is known.
     fn drop(&mut self) {
         if self.head.is_some() {
-            self.fail("UNKNOWN");
+            self.fail("CANCEL");
         }
     }
 }

@@ -190,7 +190,14 @@ impl Outbound {
         leg.filter(&mut request)?;
         let sent = request.body_mut().count(chosen.scope().request_frames());
         let mut observation = leg.backend.scope.begin(sent);
-        let result = within(rule.attempt_timeout(), leg.backend.backend.send(request, None))
+        let answer = async {
+            let mut response = leg.backend.backend.send(request, None).await?;
+            if let Some((retry, _)) = rule.retry() {
+                retry.look(&mut response).await;
+            }
+            Ok(response)
+        };
+        let result = within(rule.attempt_timeout(), answer)
             .await
             .unwrap_or_else(|limit| Err(ProxyError::ResponseTimeout(limit)));
         match result {

@@ -5,12 +5,13 @@ use std::{ops::RangeInclusive, time::Duration};
 use http::{Response, header::HeaderName};
 use linkerd2_proxy_api::outbound::{ExponentialBackoff, grpc_route as grpc, http_route as http_api};
 use rand::Rng;
+use tonic::Code;
 
 use super::duration;
 use crate::{
     connect::ConnectError,
-    http::ProxyError,
-    metrics::{Counter, Labels, RetryFamilies, is_grpc},
+    http::{ProxyError, ResponseBody, h2_error},
+    metrics::{Counter, Labels, RetryFamilies, grpc_status, is_grpc},
 };
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -23,7 +24,7 @@ pub(crate) struct Retry {
     /// For one attempt.
     pub(crate) timeout: Option<Duration>,
     statuses: Vec<RangeInclusive<u16>>,
-    grpc: Vec<&'static [u8]>,
+    codes: Vec<u32>,
     backoff: (Duration, Duration, f64),
 }
 
@@ -62,15 +63,15 @@ impl Retry {
 
     pub(super) fn of_grpc(api: &grpc::Retry) -> Self {
         let conditions = api.conditions.unwrap_or_default();
-        let codes: [(bool, &[u8]); 5] = [
-            (conditions.cancelled, b"1"),
-            (conditions.deadine_exceeded, b"4"),
-            (conditions.resource_exhausted, b"8"),
-            (conditions.internal, b"13"),
-            (conditions.unavailable, b"14"),
+        let codes = [
+            (conditions.cancelled, Code::Cancelled),
+            (conditions.deadine_exceeded, Code::DeadlineExceeded),
+            (conditions.resource_exhausted, Code::ResourceExhausted),
+            (conditions.internal, Code::Internal),
+            (conditions.unavailable, Code::Unavailable),
         ];
-        let grpc = codes.into_iter().filter_map(|(retried, code)| retried.then_some(code)).collect();
-        Self { grpc, ..Self::new(api.max_retries, api.max_request_bytes, duration(api.timeout), &api.backoff) }
+        let codes = codes.into_iter().filter_map(|(retried, code)| retried.then_some(code as u32)).collect();
+        Self { codes, ..Self::new(api.max_retries, api.max_request_bytes, duration(api.timeout), &api.backoff) }
     }
 
     fn new(limit: u32, max_body: u32, timeout: Option<Duration>, backoff: &Option<ExponentialBackoff>) -> Self {
@@ -83,7 +84,7 @@ impl Retry {
             max_body: max_body as usize,
             timeout,
             statuses: Vec::new(),
-            grpc: Vec::new(),
+            codes: Vec::new(),
             backoff: (min, max, jitter),
         }
     }
@@ -93,17 +94,27 @@ impl Retry {
         retries < self.limit
     }
 
+    /// Waits until it is known whether a response is to be asked for again, for as long as it takes to know.
+    pub(crate) async fn look(&self, response: &mut Response<ResponseBody>) {
+        let in_head = response.headers().contains_key(GRPC_STATUS);
+        if !self.codes.is_empty() && !in_head && is_grpc(response.headers()) {
+            response.body_mut().peek().await;
+        }
+    }
+
     /// Whether another attempt might go better. As with Linkerd's, one without an answer in time or without an endpoint counts too.
-    pub(crate) fn applies<B>(&self, result: &Result<Response<B>, ProxyError>) -> bool {
+    pub(crate) fn applies(&self, result: &Result<Response<ResponseBody>, ProxyError>) -> bool {
         match result {
-            Ok(response) if is_grpc(response.headers()) => {
-                let code = response.headers().get(GRPC_STATUS).map(|code| code.as_bytes());
-                code.is_some_and(|code| self.grpc.contains(&code))
+            Ok(response) => {
+                let code = grpc_status(response.headers()).or_else(|| grpc_status(response.body().trailers()?));
+                code.is_some_and(|code| self.codes.contains(&code)) || self.is_retried(response.status().as_u16())
             }
-            Ok(response) => self.is_retried(response.status().as_u16()),
             Err(ProxyError::FailFast(_) | ProxyError::ResponseTimeout(_)) => true,
             Err(ProxyError::Connect(error)) => {
                 !matches!(error, ConnectError::Itself { .. } | ConnectError::Identity { .. })
+            }
+            Err(ProxyError::Broken(error)) => {
+                h2_error(error).and_then(h2::Error::reason) == Some(h2::Reason::REFUSED_STREAM)
             }
             Err(_) => false,
         }
@@ -141,7 +152,7 @@ mod tests {
             ..Default::default()
         });
         let answer = |status: u16, code: Option<&'static str>| {
-            let mut response = Response::new(());
+            let mut response = Response::new(ResponseBody::empty());
             *response.status_mut() = StatusCode::from_u16(status).unwrap();
             if let Some(code) = code {
                 response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
@@ -153,14 +164,15 @@ mod tests {
             (200, None, false, false),
             (500, None, false, false),
             (503, None, true, false),
+            (503, Some("2"), true, false),
             (200, Some("14"), false, true),
             (200, Some("13"), false, false),
         ] {
             let found = (http.applies(&answer(status, code)), grpc.applies(&answer(status, code)));
             assert_eq!(found, (by_http, by_grpc), "{status} {code:?}");
         }
-        assert!(http.applies::<()>(&Err(ProxyError::ResponseTimeout(Duration::ZERO))));
-        assert!(!http.applies::<()>(&Err(ProxyError::Malformed("it is"))));
+        assert!(http.applies(&Err(ProxyError::ResponseTimeout(Duration::ZERO))));
+        assert!(!http.applies(&Err(ProxyError::Malformed("it is"))));
         assert!(http.allows(1) && !http.allows(2));
     }
 }

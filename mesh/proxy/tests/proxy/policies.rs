@@ -8,9 +8,12 @@ use std::{
 use linkerd2_proxy_api::{
     http_route::{HeaderMatch, HttpRouteMatch, PathMatch, RequestRedirect, header_match, path_match},
     inbound::{
-        HttpRoute, Server, http_route,
+        HttpLocalRateLimit, HttpRoute, Identity, Server,
+        http_local_rate_limit::{Limit, Override, r#override::ClientIdentities},
+        http_route,
         proxy_protocol::{Detect, Http1, Kind, Opaque},
     },
+    meta::{Metadata, Resource, metadata},
 };
 use tokio::io::AsyncWriteExt;
 
@@ -154,6 +157,61 @@ async fn routes_may_be_open_where_the_server_is_not() {
     let away = connection.get("/away?a=b", &[]).await;
     assert_eq!((away.status.as_u16(), away.header("location")), (301, Some("http://elsewhere.example/away?a=b")));
     assert_eq!(mesh.sum(&["inbound_http_route_not_found_total", "srv_name=\"web\""]).await, 1);
+}
+
+#[tokio::test]
+async fn a_client_that_asks_too_much_is_told_so() {
+    let authority = Authority::start(Duration::from_secs(3600)).await;
+    let app = App::named("app").await;
+    let (port, own) = (app.address.port(), IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let setup = Setup::new().identified(SERVER, &authority).original_seen(own, own, app.address);
+    let server_side = setup.original_from(1, ELSEWHERE, app.address).start().await;
+    let address = server_side.proxy.addresses().inbound;
+    let client_side = Setup::new().identified(CLIENT, &authority).original(1, address).start().await;
+    client_side.control.set_profile(&address.to_string(), Ok(with_identity(endpoint(address), SERVER)));
+    let favoured = Override {
+        limit: Some(Limit { requests_per_second: 1 }),
+        clients: Some(ClientIdentities { identities: vec![Identity { name: CLIENT.to_owned() }] }),
+    };
+    let resource = Resource {
+        group: "policy.linkerd.io".to_owned(),
+        kind: "HTTPLocalRateLimitPolicy".to_owned(),
+        name: "calm".to_owned(),
+        ..Default::default()
+    };
+    let limits = HttpLocalRateLimit {
+        metadata: Some(Metadata { kind: Some(metadata::Kind::Resource(resource)) }),
+        overrides: vec![favoured],
+        ..Default::default()
+    };
+    let timeout = Some(prost_types::Duration { seconds: 10, nanos: 0 });
+    let kind = Kind::Detect(Detect { timeout, http_routes: vec![], http_local_rate_limit: Some(limits) });
+    server_side.control.set_server(port, server(kind, vec![authz("all", Who::Anybody)]));
+
+    // Requests that come faster than one in a second, however slow the machine is: one of them is too many.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let refused = loop {
+        let replies =
+            futures::future::join_all((0..20).map(|_| async { client_side.connect(1).await.get("/", &[]).await }));
+        let refused = replies.await.into_iter().find(|reply| reply.status == 429);
+        if let Some(refused) = refused {
+            break refused;
+        }
+        assert!(Instant::now() < deadline, "no request was too many");
+    };
+    // The reason is between the proxies.
+    assert_eq!((&*refused.body, refused.header("l5d-proxy-error")), ("", None));
+    assert_eq!(refused.header("connection"), None, "the connection stays open");
+    let counted = "srv_name=\"web\"";
+    let by = "ratelimit_group=\"policy.linkerd.io\",ratelimit_kind=\"HTTPLocalRateLimitPolicy\",ratelimit_name=\"calm\",\
+              ratelimit_scope=\"override\"";
+    let client = format!("client_id=\"{CLIENT}\"");
+    assert!(server_side.sum(&["inbound_http_local_ratelimit_total", counted, by, &client]).await >= 1);
+    // Control: whom no limit is for is not limited.
+    let mut other = server_side.connect_inbound(1).await;
+    for _ in 0..20 {
+        assert_eq!(other.get("/", &[]).await.status, 200);
+    }
 }
 
 #[tokio::test]

@@ -14,12 +14,12 @@ use std::{
 
 use meshgate_proxy::{Config, FixedDst, LogLevel, OriginalDst, Proxy};
 
-pub use apps::{App, served_by, text};
+pub use apps::{App, Body, served_by, text};
 pub use authority::Authority;
-pub use client::{Connection, Reply, h2};
+pub use client::{Connection, H2Body, Reply, h2};
 pub use control_plane::{
-    ControlPlane, Who, authz, endpoint, leg, policy, profile, route, server, with_http2, with_identity,
-    with_opaque_transport,
+    ControlPlane, Who, authz, endpoint, grpc_policy, grpc_rule, leg, policy, profile, route, server, with_http2,
+    with_identity, with_opaque_transport,
 };
 
 /// A proxy, and from where it is dialled: each client address has an original destination.

@@ -268,3 +268,105 @@ async fn probes_are_open_until_there_are_routes() {
     assert_eq!(let_in(&data.authorizations), ["reader: 0.0.0.0/0 ::/0, anybody"]);
     assert!(let_in(&look(&index, 8080).await.authorizations).is_empty(), "a route's is not the Server's");
 }
+
+#[tokio::test]
+async fn where_grpc_is_said_grpc_routes_count_and_elsewhere_http_routes() {
+    let route = |kind: &str, rule: Value| {
+        json!({
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": kind,
+            "metadata": {"name": "data", "namespace": "default"},
+            "spec": {
+                "parentRefs": [{"group": "policy.linkerd.io", "kind": "Server", "name": "web"}],
+                "rules": [rule],
+            },
+        })
+    };
+    let authorize = |kind: &str| {
+        let target = json!({"group": "gateway.networking.k8s.io", "kind": kind, "name": "data"});
+        let spec = json!({"targetRef": target, "requiredAuthenticationRefs": []});
+        object("v1alpha1", "AuthorizationPolicy", &kind.to_lowercase(), spec)
+    };
+    let index = index([
+        route("HTTPRoute", json!({"matches": [{"path": {"type": "Exact", "value": "/data"}}]})),
+        route("GRPCRoute", json!({"matches": [{"method": {"service": "Data"}}]})),
+        authorize("HTTPRoute"),
+        authorize("GRPCRoute"),
+    ]);
+    let speak = |protocol: &str| {
+        let mut server = web_server();
+        server["spec"]["proxyProtocol"] = json!(protocol);
+        index.apply(&server).unwrap();
+    };
+    speak("gRPC");
+    let Kind::Grpc(grpc) = look(&index, 8080).await.protocol.unwrap().kind.unwrap() else { panic!() };
+    let [found] = grpc.routes.as_slice() else { panic!("{grpc:?}") };
+    assert_eq!(found.rules[0].matches[0].rpc.as_ref().unwrap().service, "Data");
+    // Routes of two kinds may have one name; an authorization is for one of them.
+    assert_eq!(let_in(&found.authorizations), ["grpcroute: 0.0.0.0/0 ::/0, anybody"]);
+    speak("HTTP/1");
+    let found = routes(look(&index, 8080).await);
+    let [found] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!(let_in(&found.authorizations), ["httproute: 0.0.0.0/0 ::/0, anybody"]);
+    speak("gRPC");
+    index.delete(crate::Kind::GatewayGrpcRoute, &Key::new("default", "data"));
+    let Kind::Grpc(grpc) = look(&index, 8080).await.protocol.unwrap().kind.unwrap() else { panic!() };
+    assert_eq!(grpc.routes[0].metadata, Some(default_ref("default")));
+}
+
+#[tokio::test]
+async fn a_server_has_its_oldest_rate_limit() {
+    let target = |name: &str| json!({"group": "policy.linkerd.io", "kind": "Server", "name": name});
+    let limit = |name: &str, created: &str, spec: Value| {
+        let mut limit = object("v1alpha1", "HTTPLocalRateLimitPolicy", name, spec);
+        limit["metadata"]["creationTimestamp"] = json!(created);
+        limit
+    };
+    let index = index([
+        web_server(),
+        limit("a", "2024-01-02T00:00:00Z", json!({"targetRef": target("web"), "total": {"requestsPerSecond": 1}})),
+        limit(
+            "z",
+            "2024-01-01T00:00:00Z",
+            json!({
+                "targetRef": target("web"),
+                "total": {"requestsPerSecond": 100},
+                "identity": {"requestsPerSecond": 10},
+                "overrides": [{"requestsPerSecond": 50, "clientRefs": [
+                    {"kind": "ServiceAccount", "name": "bot"},
+                    {"kind": "ServiceAccount", "name": "bot", "namespace": "vote"},
+                    {"kind": "Namespace", "name": "vote"},
+                ]}],
+            }),
+        ),
+        limit(
+            "other",
+            "2023-01-01T00:00:00Z",
+            json!({"targetRef": target("other"), "total": {"requestsPerSecond": 1}}),
+        ),
+    ]);
+    let limit_of = |server: Server| match server.protocol.unwrap().kind.unwrap() {
+        Kind::Http1(http) => http.local_rate_limit,
+        Kind::Http2(http) => http.local_rate_limit,
+        Kind::Detect(detect) => detect.http_local_rate_limit,
+        other => panic!("{other:?}"),
+    };
+    for protocol in ["HTTP/1", "HTTP/2", "unknown"] {
+        let mut server = web_server();
+        server["spec"]["proxyProtocol"] = json!(protocol);
+        index.apply(&server).unwrap();
+        let found = limit_of(look(&index, 8080).await).unwrap();
+        let key = Key::new("default", "z");
+        assert_eq!(found.metadata, Some(resource("policy.linkerd.io", "HTTPLocalRateLimitPolicy", &key, 0)));
+        assert_eq!((found.total.unwrap().requests_per_second, found.identity.unwrap().requests_per_second), (100, 10));
+        let [one] = found.overrides.as_slice() else { panic!("{found:?}") };
+        assert_eq!(one.limit.unwrap().requests_per_second, 50);
+        let names: Vec<_> = one.clients.as_ref().unwrap().identities.iter().map(|one| &*one.name).collect();
+        let suffix = "serviceaccount.identity.linkerd.example";
+        assert_eq!(names, [format!("bot.default.{suffix}"), format!("bot.vote.{suffix}")]);
+    }
+    // Control: a port without a Server has none, and the next oldest holds when the oldest is gone.
+    assert_eq!(limit_of(look(&index, 8081).await), None);
+    index.delete(crate::Kind::HttpLocalRateLimitPolicy, &Key::new("default", "z"));
+    assert_eq!(limit_of(look(&index, 8080).await).unwrap().total.unwrap().requests_per_second, 1);
+}

@@ -1,8 +1,11 @@
-use linkerd2_proxy_api::meta::{Resource, metadata};
+use linkerd2_proxy_api::{
+    meta::{Resource, metadata},
+    outbound::{ExponentialBackoff, GrpcRoute, failure_accrual, grpc_route, http_route},
+};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{examples, names::Target};
+use crate::{examples, names::Target, objects::match_everything};
 
 async fn ask(objects: Vec<Value>, target: &str) -> Option<OutboundPolicy> {
     let index = examples::index(objects);
@@ -23,7 +26,7 @@ fn kind(policy: OutboundPolicy) -> proxy_protocol::Kind {
     policy.protocol.unwrap().kind.unwrap()
 }
 
-fn http_routes(policy: OutboundPolicy) -> Vec<ApiHttpRoute> {
+fn http_routes(policy: OutboundPolicy) -> Vec<HttpRoute> {
     let proxy_protocol::Kind::Detect(detect) = kind(policy) else { panic!() };
     let (http1, http2) = (detect.http1.unwrap().routes, detect.http2.unwrap().routes);
     assert_eq!(http1, http2);
@@ -88,6 +91,33 @@ async fn the_world_is_dialled_as_it_is() {
     let policy = ask(vec![web()], "203.0.113.10:443").await.unwrap();
     assert_eq!(policy.metadata, Some(default_ref("egress-fallback")));
     assert_eq!(first_backend(&http_routes(policy)[0].rules[0]), "203.0.113.10:443");
+}
+
+#[tokio::test]
+async fn a_port_that_says_what_is_spoken_is_not_looked_into_for_that() {
+    use proxy_protocol::Kind;
+    let spoken = |protocol: &'static str, routes: Vec<Value>| async move {
+        let mut web = web();
+        web["spec"]["ports"][0]["appProtocol"] = json!(protocol);
+        match kind(ask([vec![web], routes].concat(), "10.96.0.5:80").await.unwrap()) {
+            Kind::Detect(_) => "detect",
+            Kind::Http1(http) if http.routes[0].metadata == Some(default_ref("http")) => "http/1, any",
+            Kind::Http1(_) => "http/1",
+            Kind::Http2(_) => "http/2",
+            Kind::Grpc(_) => "gRPC",
+            Kind::Opaque(_) => "opaque",
+            Kind::Tls(_) => "TLS",
+        }
+    };
+    let (http, grpc) = (|| route(json!([{}])), || grpc_route(json!([{}])));
+    assert_eq!(spoken("", vec![]).await, "detect");
+    assert_eq!(spoken("HTTP", vec![]).await, "http/1, any");
+    assert_eq!(spoken("http", vec![http(), grpc()]).await, "http/1");
+    assert_eq!(spoken("kubernetes.io/h2c", vec![http()]).await, "http/2");
+    assert_eq!(spoken("kubernetes.io/h2c", vec![http(), grpc()]).await, "gRPC");
+    for protocol in ["linkerd.io/opaque", "linkerd.io/tcp", "https"] {
+        assert_eq!(spoken(protocol, vec![http(), grpc()]).await, "opaque", "{protocol}");
+    }
 }
 
 fn route(rules: Value) -> Value {
@@ -158,37 +188,199 @@ async fn a_rule_without_backends_leads_to_its_parent() {
 }
 
 #[tokio::test]
+async fn of_two_routes_the_older_comes_first() {
+    let named = |name: &str, created: Option<&str>| {
+        let mut route = route(json!([{}]));
+        route["metadata"]["name"] = json!(name);
+        if let Some(created) = created {
+            route["metadata"]["creationTimestamp"] = json!(created);
+        }
+        route
+    };
+    let (early, late) = (Some("2024-01-01T00:00:00Z"), Some("2024-01-02T00:00:00Z"));
+    let objects =
+        vec![web(), named("a", None), named("b", late), named("d", early), named("c", early), named("e", early)];
+    let routes = http_routes(ask(objects, "10.96.0.5:80").await.unwrap());
+    let names: Vec<_> = routes.iter().map(|route| resource_of(&route.metadata).name).collect();
+    assert_eq!(names, ["c", "d", "e", "b", "a"]);
+}
+
+#[tokio::test]
+async fn a_route_that_says_nothing_of_retries_has_those_of_its_service() {
+    let annotated = |mut object: Value, annotations: Value| {
+        object["metadata"]["annotations"] = annotations;
+        object
+    };
+    let web = annotated(web(), json!({"retry.linkerd.io/http": "5xx", "timeout.linkerd.io/request": "9s"}));
+    let own = json!({"retry.linkerd.io/limit": "4", "timeout.linkerd.io/response": "2s"});
+    for (annotations, limit, request) in [(json!({}), 1, Some(9)), (own, 4, None)] {
+        let objects = vec![web.clone(), annotated(route(json!([{}])), annotations)];
+        let routes = http_routes(ask(objects, "10.96.0.5:80").await.unwrap());
+        let rule = &routes[0].rules[0];
+        assert_eq!(rule.retry.as_ref().unwrap().max_retries, limit);
+        assert_eq!(rule.timeouts.unwrap().request.map(|it| it.seconds), request);
+    }
+}
+
+fn resource_of(metadata: &Option<Metadata>) -> Resource {
+    match metadata.as_ref().unwrap().kind.clone().unwrap() {
+        metadata::Kind::Resource(resource) => resource,
+        metadata::Kind::Default(name) => panic!("{name}"),
+    }
+}
+
+fn grpc_route(rules: Value) -> Value {
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "GRPCRoute",
+        "metadata": {"name": "g", "namespace": "default"},
+        "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "web"}], "rules": rules},
+    })
+}
+
+fn grpc_routes(policy: OutboundPolicy) -> Vec<GrpcRoute> {
+    let proxy_protocol::Kind::Grpc(grpc) = kind(policy) else { panic!() };
+    grpc.routes
+}
+
+#[tokio::test]
+async fn where_there_are_grpc_routes_grpc_is_spoken() {
+    let rules = json!([{
+        "matches": [
+            {"method": {"service": "shop.Cart", "method": "Add"}, "headers": [{"name": "x", "value": "1"}]},
+            {"method": {"type": "Exact", "service": "shop.Cart"}},
+        ],
+        "filters": [
+            {"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "y", "value": "2"}]}},
+            {"type": "RequestMirror", "requestMirror": {}},
+        ],
+        "backendRefs": [{"name": "web", "port": 80, "weight": 9}, {"name": "gone", "port": 80}],
+    }]);
+    let mut grpc = grpc_route(rules);
+    grpc["metadata"]["annotations"] =
+        json!({"retry.linkerd.io/grpc": "unavailable,internal", "timeout.linkerd.io/request": "3s"});
+    // An HTTPRoute of the same Service counts for nothing then.
+    let objects = vec![web(), route(json!([{}])), grpc.clone()];
+    let routes = grpc_routes(ask(objects, "web.default.svc.cluster.local:80").await.unwrap());
+    let [found] = routes.as_slice() else { panic!("{routes:?}") };
+    let Resource { group, kind, name, namespace, .. } = resource_of(&found.metadata);
+    assert_eq!((&*group, &*kind, &*namespace, &*name), ("gateway.networking.k8s.io", "GRPCRoute", "default", "g"));
+    let [rule] = found.rules.as_slice() else { panic!("{found:?}") };
+    let rpcs: Vec<_> = rule.matches.iter().map(|one| one.rpc.clone().unwrap()).collect();
+    let rpcs: Vec<_> = rpcs.iter().map(|rpc| (&*rpc.service, &*rpc.method)).collect();
+    assert_eq!(rpcs, [("shop.Cart", "Add"), ("shop.Cart", "")]);
+    assert_eq!(rule.matches[0].headers[0].name, "x");
+    assert!(
+        matches!(rule.filters.as_slice(), [one] if matches!(one.kind, Some(grpc_route::filter::Kind::RequestHeaderModifier(_))))
+    );
+    let retry = rule.retry.unwrap();
+    let conditions = grpc_route::retry::Conditions { unavailable: true, internal: true, ..Default::default() };
+    assert_eq!((retry.max_retries, retry.conditions), (1, Some(conditions)));
+    assert_eq!(rule.timeouts.unwrap().request.map(|it| it.seconds), Some(3));
+    let Some(grpc_route::distribution::Kind::RandomAvailable(random)) = &rule.backends.as_ref().unwrap().kind else {
+        panic!()
+    };
+    let backends: Vec<_> = random
+        .backends
+        .iter()
+        .map(|weighted| {
+            let backend = weighted.backend.as_ref().unwrap();
+            (leads_to(backend.backend.as_ref().unwrap()), weighted.weight, backend.filters.len())
+        })
+        .collect();
+    assert_eq!(
+        backends,
+        [("web.default.svc.cluster.local:80".to_owned(), 9, 0), ("gone.default.svc.cluster.local:80".to_owned(), 1, 1)]
+    );
+    // Control: an opaque port stays opaque, and without the GRPCRoute there is the HTTPRoute.
+    let opaque = ask(vec![web(), grpc], "10.96.0.5:3306").await.unwrap();
+    assert!(matches!(self::kind(opaque), proxy_protocol::Kind::Opaque(_)));
+    let http = http_routes(ask(vec![web(), route(json!([{}]))], "10.96.0.5:80").await.unwrap());
+    assert_eq!(resource_of(&http[0].metadata).name, "r");
+}
+
+#[tokio::test]
+async fn a_grpc_rule_without_backends_leads_to_its_parent() {
+    let routes = grpc_routes(ask(vec![web(), grpc_route(json!([{}]))], "10.96.0.5:80").await.unwrap());
+    let rule = &routes[0].rules[0];
+    let Some(grpc_route::distribution::Kind::FirstAvailable(first)) = &rule.backends.as_ref().unwrap().kind else {
+        panic!()
+    };
+    assert_eq!(leads_to(first.backends[0].backend.as_ref().unwrap()), "web.default.svc.cluster.local:80");
+    assert!(rule.matches.is_empty(), "every request is the rule's");
+}
+
+#[tokio::test]
+async fn a_grpc_rule_that_cannot_be_told_is_left_out() {
+    let rules = json!([
+        {"matches": [{"method": {"type": "RegularExpression", "service": "shop[.].*"}}]},
+        {"matches": [{"method": {"method": "Add"}}]},
+    ]);
+    let routes = grpc_routes(ask(vec![web(), grpc_route(rules)], "10.96.0.5:80").await.unwrap());
+    let methods: Vec<_> = routes[0].rules.iter().map(|rule| rule.matches[0].rpc.clone().unwrap().method).collect();
+    assert_eq!(methods, ["Add"]);
+}
+
+async fn accrual_of(annotations: &[(&str, &str)]) -> Option<failure_accrual::Kind> {
+    let mut web = web();
+    let annotations = annotations.iter().map(|(key, value)| ((*key).to_owned(), json!(value)));
+    web["metadata"]["annotations"] = Value::Object(annotations.collect());
+    let policy = ask(vec![web], "10.96.0.5:80").await.unwrap();
+    let proxy_protocol::Kind::Detect(detect) = kind(policy) else { panic!() };
+    let (http1, http2) = (detect.http1.unwrap().failure_accrual, detect.http2.unwrap().failure_accrual);
+    assert_eq!(http1, http2);
+    http1.map(|accrual| accrual.kind.unwrap())
+}
+
+const MODE: &str = "balancer.linkerd.io/failure-accrual";
+const MAX_FAILURES: &str = "balancer.linkerd.io/failure-accrual-consecutive-max-failures";
+const MIN_PENALTY: &str = "balancer.linkerd.io/failure-accrual-consecutive-min-penalty";
+const MAX_PENALTY: &str = "balancer.linkerd.io/failure-accrual-consecutive-max-penalty";
+const JITTER: &str = "balancer.linkerd.io/failure-accrual-consecutive-jitter-ratio";
+const THRESHOLD: &str = "balancer.alpha.linkerd.io/failure-accrual-success-rate-threshold";
+const WINDOW: &str = "balancer.alpha.linkerd.io/failure-accrual-success-rate-window";
+const MIN_REQUESTS: &str = "balancer.alpha.linkerd.io/failure-accrual-success-rate-min-requests";
+
+#[tokio::test]
 async fn failure_accrual_is_as_the_service_says() {
-    use linkerd2_proxy_api::outbound::failure_accrual::Kind;
-    let name = |rest: &str| format!("balancer.linkerd.io/failure-accrual{rest}");
-    let ask_with = |annotations: Vec<(String, &'static str)>| async move {
-        let mut web = web();
-        let annotations = annotations.into_iter().map(|(key, value)| (key, json!(value)));
-        web["metadata"]["annotations"] = Value::Object(annotations.collect());
-        let policy = ask(vec![web], "10.96.0.5:80").await.unwrap();
-        let proxy_protocol::Kind::Detect(detect) = kind(policy) else { panic!() };
-        let (http1, http2) = (detect.http1.unwrap().failure_accrual, detect.http2.unwrap().failure_accrual);
-        assert_eq!(http1, http2);
-        http1.map(|accrual| match accrual.kind.unwrap() {
-            Kind::ConsecutiveFailures(it) => {
-                let backoff = it.backoff.unwrap();
-                let seconds = |it: Option<prost_types::Duration>| it.unwrap().seconds;
-                (it.max_failures, seconds(backoff.min_backoff), seconds(backoff.max_backoff), backoff.jitter_ratio)
-            }
-            Kind::Unified(it) => panic!("{it:?}"),
+    use failure_accrual::{ConsecutiveFailures, Kind, Unified};
+    let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+    let backoff = |min, max, jitter_ratio| {
+        Some(ExponentialBackoff {
+            min_backoff: seconds(min),
+            max_backoff: seconds(max),
+            jitter_ratio,
+            ..Default::default()
         })
     };
-    assert_eq!(ask_with(vec![]).await, None);
-    let consecutive = (name(""), "consecutive");
-    assert_eq!(ask_with(vec![consecutive.clone()]).await, Some((7, 1, 60, 0.5)));
-    let all = vec![
-        consecutive.clone(),
-        (name("-consecutive-max-failures"), "3"),
-        (name("-consecutive-min-penalty"), "5s"),
-        (name("-consecutive-max-penalty"), "2m"),
-        (name("-consecutive-jitter-ratio"), "0.25"),
-    ];
-    assert_eq!(ask_with(all).await, Some((3, 5, 120, 0.25)));
-    assert_eq!(ask_with(vec![consecutive, (name("-consecutive-max-failures"), "many")]).await, None);
-    assert_eq!(ask_with(vec![(name(""), "sometimes")]).await, None);
+    let consecutive =
+        |max_failures, backoff| Some(Kind::ConsecutiveFailures(ConsecutiveFailures { max_failures, backoff }));
+    assert_eq!(accrual_of(&[]).await, None);
+    assert_eq!(accrual_of(&[(MODE, "consecutive"), (THRESHOLD, "0.9")]).await, consecutive(7, backoff(1, 60, 0.5)));
+    let penalties = [(MAX_FAILURES, "3"), (MIN_PENALTY, "5s"), (MAX_PENALTY, "2m"), (JITTER, "0.25")];
+    let with = |mode, more: &[(&'static str, &'static str)]| [&[(MODE, mode)], &penalties[..], more].concat();
+    assert_eq!(accrual_of(&with("consecutive", &[])).await, consecutive(3, backoff(5, 120, 0.25)));
+    let rate = |success_rate_threshold, window, min_requests, max_consecutive_failures, backoff| {
+        let decay = seconds(window);
+        Some(Kind::Unified(Unified { success_rate_threshold, decay, min_requests, max_consecutive_failures, backoff }))
+    };
+    assert_eq!(accrual_of(&[(MODE, "unified")]).await, rate(0.8, 10, 5, 7, backoff(1, 60, 0.5)));
+    let all = with("unified", &[(THRESHOLD, "0.95"), (WINDOW, "30s"), (MIN_REQUESTS, "100")]);
+    assert_eq!(accrual_of(&all).await, rate(0.95, 30, 100, 3, backoff(5, 120, 0.25)));
+}
+
+#[tokio::test]
+async fn failure_accrual_that_cannot_be_is_off() {
+    assert_eq!(accrual_of(&[(MODE, "sometimes")]).await, None);
+    for (key, value) in [
+        (MAX_FAILURES, "many"),
+        (MIN_PENALTY, "2h"),
+        (MAX_PENALTY, "0"),
+        (JITTER, "-1"),
+        (THRESHOLD, "1.5"),
+        (WINDOW, "1ms"),
+        (MIN_REQUESTS, "1000001"),
+    ] {
+        assert_eq!(accrual_of(&[(MODE, "unified"), (key, value)]).await, None, "{key} {value}");
+    }
 }

@@ -113,3 +113,33 @@ pub(crate) struct NetworkAuthentication {
 pub(crate) struct NetworkAuthenticationSpec {
     pub(crate) networks: Vec<Network>,
 }
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct HttpLocalRateLimitPolicy {
+    pub(crate) metadata: ObjectMeta,
+    pub(crate) spec: HttpLocalRateLimitPolicySpec,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct HttpLocalRateLimitPolicySpec {
+    pub(crate) target_ref: Reference,
+    pub(crate) total: Option<Limit>,
+    pub(crate) identity: Option<Limit>,
+    #[serde(default)]
+    pub(crate) overrides: Vec<LimitOverride>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Limit {
+    pub(crate) requests_per_second: u32,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LimitOverride {
+    pub(crate) requests_per_second: u32,
+    #[serde(default)]
+    pub(crate) client_refs: Vec<Reference>,
+}

@@ -196,7 +196,7 @@ async fn a_client_that_goes_away_is_counted_if_it_had_an_answer() {
     drop(halfway);
 
     let of_route = format!("{},hostname=\"\"", route("http"));
-    let end = "http_status=\"200\",error=\"UNKNOWN\"";
+    let end = "http_status=\"200\",error=\"CANCEL\"";
     let series = format!("outbound_http_route_request_statuses_total{{{of_route},{end}}}");
     let scrape = Scrape::once(&mesh, &series, 1.0).await;
     // Both are gone: of the other one there is nothing to tell.

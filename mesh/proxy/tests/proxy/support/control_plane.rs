@@ -15,6 +15,7 @@ use linkerd2_proxy_api::{
         destination_server::{Destination, DestinationServer},
         protocol_hint, request_match, tls_identity, update,
     },
+    grpc_route::GrpcRouteMatch,
     inbound::{
         self, Authn, Authz, Identity, Network, PortSpec, Server as PortServer, authn,
         authn::permit_mesh_tls,
@@ -22,11 +23,11 @@ use linkerd2_proxy_api::{
     },
     meta::{Metadata, Resource, metadata},
     outbound::{
-        self, Backend, HttpRoute, OpaqueRoute, OutboundPolicy, ProxyProtocol, TrafficSpec,
+        self, Backend, FailureAccrual, GrpcRoute, HttpRoute, OpaqueRoute, OutboundPolicy, ProxyProtocol, TrafficSpec,
         backend::{self, BalanceP2c, EndpointDiscovery, endpoint_discovery},
-        http_route, opaque_route,
+        grpc_route, http_route, opaque_route,
         outbound_policies_server::{OutboundPolicies, OutboundPoliciesServer},
-        proxy_protocol::{self, Detect, Http1, Http2, Opaque},
+        proxy_protocol::{self, Detect, Grpc, Http1, Http2, Opaque},
         traffic_spec,
     },
 };
@@ -372,9 +373,9 @@ pub fn leg(authority: &str, weight: u32) -> WeightedDst {
     WeightedDst { authority: authority.to_owned(), weight, backend_ref: None }
 }
 
-/// The policy of a Service: one HTTP route and one opaque route over these `name:port`s.
-pub fn policy(service: &str, backends: &[(&str, u32)]) -> OutboundPolicy {
-    let backend = |path: &str| Backend {
+/// The balancer of a `name:port`.
+fn backend(path: &str) -> Backend {
+    Backend {
         metadata: Some(service_ref(path.split('.').next().unwrap_or_default())),
         kind: Some(backend::Kind::Balancer(BalanceP2c {
             discovery: Some(EndpointDiscovery {
@@ -383,7 +384,36 @@ pub fn policy(service: &str, backends: &[(&str, u32)]) -> OutboundPolicy {
             load: None,
         })),
         queue: None,
+    }
+}
+
+/// A rule for gRPC that leads to a `name:port`.
+pub fn grpc_rule(matches: Vec<GrpcRouteMatch>, path: &str) -> grpc_route::Rule {
+    let backend = grpc_route::RouteBackend { backend: Some(backend(path)), ..Default::default() };
+    let first = grpc_route::distribution::FirstAvailable { backends: vec![backend] };
+    let kind = Some(grpc_route::distribution::Kind::FirstAvailable(first));
+    grpc_route::Rule { matches, backends: Some(grpc_route::Distribution { kind }), ..Default::default() }
+}
+
+/// The policy of a Service that has a GRPCRoute `r` with these rules.
+pub fn grpc_policy(service: &str, rules: Vec<grpc_route::Rule>, accrual: Option<FailureAccrual>) -> OutboundPolicy {
+    let resource = Resource {
+        group: "gateway.networking.k8s.io".into(),
+        kind: "GRPCRoute".into(),
+        name: "r".into(),
+        namespace: "ns".into(),
+        ..Default::default()
     };
+    let metadata = Some(Metadata { kind: Some(metadata::Kind::Resource(resource)) });
+    let grpc = Grpc { routes: vec![GrpcRoute { metadata, hosts: Vec::new(), rules }], failure_accrual: accrual };
+    OutboundPolicy {
+        metadata: Some(service_ref(service)),
+        protocol: Some(ProxyProtocol { kind: Some(proxy_protocol::Kind::Grpc(grpc)) }),
+    }
+}
+
+/// The policy of a Service: one HTTP route and one opaque route over these `name:port`s.
+pub fn policy(service: &str, backends: &[(&str, u32)]) -> OutboundPolicy {
     let http = backends.iter().map(|(path, weight)| http_route::WeightedRouteBackend {
         backend: Some(http_route::RouteBackend { backend: Some(backend(path)), ..Default::default() }),
         weight: *weight,

@@ -1,0 +1,65 @@
+//! Routes for gRPC.
+
+use linkerd2_proxy_api::{
+    grpc_route::GrpcFailureInjector,
+    outbound::{
+        GrpcRoute,
+        grpc_route::{self as api, Distribution, distribution},
+    },
+};
+
+use super::Destination;
+use crate::{
+    answers::resource,
+    objects::{GrpcRule, Route, RouteBackend, Rules},
+};
+
+/// What Linkerd's policy controller sends, which is an HTTP status and no gRPC code: to a client it is UNKNOWN.
+const NO_BACKEND: u32 = 500;
+
+/// The GRPCRoutes among these.
+pub(super) fn routes(to: &Destination<'_>, routes: &[&Route]) -> Vec<GrpcRoute> {
+    let each = routes.iter().filter_map(|route| {
+        let Rules::Grpc(rules) = &route.rules else { return None };
+        let (group, kind) = route.resource();
+        Some(GrpcRoute {
+            metadata: Some(resource(group, kind, &route.key, 0)),
+            hosts: route.hosts.clone(),
+            rules: rules.iter().map(|one| rule(to, one)).collect(),
+        })
+    });
+    each.collect()
+}
+
+fn rule(to: &Destination<'_>, rule: &GrpcRule) -> api::Rule {
+    use distribution::{FirstAvailable, Kind, RandomAvailable};
+    let kind = if rule.backends.is_empty() {
+        let own = api::RouteBackend { backend: Some(to.own.clone()), ..Default::default() };
+        Kind::FirstAvailable(FirstAvailable { backends: vec![own] })
+    } else {
+        let backends = rule.backends.iter().filter(|backend| backend.weight > 0);
+        let backends =
+            backends.map(|one| api::WeightedRouteBackend { backend: Some(backend(to, one)), weight: one.weight });
+        Kind::RandomAvailable(RandomAvailable { backends: backends.collect() })
+    };
+    api::Rule {
+        matches: rule.matches.clone(),
+        filters: rule.filters.clone(),
+        backends: Some(Distribution { kind: Some(kind) }),
+        timeouts: rule.timeouts.or(to.extras.timeouts),
+        retry: rule.retry.or(to.extras.grpc_retry),
+        ..Default::default()
+    }
+}
+
+/// A backend that cannot be fails the share of requests that is its, with the reason.
+#[allow(deprecated, reason = "the message still has a field for old proxies")]
+fn backend(to: &Destination<'_>, backend: &RouteBackend<api::Filter>) -> api::RouteBackend {
+    let (balancer, problem) = to.backend(&backend.service, backend.port);
+    let mut filters = backend.filters.clone();
+    if let Some(message) = problem {
+        let injector = GrpcFailureInjector { code: NO_BACKEND, message, ratio: None };
+        filters.insert(0, api::Filter { kind: Some(api::filter::Kind::FailureInjector(injector)) });
+    }
+    api::RouteBackend { backend: Some(balancer), filters, request_timeout: None }
+}

@@ -1,0 +1,80 @@
+//! Routes for HTTP.
+
+use linkerd2_proxy_api::{
+    http_route::{HttpFailureInjector, Ratio},
+    outbound::{
+        Backend, HttpRoute,
+        http_route::{self as api, Distribution, distribution},
+    },
+};
+
+use super::Destination;
+use crate::{
+    answers::{default_ref, resource},
+    objects::{Extras, HttpRule, Route, RouteBackend, Rules, match_everything},
+};
+
+/// Where no HTTPRoute is.
+pub(super) fn default_route(backend: Backend, extras: &Extras) -> HttpRoute {
+    let rule = api::Rule {
+        matches: vec![match_everything()],
+        backends: Some(only(backend)),
+        timeouts: extras.timeouts,
+        retry: extras.http_retry.clone(),
+        ..Default::default()
+    };
+    HttpRoute { metadata: Some(default_ref("http")), hosts: Vec::new(), rules: vec![rule] }
+}
+
+/// The HTTPRoutes among these.
+pub(super) fn routes(to: &Destination<'_>, routes: &[&Route]) -> Vec<HttpRoute> {
+    let each = routes.iter().filter_map(|route| {
+        let Rules::Http(rules) = &route.rules else { return None };
+        let (group, kind) = route.resource();
+        Some(HttpRoute {
+            metadata: Some(resource(group, kind, &route.key, 0)),
+            hosts: route.hosts.clone(),
+            rules: rules.iter().map(|one| rule(to, one)).collect(),
+        })
+    });
+    each.collect()
+}
+
+fn rule(to: &Destination<'_>, rule: &HttpRule) -> api::Rule {
+    use distribution::{Kind, RandomAvailable};
+    let backends = if rule.backends.is_empty() {
+        only(to.own.clone())
+    } else {
+        let backends = rule.backends.iter().filter(|backend| backend.weight > 0);
+        let backends =
+            backends.map(|one| api::WeightedRouteBackend { backend: Some(backend(to, one)), weight: one.weight });
+        Distribution { kind: Some(Kind::RandomAvailable(RandomAvailable { backends: backends.collect() })) }
+    };
+    api::Rule {
+        matches: rule.matches.clone(),
+        filters: rule.filters.clone(),
+        backends: Some(backends),
+        timeouts: rule.timeouts.or(to.extras.timeouts),
+        retry: rule.retry.clone().or_else(|| to.extras.http_retry.clone()),
+        ..Default::default()
+    }
+}
+
+fn only(backend: Backend) -> Distribution {
+    use distribution::{FirstAvailable, Kind};
+    let backend = api::RouteBackend { backend: Some(backend), ..Default::default() };
+    Distribution { kind: Some(Kind::FirstAvailable(FirstAvailable { backends: vec![backend] })) }
+}
+
+/// A backend that cannot be is answered with 500 by the proxy, with the reason, in the share of requests that is its.
+#[allow(deprecated, reason = "the message still has the field for old proxies")]
+fn backend(to: &Destination<'_>, backend: &RouteBackend<api::Filter>) -> api::RouteBackend {
+    let (balancer, problem) = to.backend(&backend.service, backend.port);
+    let mut filters = backend.filters.clone();
+    if let Some(message) = problem {
+        let injector =
+            HttpFailureInjector { status: 500, message, ratio: Some(Ratio { numerator: 1, denominator: 1 }) };
+        filters.insert(0, api::Filter { kind: Some(api::filter::Kind::FailureInjector(injector)) });
+    }
+    api::RouteBackend { backend: Some(balancer), filters, request_timeout: None }
+}

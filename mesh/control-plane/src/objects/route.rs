@@ -1,0 +1,204 @@
+//! HTTPRoutes and GRPCRoutes whose parents are Services or Servers. What does not depend on other objects is turned into
+//! messages once.
+
+mod grpc;
+mod http;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use linkerd2_proxy_api::{grpc_route, http_route as api, http_types, outbound};
+
+use crate::{
+    Key, Kind,
+    objects::{
+        extras::Extras,
+        wire::{self, route as spec},
+    },
+};
+
+pub(crate) use http::match_everything;
+
+/// What is kept of a route.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    pub(crate) kind: Kind,
+    pub(crate) key: Key,
+    /// Of routes that match a request alike the oldest has it.
+    created: Option<Time>,
+    /// The Services whose requests it routes; without a port, on every port.
+    pub(crate) parents: Vec<(Key, Option<u16>)>,
+    /// The Servers whose requests it authorizes and changes on arrival.
+    pub(crate) servers: Vec<Key>,
+    pub(crate) hosts: Vec<api::HostMatch>,
+    pub(crate) rules: Rules,
+}
+
+/// The rules of a route.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Rules {
+    Http(Vec<HttpRule>),
+    Grpc(Vec<GrpcRule>),
+}
+
+pub(crate) type HttpRule = RouteRule<api::HttpRouteMatch, outbound::http_route::Filter, outbound::http_route::Retry>;
+pub(crate) type GrpcRule =
+    RouteRule<grpc_route::GrpcRouteMatch, outbound::grpc_route::Filter, outbound::grpc_route::Retry>;
+
+/// A rule, with the messages of its protocol for its matches, its filters and its retries.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct RouteRule<M, F, R> {
+    pub(crate) matches: Vec<M>,
+    pub(crate) filters: Vec<F>,
+    /// Empty means the parent itself.
+    pub(crate) backends: Vec<RouteBackend<F>>,
+    pub(crate) timeouts: Option<api::Timeouts>,
+    pub(crate) retry: Option<R>,
+}
+
+/// A backend of a rule.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct RouteBackend<F> {
+    pub(crate) service: Key,
+    /// The port; `None` if the reference is not to a Service's port and can be served by nothing.
+    pub(crate) port: Option<u16>,
+    pub(crate) weight: u32,
+    pub(crate) filters: Vec<F>,
+}
+
+impl Route {
+    /// The API group and the kind, as the route's metadata in an answer has them.
+    pub(crate) fn resource(&self) -> (&'static str, &'static str) {
+        match self.kind {
+            Kind::GatewayGrpcRoute => ("gateway.networking.k8s.io", "GRPCRoute"),
+            Kind::GatewayHttpRoute => ("gateway.networking.k8s.io", "HTTPRoute"),
+            _ => ("policy.linkerd.io", "HTTPRoute"),
+        }
+    }
+
+    /// Whether it routes requests to this port of this Service.
+    pub(crate) fn applies_to(&self, service: &Key, port: u16) -> bool {
+        self.parents.iter().any(|(parent, parent_port)| parent == service && parent_port.is_none_or(|own| own == port))
+    }
+
+    /// The Services that it sends requests to, besides its parents.
+    pub(crate) fn backends(&self) -> Vec<&Key> {
+        match &self.rules {
+            Rules::Http(rules) => rules.iter().flat_map(|rule| &rule.backends).map(|one| &one.service).collect(),
+            Rules::Grpc(rules) => rules.iter().flat_map(|rule| &rule.backends).map(|one| &one.service).collect(),
+        }
+    }
+
+    /// Where it stands among routes that match a request alike, as the Gateway API has it: the oldest first, then by name.
+    /// One without a time comes after all that have one.
+    pub(crate) fn precedence(&self) -> impl Ord + use<> {
+        (self.created.is_none(), self.created.clone(), self.key.clone(), self.kind)
+    }
+
+    /// Reads an HTTPRoute of either group.
+    pub(crate) fn http(kind: Kind, route: spec::HttpRoute) -> Self {
+        Self::read(kind, route, |key, rules, extras| {
+            Rules::Http(rules.iter().map(|rule| http::rule(key, rule, extras)).collect())
+        })
+    }
+
+    /// Reads a GRPCRoute.
+    pub(crate) fn grpc(route: spec::GrpcRoute) -> Self {
+        Self::read(Kind::GatewayGrpcRoute, route, |key, rules, extras| {
+            Rules::Grpc(rules.iter().filter_map(|rule| grpc::rule(key, rule, extras)).collect())
+        })
+    }
+
+    fn read<M>(
+        kind: Kind,
+        route: spec::Route<M>,
+        rules: impl FnOnce(&Key, &[spec::RouteRule<M>], &Extras) -> Rules,
+    ) -> Self {
+        let spec::Route { metadata, spec } = route;
+        let key = wire::key(&metadata);
+        let servers = spec
+            .parent_refs
+            .iter()
+            .filter(|parent| parent.kind.as_deref() == Some("Server"))
+            .filter(|parent| parent.group.as_deref() == Some("policy.linkerd.io"))
+            // A Server is in the route's own namespace.
+            .map(|parent| Key::new(&key.namespace, &parent.name));
+        let servers = servers.collect();
+        let parents =
+            spec.parent_refs.iter().filter(|parent| is_service(parent.group.as_deref(), parent.kind.as_deref()));
+        Self {
+            kind,
+            servers,
+            parents: parents
+                .map(|parent| (resolve(&key, parent.namespace.as_deref(), &parent.name), parent.port))
+                .collect(),
+            hosts: spec.hostnames.iter().map(|host| host_match(host)).collect(),
+            rules: rules(&key, &spec.rules, &Extras::of(&metadata)),
+            created: metadata.creation_timestamp,
+            key,
+        }
+    }
+}
+
+/// A reference to a Service. A parent without a kind is a Gateway, which is no business of the mesh.
+fn is_service(group: Option<&str>, kind: Option<&str>) -> bool {
+    kind == Some("Service") && matches!(group, Some("" | "core"))
+}
+
+fn resolve(route: &Key, namespace: Option<&str>, name: &str) -> Key {
+    Key::new(namespace.unwrap_or(&route.namespace), name)
+}
+
+/// The backends of a rule, with their filters as `filters` reads them.
+fn backends<F>(
+    route: &Key,
+    refs: &[spec::BackendRef],
+    filters: impl Fn(&Key, &[spec::Filter]) -> Vec<F>,
+) -> Vec<RouteBackend<F>> {
+    let each = refs.iter().map(|backend| {
+        // Unlike a parent, a backend without group and kind is a Service.
+        let service = is_service(backend.group.as_deref().or(Some("")), backend.kind.as_deref().or(Some("Service")));
+        RouteBackend {
+            service: resolve(route, backend.namespace.as_deref(), &backend.name),
+            port: backend.port.filter(|_| service),
+            weight: backend.weight.unwrap_or(1),
+            filters: filters(route, &backend.filters),
+        }
+    });
+    each.collect()
+}
+
+fn host_match(host: &str) -> api::HostMatch {
+    use api::host_match::{Match, Suffix};
+    let inner = match host.strip_prefix("*.") {
+        Some(suffix) => Match::Suffix(Suffix { reverse_labels: suffix.rsplit('.').map(str::to_owned).collect() }),
+        None => Match::Exact(host.to_owned()),
+    };
+    api::HostMatch { r#match: Some(inner) }
+}
+
+fn header_matches(headers: &[spec::NamedValue]) -> Vec<api::HeaderMatch> {
+    use api::header_match::Value;
+    let each = headers.iter().map(|header| {
+        let value = match header.type_.as_str() {
+            "RegularExpression" => Value::Regex(header.value.clone()),
+            _ => Value::Exact(header.value.clone().into_bytes()),
+        };
+        api::HeaderMatch { name: header.name.clone(), value: Some(value) }
+    });
+    each.collect()
+}
+
+fn request_headers(headers: &spec::HeaderModifier) -> api::RequestHeaderModifier {
+    api::RequestHeaderModifier {
+        add: Some(header_list(&headers.add)),
+        set: Some(header_list(&headers.set)),
+        remove: headers.remove.clone(),
+    }
+}
+
+fn header_list(headers: &[spec::NamedValue]) -> http_types::Headers {
+    let headers = headers.iter().map(|header| http_types::headers::Header {
+        name: header.name.clone(),
+        value: header.value.clone().into_bytes(),
+    });
+    http_types::Headers { headers: headers.collect() }
+}
