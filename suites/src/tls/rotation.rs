@@ -35,8 +35,8 @@ const RENEWING: &str = "renewing";
 const RENEWED: &str = "renewed";
 const EXPIRED: &str = "expired";
 
-/// Replaced at a fifth of their time: a machine that is busy for a while is no proxy that renews too late.
-const LIFETIME: &str = "5s";
+/// Replaced at a tenth of their time: a machine that is busy for a while is no proxy that renews too late.
+const LIFETIME: &str = "10s";
 const REFRESH: &str = "1s";
 const NEVER: &str = "1h";
 
@@ -109,7 +109,7 @@ async fn rotation(context: Context) -> CaseResult {
 
     // Over a connection between the proxies that stays, and over a new one for each request.
     let request = |route, query: &str| -> Result<Request, Failure> {
-        Ok(Request { path: format!("/?delay_ms=200&{query}"), ..context.get_at(RENEWING, route)? })
+        Ok(Request { path: format!("/?delay_ms=400&{query}"), ..context.get_at(RENEWING, route)? })
     };
     let (kept, new) = (request("kept", "last=0")?, request("new", "last=1")?);
     let (began, mut sent) = (Instant::now(), 0);

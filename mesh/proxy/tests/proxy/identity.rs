@@ -377,7 +377,7 @@ async fn how_long_a_certificate_is_to_be_valid_is_asked_for_by_who_was_told() {
         let authority = Authority::start(HOUR).await;
         let setup = Setup::new().identified(CLIENT, &authority).with("MESHGATE_PROXY_IDENTITY_LIFETIME", lifetime);
         let mesh = setup.start().await;
-        mesh.wait_for_sum(&["control_identity_cert_refreshes_total", "ok"], 1).await;
+        mesh.wait_for_sum(&["control_identity_cert_refreshes_total", "result=\"ok\""], 1).await;
         assert_eq!(authority.asked().as_deref(), asked, "{lifetime}");
     }
 }
