@@ -8,7 +8,7 @@ pub(crate) use open::open;
 
 use std::{io, net::SocketAddr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{http1, services::Service};
 
@@ -70,6 +70,7 @@ pub(crate) struct Throughput {
     /// What the proxy used meanwhile, if there was one.
     pub cpu_seconds: Option<f64>,
     /// The share of the time that the proxy or the load, whichever it hit more, could have run while something else did.
+    #[serde(deserialize_with = "measured")]
     pub disturbed: f64,
     /// The proxy's memory at the end, with all connections open.
     pub resident_kib: Option<u64>,
@@ -88,12 +89,32 @@ impl Throughput {
     }
 }
 
+/// A number, or none: JSON has no word for what could not be measured, and gets `null` for it.
+fn measured<'a, D: Deserializer<'a>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
 /// What an open loop came to. Latencies are from when a request was due, in microseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Latency {
     pub requests: u64,
     pub errors: u64,
+    #[serde(deserialize_with = "measured")]
     pub p50: f64,
+    #[serde(deserialize_with = "measured")]
     pub p99: f64,
+    #[serde(deserialize_with = "measured")]
     pub p999: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_measured_can_be_written_and_read() {
+        let nothing = Latency { requests: 0, errors: 9, p50: f64::NAN, p99: f64::NAN, p999: f64::NAN };
+        let read: Latency = serde_json::from_str(&serde_json::to_string(&nothing).unwrap()).unwrap();
+        assert!(read.p50.is_nan() && read.p999.is_nan() && read.errors == 9);
+    }
 }
