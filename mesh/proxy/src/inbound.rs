@@ -180,7 +180,7 @@ impl Inbound {
     ) -> io::Result<Arrival> {
         let direct = original.port() == self.port;
         if !direct && policy.borrow().protocol == Protocol::Opaque {
-            let io = self.io(Transport::Tcp(stream), original, Tls::None("port_skipped"), &policy);
+            let io = self.io(Transport::Left(stream), original, Tls::None("port_skipped"), &policy);
             return Ok(Arrival { io, target: original, peer: Peer::Plaintext, policy, known: Some(Detected::Opaque) });
         }
         let credentials = self.identity.credentials();

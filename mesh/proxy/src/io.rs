@@ -14,16 +14,12 @@ use tokio::{
     time,
 };
 use tokio_rustls::TlsStream;
+use tokio_util::either::Either;
 
 use crate::metrics::TcpConnection;
 
-/// What carries a connection's bytes.
-pub(crate) enum Transport {
-    /// They are on the wire as they are.
-    Tcp(TcpStream),
-    /// They are encrypted between two proxies.
-    Tls(Box<TlsStream<Prefixed>>),
-}
+/// What carries a connection's bytes: on the left as they are, on the right encrypted between two proxies.
+pub(crate) type Transport = Either<TcpStream, Box<TlsStream<Prefixed>>>;
 
 /// A TCP connection with the bytes that were read from it before.
 pub(crate) struct Prefixed {
@@ -136,48 +132,6 @@ impl AsyncWrite for Io {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.transport).poll_shutdown(cx)
-    }
-}
-
-/// Forwards a method to what carries the bytes.
-macro_rules! carry {
-    ($transport:expr, $stream:ident => $call:expr) => {
-        match $transport {
-            Transport::Tcp($stream) => $call,
-            Transport::Tls($stream) => $call,
-        }
-    };
-}
-
-impl AsyncRead for Transport {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        carry!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, buf))
-    }
-}
-
-impl AsyncWrite for Transport {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        carry!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, buf))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        carry!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(cx, bufs))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        carry!(self, stream => stream.is_write_vectored())
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        carry!(self.get_mut(), stream => Pin::new(stream).poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        carry!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
     }
 }
 

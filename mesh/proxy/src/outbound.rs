@@ -127,7 +127,7 @@ impl Outbound {
             return debug!(%error, "a connection was closed before it was served");
         }
         let scope = self.metrics.tcp.scope(outbound_source_labels(original, Tls::None("loopback")));
-        let mut io = Io::new(Transport::Tcp(stream), scope.opened());
+        let mut io = Io::new(Transport::Left(stream), scope.opened());
 
         let routing = if let Some(ingress) = &self.ingress {
             Routing::Request(original, ingress.dialect.keeps_first().then(Arc::default))

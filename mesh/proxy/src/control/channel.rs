@@ -78,7 +78,7 @@ impl Dialer {
 
     async fn connect(&self, address: SocketAddr) -> Result<Transport, ConnectError> {
         let stream = self.connector.connect(address).await?;
-        let Some(server) = &self.server else { return Ok(Transport::Tcp(stream)) };
+        let Some(server) = &self.server else { return Ok(Transport::Left(stream)) };
         let refused = |message| ConnectError::Tls { address, expected: Arc::clone(server.id()), message };
         let trust = self.identity.trust().ok_or_else(|| refused("without an identity nobody is trusted".to_owned()))?;
         let own = self.identity.credentials().filter(|own| self.speaker == As::Certified || own.is_valid());
@@ -91,6 +91,6 @@ impl Dialer {
         });
         let shaken = shaken.await.map_err(|_| ConnectError::TimedOut { address, timeout })?;
         let tls = shaken.map_err(|error| refused(error.to_string()))?;
-        Ok(Transport::Tls(Box::new(tls)))
+        Ok(Transport::Right(Box::new(tls)))
     }
 }

@@ -336,9 +336,9 @@ impl Dial {
                 let tls = shaken.map_err(|_| ConnectError::TimedOut { address, timeout })?.map_err(|error| {
                     ConnectError::Tls { address, expected: Arc::clone(server.id()), message: error.to_string() }
                 })?;
-                Transport::Tls(Box::new(tls))
+                Transport::Right(Box::new(tls))
             }
-            None => Transport::Tcp(stream),
+            None => Transport::Left(stream),
         };
         Ok(Io::new(transport, self.tcp.opened()))
     }

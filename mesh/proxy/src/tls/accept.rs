@@ -47,7 +47,7 @@ pub(crate) enum Peer {
 
 impl Accepted {
     fn plaintext(stream: TcpStream) -> Self {
-        Self { transport: Transport::Tcp(stream), prefix: Bytes::new(), peer: Peer::Plaintext, tagged: false }
+        Self { transport: Transport::Left(stream), prefix: Bytes::new(), peer: Peer::Plaintext, tagged: false }
     }
 }
 
@@ -90,7 +90,7 @@ pub(crate) async fn accept(
     let (stream, sni, read) = hello(stream, deadline).await?;
     if sni.as_deref() != Some(&*credentials.name) {
         return Ok(Accepted {
-            transport: Transport::Tcp(stream),
+            transport: Transport::Left(stream),
             prefix: read,
             peer: Peer::Elsewhere(sni),
             tagged: false,
@@ -104,7 +104,7 @@ pub(crate) async fn accept(
     let certificate = session.peer_certificates().and_then(<[_]>::first);
     let client = certificate.and_then(|certificate| names(certificate).next().map(Arc::from));
     let tagged = session.alpn_protocol() == Some(PROTOCOL);
-    let transport = Transport::Tls(Box::new(stream.into()));
+    let transport = Transport::Right(Box::new(stream.into()));
     Ok(Accepted { transport, prefix: Bytes::new(), peer: Peer::Mesh(client), tagged })
 }
 

@@ -27,7 +27,7 @@ where
     let (stream, _) = listener.accept().await.unwrap();
     let counters = Metrics::new().tcp.scope(Labels::new()).opened();
     tokio::spawn(async move {
-        let io = Io::new(Transport::Tcp(stream), counters);
+        let io = Io::new(Transport::Left(stream), counters);
         let _ = serve(io, TIMEOUT, &Drain::default(), service).await;
     });
     client.set_nodelay(true).unwrap();
