@@ -1,14 +1,12 @@
 //! The role `cell`: one cell of the matrix in a process of its own.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use meshgate_clusters::Cluster;
-use meshgate_clusters::embedded::Embedded;
 use meshgate_harness::cell::{self, Assignment, Spec, Teller};
 use meshgate_harness::event::Event;
+use meshgate_net::namespaces;
 
 use crate::fail;
 
@@ -18,15 +16,10 @@ pub struct Args {
     spec: String,
 }
 
-/// Enters the namespaces, then runs the cell.
+/// Enters namespaces where the cluster is to be inside them, then runs the cell.
 pub fn main(args: Args) -> ExitCode {
     let started = Instant::now();
     let teller = Teller::default();
-    if let Err(error) = meshgate_net::namespaces::enter() {
-        teller.tell(&Event::Broken { reason: error.to_string(), artefacts: Vec::new() });
-        return ExitCode::FAILURE;
-    }
-    meshgate_net::namespaces::exit_when_stdin_closes();
     match execute(&args, started, &teller) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -38,20 +31,24 @@ pub fn main(args: Args) -> ExitCode {
 
 fn execute(args: &Args, started: Instant, teller: &Teller) -> anyhow::Result<()> {
     let spec: Spec = serde_json::from_str(&args.spec).context("the spec of the cell is not understood")?;
+    // No thread may exist before this.
+    if spec.backend.needs_namespaces() {
+        namespaces::enter()?;
+    }
+    namespaces::exit_when_stdin_closes();
     let fixtures = crate::run::fixtures(spec.fixtures.as_deref())?;
     let controller = fixtures.controller(&spec.cell.controller)?.clone();
     let recipe = spec.recipe(&controller)?;
     let cases: Vec<_> = meshgate_suites::cases().into_iter().copied().collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
-        teller.progress("starting the cluster");
-        let cluster = Arc::new(Embedded::start(spec.backend.clone()).await?);
-        let handle: Arc<dyn Cluster> = Arc::clone(&cluster) as _;
+        teller.progress("opening the cluster");
+        let cluster = spec.backend.clone().open(&|text| teller.progress(text)).await?;
         let assignment = Assignment { spec: &spec, fixtures: &fixtures, controller: &controller, recipe: &recipe };
-        cell::run(&assignment, &cases, handle, started, teller).await;
+        cell::run(&assignment, &cases, cluster, started, teller).await;
         anyhow::Ok(())
     })?;
-    // What still runs ends with this process: it is the first of its PID namespace.
+    // What still runs of an embedded cluster ends with this process: it is the first of its PID namespace.
     runtime.shutdown_background();
     Ok(())
 }

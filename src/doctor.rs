@@ -35,7 +35,7 @@ fn checks() -> anyhow::Result<Vec<Check>> {
     let fixtures = crate::run::fixtures(None)?;
     let mut images = Vec::new();
     for controller in fixtures.controllers.values() {
-        images.extend(meshgate_harness::world::images(controller, controller.newest())?);
+        images.extend(meshgate_harness::blueprint::images(controller, controller.newest())?);
     }
     let namespaces = Check {
         what: "user namespaces".to_owned(),

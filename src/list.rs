@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use meshgate_clusters::Kind;
 use meshgate_fixtures::Fixtures;
 use meshgate_harness::matrix::{self, Selection};
 
@@ -71,7 +72,7 @@ fn list(what: What, fixtures: &Fixtures) -> anyhow::Result<String> {
             }
         }
         What::Cells => {
-            for cell in matrix::cells(fixtures, &Selection::default(), "embedded")? {
+            for cell in matrix::cells(fixtures, &Selection::default(), Kind::Embedded)? {
                 line(cell.id());
             }
         }

@@ -18,6 +18,7 @@ mod output;
 mod progress;
 mod report;
 mod run;
+mod target;
 
 /// Proves that an ingress controller and a Linkerd-style service mesh work together.
 #[derive(Parser)]

@@ -15,7 +15,10 @@ use meshgate_harness::runner::{self, Job, Options};
 use tokio_util::sync::CancellationToken;
 
 use crate::progress::Progress;
+use crate::target::Target;
 use crate::{fail, output};
+
+mod dry;
 
 /// What to run and where the report goes.
 #[derive(clap::Args, Clone)]
@@ -46,9 +49,11 @@ pub struct Args {
     /// Fixtures from a folder instead of the built-in ones
     #[arg(long, value_name = "DIR")]
     pub fixtures: Option<PathBuf>,
-    /// Seconds that setting a cell up may take
-    #[arg(long, default_value_t = 60)]
-    pub setup_timeout: u64,
+    #[command(flatten)]
+    pub target: Target,
+    /// Seconds that setting a cell up may take; 60 when left out, 300 on a cluster that is not embedded
+    #[arg(long, value_name = "SECONDS")]
+    pub setup_timeout: Option<u64>,
     /// Seconds that one case may take
     #[arg(long, default_value_t = 60)]
     pub case_timeout: u64,
@@ -63,6 +68,12 @@ an interruption";
 
 /// Runs and reports; ends with the status that [`EXIT_STATUS`] explains.
 pub fn main(args: Args) -> ExitCode {
+    if args.target.dry_run {
+        return match dry_run(&args) {
+            Ok(status) => ExitCode::from(status),
+            Err(error) => fail(2, &error),
+        };
+    }
     let result = execute(&args).and_then(|report| {
         let matrix = meshgate_harness::report::terminal::render(&report);
         output::print(&format!("\n{matrix}report: {}\n", args.report_dir.join("report.md").display()))?;
@@ -88,12 +99,23 @@ pub fn nothing_ran(report: &Report) -> bool {
     report.cells.iter().all(|cell| cell.setup_seconds.is_none())
 }
 
-/// Runs what the arguments say and writes the report.
-pub fn execute(args: &Args) -> anyhow::Result<Report> {
+/// Says what a run would make on a cluster.
+fn dry_run(args: &Args) -> anyhow::Result<u8> {
+    args.target.check()?;
     let fixtures = fixtures(args.fixtures.as_deref())?;
     let plan = plan(args, &fixtures)?;
-    // Once here rather than once in every cell.
-    meshgate_net::namespaces::check()?;
+    let reach = args.target.reach()?.context("there is nothing to say of the embedded cluster")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outlook = runtime.block_on(dry::Outlook::of(&reach, &plan, &fixtures))?;
+    output::print(&outlook.render(&reach.context))?;
+    Ok(if outlook.is_blocked() { 2 } else { 0 })
+}
+
+/// Runs what the arguments say and writes the report.
+pub fn execute(args: &Args) -> anyhow::Result<Report> {
+    args.target.check()?;
+    let fixtures = fixtures(args.fixtures.as_deref())?;
+    let plan = plan(args, &fixtures)?;
     std::fs::create_dir_all(&args.report_dir)
         .with_context(|| format!("cannot make the report folder {}", args.report_dir.display()))?;
     let progress = Progress::new(
@@ -104,8 +126,7 @@ pub fn execute(args: &Args) -> anyhow::Result<Report> {
     progress.note(&format!("{} cells, {} cases", plan.cells.len(), plan.cases.len()));
     let started = Instant::now();
     let time = now();
-    let backend =
-        meshgate_clusters::embedded::prepare(std::env::current_exe()?, &plan.images, &|text| progress.note(text))?;
+    let backend = args.target.backend(&plan.images, &|text| progress.note(text))?;
     let report_dir = std::path::absolute(&args.report_dir)?;
     let jobs: Vec<Job> = plan
         .cells
@@ -117,28 +138,33 @@ pub fn execute(args: &Args) -> anyhow::Result<Report> {
                 fixtures: args.fixtures.as_deref().map(std::path::absolute).transpose()?,
                 recipe: plan.own_recipe.as_deref().map(std::path::absolute).transpose()?,
                 report_dir: report_dir.clone(),
-                setup_seconds: args.setup_timeout,
+                setup_seconds: args.setup_timeout.unwrap_or(args.target.usual_setup_seconds()),
                 case_seconds: args.case_timeout,
                 backend: backend.clone(),
+                where_to: args.target.repeat(),
             };
             Job::new(spec, &fixtures, &plan.cases)
         })
         .collect::<anyhow::Result<_>>()?;
     let options = Options {
         command: vec![std::env::current_exe()?.into(), "cell".into()],
-        parallel: args.parallel,
-        cell_limit: Duration::from_secs(600),
+        // Cells have the same namespaces: one cluster carries one at a time.
+        parallel: if backend.needs_namespaces() { args.parallel } else { 1 },
+        cell_limit: Duration::from_secs(if backend.needs_namespaces() { 600 } else { 1800 }),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let cancel = CancellationToken::new();
-    let cells = runtime.block_on(async {
+    let note = |text: &str| progress.note(text);
+    let (cells, released) = runtime.block_on(async {
         tokio::spawn(cancel_on_signals(cancel.clone()));
+        let claim = args.target.claim(&backend, &note).await?;
         let listen = |index: usize, event: &_| progress.event(index, event);
-        tokio::select! {
+        let cells = tokio::select! {
             cells = runner::run(&jobs, &options, &cancel, &listen) => cells,
             never = progress.beat() => match never {},
-        }
-    });
+        };
+        anyhow::Ok((cells, args.target.release(claim, &note).await))
+    })?;
     progress.done();
     let environment = Environment {
         meshgate: env!("CARGO_PKG_VERSION").to_owned(),
@@ -150,6 +176,7 @@ pub fn execute(args: &Args) -> anyhow::Result<Report> {
     };
     let report = Report::new(environment, cells, &fixtures.claims);
     report.write(&args.report_dir)?;
+    released?;
     if cancel.is_cancelled() {
         let so_far = args.report_dir.join("report.md");
         bail!("the run was interrupted; what was judged before stands in {}", so_far.display());
@@ -194,7 +221,7 @@ pub fn plan(args: &Args, fixtures: &Fixtures) -> anyhow::Result<Plan> {
                 recipes: args.recipes.clone(),
                 dialects: args.dialects.clone(),
             };
-            matrix::cells(fixtures, &selection, "embedded")?
+            matrix::cells(fixtures, &selection, args.target.cluster)?
         }
         Some(dir) => {
             let recipe = Recipe::from_dir(dir)?;
@@ -203,7 +230,7 @@ pub fn plan(args: &Args, fixtures: &Fixtures) -> anyhow::Result<Plan> {
                 bail!("a recipe of your own needs one controller to run it on: --controllers NAME[@VERSION]");
             };
             let (controller, version) = matrix::controller_at(fixtures, controller)?;
-            matrix::of_recipe(controller, &version, &recipe, &dialects, "embedded")
+            matrix::of_recipe(controller, &version, &recipe, &dialects, args.target.cluster)
         }
     };
     if args.exhaustive {
@@ -212,7 +239,7 @@ pub fn plan(args: &Args, fixtures: &Fixtures) -> anyhow::Result<Plan> {
     let mut images = Vec::new();
     for cell in &cells {
         let controller = fixtures.controller(&cell.controller)?;
-        images.extend(meshgate_harness::world::images(controller, &cell.version)?);
+        images.extend(meshgate_harness::blueprint::images(controller, &cell.version)?);
     }
     images.sort();
     images.dedup();

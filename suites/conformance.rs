@@ -9,14 +9,15 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use meshgate_clusters::{Backend, Kind};
 use meshgate_fixtures::Fixtures;
+use meshgate_harness::blueprint;
 use meshgate_harness::cell::Spec;
 use meshgate_harness::event::Event;
 use meshgate_harness::matrix::{self, Cell, Selection};
 use meshgate_harness::report::CaseReport;
 use meshgate_harness::runner::{self, Job, Options};
 use meshgate_harness::verdict::Verdict;
-use meshgate_harness::world;
 
 /// The binary under test: it runs the cells and is every Meshgate image in them.
 const MESHGATE: &str = env!("CARGO_BIN_EXE_meshgate");
@@ -68,7 +69,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let cells = match matrix::cells(&fixtures, &Selection::default(), "embedded") {
+    let cells = match matrix::cells(&fixtures, &Selection::default(), Kind::Embedded) {
         Ok(cells) => cells,
         Err(error) => {
             eprintln!("{error}");
@@ -117,11 +118,12 @@ fn run(fixtures: &Fixtures, cells: &[Cell], keys: &[Key], board: &Board) -> anyh
     }
     let mut images = Vec::new();
     for index in cases.keys() {
-        images.extend(world::images(fixtures.controller(&cells[*index].controller)?, &cells[*index].version)?);
+        images.extend(blueprint::images(fixtures.controller(&cells[*index].controller)?, &cells[*index].version)?);
     }
     images.sort();
     images.dedup();
-    let backend = meshgate_clusters::embedded::prepare(MESHGATE.into(), &images, &|text| eprintln!("{text}"))?;
+    let prepared = meshgate_clusters::embedded::prepare(MESHGATE.into(), &images, &|text| eprintln!("{text}"))?;
+    let backend = Backend::Embedded(prepared);
     let report_dir = std::path::absolute(concat!(env!("CARGO_TARGET_TMPDIR"), "/conformance"))?;
     let indices: Vec<usize> = cases.keys().copied().collect();
     let jobs: Vec<Job> = cases
@@ -136,6 +138,7 @@ fn run(fixtures: &Fixtures, cells: &[Cell], keys: &[Key], board: &Board) -> anyh
                 setup_seconds: 120,
                 case_seconds: 120,
                 backend: backend.clone(),
+                where_to: String::new(),
             };
             Job::new(spec, fixtures, &meshgate_suites::cases())
         })

@@ -9,7 +9,8 @@
 //! [`emojivoto`], [`books`] and [`kuard`] are the page's demo applications on the wire: the same ports, paths, messages and
 //! failures, and the same every time when asked to be. [`echo`] answers every request with what it received, and breaks on
 //! demand. [`probe`] is the client that sends requests exactly as written and records what came back; the harness drives it
-//! with sockets of its own choice, the role `probe` from inside a pod.
+//! with sockets of its own choice, the role `probe` from inside a pod, the role [`vantage`] carries its connections into a cluster
+//! whose addresses it cannot dial.
 //!
 //! All roles are started by [`main`] (`meshgate app ROLE`), each on one thread, and finish what is in flight on SIGTERM.
 
@@ -23,5 +24,6 @@ pub mod kuard;
 pub mod probe;
 mod roles;
 mod serve;
+pub mod vantage;
 
 pub use roles::main;

@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::books::{authors, catalogue, traffic, webapp};
 use crate::emojivoto::{bot, emoji, voting, web};
-use crate::{echo, kuard, probe};
+use crate::{echo, kuard, probe, vantage};
 
 /// The demo applications.
 #[derive(Parser)]
@@ -45,6 +45,8 @@ enum Role {
     Echo(echo::Config),
     /// Sends requests from inside a pod
     Probe(probe::role::Config),
+    /// Carries connections of a client outside into the cluster
+    Vantage(vantage::Config),
 }
 
 /// Runs the role that the arguments name, without a program name before them. Returns when the role ends: after SIGTERM or
@@ -96,6 +98,7 @@ fn run(role: Role) -> io::Result<()> {
             Role::Kuard(config) => kuard::Kuard::bind(&config).await?.serve(shutdown).await,
             Role::Echo(config) => echo::Echo::bind(config).await?.serve(shutdown).await,
             Role::Probe(config) => probe::role::Role::bind(config).await?.serve(shutdown).await,
+            Role::Vantage(config) => vantage::Vantage::bind(config).await?.serve(shutdown).await,
         }
     })
 }

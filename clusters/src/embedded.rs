@@ -11,17 +11,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use k8s_openapi::api::core::v1::Service;
 use meshgate_api::{Credentials, Listener, Running, Server, ServerConfig};
 use meshgate_images::{Catalogue, ImageError, Tool};
 use meshgate_net::{Dialer, Netns, Network, NetworkConfig};
 use meshgate_node::{Node, NodeConfig, Own, TokenRequest};
 use meshgate_store::Store;
 use serde::{Deserialize, Serialize};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Cluster, Kubectl, Vantage};
+use crate::{Cluster, IMAGE, Kind, Kubectl, Stream, Vantage};
 
 /// Where the API server listens inside: the address of the Service `kubernetes`.
 const API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)), 443);
@@ -31,7 +32,7 @@ const STATE: &str = "/run/meshgate";
 
 /// What the inside needs from the outside.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Prepared {
+pub struct Prepared {
     /// This program, which is also Meshgate's own image.
     program: PathBuf,
     nft: Tool,
@@ -45,9 +46,6 @@ pub enum EmbeddedError {
     /// A program is missing.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// What [`prepare`] returned did not survive the way to the inside.
-    #[error("what was prepared is not understood: {0}")]
-    Prepared(#[from] serde_json::Error),
     /// The network.
     #[error(transparent)]
     Network(#[from] meshgate_net::NetworkError),
@@ -80,11 +78,7 @@ fn during(what: &'static str) -> impl FnOnce(io::Error) -> EmbeddedError {
 ///
 /// # Errors
 /// [`EmbeddedError::Image`], which says how to supply what is missing.
-pub fn prepare(
-    program: PathBuf,
-    images: &[String],
-    progress: &dyn Fn(&str),
-) -> Result<serde_json::Value, EmbeddedError> {
+pub fn prepare(program: PathBuf, images: &[String], progress: &dyn Fn(&str)) -> Result<Prepared, EmbeddedError> {
     let catalogue = Catalogue::built_in(&program);
     for image in images {
         catalogue.fetch(image, progress)?;
@@ -98,8 +92,7 @@ pub fn prepare(
             None
         }
     };
-    let prepared = Prepared { program, nft, kubectl };
-    Ok(serde_json::to_value(prepared)?)
+    Ok(Prepared { program, nft, kubectl })
 }
 
 /// A running embedded cluster. It ends with its process.
@@ -122,7 +115,7 @@ impl Embedded {
     ///
     /// # Errors
     /// The part that did not start.
-    pub async fn start(prepared: serde_json::Value) -> Result<Self, EmbeddedError> {
+    pub async fn start(prepared: Prepared) -> Result<Self, EmbeddedError> {
         Self::start_with(prepared, Vec::new()).await
     }
 
@@ -130,8 +123,7 @@ impl Embedded {
     ///
     /// # Errors
     /// The part that did not start.
-    pub async fn start_with(prepared: serde_json::Value, sockets: Vec<UnixListener>) -> Result<Self, EmbeddedError> {
-        let prepared: Prepared = serde_json::from_value(prepared)?;
+    pub async fn start_with(prepared: Prepared, sockets: Vec<UnixListener>) -> Result<Self, EmbeddedError> {
         // Another part of the process may have chosen the same provider before.
         let _ = rustls_provider();
         let shutdown = CancellationToken::new();
@@ -189,19 +181,19 @@ impl Embedded {
 
 #[async_trait]
 impl Cluster for Embedded {
-    fn kind(&self) -> &'static str {
-        "embedded"
+    fn kind(&self) -> Kind {
+        Kind::Embedded
     }
 
     fn client(&self) -> kube::Client {
         self.client.clone()
     }
 
-    async fn connect(&self, from: Vantage, to: SocketAddr) -> io::Result<TcpStream> {
-        match from {
-            Vantage::Outside(_) => self.network.outside().connect_from(Some(self.address(from)), to).await,
-            Vantage::Node => self.here.connect(to).await,
-        }
+    async fn connect(&self, from: Vantage, to: SocketAddr) -> io::Result<Stream> {
+        Ok(Box::pin(match from {
+            Vantage::Outside(_) => self.network.outside().connect_from(Some(self.address(from)), to).await?,
+            Vantage::Node => self.here.connect(to).await?,
+        }))
     }
 
     fn address(&self, of: Vantage) -> Ipv4Addr {
@@ -212,17 +204,28 @@ impl Cluster for Embedded {
         }
     }
 
+    /// The load balancer's.
+    fn entrance(&self, service: &Service) -> Option<Ipv4Addr> {
+        let balancer = service.status.as_ref()?.load_balancer.as_ref()?;
+        balancer.ingress.as_ref()?.first()?.ip.as_ref()?.parse().ok()
+    }
+
     fn set_external_name(&self, name: &str, addresses: &[Ipv4Addr]) {
         self.network.dns().set_external(name, addresses);
     }
 
-    async fn settled(&self) {
+    async fn settled(&self) -> io::Result<()> {
         self.node.synced(self.store.revision()).await;
+        Ok(())
     }
 
     fn kubectl(&self) -> Option<Kubectl> {
         let program = self.kubectl.clone()?;
         Some(Kubectl { program, kubeconfig: self.kubeconfig(&format!("https://{API}")) })
+    }
+
+    fn image(&self) -> &str {
+        IMAGE
     }
 }
 
@@ -272,6 +275,6 @@ async fn client(credentials: &Credentials) -> Result<kube::Client, EmbeddedError
     kube::Client::try_from(config.map_err(|error| failed(&error))?).map_err(|error| failed(&error))
 }
 
-fn rustls_provider() -> Result<(), Arc<rustls::crypto::CryptoProvider>> {
+pub(crate) fn rustls_provider() -> Result<(), Arc<rustls::crypto::CryptoProvider>> {
     rustls::crypto::ring::default_provider().install_default()
 }

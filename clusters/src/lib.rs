@@ -2,49 +2,121 @@
 //!
 //! [`Cluster`] is what the harness needs of one, whatever it is made of: a Kubernetes client, connections from
 //! where clients are, and names that the outside world's DNS answers. [`embedded`] assembles the parts under
-//! `embedded/` into a cluster inside this process.
+//! `embedded/` into a cluster inside this process; [`remote`] is any cluster that a kubeconfig leads to, by its API alone.
+//!
+//! A run prepares a [`Backend`] once and hands it to every cell, which opens it: **arguments → [`Backend`] → [`Cluster`]**.
 
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::net::TcpStream;
+use k8s_openapi::api::core::v1::Service;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 pub mod embedded;
+pub mod remote;
+
+/// The kinds of clusters, as `--cluster` names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Inside the process of a cell.
+    Embedded,
+    /// Whatever a kubeconfig leads to.
+    Existing,
+}
+
+impl Kind {
+    /// As reports and the command line name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Existing => "existing",
+        }
+    }
+
+    /// `None` when such a cluster has the ability, else why a case that needs it does not apply there.
+    pub fn lacks(self, ability: Ability) -> Option<&'static str> {
+        match (self, ability) {
+            (Self::Embedded, _) => None,
+            (_, Ability::OutsideNames) => Some("a cluster's DNS cannot be told names of the outside world by its API"),
+            (_, Ability::OutsideClients) => {
+                Some("requests start in pods of the cluster, so no load balancer is between them and the controller")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What not every kind of cluster can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ability {
+    /// [`Cluster::set_external_name`].
+    OutsideNames,
+    /// Clients outside the cluster, who come by a load balancer's address.
+    OutsideClients,
+}
 
 /// Where a connection starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Vantage {
-    /// A client outside the cluster; there are two, 0 and 1, with addresses of their own.
+    /// A client outside the mesh and, where the cluster has [`Ability::OutsideClients`], outside the cluster; there are two, 0 and 1,
+    /// with addresses of their own.
     Outside(u8),
-    /// The node: the test process itself, unmeshed.
+    /// The node, unmeshed: the test process itself, or a pod where that cannot reach the cluster's addresses.
     Node,
 }
+
+/// A connection into the cluster.
+pub trait Connection: AsyncRead + AsyncWrite + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Send> Connection for T {}
+
+/// A connection of any make.
+pub type Stream = Pin<Box<dyn Connection>>;
 
 /// A running cluster.
 #[async_trait]
 pub trait Cluster: Send + Sync {
-    /// Its kind, as `--cluster` names it.
-    fn kind(&self) -> &'static str;
+    /// Its kind.
+    fn kind(&self) -> Kind;
 
     /// A client with full rights.
     fn client(&self) -> kube::Client;
 
     /// Connects from a vantage point to an address of the cluster.
-    async fn connect(&self, from: Vantage, to: SocketAddr) -> io::Result<TcpStream>;
+    async fn connect(&self, from: Vantage, to: SocketAddr) -> io::Result<Stream>;
 
     /// The address that a vantage point's connections come from.
     fn address(&self, of: Vantage) -> Ipv4Addr;
 
-    /// Makes DNS answer a name outside the cluster's domain with these addresses.
+    /// The address at which [`Vantage::Outside`] reaches a Service of type LoadBalancer; `None` while it has none.
+    fn entrance(&self, service: &Service) -> Option<Ipv4Addr>;
+
+    /// Makes DNS answer a name outside the cluster's domain with these addresses, where the cluster has [`Ability::OutsideNames`].
     fn set_external_name(&self, name: &str, addresses: &[Ipv4Addr]);
 
     /// Waits until Service rules and DNS have caught up with everything written to the API so far.
-    async fn settled(&self);
+    ///
+    /// # Errors
+    /// When the cluster does not get there.
+    async fn settled(&self) -> io::Result<()>;
 
     /// kubectl with full rights, where there is one.
     fn kubectl(&self) -> Option<Kubectl>;
+
+    /// The image of Meshgate itself there.
+    fn image(&self) -> &str;
 }
 
 /// A kubectl and what it needs to reach a cluster from where the cases run.
@@ -54,4 +126,46 @@ pub struct Kubectl {
     pub program: PathBuf,
     /// The content of its kubeconfig. It holds credentials.
     pub kubeconfig: String,
+}
+
+/// Meshgate's own image, where nothing else is said.
+pub const IMAGE: &str = "meshgate.dev/meshgate:dev";
+
+/// A cluster as one process tells another how to open it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// One of the process' own, from what was prepared for it.
+    Embedded(embedded::Prepared),
+    /// One that is there.
+    Remote(remote::Reach),
+}
+
+/// Why a cluster could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The embedded one.
+    #[error(transparent)]
+    Embedded(#[from] embedded::EmbeddedError),
+    /// One that is there.
+    #[error(transparent)]
+    Remote(#[from] remote::RemoteError),
+}
+
+impl Backend {
+    /// Whether the process that opens it has to enter namespaces first.
+    pub fn needs_namespaces(&self) -> bool {
+        matches!(self, Self::Embedded(_))
+    }
+
+    /// Opens it; one that is there is swept clean of what a cell before left. `progress` hears what is being done.
+    ///
+    /// # Errors
+    /// The backend's own.
+    pub async fn open(self, progress: &dyn Fn(&str)) -> Result<Arc<dyn Cluster>, OpenError> {
+        Ok(match self {
+            Self::Embedded(prepared) => Arc::new(embedded::Embedded::start(prepared).await?),
+            Self::Remote(reach) => Arc::new(remote::Remote::open(reach, progress).await?),
+        })
+    }
 }

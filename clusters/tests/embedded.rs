@@ -34,7 +34,12 @@ fn outside() -> ExitCode {
     let note = |text: &str| eprintln!("{text}");
     let prepared = prepare(program.clone(), &[image], &note).expect("the images");
     let kubectl = Catalogue::built_in(&program).kubectl(&note).expect("kubectl").path;
-    let status = Command::new(program).arg("inside").arg(prepared.to_string()).arg(kubectl).status().expect("it runs");
+    let status = Command::new(program)
+        .arg("inside")
+        .arg(serde_json::to_string(&prepared).expect("JSON"))
+        .arg(kubectl)
+        .status()
+        .expect("it runs");
     if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -123,7 +128,7 @@ async fn scenario(cluster: &Embedded, kubectl: &Path) {
         controller.workload, controller.namespace
     );
     let external = kubectl.run(&external, None).await;
-    cluster.settled().await;
+    cluster.settled().await.expect("rules and names follow");
     let address = format!("{external}:80").parse().expect("an address");
     let mut stream = cluster.connect(Vantage::Outside(0), address).await.expect("the load balancer");
     stream.write_all(b"GET / HTTP/1.1\r\nHost: nobody.test\r\nConnection: close\r\n\r\n").await.expect("a request");

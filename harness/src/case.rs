@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 
+use meshgate_clusters::Ability;
 use meshgate_fixtures::{Balances, ClientOverride, Mode, Promises, Recipe};
 
 use crate::context::Context;
@@ -76,6 +77,8 @@ pub enum Stage {
 pub enum Need {
     /// The recipe's routes answer (under the cell's dialect).
     Serves,
+    /// The cluster can do this.
+    Cluster(Ability),
     /// The recipe's routes answer nothing: it has manifests that do not work.
     ServesNothing,
     /// The recipe has manifests that no cluster takes any more.
@@ -145,6 +148,10 @@ impl Need {
     pub fn missing(self, cell: &Cell, recipe: &Recipe, promises: &Promises) -> Option<String> {
         let (holds, why): (bool, String) = match self {
             Self::Serves => (promises.serves, "the recipe promises no working route here".into()),
+            Self::Cluster(ability) => {
+                let why = cell.cluster.lacks(ability);
+                (why.is_none(), why.unwrap_or_default().into())
+            }
             Self::ServesNothing => (!promises.serves, "the recipe's routes work".into()),
             Self::RefusedManifests => {
                 (!recipe.refused.is_empty(), "the recipe has no manifests that are refused".into())

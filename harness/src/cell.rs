@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt};
-use meshgate_clusters::Cluster;
+use meshgate_clusters::{Backend, Cluster};
 use meshgate_fixtures::{Controller, Fixtures, Recipe};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use crate::blueprint::{self, Blueprint};
 use crate::case::{Case, Stage};
 use crate::context::Context;
 use crate::event::Event;
+use crate::kubernetes::Manifest;
 use crate::matrix::Cell;
 use crate::plan::Plan;
 use crate::report::{CaseReport, ClaimVerdict};
@@ -41,8 +43,10 @@ pub struct Spec {
     pub setup_seconds: u64,
     /// Seconds that one case may take.
     pub case_seconds: u64,
-    /// What the cluster's backend needs (images on this machine), in its own words.
-    pub backend: serde_json::Value,
+    /// The cluster.
+    pub backend: Backend,
+    /// The arguments that lead to that cluster again, each after a space.
+    pub where_to: String,
 }
 
 impl Spec {
@@ -105,7 +109,7 @@ pub async fn run(
         let reason = case.not_applicable(&spec.cell, recipe).unwrap_or_default();
         teller.tell(&finished(&case, Verdict::NotApplicable, Some(reason), &[]));
     }
-    let plans: BTreeMap<&'static str, Plan> = apply.iter().map(|case| (case.id, case.planned(recipe))).collect();
+    let plans = plans(&apply, recipe);
     let deadline = Duration::from_secs(spec.setup_seconds);
     let world = match World::set_up(assignment, cluster, &plans, deadline, teller).await {
         Ok(world) => Arc::new(world),
@@ -129,6 +133,32 @@ pub async fn run(
     tokio::join!(run_stage(Stage::Waiting, None), run_stage(Stage::Shared, Some(CONCURRENCY)));
     run_stage(Stage::Alone, Some(1)).await;
     teller.tell(&Event::Finished);
+}
+
+/// The plans of cases, by their ids.
+fn plans(cases: &[Case], recipe: &Recipe) -> BTreeMap<&'static str, Plan> {
+    cases.iter().map(|case| (case.id, case.planned(recipe))).collect()
+}
+
+/// Every manifest that setting a cell up applies, for these cases as far as they apply.
+///
+/// # Errors
+/// A template that cannot be filled in.
+pub fn manifests(
+    cell: &Cell,
+    controller: &Controller,
+    recipe: &Recipe,
+    fixtures: &Fixtures,
+    cases: &[&Case],
+) -> anyhow::Result<Vec<Manifest>> {
+    let apply: Vec<Case> =
+        cases.iter().filter(|case| case.not_applicable(cell, recipe).is_none()).map(|case| **case).collect();
+    let plans = plans(&apply, recipe);
+    let injection = blueprint::injection(cell.dialect)?;
+    let blueprint = Blueprint { cell, controller, recipe, injection: &injection };
+    let mut manifests = blueprint.workloads(fixtures, &plans)?;
+    manifests.extend(blueprint.paths(&plans)?);
+    Ok(manifests)
 }
 
 /// Runs one case; a failure is looked at once more, and a verdict that changes is flaky.

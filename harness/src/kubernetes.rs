@@ -2,25 +2,37 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, future, stream};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, LogParams, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::discovery::{self, Scope};
+use kube::runtime::wait::{await_condition, conditions};
 use kube::runtime::{WatchStreamExt, watcher};
+use meshgate_clusters::remote::OWNED;
+use meshgate_clusters::{Cluster, Kind};
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::tenancy::{Fate, Tenancy};
 
 /// The field manager of everything that Meshgate applies.
 pub const MANAGER: &str = "meshgate";
 
 /// Writes under way at once. Each takes a connection to the API server, which costs both sides a TLS handshake.
 const AT_ONCE: usize = 8;
+
+const DEFINITION: &str = "CustomResourceDefinition";
+
+/// How long a new kind may take to be served.
+const ESTABLISHES: Duration = Duration::from_secs(30);
 
 /// An object and the file that it was made from, for messages.
 #[derive(Clone, Debug)]
@@ -41,12 +53,19 @@ impl From<Value> for Manifest {
 pub struct Kubernetes {
     client: kube::Client,
     kinds: Mutex<HashMap<GroupVersionKind, (ApiResource, Scope)>>,
+    tenancy: Option<Tenancy>,
 }
 
 impl Kubernetes {
-    /// Over a client.
-    pub fn new(client: kube::Client) -> Self {
-        Self { client, kinds: Mutex::default() }
+    /// For a cluster: as its only user, or as a guest where it is not Meshgate's own.
+    pub fn of(cluster: &dyn Cluster) -> Self {
+        let tenancy = (cluster.kind() != Kind::Embedded).then(|| Tenancy::new(cluster.image()));
+        Self { client: cluster.client(), kinds: Mutex::default(), tenancy }
+    }
+
+    /// As a guest, before anything of Meshgate is there.
+    pub fn guest(client: kube::Client, tenancy: Tenancy) -> Self {
+        Self { client, kinds: Mutex::default(), tenancy: Some(tenancy) }
     }
 
     /// The client itself.
@@ -56,9 +75,15 @@ impl Kubernetes {
 
     /// Server-side applies an object. A field that its kind does not have is refused, for it would do nothing in silence.
     pub async fn apply(&self, object: &Value) -> anyhow::Result<DynamicObject> {
-        let (api, name) = self.api_of(object).await?;
+        let (api, scope, name) = self.api_of(object).await?;
         let params = PatchParams::apply(MANAGER).force().validation_strict();
-        let applied = api.patch(&name, &params, &Patch::Apply(object)).await;
+        let applied = match &self.tenancy {
+            None => api.patch(&name, &params, &Patch::Apply(object)).await,
+            Some(tenancy) if tenancy.admits(&self.client, (&api, &scope), object).await? => {
+                api.patch(&name, &params, &Patch::Apply(tenancy.adapted(object))).await
+            }
+            Some(_) => api.get(&name).await,
+        };
         applied.map_err(|error| {
             let message = match &error {
                 kube::Error::Api(status) => status.message.clone(),
@@ -89,8 +114,81 @@ impl Kubernetes {
             let of_wave = manifests.iter().filter(|manifest| rank(&manifest.object) == wave);
             let applied: Vec<_> = of_wave.map(|manifest| self.apply_manifest(manifest)).collect();
             stream::iter(applied).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+            if wave == 0 && self.tenancy.is_some() {
+                // The embedded cluster serves a kind once its definition is stored; others take a moment.
+                let definitions =
+                    manifests.iter().map(|manifest| &manifest.object).filter(|object| object["kind"] == DEFINITION);
+                future::try_join_all(definitions.map(|definition| self.established(definition))).await?;
+            }
         }
         Ok(())
+    }
+
+    /// Waits until a kind is served.
+    async fn established(&self, definition: &Value) -> anyhow::Result<()> {
+        let api: Api<CustomResourceDefinition> = Api::all(self.client.clone());
+        let name = definition["metadata"]["name"].as_str().unwrap_or_default();
+        let waited = timeout(ESTABLISHES, await_condition(api, name, conditions::is_crd_established())).await;
+        waited
+            .map_err(|_| anyhow!("{} is not established after {} s", describe(definition), ESTABLISHES.as_secs()))??;
+        Ok(())
+    }
+
+    /// What would become of each of these objects on a cluster where Meshgate is a guest; on its own, each would be made.
+    pub async fn fates<'a>(&self, objects: impl Iterator<Item = &'a Value>) -> anyhow::Result<Vec<(&'a Value, Fate)>> {
+        let mut fates = Vec::new();
+        for object in objects {
+            let Some(tenancy) = &self.tenancy else {
+                fates.push((object, Fate::Made));
+                continue;
+            };
+            // A kind that is not served yet is that of a definition that would be made.
+            let found = self.api_of(object).await.ok();
+            let api = found.as_ref().map(|(api, scope, _)| (api, scope));
+            fates.push((object, tenancy.fate(&self.client, api, object).await?));
+        }
+        Ok(fates)
+    }
+
+    /// Where Meshgate is a guest: refuses to begin when somebody else's objects have the places of these.
+    ///
+    /// # Errors
+    /// All that is in the way.
+    pub async fn nothing_in_the_way(&self, manifests: impl Iterator<Item = &Manifest>) -> anyhow::Result<()> {
+        if self.tenancy.is_none() {
+            return Ok(());
+        }
+        let fates = self.fates(manifests.map(|manifest| &manifest.object)).await?;
+        let blocked = fates.into_iter().filter(|(_, fate)| *fate == Fate::InTheWay);
+        let blocked: Vec<String> = blocked.map(|(object, _)| describe(object)).collect();
+        if blocked.is_empty() {
+            return Ok(());
+        }
+        Err(anyhow!(
+            "on the cluster already, not made by Meshgate, and so left alone: {}; delete what is in the way, or use another cluster",
+            blocked.join(", ")
+        ))
+    }
+
+    /// Whether an object in this namespace may be Meshgate's: all are, where nobody else is.
+    async fn may_own(&self, namespace: Option<&str>) -> bool {
+        match (&self.tenancy, namespace) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(tenancy), Some(namespace)) => tenancy.owns(&self.client, namespace).await.unwrap_or(false),
+        }
+    }
+
+    /// All pods that Meshgate may have made.
+    pub async fn all_pods(&self) -> anyhow::Result<Vec<Pod>> {
+        let api: Api<Pod> = Api::all(self.client.clone());
+        let mut pods = Vec::new();
+        for pod in api.list(&ListParams::default()).await?.items {
+            if self.may_own(pod.metadata.namespace.as_deref()).await {
+                pods.push(pod);
+            }
+        }
+        Ok(pods)
     }
 
     async fn apply_manifest(&self, manifest: &Manifest) -> anyhow::Result<()> {
@@ -102,7 +200,7 @@ impl Kubernetes {
 
     /// Deletes an object if it is there.
     pub async fn delete(&self, object: &Value) -> anyhow::Result<()> {
-        let (api, name) = self.api_of(object).await?;
+        let (api, _, name) = self.api_of(object).await?;
         match api.delete(&name, &DeleteParams::background()).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
@@ -118,7 +216,7 @@ impl Kubernetes {
         Ok(())
     }
 
-    async fn api_of(&self, object: &Value) -> anyhow::Result<(Api<DynamicObject>, String)> {
+    async fn api_of(&self, object: &Value) -> anyhow::Result<(Api<DynamicObject>, Scope, String)> {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let api_version =
             text(&object["apiVersion"]).ok_or_else(|| anyhow!("an object without apiVersion: {object}"))?;
@@ -137,14 +235,14 @@ impl Kubernetes {
                 (resource, capabilities.scope)
             }
         };
-        let api = match scope {
+        let api = match &scope {
             Scope::Cluster => Api::all_with(self.client.clone(), &resource),
             Scope::Namespaced => {
                 let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default");
                 Api::namespaced_with(self.client.clone(), namespace, &resource)
             }
         };
-        Ok((api, name))
+        Ok((api, scope, name))
     }
 
     /// Waits until every Deployment in the cluster has all its replicas available and none of an older template.
@@ -153,7 +251,9 @@ impl Kubernetes {
     /// Deployment is not ready and what its pods say.
     pub async fn deployments_ready(&self, deadline: Instant, mut progress: impl FnMut(&str)) -> anyhow::Result<()> {
         let api: Api<Deployment> = Api::all(self.client.clone());
-        let mut changes = pin!(watcher(api, watcher::Config::default()).default_backoff());
+        let ours = watcher::Config::default();
+        let ours = if self.tenancy.is_some() { ours.labels(&format!("{OWNED}=true")) } else { ours };
+        let mut changes = pin!(watcher(api, ours).default_backoff());
         // By namespace and name; what is ready says nothing.
         let mut deployments: BTreeMap<String, Option<String>> = BTreeMap::new();
         let (mut listed, mut told) = (false, String::new());
@@ -203,9 +303,8 @@ impl Kubernetes {
 
     /// What the pods that are not ready say of themselves.
     pub async fn pod_troubles(&self) -> anyhow::Result<String> {
-        let api: Api<Pod> = Api::all(self.client.clone());
         let mut lines = Vec::new();
-        for pod in api.list(&ListParams::default()).await?.items {
+        for pod in self.all_pods().await? {
             let status = pod.status.unwrap_or_default();
             let containers = status
                 .init_container_statuses
@@ -240,7 +339,12 @@ impl Kubernetes {
     /// The cluster's events, oldest first, a line each.
     pub async fn events(&self) -> anyhow::Result<Vec<String>> {
         let api: Api<Event> = Api::all(self.client.clone());
-        let mut events = api.list(&ListParams::default()).await?.items;
+        let mut events = Vec::new();
+        for event in api.list(&ListParams::default()).await?.items {
+            if self.may_own(event.metadata.namespace.as_deref()).await {
+                events.push(event);
+            }
+        }
         events.sort_by_key(|event| event.last_timestamp.clone().map(|time| time.0));
         Ok(events
             .into_iter()

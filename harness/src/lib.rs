@@ -9,10 +9,13 @@
 //! collects its [`event::Event`]s; [`cell`] (the child) sets up the [`world`], runs the [`case`]s and tells their
 //! [`verdict`]s. [`report`] writes what came of it, [`gate`] compares two reports.
 //!
+//! What a cell consists of is its [`blueprint`]; on a cluster that is not Meshgate's own, [`tenancy`] says how it is put there.
+//!
 //! A case sees the world through a [`context::Context`]: it sends requests by the [`probe`], waits by
 //! [`convergence`], reads [`metrics`], judges counts by [`statistics`], and says what it found by [`verdict`].
 //! Nothing here knows a controller by name.
 
+pub mod blueprint;
 pub mod case;
 pub mod cell;
 pub mod context;
@@ -26,5 +29,6 @@ pub mod probe;
 pub mod report;
 pub mod runner;
 pub mod statistics;
+pub mod tenancy;
 pub mod verdict;
 pub mod world;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use meshgate_clusters::Kind;
 use meshgate_fixtures::{Controller, Fixtures, Mode, Recipe, Version, nearest};
 use serde::{Deserialize, Serialize};
 
@@ -75,7 +76,7 @@ pub struct Cell {
     /// in this mode and dialect. `None` when it is this one.
     pub alike_in: Option<String>,
     /// The cluster's kind.
-    pub cluster: String,
+    pub cluster: Kind,
 }
 
 impl Cell {
@@ -151,7 +152,7 @@ pub enum SelectionError {
 }
 
 /// The cells of a selection, in a stable order.
-pub fn cells(fixtures: &Fixtures, selection: &Selection, cluster: &str) -> Result<Vec<Cell>, SelectionError> {
+pub fn cells(fixtures: &Fixtures, selection: &Selection, cluster: Kind) -> Result<Vec<Cell>, SelectionError> {
     let dialects = dialects(&selection.dialects)?;
     let wanted: Vec<String> = if selection.controllers.is_empty() {
         fixtures.controllers.keys().cloned().collect()
@@ -200,7 +201,7 @@ pub fn of_recipe(
     version: &Version,
     recipe: &Recipe,
     dialects: &[Dialect],
-    cluster: &str,
+    cluster: Kind,
 ) -> Vec<Cell> {
     let variants: Vec<Option<Dialect>> = match recipe.mode {
         Mode::Default | Mode::Outside => vec![None],
@@ -224,7 +225,7 @@ pub fn of_recipe(
             beside: whole.filter(|whole| {
                 dialect.is_some_and(|dialect| dialect != *whole && Dialect::USUAL.contains(&dialect) && same(dialect))
             }),
-            cluster: cluster.to_owned(),
+            cluster,
         })
         .collect()
 }
@@ -307,7 +308,7 @@ mod tests {
     fn select(controllers: &[&str], recipes: &[&str], dialects: &[&str]) -> Result<Vec<Cell>, SelectionError> {
         let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
         let selection = Selection { controllers: own(controllers), recipes: own(recipes), dialects: own(dialects) };
-        cells(&Fixtures::built_in().unwrap(), &selection, "embedded")
+        cells(&Fixtures::built_in().unwrap(), &selection, Kind::Embedded)
     }
 
     #[test]
@@ -356,7 +357,7 @@ mod tests {
     #[test]
     fn of_recipes_that_promise_the_same_one_judges_what_lies_behind_their_routes() {
         let fixtures = Fixtures::built_in().unwrap();
-        let all = cells(&fixtures, &Selection::default(), "embedded").unwrap();
+        let all = cells(&fixtures, &Selection::default(), Kind::Embedded).unwrap();
         let class = |cell: &Cell, recipe: &str| {
             let recipe = fixtures.controllers[&cell.controller].recipes[recipe].clone();
             format!("{:?}", recipe.class(cell.variant()))
@@ -387,7 +388,7 @@ mod tests {
         let fixtures = Fixtures::built_in().unwrap();
         for dialects in [&["modern".to_owned()][..], &[]] {
             let selection = Selection { dialects: dialects.to_vec(), ..Selection::default() };
-            let cells = cells(&fixtures, &selection, "embedded").unwrap();
+            let cells = cells(&fixtures, &selection, Kind::Embedded).unwrap();
             let outside: Vec<_> = cells.iter().filter(|cell| cell.mode == Mode::Outside).collect();
             assert!(!outside.is_empty());
             for cell in outside {

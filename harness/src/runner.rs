@@ -96,7 +96,7 @@ async fn run_one(
         recipe: cell.recipe.clone(),
         mode: cell.mode,
         dialect: cell.dialect,
-        cluster: cell.cluster.clone(),
+        cluster: cell.cluster.as_str().to_owned(),
         implementation: job.implementation.clone(),
         setup_seconds: None,
         broken: None,
@@ -252,6 +252,8 @@ async fn tail(mut stream: impl tokio::io::AsyncRead + Unpin) -> String {
 mod tests {
     use super::*;
     use crate::matrix::{Cell, Dialect};
+    use meshgate_clusters::remote::Reach;
+    use meshgate_clusters::{Backend, Kind};
     use meshgate_fixtures::{Mode, Version};
 
     fn job(cases: &[&str]) -> Job {
@@ -264,7 +266,7 @@ mod tests {
             beside: None,
             shared_in: None,
             alike_in: None,
-            cluster: "embedded".into(),
+            cluster: Kind::Embedded,
         };
         let spec = Spec {
             cell,
@@ -274,7 +276,14 @@ mod tests {
             report_dir: "report".into(),
             setup_seconds: 1,
             case_seconds: 1,
-            backend: serde_json::Value::Null,
+            // Never opened: what runs is a script.
+            backend: Backend::Remote(Reach {
+                kind: Kind::Existing,
+                kubeconfig: "kubeconfig".into(),
+                context: "c".into(),
+                image: "i".into(),
+            }),
+            where_to: String::new(),
         };
         let implementation = Implementation { control_plane: "real".into(), data_plane: "d".into() };
         Job { spec, implementation, work: 2 }

@@ -1,27 +1,25 @@
 //! The world of a cell: what has to run is applied and awaited, then what leads to it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD as BASE64;
 use k8s_openapi::api::core::v1::Service as ServiceObject;
 use kube::api::Api;
 use meshgate_clusters::{Cluster, Vantage};
-use meshgate_fixtures::{Controller, Fixtures, Mode, Recipe, Template, Version};
+use meshgate_fixtures::{Controller, Fixtures, Recipe};
 use meshgate_inject as inject;
-use rcgen::{CertificateParams, KeyPair};
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::blueprint::{self, Blueprint};
 use crate::cell::{Assignment, Spec, Teller};
-use crate::kubernetes::{Kubernetes, Manifest};
-use crate::matrix::{Cell, Dialect};
-use crate::plan::{self, NAMESPACE, Plan, Route};
+use crate::kubernetes::Kubernetes;
+use crate::matrix::Cell;
+use crate::plan::{NAMESPACE, Plan, Route};
 use crate::probe::{self, Batch, Connection, Keep, Prober, Record, Request, Scheme};
 
 mod artefacts;
@@ -59,49 +57,6 @@ pub struct Broken {
     pub artefacts: Vec<String>,
 }
 
-/// The images that a controller's manifests name, besides Meshgate's own.
-pub fn images(controller: &Controller, version: &Version) -> anyhow::Result<Vec<String>> {
-    fn collect(value: &Value, images: &mut Vec<String>) {
-        match value {
-            Value::Object(fields) => fields.iter().for_each(|(key, value)| match value {
-                Value::String(image) if key == "image" => images.push(image.clone()),
-                value => collect(value, images),
-            }),
-            Value::Array(items) => items.iter().for_each(|item| collect(item, images)),
-            _ => {}
-        }
-    }
-    let mut images = Vec::new();
-    let values = values(controller, version, &controller.workload, "")?;
-    for template in controller.install.iter().chain([&controller.instance]) {
-        for object in template.instantiate(&values)? {
-            collect(&object, &mut images);
-        }
-    }
-    Ok(images)
-}
-
-/// What the files in `install/` may ask for. `certificate` and `key` are those of a Secret's `data`: a controller's default
-/// certificate, which no client of a case is shown. `routes` is the label selector of what an instance has to read, empty for
-/// everything.
-fn values(
-    controller: &Controller,
-    version: &Version,
-    workload: &str,
-    routes: &str,
-) -> anyhow::Result<BTreeMap<&'static str, String>> {
-    let key = KeyPair::generate()?;
-    let certificate = CertificateParams::new([format!("{}.test", controller.name)])?.self_signed(&key)?;
-    Ok(BTreeMap::from([
-        ("certificate", BASE64.encode(certificate.pem())),
-        ("key", BASE64.encode(key.serialize_pem())),
-        ("version", version.0.clone()),
-        ("namespace", controller.namespace.clone()),
-        ("routes", routes.to_owned()),
-        ("workload", workload.to_owned()),
-    ]))
-}
-
 /// The routes that have to answer before a cell is ready.
 fn awaited<'a>(plans: impl Iterator<Item = &'a Plan>) -> Vec<&'a Route> {
     plans.flat_map(|plan| plan.routes.values()).filter(|route| route.awaits.is_some()).collect()
@@ -120,29 +75,7 @@ fn repeat(spec: &Spec) -> String {
     if let Some(dialect) = cell.dialect {
         line += &format!(" --dialect {}", dialect.as_str());
     }
-    line
-}
-
-/// Whether two manifests are of one object.
-fn same(one: &Value, other: &Value) -> bool {
-    ["/apiVersion", "/kind", "/metadata/namespace", "/metadata/name"]
-        .iter()
-        .all(|at| one.pointer(at) == other.pointer(at))
-}
-
-fn from_file(template: &Template, objects: Vec<Value>) -> impl Iterator<Item = Manifest> + use<> {
-    let file = template.path.clone();
-    objects.into_iter().map(move |object| Manifest { object, file: Some(file.clone()) })
-}
-
-/// Proxies have identities, proven by the token that there was for that when the dialect was spoken.
-fn injection(dialect: Option<Dialect>) -> anyhow::Result<inject::Options> {
-    let options = inject::Options::default();
-    let mut identity = inject::Identity::generate(&options.cluster_domain)?;
-    if dialect == Some(Dialect::Documented) {
-        identity.token = inject::Token::Mounted;
-    }
-    Ok(inject::Options { identity: Some(identity), ..options })
+    line + &spec.where_to
 }
 
 impl World {
@@ -159,7 +92,7 @@ impl World {
             cell: spec.cell.clone(),
             controller: controller.clone(),
             recipe: recipe.clone(),
-            kubernetes: Kubernetes::new(cluster.client()),
+            kubernetes: Kubernetes::of(&*cluster),
             prober: Prober::new(Arc::clone(&cluster)),
             cluster,
             ingress: Ipv4Addr::UNSPECIFIED,
@@ -185,14 +118,16 @@ impl World {
         deadline: Instant,
         teller: &Teller,
     ) -> anyhow::Result<()> {
-        self.injection = injection(self.cell.dialect)?;
+        self.injection = blueprint::injection(self.cell.dialect)?;
+        let (workloads, paths) = (self.blueprint().workloads(fixtures, plans)?, self.blueprint().paths(plans)?);
+        self.kubernetes.nothing_in_the_way(workloads.iter().chain(&paths)).await?;
         teller.progress("applying mesh and apps");
-        self.kubernetes.apply_manifests(&self.workloads(fixtures, plans)?).await?;
+        self.kubernetes.apply_manifests(&workloads).await?;
         self.kubernetes.deployments_ready(deadline, |text| teller.progress(text)).await?;
         // A hundred Services lead to the same few pods and every controller watches them all: applied in this order, each step is
         // told once, and a controller reads its routes once.
         teller.progress("applying Services, routes and the controller");
-        self.kubernetes.apply_manifests(&self.paths(plans)?).await?;
+        self.kubernetes.apply_manifests(&paths).await?;
         self.kubernetes.deployments_ready(deadline, |text| teller.progress(text)).await?;
         teller.progress("awaiting the external address");
         self.ingress = self.external_address(&self.controller.namespace, &self.controller.workload, deadline).await?;
@@ -200,7 +135,7 @@ impl World {
             let address = self.external_address(&self.controller.namespace, name, deadline).await?;
             self.instances.insert(name.clone(), address);
         }
-        self.cluster.settled().await;
+        self.cluster.settled().await?;
         let routes = awaited(plans.values());
         teller.progress(format!("awaiting {} routes", routes.len()));
         let mut ready = vec![self.routes_ready(routes, self.ingress, deadline)];
@@ -256,107 +191,17 @@ impl World {
         Request { scheme, ..Request::get(target, &route.path).host(&route.host) }
     }
 
-    /// The mesh, the apps and the workloads of the cases.
-    fn workloads(&self, fixtures: &Fixtures, plans: &BTreeMap<&'static str, Plan>) -> anyhow::Result<Vec<Manifest>> {
-        let none = BTreeMap::new();
-        let own = inject::control_plane_manifests(&self.injection);
-        let mut manifests: Vec<Manifest> = own.into_iter().map(Manifest::from).collect();
-        let mut apps: BTreeSet<&str> = plans.values().flat_map(|plan| &plan.apps).copied().collect();
-        if !self.recipe.manifests.is_empty() {
-            // What a recipe applies as it is was written for them.
-            apps.extend(self.recipe.apps.iter().map(String::as_str));
-        }
-        for app in apps.into_iter().chain(["echo"]) {
-            let template = fixtures.app(app)?;
-            let mut app = template.instantiate(&none)?;
-            app.iter_mut().for_each(|object| self.inject_app(object));
-            manifests.extend(from_file(template, app));
-        }
-        for workload in plans.values().flat_map(|plan| &plan.workloads) {
-            let mut workload = workload.clone();
-            self.inject_app(&mut workload);
-            manifests.push(workload.into());
-        }
-        Ok(manifests)
+    /// What the cell consists of.
+    fn blueprint(&self) -> Blueprint<'_> {
+        Blueprint { cell: &self.cell, controller: &self.controller, recipe: &self.recipe, injection: &self.injection }
     }
 
-    /// The controller, the recipe's own manifests, and the Services, routes and further objects of the cases.
-    fn paths(&self, plans: &BTreeMap<&'static str, Plan>) -> anyhow::Result<Vec<Manifest>> {
-        let mut manifests = Vec::new();
-        let values = values(&self.controller, &self.cell.version, &self.controller.workload, "")?;
-        for template in &self.controller.install {
-            manifests.extend(from_file(template, template.instantiate(&values)?));
-        }
-        for template in &self.recipe.install {
-            let objects = template.instantiate(&values)?;
-            manifests.retain(|manifest: &Manifest| !objects.iter().any(|object| same(object, &manifest.object)));
-            manifests.extend(from_file(template, objects));
-        }
-        for template in &self.recipe.manifests {
-            manifests.extend(from_file(template, template.instantiate(&BTreeMap::new())?));
-        }
-        manifests.iter_mut().for_each(|manifest| plan::label(&mut manifest.object, plan::EVERY));
-        manifests.extend(self.instance_manifests(&self.controller.workload, "", &BTreeMap::new())?);
-        // Cases that ask for the same instance share it.
-        let instances: BTreeMap<_, _> = plans.values().flat_map(|plan| &plan.instances).collect();
-        for (name, annotations) in instances {
-            let routes = plan::selector(plans.values().filter(|plan| plan.instances.contains_key(name)));
-            manifests.extend(self.instance_manifests(name, &routes, annotations)?);
-        }
-        for plan in plans.values() {
-            manifests.extend(plan.services.values().map(|service| service.object(&self.recipe).into()));
-            manifests.extend(plan.objects.iter().cloned().map(Manifest::from));
-            for route in plan.routes.values() {
-                let file = route.file(&self.recipe).map(str::to_owned);
-                let objects = route.objects(&self.recipe)?;
-                manifests.extend(objects.into_iter().map(|object| Manifest { object, file: file.clone() }));
-            }
-        }
-        Ok(manifests)
-    }
-
-    /// The Deployment and Service of an instance of the controller, its proxy in the cell's mode and dialect.
-    fn instance_manifests(
-        &self,
-        workload: &str,
-        routes: &str,
-        further: &BTreeMap<String, String>,
-    ) -> anyhow::Result<impl Iterator<Item = Manifest> + use<>> {
-        let template = &self.controller.instance;
-        let mut objects = template.instantiate(&values(&self.controller, &self.cell.version, workload, routes)?)?;
-        for object in &mut objects {
-            self.inject_as(object, self.cell.mode.annotation(), further);
-        }
-        Ok(from_file(template, objects))
-    }
-
-    /// Injects the mesh proxy into an app. The probe's proxy runs in the cell's mode, if that is one of a proxy; the others in
-    /// default mode.
+    /// Injects the mesh proxy into an app, as [`Blueprint::inject_app`] does.
     pub fn inject_app(&self, object: &mut Value) {
-        let is_probe = object["metadata"]["name"] == "probe";
-        let mode = if is_probe && self.cell.mode.has_proxy() { self.cell.mode } else { Mode::Default };
-        self.inject_as(object, mode.annotation(), &BTreeMap::new());
+        self.blueprint().inject_app(object);
     }
 
-    fn inject_as(&self, object: &mut Value, mode: &str, further: &BTreeMap<String, String>) {
-        if object["kind"] != "Deployment" {
-            return;
-        }
-        let annotations = &mut object["spec"]["template"]["metadata"]["annotations"];
-        if annotations.is_null() {
-            *annotations = serde_json::json!({});
-        }
-        annotations[inject::INJECT] = mode.into();
-        if let Some(dialect) = self.cell.dialect {
-            annotations[inject::DIALECT] = dialect.as_str().into();
-        }
-        for (key, value) in further {
-            annotations[key] = value.clone().into();
-        }
-        inject::inject_object(object, &self.injection);
-    }
-
-    /// The address that a Service of type LoadBalancer gets.
+    /// The address at which clients outside reach a Service of type LoadBalancer.
     pub async fn external_address(
         &self,
         namespace: &str,
@@ -366,11 +211,7 @@ impl World {
         let api: Api<ServiceObject> = Api::namespaced(self.kubernetes.client(), namespace);
         loop {
             let object = api.get(service).await.with_context(|| format!("the Service {namespace}/{service}"))?;
-            let address = object
-                .status
-                .and_then(|status| status.load_balancer?.ingress?.into_iter().next()?.ip)
-                .and_then(|address| address.parse().ok());
-            if let Some(address) = address {
+            if let Some(address) = self.cluster.entrance(&object) {
                 return Ok(address);
             }
             if Instant::now() >= deadline {

@@ -32,7 +32,7 @@ pub struct Spec {
     /// Where the host reaches the API.
     pub url: String,
     /// From `prepare`.
-    pub prepared: serde_json::Value,
+    pub prepared: meshgate_clusters::embedded::Prepared,
 }
 
 /// Starts the cluster, writes its kubeconfig, tells `ready`, and serves until standard input closes.

@@ -32,7 +32,7 @@ pub struct Spec {
     /// 0 for any.
     pub ingress_port: u16,
     /// For the inside.
-    pub prepared: serde_json::Value,
+    pub prepared: meshgate_clusters::embedded::Prepared,
 }
 
 /// The process id of the keeper of a cluster's folder, while it runs.

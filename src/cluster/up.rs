@@ -38,7 +38,7 @@ pub fn execute(args: &Args) -> anyhow::Result<()> {
     let fixtures = crate::run::fixtures(None)?;
     let mut images = args.images.clone();
     for controller in fixtures.controllers.values() {
-        images.extend(meshgate_harness::world::images(controller, controller.newest())?);
+        images.extend(meshgate_harness::blueprint::images(controller, controller.newest())?);
     }
     let prepared = meshgate_clusters::embedded::prepare(std::env::current_exe()?, &images, &|text| {
         output::tell(&format!("{text}\n"));

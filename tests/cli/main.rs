@@ -10,6 +10,7 @@ mod bench;
 mod cluster;
 mod endings;
 mod eras;
+mod existing;
 mod machine;
 mod names;
 mod processes;

@@ -4,8 +4,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, ListParams};
 
 use crate::context::Context;
 use crate::metrics::{Families, Metrics};
@@ -89,8 +87,7 @@ impl World {
         if let Ok(pods) = self.kubernetes.pod_troubles().await {
             files.keep("pods.txt", pods);
         }
-        let api: Api<Pod> = Api::all(self.kubernetes.client());
-        let Ok(pods) = api.list(&ListParams::default()).await else { return };
+        let Ok(pods) = self.kubernetes.all_pods().await else { return };
         for pod in pods {
             let (Some(name), Some(namespace)) = (pod.metadata.name, pod.metadata.namespace) else { continue };
             let Some(spec) = pod.spec else { continue };

@@ -1,5 +1,6 @@
 //! A name that is not the cluster's, as the destination that a client asks for.
 
+use meshgate_clusters::Ability;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::matrix::Dialect;
@@ -13,7 +14,7 @@ use super::{OVERRIDE, client_chooses};
 pub const CASES: &[Case] = &[Case {
     id: "headers/client-override-outside",
     summary: "A client's override that names a host outside the cluster does not make the ingress its relay",
-    needs: &[Need::Serves],
+    needs: &[Need::Cluster(Ability::OutsideNames), Need::Serves],
     claims: &[],
     stage: Stage::Shared,
     plan: |plan| {

@@ -1,5 +1,6 @@
 //! Loops that the guard refuses, each beside the same loop without it.
 
+use meshgate_clusters::Ability;
 use meshgate_fixtures::Mode;
 use meshgate_harness::case::{Case, Evidence, Need, Stage};
 use meshgate_harness::context::Context;
@@ -19,7 +20,7 @@ pub const CASES: &[Case] = &[
         id: "loops/page-example-com",
         summary: "The page's example.com, which leads back to the ingress: followed and refused within one hop as documented, not \
                   followed today",
-        needs: &[Need::Mode(Mode::Ingress), Need::Template("bare")],
+        needs: &[Need::Cluster(Ability::OutsideNames), Need::Mode(Mode::Ingress), Need::Template("bare")],
         claims: &[
             Evidence::HoldsAsDocumented("ingress.thinks-example-com"),
             Evidence::HoldsAsDocumented("ingress.infinite-loop"),
@@ -34,7 +35,11 @@ pub const CASES: &[Case] = &[
     Case {
         id: "loops/default-backend",
         summary: "A default backend without the header loops for names that lead to the ingress, and is refused within one hop",
-        needs: &[Need::Dialect(Dialect::Documented), Need::Template("default-backend-bare")],
+        needs: &[
+            Need::Cluster(Ability::OutsideNames),
+            Need::Dialect(Dialect::Documented),
+            Need::Template("default-backend-bare"),
+        ],
         claims: &[],
         stage: Stage::Alone,
         plan: |plan| {
@@ -58,7 +63,11 @@ pub const CASES: &[Case] = &[
     Case {
         id: "loops/two-hops",
         summary: "Of two ingresses that send to each other each is passed once when one of them has the guard",
-        needs: &[Need::Dialect(Dialect::Documented), Need::Template("rewrite-host")],
+        needs: &[
+            Need::Cluster(Ability::OutsideNames),
+            Need::Dialect(Dialect::Documented),
+            Need::Template("rewrite-host"),
+        ],
         claims: &[],
         stage: Stage::Alone,
         plan: |plan| {

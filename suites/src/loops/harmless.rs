@@ -1,5 +1,6 @@
 //! Ways that lead back, to the ingress or to a service, or look like it, and must not be mistaken for loops.
 
+use meshgate_clusters::Ability;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::plan::Backend;
@@ -15,7 +16,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "loops/host-leads-back",
         summary: "A route that works does so, in one pass, though its host name leads back to the ingress",
-        needs: &[Need::Serves],
+        needs: &[Need::Cluster(Ability::OutsideNames), Need::Serves],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {
@@ -26,7 +27,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "loops/hairpin",
         summary: "A pod reaches the ingress by its external address and is answered once",
-        needs: &[Need::Serves],
+        needs: &[Need::Cluster(Ability::OutsideNames), Need::Serves],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {

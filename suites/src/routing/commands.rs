@@ -8,6 +8,7 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, anyhow, bail};
 use meshgate_apps::probe::Sockets;
+use meshgate_clusters::Ability;
 use meshgate_clusters::Kubectl;
 use meshgate_fixtures::Mode;
 use meshgate_harness::case::{Case, Evidence, Need, Stage};
@@ -24,7 +25,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "routing/external-ip-command",
         summary: "The page's kubectl command prints the external address where it still finds the Service, and the controller answers there",
-        needs: &[Need::OncePerController],
+        needs: &[Need::Cluster(Ability::OutsideClients), Need::OncePerController],
         claims: &[],
         stage: Stage::Shared,
         plan: |_| {},

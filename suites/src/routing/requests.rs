@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use meshgate_clusters::Vantage;
+use meshgate_clusters::{Stream, Vantage};
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::convergence::converge;
@@ -11,7 +11,6 @@ use meshgate_harness::plan::{Backend, Plan};
 use meshgate_harness::probe::{Payload, Request};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::{MARKER, answered, arrived, marker};
 
@@ -88,7 +87,7 @@ async fn body(context: Context) -> CaseResult {
 }
 
 /// A connection to the controller on which a request's head has been written.
-async fn begin(context: &Context, head: &str) -> Result<TcpStream, Failure> {
+async fn begin(context: &Context, head: &str) -> Result<Stream, Failure> {
     let request = context.get("a")?;
     let target = request.target.parse().map_err(anyhow::Error::from)?;
     let connected = context.world.cluster.connect(Vantage::Outside(0), target).await;

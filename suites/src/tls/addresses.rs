@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::Api;
-use meshgate_clusters::Vantage;
+use meshgate_clusters::{Ability, Vantage};
 use meshgate_harness::case::{Case, Evidence, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::convergence::converge;
@@ -23,7 +23,13 @@ pub const CASES: &[Case] = &[
     Case {
         id: "tls/traffic-policy-cluster",
         summary: "externalTrafficPolicy Cluster hides the client's address behind the node's, and delays nothing",
-        needs: &[Need::Serves, Need::Proxy, Need::OncePerRecipe, Need::OncePerPromises],
+        needs: &[
+            Need::Cluster(Ability::OutsideClients),
+            Need::Serves,
+            Need::Proxy,
+            Need::OncePerRecipe,
+            Need::OncePerPromises,
+        ],
         claims: &[Evidence::Refutes("notes.delay")],
         stage: Stage::Shared,
         plan: |plan| plain_backend(plan, "Cluster"),
@@ -32,7 +38,13 @@ pub const CASES: &[Case] = &[
     Case {
         id: "tls/traffic-policy-local",
         summary: "externalTrafficPolicy Local keeps the client's address, and is as fast as Cluster",
-        needs: &[Need::Serves, Need::Proxy, Need::OncePerRecipe, Need::OncePerPromises],
+        needs: &[
+            Need::Cluster(Ability::OutsideClients),
+            Need::Serves,
+            Need::Proxy,
+            Need::OncePerRecipe,
+            Need::OncePerPromises,
+        ],
         // What obscures the client's address is mended, though there was no delay to mend with it.
         claims: &[Evidence::Confirms("notes.local-fixes")],
         stage: Stage::Shared,

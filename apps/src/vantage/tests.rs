@@ -1,0 +1,97 @@
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+use tunnel::Tunnels;
+
+async fn tunnels() -> Tunnels {
+    let vantage = Vantage::bind(Config { port: 0 }).await.unwrap();
+    let port = vantage.address().unwrap().port();
+    tokio::spawn(vantage.serve(CancellationToken::new()));
+    Tunnels::over(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap()).await.unwrap()
+}
+
+async fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+#[tokio::test]
+async fn bytes_go_both_ways_and_each_direction_ends_by_itself() {
+    let (listener, address) = listener().await;
+    let mut tunnels = tunnels().await;
+    let (here, there) = tokio::join!(tunnels.connect(address), listener.accept());
+    let (mut here, mut there) = (here.unwrap(), there.unwrap().0);
+
+    // More than a window, so that flow control has to be told of what was read.
+    let sent = vec![b'x'; 3 * tunnel::STREAM_WINDOW as usize];
+    let mut arrived = Vec::new();
+    let write = async {
+        here.write_all(&sent).await.unwrap();
+        here.shutdown().await.unwrap();
+    };
+    let (_, read) = tokio::join!(write, there.read_to_end(&mut arrived));
+    read.unwrap();
+    assert!(arrived == sent, "{} bytes of {}", arrived.len(), sent.len());
+
+    let mut answer = Vec::new();
+    let answered = async {
+        there.write_all(&sent).await.unwrap();
+        drop(there);
+    };
+    let (_, read) = tokio::join!(answered, here.read_to_end(&mut answer));
+    read.unwrap();
+    assert!(answer == sent, "{} bytes of {}", answer.len(), sent.len());
+}
+
+#[tokio::test]
+async fn refused_is_refused_and_the_next_tunnel_is_not() {
+    let (listener, address) = listener().await;
+    drop(listener);
+    let mut tunnels = tunnels().await;
+    let error = tunnels.connect(address).await.err().unwrap();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{error}");
+
+    let listener = TcpListener::bind(address).await.unwrap();
+    let (here, there) = tokio::join!(tunnels.connect(address), listener.accept());
+    here.unwrap();
+    there.unwrap();
+}
+
+#[tokio::test]
+async fn a_reset_is_a_reset() {
+    let (listener, address) = listener().await;
+    let mut tunnels = tunnels().await;
+    let (here, there) = tokio::join!(tunnels.connect(address), listener.accept());
+    let (mut here, there) = (here.unwrap(), there.unwrap().0);
+    there.set_zero_linger().unwrap();
+    drop(there);
+    let error = here.read_u8().await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
+}
+
+#[tokio::test]
+async fn a_dropped_tunnel_closes_its_connection() {
+    let (listener, address) = listener().await;
+    let mut tunnels = tunnels().await;
+    let (here, there) = tokio::join!(tunnels.connect(address), listener.accept());
+    drop(here.unwrap());
+    let mut there = there.unwrap().0;
+    let ended = tokio::time::timeout(Duration::from_secs(10), there.read_to_end(&mut Vec::new())).await;
+    assert!(matches!(ended, Ok(Ok(0) | Err(_))), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_vantage_point_that_is_gone_is_no_refused_connection() {
+    let (listener, address) = listener().await;
+    let connected = tokio::spawn(async move { Tunnels::over(TcpStream::connect(address).await.unwrap()).await });
+    drop(listener.accept().await.unwrap());
+    let mut tunnels = connected.await.unwrap().unwrap();
+    let (_other, to) = self::listener().await;
+    let error = tunnels.connect(to).await.err().unwrap();
+    assert_eq!(error.kind(), io::ErrorKind::Other, "{error}");
+    assert!(tunnels.ready().await.is_err());
+}

@@ -1,0 +1,330 @@
+//! Any cluster that a kubeconfig leads to, reached by its API alone.
+//!
+//! A [`Claim`] makes the cluster this run's for as long as it lasts: a namespace of Meshgate's own with a Lease, so that no two runs
+//! are at it, and with the *vantage points*, three pods from which all connections of the cases start. They are reached through the
+//! API server's `port-forward`, in one HTTP/2 connection each ([`meshgate_apps::vantage`]): the machine that tests need not reach a
+//! single address of the cluster, nor does the cluster need a load balancer. Everything that Meshgate makes there has the label
+//! [`OWNED`], by which [`Claim::sweep`] finds it again, whoever crashed in between.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::api::{Api, DeleteParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use meshgate_apps::vantage::{PORT, tunnel::Tunnels};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::{Cluster, Kind, Kubectl, Stream, Vantage};
+
+mod claim;
+mod sweep;
+mod vantage;
+
+pub use claim::Claim;
+
+/// The namespace of Meshgate's own things: the Lease and the vantage points.
+pub const NAMESPACE: &str = "meshgate";
+
+/// The label of every object that Meshgate makes on a cluster that is not its own; its value is `true`.
+pub const OWNED: &str = "meshgate.dev/owned";
+
+/// How long Service rules may take to follow the API.
+const SETTLES: Duration = Duration::from_secs(60);
+
+/// Why a cluster cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    /// There is no kubeconfig, or it is not one.
+    #[error("the kubeconfig: {0}; give one: --kubeconfig FILE, or the variable KUBECONFIG")]
+    Kubeconfig(#[from] kube::config::KubeconfigError),
+    /// It has no such context.
+    #[error("the kubeconfig has no context \"{wanted}\"; it has: {known}")]
+    NoContext {
+        /// What was asked for.
+        wanted: String,
+        /// What there is.
+        known: String,
+    },
+    /// The API server did not do something.
+    #[error("the API server of context \"{context}\": {what}: {source}")]
+    Api {
+        /// Which cluster.
+        context: String,
+        /// What was asked of it.
+        what: String,
+        /// What it said.
+        source: Box<kube::Error>,
+    },
+    /// The credentials may not do what a run needs.
+    #[error("the credentials of context \"{context}\" may not {missing}; a run needs a cluster administrator's rights")]
+    Rights {
+        /// Which cluster.
+        context: String,
+        /// What they may not do, comma-separated.
+        missing: String,
+    },
+    /// Another run has it.
+    #[error(
+        "the cluster of context \"{context}\" is in use by another run ({holder}); wait for it, or, if it is gone, for the {seconds} s \
+         after which its Lease {NAMESPACE}/{lease} is no longer believed"
+    )]
+    InUse {
+        /// Which cluster.
+        context: String,
+        /// Who has it.
+        holder: String,
+        /// After how long without a renewal that is doubted.
+        seconds: u64,
+        /// The Lease's name.
+        lease: &'static str,
+    },
+    /// Something of Meshgate's own is in the way that Meshgate did not make.
+    #[error("there is a {what} on the cluster that Meshgate did not make and so does not touch; use another cluster")]
+    Foreign {
+        /// The object.
+        what: String,
+    },
+    /// The pods that connections start from did not come up.
+    #[error(
+        "the pods in namespace {NAMESPACE} that requests start from are not ready after {seconds} s: {troubles}\n  the cluster must have the \
+         image {image}: write it with `meshgate image`, push it to a registry or load it on the nodes, and name it with --image"
+    )]
+    Vantage {
+        /// How long was waited.
+        seconds: u64,
+        /// What the pods say.
+        troubles: String,
+        /// The image they run.
+        image: String,
+    },
+    /// What was deleted did not go.
+    #[error("not gone {seconds} s after it was deleted: {what}")]
+    Stuck {
+        /// How long was waited.
+        seconds: u64,
+        /// What is left, and why as far as it says so.
+        what: String,
+    },
+}
+
+/// How to reach a cluster.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Reach {
+    /// What made it.
+    pub kind: Kind,
+    /// The kubeconfig.
+    pub kubeconfig: PathBuf,
+    /// The context in it.
+    pub context: String,
+    /// Meshgate's own image on its nodes or in a registry.
+    pub image: String,
+}
+
+impl Reach {
+    /// A cluster that is there. Without a path, the kubeconfig is the one that kubectl takes (`KUBECONFIG`, else `~/.kube/config`);
+    /// without a context, its current one.
+    ///
+    /// # Errors
+    /// [`RemoteError::Kubeconfig`], [`RemoteError::NoContext`].
+    pub fn existing(kubeconfig: Option<&Path>, context: Option<&str>, image: &str) -> Result<Self, RemoteError> {
+        let path = match kubeconfig {
+            Some(path) => path.to_owned(),
+            None => usual_kubeconfig(),
+        };
+        let config = Kubeconfig::read_from(&path)?;
+        let known: Vec<&str> = config.contexts.iter().map(|context| context.name.as_str()).collect();
+        let wanted = context.or(config.current_context.as_deref()).unwrap_or_default();
+        if !known.contains(&wanted) {
+            return Err(RemoteError::NoContext { wanted: wanted.to_owned(), known: known.join(", ") });
+        }
+        Ok(Self { kind: Kind::Existing, context: wanted.to_owned(), image: image.to_owned(), kubeconfig: path })
+    }
+
+    /// A client for it.
+    ///
+    /// # Errors
+    /// [`RemoteError::Kubeconfig`], or what the credentials lack.
+    pub async fn client(&self) -> Result<kube::Client, RemoteError> {
+        let _ = crate::embedded::rustls_provider();
+        let options = KubeConfigOptions { context: Some(self.context.clone()), ..Default::default() };
+        let config = kube::Config::from_custom_kubeconfig(Kubeconfig::read_from(&self.kubeconfig)?, &options).await?;
+        kube::Client::try_from(config).map_err(|error| self.failed("making a client", error))
+    }
+
+    /// The kubeconfig with this context as its current one.
+    fn kubeconfig(&self) -> Result<String, RemoteError> {
+        let config =
+            Kubeconfig { current_context: Some(self.context.clone()), ..Kubeconfig::read_from(&self.kubeconfig)? };
+        // JSON is YAML too.
+        serde_json::to_string(&config).map_err(|error| self.failed("its kubeconfig", kube::Error::SerdeError(error)))
+    }
+
+    fn failed(&self, what: impl Into<String>, source: kube::Error) -> RemoteError {
+        RemoteError::Api { context: self.context.clone(), what: what.into(), source: Box::new(source) }
+    }
+}
+
+/// Where kubectl looks; of several files the first.
+fn usual_kubeconfig() -> PathBuf {
+    let named = std::env::var_os("KUBECONFIG").and_then(|paths| std::env::split_paths(&paths).next());
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".kube/config"));
+    named.filter(|path| !path.as_os_str().is_empty()).or_else(home).unwrap_or_default()
+}
+
+/// A cluster that a [`Claim`] has been laid to.
+pub struct Remote {
+    reach: Reach,
+    client: kube::Client,
+    kubectl: Option<Kubectl>,
+    gates: [Gate; 3],
+}
+
+/// The way to one vantage point.
+struct Gate {
+    address: Ipv4Addr,
+    tunnels: Mutex<Option<Tunnels>>,
+}
+
+impl Remote {
+    /// Opens a cluster on which a [`Claim`] holds, and sweeps away what a cell before made there.
+    ///
+    /// # Errors
+    /// When the vantage points are not there, or what was there does not go.
+    pub async fn open(reach: Reach, progress: &dyn Fn(&str)) -> Result<Self, RemoteError> {
+        let client = reach.client().await?;
+        sweep::everything(&reach, &client, progress).await?;
+        let api: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+        let mut gates = Vec::new();
+        for name in vantage::NAMES {
+            let pod = api.get(name).await.map_err(|error| reach.failed(format!("the pod {name}"), error))?;
+            let address = vantage::address(&pod).ok_or_else(|| RemoteError::Vantage {
+                seconds: 0,
+                troubles: format!("the pod {name} has no address"),
+                image: reach.image.clone(),
+            })?;
+            gates.push(Gate { address, tunnels: Mutex::default() });
+        }
+        let Ok(gates) = <[Gate; 3]>::try_from(gates) else { unreachable!("there are as many gates as names") };
+        let kubectl = match program("kubectl") {
+            Some(program) => Some(Kubectl { program, kubeconfig: reach.kubeconfig()? }),
+            None => None,
+        };
+        Ok(Self { reach, client, kubectl, gates })
+    }
+
+    /// The tunnels to a vantage point, as they are or anew.
+    async fn tunnels(&self, index: usize) -> io::Result<Tunnels> {
+        let mut held = self.gates[index].tunnels.lock().await;
+        if let Some(tunnels) = held.as_mut()
+            && tunnels.ready().await.is_ok()
+        {
+            return Ok(tunnels.clone());
+        }
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let forwarded = api.portforward(vantage::NAMES[index], &[PORT]).await;
+        let stream = forwarded.map_err(io::Error::other)?.take_stream(PORT);
+        let stream = stream.ok_or_else(|| io::Error::other("the API server forwards no port"))?;
+        let tunnels = Tunnels::over(stream).await?;
+        *held = Some(tunnels.clone());
+        Ok(tunnels)
+    }
+}
+
+fn index(of: Vantage) -> usize {
+    match of {
+        Vantage::Outside(0) => 0,
+        Vantage::Outside(_) => 1,
+        Vantage::Node => 2,
+    }
+}
+
+/// A program on PATH.
+fn program(name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+#[async_trait]
+impl Cluster for Remote {
+    fn kind(&self) -> Kind {
+        self.reach.kind
+    }
+
+    fn client(&self) -> kube::Client {
+        self.client.clone()
+    }
+
+    async fn connect(&self, from: Vantage, to: SocketAddr) -> io::Result<Stream> {
+        let mut tunnels = self.tunnels(index(from)).await?;
+        Ok(Box::pin(tunnels.connect(to).await?))
+    }
+
+    fn address(&self, of: Vantage) -> Ipv4Addr {
+        self.gates[index(of)].address
+    }
+
+    /// Its address inside the cluster, where the clients are.
+    fn entrance(&self, service: &Service) -> Option<Ipv4Addr> {
+        service.spec.as_ref()?.cluster_ip.as_ref()?.parse().ok()
+    }
+
+    fn set_external_name(&self, name: &str, _: &[Ipv4Addr]) {
+        // Cases that need it do not apply here, so this is a case that does not say what it needs.
+        tracing::error!(name, "a case sets a name of the outside world where there is none");
+    }
+
+    /// A Service that is made after all others is reachable after them: kube-proxy writes its rules in batches, in the order of
+    /// changes.
+    async fn settled(&self) -> io::Result<()> {
+        let api: Api<Service> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let object = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"generateName": "settled-", "namespace": NAMESPACE, "labels": {OWNED: "true"}},
+            "spec": {"selector": {vantage::LABEL: vantage::NAMES[2]}, "ports": [{"port": PORT}]},
+        });
+        let service: Service = serde_json::from_value(object).map_err(io::Error::other)?;
+        let service = api.create(&PostParams::default(), &service).await.map_err(io::Error::other)?;
+        let name = service.metadata.name.clone().unwrap_or_default();
+        let reached = self.reached(&service, Instant::now() + SETTLES).await;
+        api.delete(&name, &DeleteParams::default()).await.map_err(io::Error::other)?;
+        reached
+    }
+
+    fn kubectl(&self) -> Option<Kubectl> {
+        self.kubectl.clone()
+    }
+
+    fn image(&self) -> &str {
+        &self.reach.image
+    }
+}
+
+impl Remote {
+    async fn reached(&self, service: &Service, deadline: Instant) -> io::Result<()> {
+        let address = self.entrance(service).ok_or_else(|| io::Error::other("a Service without an address"))?;
+        let to = SocketAddr::from((address, PORT));
+        loop {
+            let tried = tokio::time::timeout(Duration::from_secs(1), self.connect(Vantage::Outside(0), to)).await;
+            if let Ok(Ok(_)) = tried {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let found = match tried {
+                    Ok(Err(error)) => error.to_string(),
+                    _ => "no answer".to_owned(),
+                };
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("a new Service is not reachable from a pod after {} s: {found}", SETTLES.as_secs()),
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! A run's hold on a cluster that is not its own.
+
+use std::time::Duration;
+
+use futures::future;
+use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::{NAMESPACE, OWNED, Reach, RemoteError, sweep, vantage};
+
+/// The Lease's name.
+const LEASE: &str = "run";
+
+/// How long a Lease is believed that is not renewed, and how often it is.
+const BELIEVED: Duration = Duration::from_secs(60);
+const RENEWED: Duration = Duration::from_secs(15);
+
+/// How long the vantage points may take: their image may have to be pulled.
+const COMES_UP: Duration = Duration::from_secs(180);
+
+/// What a run does to a cluster that not everybody may.
+const NEEDED: [(&str, &str, &str, &str); 7] = [
+    ("create", "", "namespaces", ""),
+    ("delete", "", "namespaces", ""),
+    ("create", "", "pods", "portforward"),
+    ("create", "", "pods", "exec"),
+    ("create", "apiextensions.k8s.io", "customresourcedefinitions", ""),
+    ("create", "rbac.authorization.k8s.io", "clusterroles", ""),
+    ("escalate", "rbac.authorization.k8s.io", "clusterroles", ""),
+];
+
+/// A run's hold on a cluster. It has to be [released](Self::release); one that is lost is no longer believed after a minute, and its
+/// things are swept away by the next run.
+pub struct Claim {
+    reach: Reach,
+    client: Client,
+    renewing: JoinHandle<()>,
+}
+
+impl Claim {
+    /// Claims a cluster: takes the Lease, sweeps away what a run before left, and brings the vantage points up. `holder` is told to whom
+    /// finds the cluster in use. Nothing is written before it is known that the credentials suffice.
+    ///
+    /// # Errors
+    /// [`RemoteError`]; what was made by then is swept away by the next run.
+    pub async fn take(reach: Reach, holder: &str, progress: &dyn Fn(&str)) -> Result<Self, RemoteError> {
+        let client = reach.client().await?;
+        rights(&reach, &client).await?;
+        own_namespace(&reach, &client).await?;
+        lease(&reach, &client, holder).await?;
+        let renewing = tokio::spawn(renew(Api::namespaced(client.clone(), NAMESPACE), holder.to_owned()));
+        let claim = Self { reach, client, renewing };
+        claim.sweep(progress).await?;
+        claim.vantage_points(progress).await?;
+        Ok(claim)
+    }
+
+    /// Deletes everything that Meshgate made on the cluster, but for its own namespace, and waits until it is gone.
+    ///
+    /// # Errors
+    /// [`RemoteError::Api`], [`RemoteError::Stuck`].
+    pub async fn sweep(&self, progress: &dyn Fn(&str)) -> Result<(), RemoteError> {
+        sweep::everything(&self.reach, &self.client, progress).await
+    }
+
+    /// Sweeps, and gives the cluster back as it was.
+    ///
+    /// # Errors
+    /// [`RemoteError::Api`], [`RemoteError::Stuck`].
+    pub async fn release(self, progress: &dyn Fn(&str)) -> Result<(), RemoteError> {
+        self.sweep(progress).await?;
+        self.renewing.abort();
+        sweep::namespace(&self.reach, &self.client, NAMESPACE).await
+    }
+
+    async fn vantage_points(&self, progress: &dyn Fn(&str)) -> Result<(), RemoteError> {
+        progress("bringing up the pods that requests start from");
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let failed = |error| self.reach.failed("the pods that requests start from", error);
+        // Those of a run before may have another image.
+        future::try_join_all(vantage::NAMES.map(|name| gone(&api, name))).await.map_err(failed)?;
+        for name in vantage::NAMES {
+            let pod = vantage::pod(name, &self.reach.image);
+            api.patch(name, &PatchParams::apply("meshgate").force(), &Patch::Apply(&pod)).await.map_err(failed)?;
+        }
+        let began = Instant::now();
+        loop {
+            let pods = future::try_join_all(vantage::NAMES.map(|name| api.get(name))).await.map_err(failed)?;
+            let waiting: Vec<&Pod> = pods.iter().filter(|pod| vantage::address(pod).is_none()).collect();
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            if began.elapsed() > COMES_UP || waiting.iter().any(|pod| vantage::has_no_image(pod)) {
+                return Err(RemoteError::Vantage {
+                    seconds: began.elapsed().as_secs(),
+                    troubles: waiting.into_iter().map(vantage::trouble).collect::<Vec<_>>().join("; "),
+                    image: self.reach.image.clone(),
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
+/// Deletes a pod and waits until it is gone.
+async fn gone(api: &Api<Pod>, name: &str) -> Result<(), kube::Error> {
+    loop {
+        match api.delete(name, &DeleteParams::default()).await {
+            Ok(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Asks of everything at once, so that one message tells all that is missing.
+async fn rights(reach: &Reach, client: &Client) -> Result<(), RemoteError> {
+    let api: Api<SelfSubjectAccessReview> = Api::all(client.clone());
+    let mut missing = Vec::new();
+    for (verb, group, resource, subresource) in NEEDED {
+        let review = json!({
+            "metadata": {},
+            "spec": {"resourceAttributes": {"verb": verb, "group": group, "resource": resource, "subresource": subresource}},
+        });
+        let what = format!("{verb} {resource}{}{subresource}", if subresource.is_empty() { "" } else { "/" });
+        let review = serde_json::from_value(review).map_err(kube::Error::SerdeError);
+        let answer = match review {
+            Ok(review) => api.create(&PostParams::default(), &review).await,
+            Err(error) => Err(error),
+        };
+        let answer = answer.map_err(|error| reach.failed(format!("asking whether one may {what}"), error))?;
+        if !answer.status.is_some_and(|status| status.allowed) {
+            missing.push(what);
+        }
+    }
+    match missing.is_empty() {
+        true => Ok(()),
+        false => Err(RemoteError::Rights { context: reach.context.clone(), missing: missing.join(", ") }),
+    }
+}
+
+/// Meshgate's own namespace: made, or found as one that Meshgate made.
+async fn own_namespace(reach: &Reach, client: &Client) -> Result<(), RemoteError> {
+    let api: Api<Namespace> = Api::all(client.clone());
+    let failed = |error| reach.failed(format!("the namespace {NAMESPACE}"), error);
+    let namespace: Value = json!({"metadata": {"name": NAMESPACE, "labels": {OWNED: "true"}}});
+    loop {
+        match api.get_opt(NAMESPACE).await.map_err(failed)? {
+            // What is being deleted takes nothing new.
+            Some(found) if found.metadata.deletion_timestamp.is_some() => {
+                sweep::namespace(reach, client, NAMESPACE).await?;
+            }
+            Some(found) if is_owned(found.metadata.labels.as_ref()) => return Ok(()),
+            Some(_) => return Err(RemoteError::Foreign { what: format!("Namespace {NAMESPACE}") }),
+            None => {
+                let made = serde_json::from_value(namespace.clone()).map_err(kube::Error::SerdeError);
+                let made = api.create(&PostParams::default(), &made.map_err(failed)?).await;
+                match made {
+                    // Another run was quicker; the Lease will tell.
+                    Err(kube::Error::Api(status)) if status.code == 409 => {}
+                    made => return made.map(drop).map_err(failed),
+                }
+            }
+        }
+    }
+}
+
+/// Whether these are the labels of something that Meshgate made.
+pub(super) fn is_owned(labels: Option<&std::collections::BTreeMap<String, String>>) -> bool {
+    labels.is_some_and(|labels| labels.get(OWNED).is_some_and(|value| value == "true"))
+}
+
+/// Takes the Lease.
+async fn lease(reach: &Reach, client: &Client, holder: &str) -> Result<(), RemoteError> {
+    let api: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
+    let failed = |error| reach.failed(format!("the Lease {NAMESPACE}/{LEASE}"), error);
+    let mut ours = Lease { spec: Some(held_by(holder)), ..Lease::default() };
+    ours.metadata.name = Some(LEASE.to_owned());
+    let in_use = |holder: Option<String>| RemoteError::InUse {
+        context: reach.context.clone(),
+        holder: holder.unwrap_or_else(|| "nameless".to_owned()),
+        seconds: BELIEVED.as_secs(),
+        lease: LEASE,
+    };
+    match api.create(&PostParams::default(), &ours).await {
+        Ok(_) => return Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let found = api.get(LEASE).await.map_err(failed)?;
+    let spec = found.spec.unwrap_or_default();
+    let age = spec.renew_time.map(|renewed| Timestamp::now().duration_since(renewed.0));
+    if age.is_some_and(|age| age.unsigned_abs() < BELIEVED) {
+        return Err(in_use(spec.holder_identity));
+    }
+    // With its version: of two runs that both find it stale, one is refused.
+    ours.metadata.resource_version = found.metadata.resource_version;
+    match api.replace(LEASE, &PostParams::default(), &ours).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 409 => Err(in_use(None)),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn held_by(holder: &str) -> LeaseSpec {
+    LeaseSpec {
+        holder_identity: Some(holder.to_owned()),
+        lease_duration_seconds: i32::try_from(BELIEVED.as_secs()).ok(),
+        renew_time: Some(MicroTime(Timestamp::now())),
+        ..LeaseSpec::default()
+    }
+}
+
+/// Renews the Lease until aborted. A renewal that fails is tried again at the next one: four may fail before anybody else may come.
+async fn renew(api: Api<Lease>, holder: String) {
+    loop {
+        tokio::time::sleep(RENEWED).await;
+        let renewed = json!({"spec": held_by(&holder)});
+        if let Err(error) = api.patch(LEASE, &PatchParams::default(), &Patch::Merge(&renewed)).await {
+            tracing::warn!(%error, "the Lease on the cluster could not be renewed");
+        }
+    }
+}

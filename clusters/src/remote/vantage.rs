@@ -1,0 +1,70 @@
+//! The pods that connections start from.
+
+use std::net::Ipv4Addr;
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use super::{NAMESPACE, OWNED, PORT};
+
+/// The pods, in the order of [`super::index`].
+pub(super) const NAMES: [&str; 3] = ["client-0", "client-1", "node"];
+
+/// The label by which each is told from the others.
+pub(super) const LABEL: &str = "meshgate.dev/vantage";
+
+/// One of them, fit for a namespace that enforces the restricted Pod Security Standard.
+pub(super) fn pod(name: &str, image: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": name, "namespace": NAMESPACE, "labels": {OWNED: "true", LABEL: name},
+            // A mesh that injects by namespace or by default has nothing to do here.
+            "annotations": {"linkerd.io/inject": "disabled"},
+        },
+        "spec": {
+            "terminationGracePeriodSeconds": 1,
+            "automountServiceAccountToken": false,
+            "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{
+                "name": "vantage", "image": image, "imagePullPolicy": "IfNotPresent", "args": ["app", "vantage"],
+                "ports": [{"name": "tunnels", "containerPort": PORT}],
+                "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+            }],
+        },
+    })
+}
+
+/// The address of one that is ready.
+pub(super) fn address(pod: &Pod) -> Option<Ipv4Addr> {
+    let status = pod.status.as_ref()?;
+    let ready =
+        status.conditions.iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    if ready { status.pod_ip.as_ref()?.parse().ok() } else { None }
+}
+
+/// Why one is not ready, in a few words.
+pub(super) fn trouble(pod: &Pod) -> String {
+    let name = pod.metadata.name.as_deref().unwrap_or("?");
+    let Some(status) = &pod.status else { return format!("{name}: nothing is known of it") };
+    let container = status.container_statuses.iter().flatten().find_map(|container| {
+        let waiting = container.state.as_ref()?.waiting.as_ref()?;
+        let reason = waiting.reason.as_deref().unwrap_or("waiting");
+        Some(format!("{reason} {}", waiting.message.as_deref().unwrap_or_default()))
+    });
+    let unscheduled = || {
+        let condition = status.conditions.iter().flatten().find(|condition| condition.status == "False")?;
+        Some(format!("{} {}", condition.type_, condition.message.as_deref().unwrap_or("is false")))
+    };
+    let phase = || status.phase.clone().unwrap_or_else(|| "no phase".to_owned());
+    format!("{name}: {}", container.or_else(unscheduled).unwrap_or_else(phase).trim_end())
+}
+
+/// Whether its image cannot be had: waiting longer will hardly help.
+pub(super) fn has_no_image(pod: &Pod) -> bool {
+    const HOPELESS: [&str; 4] = ["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"];
+    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let mut reasons = statuses.filter_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
+    reasons.any(|reason| HOPELESS.contains(&reason))
+}

@@ -1,0 +1,155 @@
+//! Being a guest on a cluster: what is made there is marked, and what somebody else made is left alone.
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, bail};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, DynamicObject};
+use kube::discovery::Scope;
+use meshgate_clusters::IMAGE;
+use meshgate_clusters::remote::OWNED;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use crate::kubernetes::describe;
+
+/// How Meshgate behaves on a cluster that is not its own.
+pub struct Tenancy {
+    /// Meshgate's own image there.
+    image: String,
+    /// Namespaces, and whether Meshgate made them.
+    namespaces: Mutex<HashMap<String, bool>>,
+}
+
+/// What becomes of an object that a cell wants to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is made, or it is Meshgate's own and brought up to date.
+    Made,
+    /// Somebody else's definition of the same kind serves as well, and is left as it is.
+    Used,
+    /// Somebody else's object has its place.
+    InTheWay,
+}
+
+impl Tenancy {
+    /// On a cluster where Meshgate's own image has this name.
+    pub fn new(image: impl Into<String>) -> Self {
+        Self { image: image.into(), namespaces: Mutex::default() }
+    }
+
+    /// The object as it is applied here: with the mark of what is Meshgate's, and the image by its name here.
+    pub fn adapted(&self, object: &Value) -> Value {
+        let mut object = object.clone();
+        if object["metadata"]["labels"].is_null() {
+            object["metadata"]["labels"] = serde_json::json!({});
+        }
+        object["metadata"]["labels"][OWNED] = "true".into();
+        name_image(&mut object, &self.image);
+        object
+    }
+
+    /// What becomes of an object. `api` is its kind's, `None` if the cluster does not know the kind yet.
+    ///
+    /// # Errors
+    /// When the API server does not say.
+    pub async fn fate(
+        &self,
+        client: &kube::Client,
+        api: Option<(&Api<DynamicObject>, &Scope)>,
+        object: &Value,
+    ) -> anyhow::Result<Fate> {
+        if let Some(namespace) = object["metadata"]["namespace"].as_str()
+            && self.owns(client, namespace).await?
+        {
+            return Ok(Fate::Made);
+        }
+        let Some((api, _)) = api else { return Ok(Fate::Made) };
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let found = api.get_metadata_opt(name).await.with_context(|| format!("looking for {}", describe(object)))?;
+        Ok(match found {
+            None => Fate::Made,
+            Some(found) if found.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(OWNED)) => {
+                Fate::Made
+            }
+            Some(_) if object["kind"] == "CustomResourceDefinition" => Fate::Used,
+            Some(_) => Fate::InTheWay,
+        })
+    }
+
+    /// Refuses to go on where an object would take somebody else's place. True when it is to be applied.
+    ///
+    /// # Errors
+    /// [`Fate::InTheWay`].
+    pub async fn admits(
+        &self,
+        client: &kube::Client,
+        api: (&Api<DynamicObject>, &Scope),
+        object: &Value,
+    ) -> anyhow::Result<bool> {
+        match self.fate(client, Some(api), object).await? {
+            Fate::Made => Ok(true),
+            Fate::Used => Ok(false),
+            Fate::InTheWay => bail!(
+                "{} is on the cluster already, and Meshgate did not make it, so it is left alone: delete it, or use another cluster",
+                describe(object)
+            ),
+        }
+    }
+
+    /// Whether Meshgate made a namespace. One that is not there yet is nobody's, and will be Meshgate's if a manifest makes it.
+    pub(crate) async fn owns(&self, client: &kube::Client, name: &str) -> anyhow::Result<bool> {
+        if let Some(known) = self.namespaces.lock().get(name) {
+            return Ok(*known);
+        }
+        let api: Api<Namespace> = Api::all(client.clone());
+        let Some(found) = api.get_opt(name).await.with_context(|| format!("looking for Namespace {name}"))? else {
+            return Ok(true);
+        };
+        let owns = found.metadata.labels.is_some_and(|labels| labels.contains_key(OWNED));
+        self.namespaces.lock().insert(name.to_owned(), owns);
+        Ok(owns)
+    }
+}
+
+/// Puts an image's name in place of [`IMAGE`], wherever a container has it.
+fn name_image(value: &mut Value, image: &str) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                match value {
+                    Value::String(named) if key == "image" && named == IMAGE => image.clone_into(named),
+                    value => name_image(value, image),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| name_image(item, image)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_applied_is_marked_and_has_the_image_of_the_place() {
+        let deployment = json!({
+            "kind": "Deployment", "metadata": {"name": "web", "labels": {"app": "web"}},
+            "spec": {"template": {"spec": {
+                "initContainers": [{"name": "init", "image": IMAGE}],
+                "containers": [{"name": "web", "image": IMAGE}, {"name": "theirs", "image": "docker.io/library/traefik:v3"}],
+            }}},
+        });
+        let adapted = Tenancy::new("registry.example/meshgate:1").adapted(&deployment);
+        assert_eq!(adapted["metadata"]["labels"], json!({"app": "web", OWNED: "true"}));
+        let pod = &adapted["spec"]["template"]["spec"];
+        assert_eq!(pod["initContainers"][0]["image"], "registry.example/meshgate:1");
+        assert_eq!(pod["containers"][0]["image"], "registry.example/meshgate:1");
+        assert_eq!(pod["containers"][1]["image"], "docker.io/library/traefik:v3");
+        let unlabelled = Tenancy::new(IMAGE).adapted(&json!({"kind": "Namespace", "metadata": {"name": "n"}}));
+        assert_eq!(unlabelled["metadata"]["labels"], json!({OWNED: "true"}));
+    }
+}

@@ -1,0 +1,180 @@
+//! `--cluster existing`: cases on a cluster of which only the API can be reached.
+//!
+//! What a kubeconfig leads to here is an embedded cluster in namespaces of its own: no address of a pod or Service can be dialled from
+//! the test, as with a cluster in a cloud. Everything goes through the API server.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::bench::MESHGATE;
+
+/// What Meshgate makes has it.
+const OWNED: &str = "meshgate.dev/owned=true";
+
+/// A cluster with its own state folder; ends with the test.
+struct Cluster {
+    state: tempfile::TempDir,
+}
+
+impl Cluster {
+    fn up() -> Self {
+        let cluster = Self { state: tempfile::tempdir().unwrap() };
+        let output = cluster.meshgate(&["cluster", "up", "--name", "theirs"]);
+        assert!(output.status.success(), "{output:?}");
+        cluster
+    }
+
+    fn meshgate(&self, arguments: &[&str]) -> Output {
+        Command::new(MESHGATE).args(arguments).env("XDG_STATE_HOME", self.state.path()).output().unwrap()
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        self.state.path().join("meshgate/theirs/kubeconfig")
+    }
+
+    /// `meshgate run` there, with one quick recipe.
+    fn run(&self, report: &Path, further: &[&str]) -> Output {
+        let kubeconfig = self.kubeconfig();
+        let mut arguments = vec!["run", "--cluster", "existing", "--kubeconfig", kubeconfig.to_str().unwrap()];
+        arguments.extend(["--controllers", "traefik", "--recipe", "ingress-middleware", "--dialect", "modern"]);
+        arguments.extend(["--report-dir", report.to_str().unwrap()]);
+        arguments.extend(further);
+        self.meshgate(&arguments)
+    }
+
+    fn client(&self) -> kube::Client {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let config = kube::config::Kubeconfig::read_from(self.kubeconfig()).unwrap();
+        let config = runtime().block_on(kube::Config::from_custom_kubeconfig(config, &Default::default())).unwrap();
+        let _inside = runtime().enter();
+        kube::Client::try_from(config).unwrap()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.meshgate(&["cluster", "down", "--name", "theirs"]);
+    }
+}
+
+fn runtime() -> &'static tokio::runtime::Runtime {
+    static RUNTIME: std::sync::OnceLock<tokio::runtime::Runtime> = std::sync::OnceLock::new();
+    RUNTIME.get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap())
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The names of all objects of a kind, those with Meshgate's label only if `owned`.
+fn names<K>(client: &kube::Client, owned: bool) -> Vec<String>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let all = kube::api::ListParams::default();
+    let params = if owned { all.labels(OWNED) } else { all };
+    let found = runtime().block_on(kube::Api::<K>::all(client.clone()).list(&params)).unwrap();
+    found.items.into_iter().filter_map(|object| object.meta().name.clone()).collect()
+}
+
+/// Verdicts by case.
+fn verdicts(report: &Path) -> Vec<(String, String)> {
+    let report: Value = serde_json::from_slice(&std::fs::read(report.join("report.json")).unwrap()).unwrap();
+    let cases = report["cells"][0]["cases"].as_array().unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    cases.iter().map(|case| (text(&case["id"]), text(&case["verdict"]))).collect()
+}
+
+#[test]
+fn cases_come_to_verdicts_by_the_api_alone_and_the_cluster_is_left_as_it_was() {
+    use k8s_openapi::api::core::v1::Namespace;
+    use k8s_openapi::api::rbac::v1::ClusterRole;
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+
+    let cluster = Cluster::up();
+    let client = cluster.client();
+    let before = (names::<Namespace>(&client, false), names::<CustomResourceDefinition>(&client, false));
+    let report = tempfile::tempdir().unwrap();
+
+    let outlook = cluster.run(report.path(), &["--dry-run"]);
+    assert_eq!(outlook.status.code(), Some(0), "{}", text(&outlook));
+    assert!(text(&outlook).contains("in namespace workbench: "), "{}", text(&outlook));
+    assert!(text(&outlook).contains("Nothing is in the way, and nothing was written."), "{}", text(&outlook));
+    assert_eq!(names::<Namespace>(&client, true), Vec::<String>::new(), "a dry run writes nothing");
+
+    // Routing, metrics, what a client is refused, what breaks, what an outside name would be needed for, and kubectl.
+    let cases = "routing/host,routing/body-1mib,route_metrics/counts,headers/outbound-port-closed,traffic_split/,loops/hairpin,\
+                 resilience/backend-killed";
+    let output = cluster.run(report.path(), &["--case", cases]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let verdicts = verdicts(report.path());
+    let of = |wanted: &str| verdicts.iter().find(|(id, _)| id == wanted).map(|(_, verdict)| verdict.as_str());
+    for passed in ["routing/host", "routing/body-1mib", "headers/outbound-port-closed", "resilience/backend-killed"] {
+        assert_eq!(of(passed), Some("pass"), "{passed} of {verdicts:?}");
+    }
+    assert_eq!(of("loops/hairpin"), Some("not-applicable"), "{verdicts:?}");
+
+    let after = (names::<Namespace>(&client, false), names::<CustomResourceDefinition>(&client, false));
+    assert_eq!(after, before);
+    assert_eq!(names::<ClusterRole>(&client, true), Vec::<String>::new());
+}
+
+#[test]
+fn what_somebody_else_made_is_left_alone() {
+    use k8s_openapi::api::coordination::v1::Lease;
+    use k8s_openapi::api::core::v1::Namespace;
+
+    let cluster = Cluster::up();
+    let client = cluster.client();
+    let report = tempfile::tempdir().unwrap();
+    let namespaces: kube::Api<Namespace> = kube::Api::all(client.clone());
+    let theirs = |name: &str| Namespace {
+        metadata: kube::core::ObjectMeta { name: Some(name.to_owned()), ..Default::default() },
+        ..Namespace::default()
+    };
+    let create = |name: &str| runtime().block_on(namespaces.create(&Default::default(), &theirs(name))).unwrap();
+
+    // A real Linkerd, say.
+    create("linkerd");
+    let outlook = cluster.run(report.path(), &["--dry-run"]);
+    assert_eq!(outlook.status.code(), Some(2), "{}", text(&outlook));
+    assert!(text(&outlook).contains("left alone:\n  Namespace linkerd\n"), "{}", text(&outlook));
+    let output = cluster.run(report.path(), &["--case", "routing/host"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(text(&output).contains("left alone: Namespace linkerd;"), "{}", text(&output));
+    assert_eq!(names::<Namespace>(&client, true), Vec::<String>::new(), "all of Meshgate's is gone");
+    assert!(names::<Namespace>(&client, false).contains(&"linkerd".to_owned()));
+    runtime().block_on(namespaces.delete("linkerd", &Default::default())).unwrap();
+
+    // Another run that holds the cluster.
+    let mut held = theirs("meshgate");
+    held.metadata.labels = Some([("meshgate.dev/owned".to_owned(), "true".to_owned())].into());
+    runtime().block_on(namespaces.create(&Default::default(), &held)).unwrap();
+    let lease: Lease = serde_json::from_value(serde_json::json!({
+        "metadata": {"name": "run"},
+        "spec": {"holderIdentity": "somebody", "renewTime": k8s_openapi::jiff::Timestamp::now().to_string()},
+    }))
+    .unwrap();
+    let leases: kube::Api<Lease> = kube::Api::namespaced(client.clone(), "meshgate");
+    runtime().block_on(leases.create(&Default::default(), &lease)).unwrap();
+    let output = cluster.run(report.path(), &["--case", "routing/host"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(text(&output).contains("in use by another run (somebody)"), "{}", text(&output));
+}
+
+#[test]
+fn a_cluster_that_cannot_be_had_is_told_of_before_anything_begins() {
+    let cluster = Cluster::up();
+    let report = tempfile::tempdir().unwrap();
+    let no_context = cluster.run(report.path(), &["--context", "nowhere"]);
+    assert_eq!(no_context.status.code(), Some(2));
+    assert!(text(&no_context).contains("no context \"nowhere\"; it has: meshgate"), "{}", text(&no_context));
+    let no_image = cluster.run(report.path(), &["--image", "registry.invalid/meshgate:1"]);
+    assert_eq!(no_image.status.code(), Some(2));
+    assert!(text(&no_image).contains("registry.invalid/meshgate:1"), "{}", text(&no_image));
+    let elsewhere = cluster.meshgate(&["run", "--context", "a"]);
+    assert_eq!(elsewhere.status.code(), Some(2));
+    assert!(text(&elsewhere).contains("--context is for a cluster that is there"), "{}", text(&elsewhere));
+}
