@@ -1,11 +1,11 @@
 //! `meshgate gate`: may this upgrade go ahead?
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::bail;
 use meshgate_harness::matrix;
-use meshgate_harness::report::Report;
+use meshgate_harness::report::expected::{Verdicts, is_expected};
 use meshgate_harness::report::gate::Comparison;
 
 use crate::{fail, output, run};
@@ -13,7 +13,7 @@ use crate::{fail, output, run};
 /// Two versions of a controller, or two reports.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A report to compare with
+    /// A report to compare with: a `report.json`, or an expected report (YAML), from which every difference counts
     #[arg(requires = "candidate", conflicts_with_all = ["controller", "from", "to"])]
     baseline: Option<PathBuf>,
     /// The report that is to pass
@@ -34,22 +34,41 @@ pub struct Args {
 /// 0 no regression, 1 regression, 2 could not run.
 pub fn main(args: Args) -> ExitCode {
     match execute(args) {
-        Ok((title, comparison)) => match output::print(&(title + &comparison.render())) {
-            Ok(()) => ExitCode::from(u8::from(comparison.regressed())),
+        Ok(Gated { text, open }) => match output::print(&text) {
+            Ok(()) => ExitCode::from(u8::from(!open)),
             Err(error) => fail(2, &error),
         },
         Err(error) => fail(2, &error),
     }
 }
 
-/// What is compared, as a line, and what came of it.
-fn execute(args: Args) -> anyhow::Result<(String, Comparison)> {
+/// What came of a comparison.
+struct Gated {
+    /// For a person.
+    text: String,
+    /// Whether the candidate may pass.
+    open: bool,
+}
+
+fn execute(args: Args) -> anyhow::Result<Gated> {
     if let (Some(baseline), Some(candidate)) = (&args.baseline, &args.candidate) {
-        let title = format!("{} -> {}\n", baseline.display(), candidate.display());
-        return Ok((title, Comparison::of(&Report::read(baseline)?, &Report::read(candidate)?)));
+        let comparison = Comparison::of(&Verdicts::read(baseline)?, &Verdicts::read(candidate)?);
+        let mut text = format!("{} -> {}\n{}", baseline.display(), candidate.display(), comparison.render());
+        if !is_expected(baseline) {
+            return Ok(Gated { text, open: !comparison.regressed() });
+        }
+        if !comparison.is_same() {
+            let dir = candidate.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            text += &format!(
+                "to expect this from now on: meshgate report --report-dir {} --format expected > {}\n",
+                dir.display(),
+                baseline.display()
+            );
+        }
+        return Ok(Gated { text, open: comparison.is_same() });
     }
     let (Some(controller), Some(from), Some(to)) = (args.controller, args.from, args.to) else {
-        bail!("expected BASELINE.json CANDIDATE.json, or --controller NAME --from VERSION --to VERSION");
+        bail!("expected BASELINE CANDIDATE.json, or --controller NAME --from VERSION --to VERSION");
     };
     let fixtures = run::fixtures(args.run.fixtures.as_deref())?;
     // Both names are checked before the first of two runs begins.
@@ -70,6 +89,7 @@ fn execute(args: Args) -> anyhow::Result<(String, Comparison)> {
         }
         Ok(report)
     };
-    let (baseline, candidate) = (side(&from)?, side(&to)?);
-    Ok((format!("{controller} {from} -> {to}\n"), Comparison::of(&baseline, &candidate)))
+    let comparison = Comparison::of(&Verdicts::of(&side(&from)?), &Verdicts::of(&side(&to)?));
+    let text = format!("{controller} {from} -> {to}\n{}", comparison.render());
+    Ok(Gated { text, open: !comparison.regressed() })
 }

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use meshgate_clusters::Kind;
 use meshgate_fixtures::Fixtures;
-use meshgate_harness::matrix::{self, Selection};
+use meshgate_harness::matrix::{self, Place, Selection};
 
 use crate::{fail, output};
 
@@ -72,7 +71,7 @@ fn list(what: What, fixtures: &Fixtures) -> anyhow::Result<String> {
             }
         }
         What::Cells => {
-            for cell in matrix::cells(fixtures, &Selection::default(), Kind::Embedded)? {
+            for cell in matrix::cells(fixtures, &Selection::default(), Place::USUAL)? {
                 line(cell.id());
             }
         }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use meshgate_harness::report::expected::Verdicts;
 use meshgate_harness::report::{Report, markdown, recipes, terminal};
 
 use crate::{fail, output, run};
@@ -27,6 +28,8 @@ enum Format {
     Markdown,
     /// The recipes as a page, with what was measured
     Recipes,
+    /// The verdicts alone, as a file to commit and to compare with: `meshgate gate FILE report/report.json`
+    Expected,
 }
 
 /// Prints the report; exits as `run` did.
@@ -38,6 +41,10 @@ pub fn main(args: Args) -> ExitCode {
     let text = match args.format {
         Format::Matrix => terminal::render(&report),
         Format::Markdown => markdown::render(&report),
+        Format::Expected => match Verdicts::of(&report).render() {
+            Ok(text) => text,
+            Err(error) => return fail(2, &error.into()),
+        },
         Format::Recipes => match run::fixtures(None) {
             Ok(fixtures) => recipes::render(&report, &fixtures),
             Err(error) => return fail(2, &error),

@@ -141,6 +141,7 @@ pub fn execute(args: &Args) -> anyhow::Result<Report> {
                 setup_seconds: args.setup_timeout.unwrap_or(args.target.usual_setup_seconds()),
                 case_seconds: args.case_timeout,
                 backend: backend.clone(),
+                mesh: None,
                 where_to: args.target.repeat(),
             };
             Job::new(spec, &fixtures, &plan.cases)
@@ -221,7 +222,7 @@ pub fn plan(args: &Args, fixtures: &Fixtures) -> anyhow::Result<Plan> {
                 recipes: args.recipes.clone(),
                 dialects: args.dialects.clone(),
             };
-            matrix::cells(fixtures, &selection, args.target.cluster)?
+            matrix::cells(fixtures, &selection, args.target.place())?
         }
         Some(dir) => {
             let recipe = Recipe::from_dir(dir)?;
@@ -230,7 +231,7 @@ pub fn plan(args: &Args, fixtures: &Fixtures) -> anyhow::Result<Plan> {
                 bail!("a recipe of your own needs one controller to run it on: --controllers NAME[@VERSION]");
             };
             let (controller, version) = matrix::controller_at(fixtures, controller)?;
-            matrix::of_recipe(controller, &version, &recipe, &dialects, args.target.cluster)
+            matrix::of_recipe(controller, &version, &recipe, &dialects, args.target.place())
         }
     };
     if args.exhaustive {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use meshgate_clusters::remote::{Claim, Reach};
 use meshgate_clusters::{Backend, IMAGE, Kind, embedded};
+use meshgate_harness::matrix::{Mesh, Place};
 
 /// Where.
 #[derive(clap::Args, Clone)]
@@ -37,6 +38,11 @@ fn kind(name: &str) -> Result<Kind, String> {
 }
 
 impl Target {
+    /// Where the cells are.
+    pub fn place(&self) -> Place {
+        Place { cluster: self.cluster, mesh: Mesh::Bundled }
+    }
+
     /// Checks that the arguments belong together.
     pub fn check(&self) -> anyhow::Result<()> {
         let only_elsewhere = [

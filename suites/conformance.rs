@@ -9,12 +9,12 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use meshgate_clusters::{Backend, Kind};
+use meshgate_clusters::Backend;
 use meshgate_fixtures::Fixtures;
 use meshgate_harness::blueprint;
 use meshgate_harness::cell::Spec;
 use meshgate_harness::event::Event;
-use meshgate_harness::matrix::{self, Cell, Selection};
+use meshgate_harness::matrix::{self, Cell, Place, Selection};
 use meshgate_harness::report::CaseReport;
 use meshgate_harness::runner::{self, Job, Options};
 use meshgate_harness::verdict::Verdict;
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let cells = match matrix::cells(&fixtures, &Selection::default(), Kind::Embedded) {
+    let cells = match matrix::cells(&fixtures, &Selection::default(), Place::USUAL) {
         Ok(cells) => cells,
         Err(error) => {
             eprintln!("{error}");
@@ -138,6 +138,7 @@ fn run(fixtures: &Fixtures, cells: &[Cell], keys: &[Key], board: &Board) -> anyh
                 setup_seconds: 120,
                 case_seconds: 120,
                 backend: backend.clone(),
+                mesh: None,
                 where_to: String::new(),
             };
             Job::new(spec, fixtures, &meshgate_suites::cases())

@@ -24,6 +24,16 @@ pub struct Blueprint<'a> {
     pub recipe: &'a Recipe,
     /// How pods get their proxies.
     pub injection: &'a inject::Options,
+    /// What a mesh that is not Meshgate's own consists of.
+    pub mesh: Option<&'a [Value]>,
+}
+
+/// What is applied at once, after all of the step before is ready.
+pub struct Step {
+    /// What is being done, for a person.
+    pub what: &'static str,
+    /// The manifests.
+    pub manifests: Vec<Manifest>,
 }
 
 /// The images that a controller's manifests name, besides Meshgate's own.
@@ -92,15 +102,34 @@ pub fn injection(dialect: Option<Dialect>) -> anyhow::Result<inject::Options> {
 }
 
 impl Blueprint<'_> {
-    /// The mesh, the apps and the workloads of the cases.
-    pub fn workloads(
-        &self,
-        fixtures: &Fixtures,
-        plans: &BTreeMap<&'static str, Plan>,
-    ) -> anyhow::Result<Vec<Manifest>> {
+    /// Everything, in the order in which it has to be ready.
+    ///
+    /// # Errors
+    /// A template that cannot be filled in.
+    pub fn steps(&self, fixtures: &Fixtures, plans: &BTreeMap<&'static str, Plan>) -> anyhow::Result<Vec<Step>> {
+        let workloads = self.workloads(fixtures, plans)?;
+        let mut steps = match self.mesh {
+            // Its webhook has to be there before the pods that it is to inject.
+            Some(objects) => vec![
+                Step { what: "applying the mesh", manifests: objects.iter().cloned().map(Manifest::from).collect() },
+                Step { what: "applying apps", manifests: workloads },
+            ],
+            // Proxies wait for their control plane by themselves.
+            None => {
+                let own = inject::control_plane_manifests(self.injection).into_iter().map(Manifest::from);
+                vec![Step { what: "applying mesh and apps", manifests: own.chain(workloads).collect() }]
+            }
+        };
+        // A hundred Services lead to the same few pods and every controller watches them all: applied after the pods, each step is
+        // told once, and a controller reads its routes once.
+        steps.push(Step { what: "applying Services, routes and the controller", manifests: self.paths(plans)? });
+        Ok(steps)
+    }
+
+    /// The apps and the workloads of the cases.
+    fn workloads(&self, fixtures: &Fixtures, plans: &BTreeMap<&'static str, Plan>) -> anyhow::Result<Vec<Manifest>> {
         let none = BTreeMap::new();
-        let own = inject::control_plane_manifests(self.injection);
-        let mut manifests: Vec<Manifest> = own.into_iter().map(Manifest::from).collect();
+        let mut manifests = Vec::new();
         let mut apps: BTreeSet<&str> = plans.values().flat_map(|plan| &plan.apps).copied().collect();
         if !self.recipe.manifests.is_empty() {
             // What a recipe applies as it is was written for them.
@@ -121,7 +150,7 @@ impl Blueprint<'_> {
     }
 
     /// The controller, the recipe's own manifests, and the Services, routes and further objects of the cases.
-    pub fn paths(&self, plans: &BTreeMap<&'static str, Plan>) -> anyhow::Result<Vec<Manifest>> {
+    fn paths(&self, plans: &BTreeMap<&'static str, Plan>) -> anyhow::Result<Vec<Manifest>> {
         let mut manifests = Vec::new();
         let values = values(self.controller, &self.cell.version, &self.controller.workload, "")?;
         for template in &self.controller.install {
@@ -193,6 +222,9 @@ impl Blueprint<'_> {
         for (key, value) in further {
             annotations[key] = value.clone().into();
         }
-        inject::inject_object(object, self.injection);
+        // Another mesh's webhook reads the annotations.
+        if self.mesh.is_none() {
+            inject::inject_object(object, self.injection);
+        }
     }
 }

@@ -6,7 +6,7 @@ use meshgate_clusters::Ability;
 use meshgate_fixtures::{Balances, ClientOverride, Mode, Promises, Recipe};
 
 use crate::context::Context;
-use crate::matrix::{Cell, Dialect};
+use crate::matrix::{Cell, Dialect, Mesh};
 use crate::plan::Plan;
 use crate::verdict::CaseResult;
 
@@ -79,6 +79,8 @@ pub enum Need {
     Serves,
     /// The cluster can do this.
     Cluster(Ability),
+    /// It is in this mesh.
+    Mesh(Mesh),
     /// The recipe's routes answer nothing: it has manifests that do not work.
     ServesNothing,
     /// The recipe has manifests that no cluster takes any more.
@@ -152,6 +154,7 @@ impl Need {
                 let why = cell.cluster.lacks(ability);
                 (why.is_none(), why.unwrap_or_default().into())
             }
+            Self::Mesh(mesh) => (cell.mesh == mesh, format!("only in the mesh {}", mesh.as_str())),
             Self::ServesNothing => (!promises.serves, "the recipe's routes work".into()),
             Self::RefusedManifests => {
                 (!recipe.refused.is_empty(), "the recipe has no manifests that are refused".into())

@@ -11,6 +11,7 @@ use meshgate_clusters::{Backend, Cluster};
 use meshgate_fixtures::{Controller, Fixtures, Recipe};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::blueprint::{self, Blueprint};
 use crate::case::{Case, Stage};
@@ -45,6 +46,8 @@ pub struct Spec {
     pub case_seconds: u64,
     /// The cluster.
     pub backend: Backend,
+    /// The manifests of a mesh that is not Meshgate's own, as a JSON list.
+    pub mesh: Option<PathBuf>,
     /// The arguments that lead to that cluster again, each after a space.
     pub where_to: String,
 }
@@ -140,7 +143,8 @@ fn plans(cases: &[Case], recipe: &Recipe) -> BTreeMap<&'static str, Plan> {
     cases.iter().map(|case| (case.id, case.planned(recipe))).collect()
 }
 
-/// Every manifest that setting a cell up applies, for these cases as far as they apply.
+/// Every manifest that setting a cell up applies, for these cases as far as they apply. `mesh` is what a mesh that is not Meshgate's own
+/// consists of.
 ///
 /// # Errors
 /// A template that cannot be filled in.
@@ -150,15 +154,14 @@ pub fn manifests(
     recipe: &Recipe,
     fixtures: &Fixtures,
     cases: &[&Case],
+    mesh: Option<&[Value]>,
 ) -> anyhow::Result<Vec<Manifest>> {
     let apply: Vec<Case> =
         cases.iter().filter(|case| case.not_applicable(cell, recipe).is_none()).map(|case| **case).collect();
     let plans = plans(&apply, recipe);
     let injection = blueprint::injection(cell.dialect)?;
-    let blueprint = Blueprint { cell, controller, recipe, injection: &injection };
-    let mut manifests = blueprint.workloads(fixtures, &plans)?;
-    manifests.extend(blueprint.paths(&plans)?);
-    Ok(manifests)
+    let blueprint = Blueprint { cell, controller, recipe, injection: &injection, mesh };
+    Ok(blueprint.steps(fixtures, &plans)?.into_iter().flat_map(|step| step.manifests).collect())
 }
 
 /// Runs one case; a failure is looked at once more, and a verdict that changes is flaky.

@@ -53,6 +53,30 @@ impl Dialect {
     }
 }
 
+/// Whose mesh the cells are in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mesh {
+    /// Meshgate's own: its control plane, its proxy, put into manifests by its injector.
+    #[default]
+    Bundled,
+    /// Linkerd's, whose webhook puts its proxy into pods.
+    Linkerd,
+}
+
+impl Mesh {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Bundled, Self::Linkerd];
+
+    /// As reports and the command line name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bundled => "bundled",
+            Self::Linkerd => "linkerd",
+        }
+    }
+}
+
 /// The unit that is set up, run and torn down.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cell {
@@ -77,6 +101,8 @@ pub struct Cell {
     pub alike_in: Option<String>,
     /// The cluster's kind.
     pub cluster: Kind,
+    /// The mesh.
+    pub mesh: Mesh,
 }
 
 impl Cell {
@@ -105,6 +131,20 @@ impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.id())
     }
+}
+
+/// Where cells are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The cluster's kind.
+    pub cluster: Kind,
+    /// The mesh.
+    pub mesh: Mesh,
+}
+
+impl Place {
+    /// Where they are when nothing else is asked for.
+    pub const USUAL: Self = Self { cluster: Kind::Embedded, mesh: Mesh::Bundled };
 }
 
 /// What was asked for. Empty lists mean all.
@@ -152,7 +192,7 @@ pub enum SelectionError {
 }
 
 /// The cells of a selection, in a stable order.
-pub fn cells(fixtures: &Fixtures, selection: &Selection, cluster: Kind) -> Result<Vec<Cell>, SelectionError> {
+pub fn cells(fixtures: &Fixtures, selection: &Selection, place: Place) -> Result<Vec<Cell>, SelectionError> {
     let dialects = dialects(&selection.dialects)?;
     let wanted: Vec<String> = if selection.controllers.is_empty() {
         fixtures.controllers.keys().cloned().collect()
@@ -179,7 +219,7 @@ pub fn cells(fixtures: &Fixtures, selection: &Selection, cluster: Kind) -> Resul
                 Some(since) if !recipe.supports(version) => {
                     left_out.push(format!("{} needs {} {since} or later", recipe.name, controller.name));
                 }
-                _ => cells.extend(of_recipe(controller, version, recipe, &dialects, cluster)),
+                _ => cells.extend(of_recipe(controller, version, recipe, &dialects, place)),
             }
         }
         share(controller, &mut cells[from..]);
@@ -201,7 +241,7 @@ pub fn of_recipe(
     version: &Version,
     recipe: &Recipe,
     dialects: &[Dialect],
-    cluster: Kind,
+    place: Place,
 ) -> Vec<Cell> {
     let variants: Vec<Option<Dialect>> = match recipe.mode {
         Mode::Default | Mode::Outside => vec![None],
@@ -225,7 +265,8 @@ pub fn of_recipe(
             beside: whole.filter(|whole| {
                 dialect.is_some_and(|dialect| dialect != *whole && Dialect::USUAL.contains(&dialect) && same(dialect))
             }),
-            cluster,
+            cluster: place.cluster,
+            mesh: place.mesh,
         })
         .collect()
 }
@@ -308,7 +349,7 @@ mod tests {
     fn select(controllers: &[&str], recipes: &[&str], dialects: &[&str]) -> Result<Vec<Cell>, SelectionError> {
         let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
         let selection = Selection { controllers: own(controllers), recipes: own(recipes), dialects: own(dialects) };
-        cells(&Fixtures::built_in().unwrap(), &selection, Kind::Embedded)
+        cells(&Fixtures::built_in().unwrap(), &selection, Place::USUAL)
     }
 
     #[test]
@@ -357,7 +398,7 @@ mod tests {
     #[test]
     fn of_recipes_that_promise_the_same_one_judges_what_lies_behind_their_routes() {
         let fixtures = Fixtures::built_in().unwrap();
-        let all = cells(&fixtures, &Selection::default(), Kind::Embedded).unwrap();
+        let all = cells(&fixtures, &Selection::default(), Place::USUAL).unwrap();
         let class = |cell: &Cell, recipe: &str| {
             let recipe = fixtures.controllers[&cell.controller].recipes[recipe].clone();
             format!("{:?}", recipe.class(cell.variant()))
@@ -388,7 +429,7 @@ mod tests {
         let fixtures = Fixtures::built_in().unwrap();
         for dialects in [&["modern".to_owned()][..], &[]] {
             let selection = Selection { dialects: dialects.to_vec(), ..Selection::default() };
-            let cells = cells(&fixtures, &selection, Kind::Embedded).unwrap();
+            let cells = cells(&fixtures, &selection, Place::USUAL).unwrap();
             let outside: Vec<_> = cells.iter().filter(|cell| cell.mode == Mode::Outside).collect();
             assert!(!outside.is_empty());
             for cell in outside {

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use meshgate_fixtures::{Claims, Implementation, Mode, Version};
 use serde::{Deserialize, Serialize};
 
-use crate::matrix::Dialect;
+use crate::matrix::{Dialect, Mesh};
 use crate::verdict::Verdict;
 
+pub mod expected;
 pub mod gate;
 pub mod junit;
 pub mod markdown;
@@ -70,6 +71,9 @@ pub struct CellReport {
     pub dialect: Option<Dialect>,
     /// The cluster's kind.
     pub cluster: String,
+    /// Whose mesh it was in; reports of a time before there was a choice do not say.
+    #[serde(default)]
+    pub mesh: Mesh,
     /// Who played the controller.
     pub implementation: Implementation,
     /// Seconds until the first case could begin; `null` when it never could.

@@ -97,6 +97,7 @@ async fn run_one(
         mode: cell.mode,
         dialect: cell.dialect,
         cluster: cell.cluster.as_str().to_owned(),
+        mesh: cell.mesh,
         implementation: job.implementation.clone(),
         setup_seconds: None,
         broken: None,
@@ -251,7 +252,7 @@ async fn tail(mut stream: impl tokio::io::AsyncRead + Unpin) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::matrix::{Cell, Dialect};
+    use crate::matrix::{Cell, Dialect, Mesh};
     use meshgate_clusters::remote::Reach;
     use meshgate_clusters::{Backend, Kind};
     use meshgate_fixtures::{Mode, Version};
@@ -267,6 +268,7 @@ mod tests {
             shared_in: None,
             alike_in: None,
             cluster: Kind::Embedded,
+            mesh: Mesh::Bundled,
         };
         let spec = Spec {
             cell,
@@ -283,6 +285,7 @@ mod tests {
                 context: "c".into(),
                 image: "i".into(),
             }),
+            mesh: None,
             where_to: String::new(),
         };
         let implementation = Implementation { control_plane: "real".into(), data_plane: "d".into() };

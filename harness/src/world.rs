@@ -44,6 +44,8 @@ pub struct World {
     pub instances: BTreeMap<String, Ipv4Addr>,
     /// How pods get their proxies: with identities of this cell's own.
     injection: inject::Options,
+    /// What a mesh that is not Meshgate's own consists of.
+    mesh: Option<Vec<Value>>,
     report_dir: PathBuf,
     /// The command line that runs this cell again, without a case.
     repeat: String,
@@ -98,10 +100,11 @@ impl World {
             ingress: Ipv4Addr::UNSPECIFIED,
             instances: BTreeMap::new(),
             injection: inject::Options::default(),
+            mesh: None,
             report_dir: spec.report_dir.clone(),
             repeat: repeat(spec),
         };
-        match world.bring_up(fixtures, plans, Instant::now() + within, teller).await {
+        match world.bring_up(spec, fixtures, plans, Instant::now() + within, teller).await {
             Ok(()) => Ok(world),
             Err(error) => {
                 let (folder, artefacts) = world.keep_setup_artefacts(&error).await;
@@ -113,22 +116,24 @@ impl World {
 
     async fn bring_up(
         &mut self,
+        spec: &Spec,
         fixtures: &Fixtures,
         plans: &BTreeMap<&'static str, Plan>,
         deadline: Instant,
         teller: &Teller,
     ) -> anyhow::Result<()> {
         self.injection = blueprint::injection(self.cell.dialect)?;
-        let (workloads, paths) = (self.blueprint().workloads(fixtures, plans)?, self.blueprint().paths(plans)?);
-        self.kubernetes.nothing_in_the_way(workloads.iter().chain(&paths)).await?;
-        teller.progress("applying mesh and apps");
-        self.kubernetes.apply_manifests(&workloads).await?;
-        self.kubernetes.deployments_ready(deadline, |text| teller.progress(text)).await?;
-        // A hundred Services lead to the same few pods and every controller watches them all: applied in this order, each step is
-        // told once, and a controller reads its routes once.
-        teller.progress("applying Services, routes and the controller");
-        self.kubernetes.apply_manifests(&paths).await?;
-        self.kubernetes.deployments_ready(deadline, |text| teller.progress(text)).await?;
+        if let Some(path) = &spec.mesh {
+            let text = std::fs::read(path).with_context(|| path.display().to_string())?;
+            self.mesh = Some(serde_json::from_slice(&text).with_context(|| path.display().to_string())?);
+        }
+        let steps = self.blueprint().steps(fixtures, plans)?;
+        self.kubernetes.nothing_in_the_way(steps.iter().flat_map(|step| &step.manifests)).await?;
+        for step in steps {
+            teller.progress(step.what);
+            self.kubernetes.apply_manifests(&step.manifests).await?;
+            self.kubernetes.deployments_ready(deadline, |text| teller.progress(text)).await?;
+        }
         teller.progress("awaiting the external address");
         self.ingress = self.external_address(&self.controller.namespace, &self.controller.workload, deadline).await?;
         for name in plans.values().flat_map(|plan| plan.instances.keys()) {
@@ -193,7 +198,13 @@ impl World {
 
     /// What the cell consists of.
     fn blueprint(&self) -> Blueprint<'_> {
-        Blueprint { cell: &self.cell, controller: &self.controller, recipe: &self.recipe, injection: &self.injection }
+        Blueprint {
+            cell: &self.cell,
+            controller: &self.controller,
+            recipe: &self.recipe,
+            injection: &self.injection,
+            mesh: self.mesh.as_deref(),
+        }
     }
 
     /// Injects the mesh proxy into an app, as [`Blueprint::inject_app`] does.

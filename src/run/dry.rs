@@ -35,7 +35,7 @@ impl Outlook {
                 Some(dir) => Recipe::from_dir(dir)?,
                 None => controller.recipe(&cell.recipe)?.clone(),
             };
-            for manifest in cell::manifests(cell, controller, &recipe, fixtures, &plan.cases)? {
+            for manifest in cell::manifests(cell, controller, &recipe, fixtures, &plan.cases, None)? {
                 objects.insert(describe(&manifest.object), manifest.object);
             }
         }

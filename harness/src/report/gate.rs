@@ -1,9 +1,9 @@
-//! Comparing two reports: what an upgrade would change.
+//! Comparing the verdicts of two reports: what an upgrade would change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use crate::report::{CaseReport, CellReport, Report};
+use crate::report::expected::{Judged, Verdicts};
 use crate::verdict::Verdict;
 
 /// What changed between two reports, recipe by recipe and case by case.
@@ -63,24 +63,26 @@ impl Kind {
 
 impl Comparison {
     /// Compares a candidate with its baseline. Cells are matched without their versions.
-    pub fn of(baseline: &Report, candidate: &Report) -> Self {
-        let before = index(baseline);
-        let after = index(candidate);
-        let mut keys: Vec<_> = before.keys().chain(after.keys()).cloned().collect();
-        keys.sort();
-        keys.dedup();
+    pub fn of(baseline: &Verdicts, candidate: &Verdicts) -> Self {
+        let keys = |side: &Verdicts| -> Vec<(String, String)> {
+            let cases = |(cell, cases): (&String, &BTreeMap<_, _>)| -> Vec<_> {
+                cases.keys().map(|case: &String| (cell.clone(), case.clone())).collect()
+            };
+            side.0.iter().flat_map(cases).collect()
+        };
+        let all: BTreeSet<(String, String)> = keys(baseline).into_iter().chain(keys(candidate)).collect();
         let mut changes = Vec::new();
         let mut unchanged = 0;
-        for key in keys {
-            let (old, new) = (before.get(&key), after.get(&key));
-            let Some(kind) = kind(old.copied(), new.copied()) else {
+        for (cell, case) in all {
+            let (old, new) = (baseline.get(&cell, &case), candidate.get(&cell, &case));
+            let Some(kind) = kind(old, new) else {
                 unchanged += 1;
                 continue;
             };
             let reason = new.and_then(|case| case.reason.clone()).or_else(|| old.and_then(|case| case.reason.clone()));
             changes.push(Change {
-                cell: key.0,
-                case: key.1,
+                cell,
+                case,
                 kind,
                 before: old.map(|case| case.verdict),
                 after: new.map(|case| case.verdict),
@@ -88,7 +90,7 @@ impl Comparison {
             });
         }
         changes.sort_by_key(|change| change.kind);
-        let cells = |report: &Report| report.cells.iter().map(name).collect::<BTreeSet<_>>();
+        let cells = |side: &Verdicts| side.0.keys().cloned().collect::<BTreeSet<_>>();
         let one_sided = cells(baseline).symmetric_difference(&cells(candidate)).cloned().collect();
         Self { changes, unchanged, one_sided }
     }
@@ -101,6 +103,11 @@ impl Comparison {
     /// Whether the candidate may not pass: a regression, or something that ran and is gone.
     pub fn regressed(&self) -> bool {
         self.changes.iter().any(|change| matches!(change.kind, Kind::Regression | Kind::Lost))
+    }
+
+    /// Whether nothing at all is different, better or worse.
+    pub fn is_same(&self) -> bool {
+        self.changes.is_empty()
     }
 
     /// For the terminal.
@@ -143,24 +150,9 @@ impl Comparison {
     }
 }
 
-/// The cases of a report by `(controller/recipe/variant, case)`.
-fn index(report: &Report) -> BTreeMap<(String, String), &CaseReport> {
-    report
-        .cells
-        .iter()
-        .flat_map(|cell| cell.cases.iter().map(move |case| ((name(cell), case.id.clone()), case)))
-        .collect()
-}
-
-/// `controller/recipe/variant`: a cell without its version.
-fn name(cell: &CellReport) -> String {
-    let variant = cell.dialect.map_or(cell.mode.as_str(), crate::matrix::Dialect::as_str);
-    format!("{}/{}/{variant}", cell.controller, cell.recipe)
-}
-
-fn kind(before: Option<&CaseReport>, after: Option<&CaseReport>) -> Option<Kind> {
-    let green = |case: &CaseReport| case.verdict.is_green() && !case.flaky;
-    let applies = |case: &CaseReport| case.verdict != Verdict::NotApplicable;
+fn kind(before: Option<&Judged>, after: Option<&Judged>) -> Option<Kind> {
+    let green = |case: &Judged| case.verdict.is_green() && !case.flaky;
+    let applies = |case: &Judged| case.verdict != Verdict::NotApplicable;
     match (before, after) {
         (None, None) => None,
         (None, Some(after)) => applies(after).then_some(if green(after) { Kind::Gained } else { Kind::Regression }),

@@ -1,7 +1,12 @@
 use meshgate_fixtures::{Claim, Claims, Implementation, Mode, Version};
 
+use super::expected::Verdicts;
 use super::gate::{Comparison, Kind};
 use super::*;
+
+fn compare(baseline: &Report, candidate: &Report) -> Comparison {
+    Comparison::of(&Verdicts::of(baseline), &Verdicts::of(candidate))
+}
 
 fn case(id: &str, verdict: Verdict) -> CaseReport {
     CaseReport {
@@ -25,6 +30,7 @@ fn cell(recipe: &str, dialect: Option<Dialect>, cases: Vec<CaseReport>) -> CellR
         mode: if dialect.is_some() { Mode::Ingress } else { Mode::Default },
         dialect,
         cluster: "embedded".into(),
+        mesh: Mesh::Bundled,
         implementation: Implementation { control_plane: "real".into(), data_plane: "d".into() },
         setup_seconds: Some(1.5),
         broken: None,
@@ -118,20 +124,58 @@ fn claims_are_decided_by_today() {
 #[test]
 fn the_gate_names_what_changed() {
     let side = |verdict| report(vec![cell("a", None, vec![case("routing/host", verdict), case("x/y", Verdict::Pass)])]);
-    let same = Comparison::of(&side(Verdict::Pass), &side(Verdict::Pass));
+    let same = compare(&side(Verdict::Pass), &side(Verdict::Pass));
     assert!(!same.regressed() && same.changes.is_empty());
-    let worse = Comparison::of(&side(Verdict::Pass), &side(Verdict::Fail));
+    let worse = compare(&side(Verdict::Pass), &side(Verdict::Fail));
     assert!(worse.regressed());
     assert_eq!(worse.changes[0].kind, Kind::Regression);
     assert!(worse.render().starts_with("regression  c/a/default routing/host: pass -> fail"), "{}", worse.render());
-    let better = Comparison::of(&side(Verdict::Fail), &side(Verdict::Pass));
+    let better = compare(&side(Verdict::Fail), &side(Verdict::Pass));
     assert!(!better.regressed());
     assert_eq!(better.changes[0].kind, Kind::Improvement);
-    let gone = Comparison::of(&side(Verdict::Pass), &report(vec![]));
+    let gone = compare(&side(Verdict::Pass), &report(vec![]));
     assert!(gone.regressed(), "what is gone cannot vouch for an upgrade");
     assert!(gone.render().starts_with("lost        c/a/default: the whole cell, 2 cases"), "{}", gone.render());
     // A new cell is one line, but not what is red in it.
-    let new = Comparison::of(&report(vec![]), &side(Verdict::Fail)).render();
+    let new = compare(&report(vec![]), &side(Verdict::Fail)).render();
     assert!(new.starts_with("new         c/a/default: the whole cell, 1 cases"), "{new}");
     assert!(new.contains("regression  c/a/default routing/host: absent -> fail"), "{new}");
+}
+
+#[test]
+fn an_expected_report_says_every_verdict_on_a_line_of_its_own() {
+    let cases = vec![
+        case("routing/host", Verdict::Pass),
+        case("headers/x", Verdict::Finding),
+        case("loops/hairpin", Verdict::NotApplicable),
+        case("modes/y", Verdict::Pass),
+    ];
+    let judged = report(vec![cell("a", None, cases)]);
+    let text = Verdicts::of(&judged).render().unwrap();
+    let body: String = text.lines().skip(1).map(|line| line.to_owned() + "\n").collect();
+    assert_eq!(body, "c/a/default:\n  pass:\n  - modes/y\n  - routing/host\n  finding:\n  - headers/x\n", "{text}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("expected.yaml");
+    std::fs::write(&path, text).unwrap();
+    let expected = Verdicts::read(&path).unwrap();
+    assert!(Comparison::of(&expected, &Verdicts::of(&judged)).is_same());
+    // What did not apply and does now is a difference too, though it is no regression.
+    let more = report(vec![cell(
+        "a",
+        None,
+        ["routing/host", "modes/y", "loops/hairpin"]
+            .map(|id| case(id, Verdict::Pass))
+            .into_iter()
+            .chain([case("headers/x", Verdict::Finding)])
+            .collect(),
+    )]);
+    let comparison = Comparison::of(&expected, &Verdicts::of(&more));
+    assert!(!comparison.is_same() && !comparison.regressed(), "{}", comparison.render());
+    // What applied and does not any more is lost.
+    let less = report(vec![cell("a", None, vec![case("routing/host", Verdict::NotApplicable)])]);
+    assert!(Comparison::of(&expected, &Verdicts::of(&less)).regressed());
+
+    std::fs::write(&path, "c/a/default: {green: [x]}").unwrap();
+    assert!(Verdicts::read(&path).unwrap_err().to_string().contains("expected.yaml"));
 }

@@ -4,7 +4,7 @@ use meshgate_clusters::Ability;
 use meshgate_fixtures::Mode;
 use meshgate_harness::case::{Case, Evidence, Need, Stage};
 use meshgate_harness::context::Context;
-use meshgate_harness::matrix::Dialect;
+use meshgate_harness::matrix::{Dialect, Mesh};
 use meshgate_harness::plan::{Backend, Route};
 use meshgate_harness::probe::{Batch, Record, Request, outcome};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
@@ -20,7 +20,12 @@ pub const CASES: &[Case] = &[
         id: "loops/page-example-com",
         summary: "The page's example.com, which leads back to the ingress: followed and refused within one hop as documented, not \
                   followed today",
-        needs: &[Need::Cluster(Ability::OutsideNames), Need::Mode(Mode::Ingress), Need::Template("bare")],
+        needs: &[
+            Need::Mesh(Mesh::Bundled),
+            Need::Cluster(Ability::OutsideNames),
+            Need::Mode(Mode::Ingress),
+            Need::Template("bare"),
+        ],
         claims: &[
             Evidence::HoldsAsDocumented("ingress.thinks-example-com"),
             Evidence::HoldsAsDocumented("ingress.infinite-loop"),
@@ -36,6 +41,7 @@ pub const CASES: &[Case] = &[
         id: "loops/default-backend",
         summary: "A default backend without the header loops for names that lead to the ingress, and is refused within one hop",
         needs: &[
+            Need::Mesh(Mesh::Bundled),
             Need::Cluster(Ability::OutsideNames),
             Need::Dialect(Dialect::Documented),
             Need::Template("default-backend-bare"),
@@ -51,7 +57,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "loops/override-names-ingress",
         summary: "A client's override that names the ingress itself does not take a request through it twice",
-        needs: &[Need::Mode(Mode::Ingress), Need::Template("bare")],
+        needs: &[Need::Mesh(Mesh::Bundled), Need::Mode(Mode::Ingress), Need::Template("bare")],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {
@@ -64,6 +70,7 @@ pub const CASES: &[Case] = &[
         id: "loops/two-hops",
         summary: "Of two ingresses that send to each other each is passed once when one of them has the guard",
         needs: &[
+            Need::Mesh(Mesh::Bundled),
             Need::Cluster(Ability::OutsideNames),
             Need::Dialect(Dialect::Documented),
             Need::Template("rewrite-host"),

@@ -7,6 +7,7 @@ use meshgate_clusters::Vantage;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::convergence::converge;
+use meshgate_harness::matrix::Mesh;
 use meshgate_harness::metrics::Families;
 use meshgate_harness::plan::Plan;
 use meshgate_harness::probe::{Request, outcome};
@@ -21,7 +22,7 @@ use crate::counters::{Moved, Proxy, only_pod, settle};
 pub const CASES: &[Case] = &[Case {
     id: "tls/rotation",
     summary: "Both proxies' certificates are replaced and the old ones run out under load: every request is answered, in TLS",
-    needs: &[Need::Serves, Need::Proxy, Need::OncePerRecipe, Need::OncePerController],
+    needs: &[Need::Mesh(Mesh::Bundled), Need::Serves, Need::Proxy, Need::OncePerRecipe, Need::OncePerController],
     claims: &[],
     stage: Stage::Waiting,
     plan,

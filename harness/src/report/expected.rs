@@ -1,0 +1,95 @@
+//! The verdicts of a report and nothing else: what two reports are compared by, and what a project keeps as a committed file.
+//!
+//! The file is YAML: cells without versions, in each the verdicts, under each the cases, everything in order, so that a change of one
+//! verdict is a change of one line. What does not apply is left out.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::report::{CellReport, Report, ReportError};
+use crate::verdict::Verdict;
+
+/// Verdicts by cell (`controller/recipe/variant`) and case.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Verdicts(pub BTreeMap<String, BTreeMap<String, Judged>>);
+
+/// A verdict as far as it can be compared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Whether a second look differed.
+    pub flaky: bool,
+    /// What was found, where that is known.
+    pub reason: Option<String>,
+}
+
+/// The file's shape: cell, verdict, cases.
+type File = BTreeMap<String, BTreeMap<Verdict, Vec<String>>>;
+
+impl Verdicts {
+    /// Those of a report.
+    pub fn of(report: &Report) -> Self {
+        let cases = |cell: &CellReport| {
+            let judged = |case: &super::CaseReport| Judged {
+                verdict: case.verdict,
+                flaky: case.flaky,
+                reason: case.reason.clone(),
+            };
+            cell.cases.iter().map(|case| (case.id.clone(), judged(case))).collect()
+        };
+        Self(report.cells.iter().map(|cell| (name(cell), cases(cell))).collect())
+    }
+
+    /// Those of a file: an expected report when its name says that it is YAML, else a `report.json`.
+    ///
+    /// # Errors
+    /// A file that cannot be read or has another shape.
+    pub fn read(path: &Path) -> Result<Self, ReportError> {
+        if !is_expected(path) {
+            return Ok(Self::of(&Report::read(path)?));
+        }
+        let text = std::fs::read_to_string(path).map_err(|source| ReportError::Io { path: path.to_owned(), source })?;
+        let file: File = serde_yaml::from_str(&text)
+            .map_err(|error| ReportError::Shape { path: path.to_owned(), message: error.to_string() })?;
+        let cases = |verdicts: BTreeMap<Verdict, Vec<String>>| {
+            let judged = |verdict| Judged { verdict, flaky: false, reason: None };
+            verdicts
+                .into_iter()
+                .flat_map(|(verdict, cases)| cases.into_iter().map(move |case| (case, judged(verdict))))
+                .collect()
+        };
+        Ok(Self(file.into_iter().map(|(cell, verdicts)| (cell, cases(verdicts))).collect()))
+    }
+
+    /// The file's content.
+    ///
+    /// # Errors
+    /// Never for verdicts of a report: everything in them can be written.
+    pub fn render(&self) -> Result<String, serde_yaml::Error> {
+        let mut file = File::new();
+        for (cell, cases) in &self.0 {
+            let verdicts = file.entry(cell.clone()).or_default();
+            for (case, judged) in cases.iter().filter(|(_, judged)| judged.verdict != Verdict::NotApplicable) {
+                verdicts.entry(judged.verdict).or_default().push(case.clone());
+            }
+        }
+        let what = "# Every verdict that is expected. Written by `meshgate report --format expected`; `meshgate gate THIS report.json` compares.\n";
+        Ok(what.to_owned() + &serde_yaml::to_string(&file)?)
+    }
+
+    pub(super) fn get(&self, cell: &str, case: &str) -> Option<&Judged> {
+        self.0.get(cell)?.get(case)
+    }
+}
+
+/// Whether a file is an expected report, by its name.
+pub fn is_expected(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
+}
+
+/// `controller/recipe/variant`: a cell without its version.
+fn name(cell: &CellReport) -> String {
+    let variant = cell.dialect.map_or(cell.mode.as_str(), crate::matrix::Dialect::as_str);
+    format!("{}/{}/{variant}", cell.controller, cell.recipe)
+}
