@@ -71,7 +71,7 @@ impl Outlook {
         let mut text = format!(
             "On the cluster of context \"{context}\" a run would, one cell after the other, make and delete again:\n"
         );
-        text += &format!("  in namespace {NAMESPACE}: 1 Lease, 3 Pods (requests start there)\n");
+        text += &format!("  in namespace {NAMESPACE}: 1 Lease, 3 Pods, 1 ServiceAccount (requests start there)\n");
         for (namespace, kinds) in &self.namespaces {
             let kinds: Vec<String> = kinds.iter().map(|(kind, names)| format!("{} {kind}", names.len())).collect();
             text += &format!("  in namespace {namespace}: {}\n", kinds.join(", "));
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(
             text,
             "On the cluster of context \"kind-a\" a run would, one cell after the other, make and delete again:\n  \
-             in namespace meshgate: 1 Lease, 3 Pods (requests start there)\n  \
+             in namespace meshgate: 1 Lease, 3 Pods, 1 ServiceAccount (requests start there)\n  \
              in namespace traefik: 2 Service\n  \
              in no namespace:\n    ClusterRole traefik\n\
              It would use, and leave as it is:\n  CustomResourceDefinition x.y\n\

@@ -1,9 +1,12 @@
 //! Who may connect to a pod: Servers and what authorizes their clients, kept by the pods' proxies.
 
+use std::time::Instant;
+
 use anyhow::Context as _;
 use meshgate_clusters::Vantage;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
+use meshgate_harness::convergence::converge;
 use meshgate_harness::plan::{Backend, NAMESPACE, Plan};
 use meshgate_harness::probe::{Request, outcome};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
@@ -62,7 +65,29 @@ pub const CASES: &[&[Case]] = &[&[
         },
         run: |context| Box::pin(deny(context)),
     },
+    Case {
+        id: "policies/rate-limit",
+        summary: "Of more requests than an HTTPLocalRateLimitPolicy lets through per second, the proxy answers the rest with 429, and no other pod's",
+        needs: &[Need::Serves, Need::Proxy, Need::OncePerRecipe, Need::OncePerPromises],
+        claims: &[],
+        stage: Stage::Shared,
+        plan: |plan| {
+            let app = serve_guarded(plan);
+            let name = plan.full("server");
+            let server = json!({
+                "podSelector": {"matchLabels": {"app": app}}, "port": "http", "proxyProtocol": "HTTP/1",
+                "accessPolicy": "all-unauthenticated",
+            });
+            plan.object(policy("v1beta3", "Server", &name, server));
+            plan.object(limit(&name, PER_SECOND));
+            plan.serve("free", Backend::B);
+        },
+        run: |context| Box::pin(rate_limit(context)),
+    },
 ]];
+
+/// How many requests per second the limited pod takes.
+const PER_SECOND: usize = 40;
 
 const GROUP: &str = "policy.linkerd.io";
 const DEFAULT_POLICY: &str = "config.linkerd.io/default-inbound-policy";
@@ -86,6 +111,60 @@ fn policy(version: &str, kind: &str, name: &str, spec: Value) -> Value {
 
 fn clients(name: &str, identity: &str) -> Value {
     policy("v1alpha1", "MeshTLSAuthentication", name, json!({"identities": [identity]}))
+}
+
+fn limit(server: &str, per_second: usize) -> Value {
+    let target = json!({"group": GROUP, "kind": "Server", "name": server});
+    policy(
+        "v1alpha1",
+        "HTTPLocalRateLimitPolicy",
+        server,
+        json!({"targetRef": target, "total": {"requestsPerSecond": per_second}}),
+    )
+}
+
+/// The bounds hold however slow the machine is: each second lets so many through, and what was not used before lets as many through at
+/// once.
+async fn rate_limit(context: Context) -> CaseResult {
+    const REQUESTS: usize = 10 * PER_SECOND;
+    let pod = only_pod(&context, &context.plan.full("app")).await?;
+    let before = Proxy::Pod(pod).read(&context).await?;
+    let began = Instant::now();
+    let records = context.send_many(context.get("main")?, REQUESTS, 8).await;
+    let seconds = began.elapsed().as_secs_f64();
+    let of = |status| records.iter().filter(|record| record.is(status)).count();
+    let (let_through, refused) = (of(200), of(429));
+    let strange = records.iter().find(|record| !record.is(200) && !record.is(429));
+    check("answers that are neither 200 nor 429").equal(strange.map(outcome), None)?;
+    let each = PER_SECOND as f64 * seconds;
+    let (least, most) = ((each - 1.0).max(1.0), each + PER_SECOND as f64 + 1.0);
+    check(format!("requests let through of {REQUESTS} in {seconds:.2} s at {PER_SECOND} per second")).that(
+        (least..=most).contains(&(let_through as f64)),
+        format!("{least:.0} to {most:.0}"),
+        let_through.to_string(),
+    )?;
+    let by = [("ratelimit_kind", "HTTPLocalRateLimitPolicy"), ("ratelimit_scope", "total")];
+    settle(&context, Proxy::Pod(pod), &before, &[Moved::new("inbound_http_local_ratelimit_total", by, refused)])
+        .await?;
+    // The controls: as many go through to a pod without a limit, and to this one when it has none any more.
+    for record in context.send_many(context.get("free")?, REQUESTS, 8).await {
+        check("an answer of a pod without a limit").that(record.is(200), "200", outcome(&record))?;
+    }
+    context.world.kubernetes.delete(&limit(&context.plan.full("server"), PER_SECOND)).await?;
+    converge(SETTLES, || async {
+        match context.get("main") {
+            Ok(request) => {
+                match context.send_many(request, REQUESTS, 8).await.iter().filter(|record| !record.is(200)).count() {
+                    0 => Ok(()),
+                    refused => Err(format!("{refused} of {REQUESTS} refused")),
+                }
+            }
+            Err(failure) => Err(failure.to_string()),
+        }
+    })
+    .await
+    .map_err(|seen| check("requests after the limit is gone").failure("all let through", seen))?;
+    Ok(Outcome::Pass)
 }
 
 async fn identities(context: Context) -> CaseResult {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future;
 use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
@@ -87,9 +87,14 @@ impl Claim {
         let failed = |error| self.reach.failed("the pods that requests start from", error);
         // Those of a run before may have another image.
         future::try_join_all(vantage::NAMES.map(|name| gone(&api, name))).await.map_err(failed)?;
+        let apply = PatchParams::apply("meshgate").force();
+        // Of their own: the namespace's default one comes some time after the namespace, and no pod is taken before.
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let account = vantage::account();
+        accounts.patch(vantage::ACCOUNT, &apply, &Patch::Apply(&account)).await.map_err(failed)?;
         for name in vantage::NAMES {
             let pod = vantage::pod(name, &self.reach.image);
-            api.patch(name, &PatchParams::apply("meshgate").force(), &Patch::Apply(&pod)).await.map_err(failed)?;
+            api.patch(name, &apply, &Patch::Apply(&pod)).await.map_err(failed)?;
         }
         let began = Instant::now();
         loop {

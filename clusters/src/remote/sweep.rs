@@ -24,8 +24,14 @@ const AT_ONCE: usize = 8;
 /// What could stand in the way of other deletions goes first (webhooks), then what is in namespaces of others, then Meshgate's namespaces,
 /// with all that is in them, and other objects that are in none, last the definitions of what they were.
 pub(super) async fn everything(reach: &Reach, client: &Client, progress: &dyn Fn(&str)) -> Result<(), RemoteError> {
-    let discovery = Discovery::new(client.clone());
-    let discovery = discovery.run().await.map_err(|error| reach.failed("asking which kinds it serves", error))?;
+    // In one answer where the API server gives it so: asked one by one, a single aggregated API that is down would be the end of it.
+    let discovery = match Discovery::new(client.clone()).run_aggregated().await {
+        Ok(discovery) => discovery,
+        Err(_) => {
+            let one_by_one = Discovery::new(client.clone()).run().await;
+            one_by_one.map_err(|error| reach.failed("asking which kinds it serves", error))?
+        }
+    };
     let kinds: Vec<(ApiResource, Scope)> = discovery
         .groups()
         .flat_map(|group| group.recommended_resources())

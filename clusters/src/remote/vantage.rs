@@ -13,6 +13,18 @@ pub(super) const NAMES: [&str; 3] = ["client-0", "client-1", "node"];
 /// The label by which each is told from the others.
 pub(super) const LABEL: &str = "meshgate.dev/vantage";
 
+/// Their ServiceAccount.
+pub(super) const ACCOUNT: &str = "vantage";
+
+/// The ServiceAccount; it has no rights, and none of them a token.
+pub(super) fn account() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ServiceAccount",
+        "metadata": {"name": ACCOUNT, "namespace": NAMESPACE, "labels": {OWNED: "true"}},
+        "automountServiceAccountToken": false,
+    })
+}
+
 /// One of them, fit for a namespace that enforces the restricted Pod Security Standard.
 pub(super) fn pod(name: &str, image: &str) -> Value {
     json!({
@@ -23,6 +35,7 @@ pub(super) fn pod(name: &str, image: &str) -> Value {
             "annotations": {"linkerd.io/inject": "disabled"},
         },
         "spec": {
+            "serviceAccountName": ACCOUNT,
             "terminationGracePeriodSeconds": 1,
             "automountServiceAccountToken": false,
             "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
