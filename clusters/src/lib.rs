@@ -2,7 +2,7 @@
 //!
 //! [`Cluster`] is what the harness needs of one, whatever it is made of: a Kubernetes client, connections from
 //! where clients are, and names that the outside world's DNS answers. [`embedded`] assembles the parts under
-//! `embedded/` into a cluster inside this process.
+//! `embedded/` into a cluster inside this process. [`archive`] writes the images that clusters elsewhere need.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use tokio::net::TcpStream;
 
+pub mod archive;
 pub mod embedded;
 
 /// Where a connection starts.

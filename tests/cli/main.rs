@@ -10,6 +10,7 @@ mod bench;
 mod cluster;
 mod endings;
 mod eras;
+mod image;
 mod machine;
 mod names;
 mod processes;
