@@ -2,9 +2,12 @@
 //!
 //! Arguments are parsed here and nothing else happens here; the work is in the libraries.
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use meshgate_clusters::archive::ROLE;
 use tracing_subscriber::EnvFilter;
 
 mod cell;
@@ -12,6 +15,7 @@ mod claims;
 mod cluster;
 mod doctor;
 mod gate;
+mod image;
 mod inject;
 mod list;
 mod output;
@@ -44,6 +48,8 @@ enum Command {
     Cluster(cluster::Args),
     /// Add the mesh proxy to manifests, as `linkerd inject` does
     Inject(inject::Args),
+    /// Write container images of this binary and of known programs into an archive, without Docker
+    Image(image::Args),
     /// Say what is missing on this machine, why it matters and how to mend it
     Doctor(doctor::Args),
     /// Role: the mesh proxy
@@ -97,9 +103,21 @@ fn log() {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
+/// The arguments. In the image of a stand-in this binary has the name of the program that it stands for, and its role is a
+/// variable: manifests give that program's arguments and nothing else.
+fn arguments() -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    let called = arguments.first().and_then(|called| Path::new(called).file_name());
+    let by_another_name = called.is_some_and(|name| name != env!("CARGO_PKG_NAME"));
+    if let Some(role) = std::env::var(ROLE).ok().filter(|_| by_another_name) {
+        arguments.splice(1..1, role.split_whitespace().map(OsString::from));
+    }
+    arguments
+}
+
 fn main() -> ExitCode {
     // No thread may exist before this point, and roles that enter namespaces need it to stay so.
-    let command = Cli::parse().command;
+    let command = Cli::parse_from(arguments()).command;
     if command.is_ours_to_log() {
         log();
     }
@@ -111,6 +129,7 @@ fn main() -> ExitCode {
         Command::Claims(args) => claims::main(args),
         Command::Cluster(args) => cluster::main(args),
         Command::Inject(args) => inject::main(args),
+        Command::Image(args) => image::main(args),
         Command::Doctor(args) => doctor::main(args),
         Command::Proxy(_) => meshgate_proxy::main_from_env(),
         Command::ProxyInit(rest) => meshgate_proxy::init::main(rest.arguments),

@@ -3,6 +3,7 @@
 //! [`Cluster`] is what the harness needs of one, whatever it is made of: a Kubernetes client, connections from
 //! where clients are, and names that the outside world's DNS answers. [`embedded`] assembles the parts under
 //! `embedded/` into a cluster inside this process; [`remote`] is any cluster that a kubeconfig leads to, by its API alone.
+//! [`archive`] writes the images that clusters elsewhere need.
 //!
 //! A run prepares a [`Backend`] once and hands it to every cell, which opens it: **arguments → [`Backend`] → [`Cluster`]**.
 
@@ -18,6 +19,7 @@ use k8s_openapi::api::core::v1::Service;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub mod archive;
 pub mod embedded;
 pub mod remote;
 

@@ -38,6 +38,8 @@ fn an_unknown_name_is_answered_with_the_nearest_one() {
         ("run --case routing/host,nothing-of-this-name", "no case matches \"nothing-of-this-name\""),
         ("run --fixtures nowhere", "the fixtures in nowhere"),
         ("run --recipee ingress-middleware", "'--recipe'"),
+        ("image docker.io/library/trafik:v3.7.15", "did you mean \"docker.io/library/traefik\""),
+        ("image --controllers trafik", "did you mean \"traefik\""),
         ("repport", "'report'"),
         ("list case", "'cases'"),
         ("report --format markdwon", "'markdown'"),
