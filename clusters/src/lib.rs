@@ -18,7 +18,11 @@ use k8s_openapi::api::core::v1::Service;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub mod command;
 pub mod embedded;
+pub mod kind;
+pub mod lease;
+pub mod provision;
 pub mod remote;
 
 /// The kinds of clusters, as `--cluster` names them.
