@@ -20,7 +20,11 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub mod archive;
+pub mod command;
 pub mod embedded;
+pub mod kind;
+pub mod lease;
+pub mod provision;
 pub mod remote;
 
 /// The kinds of clusters, as `--cluster` names them.
