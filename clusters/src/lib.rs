@@ -3,6 +3,7 @@
 //! [`Cluster`] is what the harness needs of one, whatever it is made of: a Kubernetes client, connections from
 //! where clients are, and names that the outside world's DNS answers. [`embedded`] assembles the parts under
 //! `embedded/` into a cluster inside this process; [`remote`] is any cluster that a kubeconfig leads to, by its API alone.
+//! [`kind`] and [`k3s`] make such clusters with the help of others, and unmake them.
 //!
 //! A run prepares a [`Backend`] once and hands it to every cell, which opens it: **arguments → [`Backend`] → [`Cluster`]**.
 
@@ -20,8 +21,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub mod command;
 pub mod embedded;
+pub mod helm;
 pub mod kind;
 pub mod lease;
+pub mod linkerd;
+pub mod manifests;
 pub mod provision;
 pub mod remote;
 
