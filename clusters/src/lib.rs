@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub mod command;
 pub mod embedded;
 pub mod helm;
+pub mod k3s;
 pub mod kind;
 pub mod lease;
 pub mod linkerd;

@@ -8,5 +8,6 @@
 
 mod bench;
 mod helm;
+mod k3s;
 mod kind;
 mod linkerd;
