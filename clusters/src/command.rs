@@ -54,6 +54,8 @@ pub enum CommandError {
         took: Duration,
         /// Its exit status.
         status: ExitStatus,
+        /// What it wrote to standard output, all of it.
+        stdout: String,
         /// What it wrote to standard error, all of it.
         stderr: String,
     },
@@ -239,8 +241,14 @@ impl Running {
         let line = self.line.clone();
         match status {
             None => Err(CommandError::Deadline { line, took, stderr }),
-            Some(status) if !status.success() => Err(CommandError::Failed { line, took, status, stderr }),
-            Some(_) => Ok(Output { stdout: text(&self.stdout).map_err(failed)?, stderr, took }),
+            Some(status) => {
+                let stdout = text(&self.stdout).map_err(failed)?;
+                if status.success() {
+                    Ok(Output { stdout, stderr, took })
+                } else {
+                    Err(CommandError::Failed { line, took, status, stdout, stderr })
+                }
+            }
         }
     }
 
@@ -258,8 +266,7 @@ impl Running {
     }
 }
 
-/// Everything that was written so far. The file is shared with the command, the position in it too; it has ended, or writes at its end
-/// no more than a line that is then missing here.
+/// Everything that was written so far. What lives on of a command writes on to the same file; nobody reads that.
 fn text(mut file: &File) -> io::Result<String> {
     let mut bytes = Vec::new();
     file.rewind()?;

@@ -438,10 +438,8 @@ async fn sweep(tool: &Tool, leases: &Leases, progress: &dyn Fn(&str)) -> Result<
         let lease = held.lease();
         progress(&format!("deleting the kind cluster {}, left by process {}", lease.name, lease.pid));
         // One that cannot be deleted now is no reason not to make another.
-        match tool.delete(&held, progress).await {
-            Err(error @ KindError::Command(CommandError::Missing { .. })) => return Err(error),
-            Err(error) => progress(&error.to_string()),
-            Ok(()) => {}
+        if let Err(error) = tool.delete(&held, progress).await {
+            progress(&error.to_string());
         }
     }
     Ok(())

@@ -4,6 +4,7 @@
 //! where clients are, and names that the outside world's DNS answers. [`embedded`] assembles the parts under
 //! `embedded/` into a cluster inside this process; [`remote`] is any cluster that a kubeconfig leads to, by its API alone.
 //! [`archive`] writes the images that clusters elsewhere need.
+//! [`kind`] and [`k3s`] make such clusters with the help of others, and unmake them.
 //!
 //! A run prepares a [`Backend`] once and hands it to every cell, which opens it: **arguments → [`Backend`] → [`Cluster`]**.
 
@@ -22,8 +23,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub mod archive;
 pub mod command;
 pub mod embedded;
+pub mod helm;
+pub mod k3s;
 pub mod kind;
 pub mod lease;
+pub mod linkerd;
+pub mod manifests;
 pub mod provision;
 pub mod remote;
 

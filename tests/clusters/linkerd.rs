@@ -1,0 +1,115 @@
+//! Installing a real Linkerd by its command line.
+
+use std::path::Path;
+use std::time::Duration;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, PostParams};
+use meshgate_clusters::kind::KindCluster;
+use meshgate_clusters::linkerd::{Authority, Linkerd, LinkerdError};
+use meshgate_clusters::provision::Provisioned;
+use serde_json::{Value, json};
+
+use crate::bench::{Bench, holds};
+use crate::kind::{client, down, options, up};
+
+async fn cluster(bench: &Bench) -> (KindCluster, Api<CustomResourceDefinition>) {
+    let cluster = up(bench, &options(bench, "meshgate-a", "")).await.unwrap();
+    let definitions = Api::all(client(cluster.provisioned()).await);
+    (cluster, definitions)
+}
+
+async fn define(api: &Api<CustomResourceDefinition>, object: Value) {
+    api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+}
+
+fn http_routes() -> Value {
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": "httproutes.gateway.networking.k8s.io",
+            "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/gateway-api/pull/3328"},
+        },
+        "spec": {
+            "group": "gateway.networking.k8s.io",
+            "scope": "Namespaced",
+            "names": {"plural": "httproutes", "singular": "httproute", "kind": "HTTPRoute"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}],
+        },
+    })
+}
+
+#[tokio::test]
+async fn definitions_then_control_plane_then_checks() {
+    let bench = Bench::new();
+    let (mut cluster, definitions) = cluster(&bench).await;
+    let linkerd = Linkerd::new(cluster.provisioned(), bench.environment(""));
+
+    let error = linkerd.crds().await.unwrap_err();
+    assert!(matches!(error, LinkerdError::GatewayApi { .. }), "{error}");
+    holds(
+        &error.to_string(),
+        &["Linkerd needs the CustomResourceDefinitions of the Gateway API", "kubectl apply --server-side -f https://"],
+    );
+    define(&definitions, http_routes()).await;
+
+    let authority = Authority::generate("cluster.local", Duration::from_secs(3600)).unwrap();
+    let error = linkerd.control_plane(&authority, &[]).await.unwrap_err().to_string();
+    holds(&error, &["Linkerd CRDs must be installed first"]);
+    for definition in linkerd.crds().await.unwrap() {
+        define(&definitions, definition).await;
+    }
+
+    let objects = linkerd.control_plane(&authority, &["proxyInit.runAsRoot=true".to_owned()]).await.unwrap();
+    let kinds: Vec<_> = objects.iter().map(|object| object["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["Namespace", "ConfigMap", "Secret", "Deployment"]);
+    assert_eq!(objects[1]["data"]["ca-bundle.crt"], authority.trust_anchor);
+    assert_eq!(objects[2]["stringData"]["key.pem"], authority.issuer_key);
+    let arguments = bench.calls("linkerd").pop().unwrap()["arguments"].clone();
+    let arguments: Vec<_> = arguments.as_array().unwrap().iter().map(|argument| argument.as_str().unwrap()).collect();
+    assert!(arguments.windows(2).any(|pair| pair == ["--set", "proxyInit.runAsRoot=true"]), "{arguments:?}");
+    assert!(
+        !arguments.iter().any(|argument| argument.contains("PRIVATE")),
+        "keys are no arguments: everybody sees those"
+    );
+
+    let smi = linkerd.smi().await.unwrap();
+    assert_eq!(smi[0]["metadata"]["name"], "trafficsplits.split.smi-spec.io");
+    let warnings = linkerd.check(Duration::from_secs(1)).await.unwrap();
+    assert_eq!(warnings.len(), 1);
+    holds(&warnings[0].to_string(), &["linkerd-version: cli is up-to-date: is running version 26.10.1"]);
+    down(&bench, &mut cluster).await.unwrap();
+}
+
+/// A cluster that is not there, for what does not ask it.
+fn nowhere() -> Provisioned {
+    let kubeconfig = Path::new("/nonexistent/kubeconfig").to_owned();
+    Provisioned { name: "meshgate-a".to_owned(), kubeconfig, context: "kind-meshgate-a".to_owned() }
+}
+
+#[tokio::test]
+async fn what_the_checks_find_is_told_in_full() {
+    let bench = Bench::new();
+    let linkerd = Linkerd::new(&nowhere(), bench.environment("linkerd-check:fails"));
+    let error = linkerd.check(Duration::from_secs(1)).await.unwrap_err();
+    assert!(matches!(&error, LinkerdError::Unhealthy(problems) if problems.len() == 1), "warnings are none: {error}");
+    holds(
+        &error.to_string(),
+        &[
+            "linkerd-existence: control plane pods are ready: pod/linkerd-destination-",
+            "see https://linkerd.io/2/checks/#l5d-api-control-ready",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_installed_is_named() {
+    let bench = Bench::new();
+    let error = Linkerd::new(&nowhere(), bench.environment("linkerd:no-smi")).smi().await.unwrap_err();
+    assert!(matches!(error, LinkerdError::NoSmi { .. }), "{error}");
+    let nothing = vec![("PATH".into(), bench.join("").into())];
+    let error = Linkerd::new(&nowhere(), nothing).crds().await.unwrap_err().to_string();
+    holds(&error, &["linkerd is not there", "install Linkerd's command line (https://"]);
+}
