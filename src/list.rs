@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use meshgate_clusters::Kind;
 use meshgate_fixtures::Fixtures;
+use meshgate_harness::jobs;
 use meshgate_harness::matrix::{self, Place, Selection};
 
-use crate::{fail, output};
+use crate::{fail, output, target};
 
 /// What to list.
 #[derive(clap::Args)]
@@ -18,6 +20,34 @@ pub struct Args {
     /// Fixtures from a folder instead of the built-in ones
     #[arg(long, value_name = "DIR")]
     fixtures: Option<PathBuf>,
+    #[command(flatten)]
+    jobs: Jobs,
+}
+
+/// Which cells or jobs.
+#[derive(clap::Args)]
+#[group(id = "jobs")]
+struct Jobs {
+    /// Of cells and jobs: controllers, `name` or `name@version`; all when left out
+    #[arg(long, value_delimiter = ',')]
+    controllers: Vec<String>,
+    /// Of cells and jobs: modes of the proxy beside the controller; all when left out
+    #[arg(long = "mode", value_delimiter = ',')]
+    modes: Vec<String>,
+    /// Of jobs: kinds of clusters, as `run --cluster` takes them
+    #[arg(long, value_delimiter = ',', value_name = "KIND", default_value = "embedded", value_parser = target::kind)]
+    clusters: Vec<Kind>,
+    /// Of jobs: the versions of a controller that is named without one
+    #[arg(long, value_enum, default_value_t = Versions::Newest)]
+    versions: Versions,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Versions {
+    /// The newest
+    Newest,
+    /// Each
+    All,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -28,6 +58,8 @@ enum What {
     Recipes,
     /// The cells of the newest versions
     Cells,
+    /// The jobs that a CI service runs side by side, as a JSON array: controllers x versions x modes x clusters
+    Jobs,
     /// Cases with what they show
     Cases,
     /// The claims of the page
@@ -37,17 +69,17 @@ enum What {
 /// Prints the list.
 pub fn main(args: Args) -> ExitCode {
     let result =
-        crate::run::fixtures(args.fixtures.as_deref()).and_then(|fixtures| output::print(&list(args.what, &fixtures)?));
+        crate::run::fixtures(args.fixtures.as_deref()).and_then(|fixtures| output::print(&list(&args, &fixtures)?));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(2, &error),
     }
 }
 
-fn list(what: What, fixtures: &Fixtures) -> anyhow::Result<String> {
+fn list(args: &Args, fixtures: &Fixtures) -> anyhow::Result<String> {
     let mut text = String::new();
     let mut line = |line: String| text.extend([line.as_str(), "\n"]);
-    match what {
+    match args.what {
         What::Controllers => {
             for controller in fixtures.controllers.values() {
                 let versions: Vec<&str> = controller.versions.iter().map(|version| version.0.as_str()).collect();
@@ -71,10 +103,11 @@ fn list(what: What, fixtures: &Fixtures) -> anyhow::Result<String> {
             }
         }
         What::Cells => {
-            for cell in matrix::cells(fixtures, &Selection::default(), Place::USUAL)? {
+            for cell in matrix::cells(fixtures, &args.jobs.selection(), Place::USUAL)? {
                 line(cell.id());
             }
         }
+        What::Jobs => line(serde_json::to_string(&args.jobs.of(fixtures)?)?),
         What::Cases => {
             for case in meshgate_suites::cases() {
                 line(format!("{:<44} {}", case.id, case.summary));
@@ -87,4 +120,18 @@ fn list(what: What, fixtures: &Fixtures) -> anyhow::Result<String> {
         }
     }
     Ok(text)
+}
+
+impl Jobs {
+    fn selection(&self) -> Selection {
+        Selection { controllers: self.controllers.clone(), modes: self.modes.clone(), ..Selection::default() }
+    }
+
+    fn of(&self, fixtures: &Fixtures) -> anyhow::Result<Vec<jobs::Job>> {
+        let versions = match self.versions {
+            Versions::Newest => jobs::Versions::Newest,
+            Versions::All => jobs::Versions::All,
+        };
+        Ok(jobs::jobs(fixtures, &self.selection(), versions, &self.clusters)?)
+    }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use meshgate_harness::report::expected::Verdicts;
-use meshgate_harness::report::{Report, markdown, recipes, terminal};
+use meshgate_harness::report::{Report, badge, markdown, recipes, terminal};
 
 use crate::{fail, output, run};
 
@@ -30,6 +30,8 @@ enum Format {
     Recipes,
     /// The verdicts alone, as a file to commit and to compare with: `meshgate gate FILE report/report.json`
     Expected,
+    /// The counts as JSON that shields.io makes a badge of
+    Badge,
 }
 
 /// Prints the report; exits as `run` did.
@@ -45,6 +47,7 @@ pub fn main(args: Args) -> ExitCode {
             Ok(text) => text,
             Err(error) => return fail(2, &error.into()),
         },
+        Format::Badge => badge::render(&report),
         Format::Recipes => match run::fixtures(None) {
             Ok(fixtures) => recipes::render(&report, &fixtures),
             Err(error) => return fail(2, &error),

@@ -31,6 +31,9 @@ pub struct Args {
     /// Recipes by name, or one folder with a recipe of your own (`--recipe DIR`)
     #[arg(long = "recipe", value_delimiter = ',', value_name = "NAME|DIR")]
     pub recipes: Vec<String>,
+    /// Modes of the proxy beside the controller: default, ingress, outside; all when left out
+    #[arg(long = "mode", value_delimiter = ',')]
+    pub modes: Vec<String>,
     /// Dialects of the proxy in ingress mode: documented and modern when left out; Linkerd's eras are 2.8, 2.9, 2.10.0, 2.11, 2.13.0
     #[arg(long = "dialect", value_delimiter = ',')]
     pub dialects: Vec<String>,
@@ -215,23 +218,21 @@ pub fn plan(args: &Args, fixtures: &Fixtures) -> anyhow::Result<Plan> {
         }
         _ => None,
     };
+    let selection = Selection {
+        controllers: args.controllers.clone(),
+        recipes: args.recipes.clone(),
+        modes: args.modes.clone(),
+        dialects: args.dialects.clone(),
+    };
     let mut cells = match &own_recipe {
-        None => {
-            let selection = Selection {
-                controllers: args.controllers.clone(),
-                recipes: args.recipes.clone(),
-                dialects: args.dialects.clone(),
-            };
-            matrix::cells(fixtures, &selection, args.target.place())?
-        }
+        None => matrix::cells(fixtures, &selection, args.target.place())?,
         Some(dir) => {
             let recipe = Recipe::from_dir(dir)?;
-            let dialects = matrix::dialects(&args.dialects)?;
             let [controller] = args.controllers.as_slice() else {
                 bail!("a recipe of your own needs one controller to run it on: --controllers NAME[@VERSION]");
             };
             let (controller, version) = matrix::controller_at(fixtures, controller)?;
-            matrix::of_recipe(controller, &version, &recipe, &dialects, args.target.place())
+            matrix::of_own_recipe(controller, &version, &recipe, &selection, args.target.place())?
         }
     };
     if args.exhaustive {

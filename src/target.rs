@@ -31,7 +31,11 @@ pub struct Target {
     keep: bool,
 }
 
-fn kind(name: &str) -> Result<Kind, String> {
+/// A kind of cluster by name.
+///
+/// # Errors
+/// Those that there are, when it is none of them.
+pub fn kind(name: &str) -> Result<Kind, String> {
     const KNOWN: [Kind; 2] = [Kind::Embedded, Kind::Existing];
     let names = KNOWN.map(Kind::as_str).join(", ");
     KNOWN.into_iter().find(|kind| kind.as_str() == name).ok_or_else(|| format!("expected one of {names}"))

@@ -5,9 +5,9 @@
 //!           parent     one child process per cell, events as JSON lines                  parent
 //! ```
 //!
-//! [`matrix`] turns what was asked for into [`matrix::Cell`]s. [`runner`] (the parent) starts one process per cell and
-//! collects its [`event::Event`]s; [`cell`] (the child) sets up the [`world`], runs the [`case`]s and tells their
-//! [`verdict`]s. [`report`] writes what came of it, [`gate`] compares two reports.
+//! [`matrix`] turns what was asked for into [`matrix::Cell`]s, [`jobs`] cuts it into what a CI service runs side by side. [`runner`]
+//! (the parent) starts one process per cell and collects its [`event::Event`]s; [`cell`] (the child) sets up the [`world`], runs the
+//! [`case`]s and tells their [`verdict`]s. [`report`] writes what came of it, [`gate`] compares two reports.
 //!
 //! What a cell consists of is its [`blueprint`]; on a cluster that is not Meshgate's own, [`tenancy`] says how it is put there.
 //!
@@ -21,6 +21,7 @@ pub mod cell;
 pub mod context;
 pub mod convergence;
 pub mod event;
+pub mod jobs;
 pub mod kubernetes;
 pub mod matrix;
 pub mod metrics;

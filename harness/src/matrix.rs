@@ -154,6 +154,8 @@ pub struct Selection {
     pub controllers: Vec<String>,
     /// Recipes by name.
     pub recipes: Vec<String>,
+    /// Modes by name.
+    pub modes: Vec<String>,
     /// Dialects by name.
     pub dialects: Vec<String>,
 }
@@ -171,6 +173,16 @@ pub enum SelectionError {
         controller: String,
         /// What was asked for.
         version: String,
+        /// The nearest one.
+        nearest: String,
+        /// All of them.
+        known: String,
+    },
+    /// An unknown mode.
+    #[error("no mode \"{name}\"; did you mean \"{nearest}\"? (known: {known})")]
+    UnknownMode {
+        /// What was asked for.
+        name: String,
         /// The nearest one.
         nearest: String,
         /// All of them.
@@ -194,6 +206,7 @@ pub enum SelectionError {
 /// The cells of a selection, in a stable order.
 pub fn cells(fixtures: &Fixtures, selection: &Selection, place: Place) -> Result<Vec<Cell>, SelectionError> {
     let dialects = dialects(&selection.dialects)?;
+    let modes = modes(&selection.modes)?;
     let wanted: Vec<String> = if selection.controllers.is_empty() {
         fixtures.controllers.keys().cloned().collect()
     } else {
@@ -215,6 +228,10 @@ pub fn cells(fixtures: &Fixtures, selection: &Selection, place: Place) -> Result
             if !selection.recipes.is_empty() && !selection.recipes.contains(&recipe.name) {
                 continue;
             }
+            if !modes.contains(&recipe.mode) {
+                left_out.push(of_other_mode(controller, recipe));
+                continue;
+            }
             match &recipe.since {
                 Some(since) if !recipe.supports(version) => {
                     left_out.push(format!("{} needs {} {since} or later", recipe.name, controller.name));
@@ -225,18 +242,32 @@ pub fn cells(fixtures: &Fixtures, selection: &Selection, place: Place) -> Result
         share(controller, &mut cells[from..]);
     }
     if cells.is_empty() {
-        let why = if left_out.is_empty() {
-            "the recipes selected have no cell in the dialects selected".to_owned()
-        } else {
-            left_out.join("; ")
-        };
-        return Err(SelectionError::Empty(why));
+        return Err(SelectionError::Empty(left_out.join("; ")));
     }
     Ok(cells)
 }
 
+/// The cells of a recipe that the fixtures do not hold, on one controller.
+pub fn of_own_recipe(
+    controller: &Controller,
+    version: &Version,
+    recipe: &Recipe,
+    selection: &Selection,
+    place: Place,
+) -> Result<Vec<Cell>, SelectionError> {
+    let dialects = dialects(&selection.dialects)?;
+    if !modes(&selection.modes)?.contains(&recipe.mode) {
+        return Err(SelectionError::Empty(of_other_mode(controller, recipe)));
+    }
+    Ok(of_recipe(controller, version, recipe, &dialects, place))
+}
+
+fn of_other_mode(controller: &Controller, recipe: &Recipe) -> String {
+    format!("{} of {} runs in mode {}", recipe.name, controller.name, recipe.mode.as_str())
+}
+
 /// The cells of one recipe: one per dialect in ingress mode, one in the others.
-pub fn of_recipe(
+fn of_recipe(
     controller: &Controller,
     version: &Version,
     recipe: &Recipe,
@@ -325,8 +356,26 @@ pub fn known_version(controller: &Controller, version: &str) -> Result<Version, 
     })
 }
 
+/// Modes by name; none given means all.
+fn modes(names: &[String]) -> Result<Vec<Mode>, SelectionError> {
+    if names.is_empty() {
+        return Ok(Mode::ALL.to_vec());
+    }
+    let known = Mode::ALL.map(Mode::as_str);
+    names
+        .iter()
+        .map(|name| {
+            Mode::ALL.into_iter().find(|mode| mode.as_str() == name).ok_or_else(|| SelectionError::UnknownMode {
+                name: name.clone(),
+                nearest: nearest(name, known).unwrap_or_default().to_owned(),
+                known: known.join(", "),
+            })
+        })
+        .collect()
+}
+
 /// Dialects by name; none given means those that are usual.
-pub fn dialects(names: &[String]) -> Result<Vec<Dialect>, SelectionError> {
+fn dialects(names: &[String]) -> Result<Vec<Dialect>, SelectionError> {
     if names.is_empty() {
         return Ok(Dialect::USUAL.to_vec());
     }
@@ -348,7 +397,12 @@ mod tests {
 
     fn select(controllers: &[&str], recipes: &[&str], dialects: &[&str]) -> Result<Vec<Cell>, SelectionError> {
         let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
-        let selection = Selection { controllers: own(controllers), recipes: own(recipes), dialects: own(dialects) };
+        let selection = Selection {
+            controllers: own(controllers),
+            recipes: own(recipes),
+            dialects: own(dialects),
+            ..Selection::default()
+        };
         cells(&Fixtures::built_in().unwrap(), &selection, Place::USUAL)
     }
 
@@ -438,6 +492,38 @@ mod tests {
                 assert_eq!(cells.iter().filter(same).count(), 1);
             }
         }
+    }
+
+    #[test]
+    fn the_cells_of_a_mode_are_the_same_with_and_without_the_others() {
+        let fixtures = Fixtures::built_in().unwrap();
+        let all = cells(&fixtures, &Selection::default(), Place::USUAL).unwrap();
+        for mode in Mode::ALL {
+            let selection = Selection { modes: vec![mode.as_str().into()], ..Selection::default() };
+            let alone = cells(&fixtures, &selection, Place::USUAL).unwrap();
+            // Also what a cell leaves to others: they are of its own mode.
+            let expected: Vec<Cell> = all.iter().filter(|cell| cell.mode == mode).cloned().collect();
+            assert_eq!(alone, expected);
+            assert!(!alone.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_mode_without_a_recipe_is_an_empty_selection() {
+        let fixtures = Fixtures::built_in().unwrap();
+        let select = |recipes: &[&str], mode: &str| {
+            let recipes = recipes.iter().map(|recipe| (*recipe).to_owned()).collect();
+            let selection =
+                Selection { controllers: vec!["traefik".into()], recipes, modes: vec![mode.into()], dialects: vec![] };
+            cells(&fixtures, &selection, Place::USUAL).unwrap_err().to_string()
+        };
+        let message = select(&["ingress-pod-ip"], "ingress");
+        assert_eq!(message, "the selection is empty: ingress-pod-ip of traefik runs in mode default");
+        assert!(select(&[], "outside").starts_with("the selection is empty: "));
+        assert_eq!(
+            select(&[], "ingres"),
+            "no mode \"ingres\"; did you mean \"ingress\"? (known: default, ingress, outside)"
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::matrix::{Dialect, Mesh};
 use crate::verdict::Verdict;
 
+pub mod badge;
 pub mod expected;
 pub mod gate;
 pub mod junit;

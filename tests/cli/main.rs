@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bench;
+mod ci;
 mod cluster;
 mod endings;
 mod eras;

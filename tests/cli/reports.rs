@@ -72,9 +72,12 @@ fn a_log_is_told_what_is_worth_a_line() {
 #[test]
 fn a_report_is_printed_in_every_format() {
     let (bench, _) = two_runs();
-    for (format, shown) in
-        [("matrix", "/ingress-middleware/modern"), ("markdown", "# "), ("recipes", "### ingress-middleware")]
-    {
+    for (format, shown) in [
+        ("matrix", "/ingress-middleware/modern"),
+        ("markdown", "# "),
+        ("recipes", "### ingress-middleware"),
+        ("badge", "\"schemaVersion\":1"),
+    ] {
         let done = bench.run(&format!("report --report-dir a --format {format}"));
         done.expect(0, &[]);
         assert!(done.stdout.contains(shown), "{format}: {}", done.stdout);

@@ -107,6 +107,27 @@ fn only_promised_verdicts_are_green() {
 }
 
 #[test]
+fn a_badge_says_what_was_judged_and_how_it_went() {
+    let badge = |cells| badge::render(&report(cells));
+    let judged = |verdicts: &[Verdict]| verdicts.iter().map(|verdict| case("a/b", *verdict)).collect::<Vec<_>>();
+    assert_eq!(
+        badge(vec![cell("a", None, judged(&[Verdict::Pass, Verdict::Finding, Verdict::NotApplicable]))]),
+        "{\"color\":\"brightgreen\",\"label\":\"c 1.0.0 default\",\"message\":\"2 as promised\",\"schemaVersion\":1}\n"
+    );
+    let red = badge(vec![
+        cell("a", None, judged(&[Verdict::Pass, Verdict::Fail])),
+        cell("b", Some(Dialect::Modern), judged(&[Verdict::NotRun])),
+    ]);
+    assert!(red.contains("\"label\":\"c 1.0.0\""), "{red}");
+    assert!(red.contains("\"message\":\"1 not as promised, 1 not run, 1 as promised\""), "{red}");
+    assert!(red.contains("\"color\":\"red\""), "{red}");
+    // Nothing is known of the mesh where the infrastructure failed.
+    assert!(badge(vec![cell("a", None, judged(&[Verdict::NotRun]))]).contains("\"color\":\"lightgrey\""));
+    let none = badge(vec![]);
+    assert!(none.contains("\"label\":\"meshgate\"") && none.contains("nothing judged"), "{none}");
+}
+
+#[test]
 fn claims_are_decided_by_today() {
     let mut documented = case("loops/page", Verdict::Pass);
     documented.claims.insert("one".into(), ClaimVerdict::Confirmed);

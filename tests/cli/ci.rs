@@ -1,0 +1,105 @@
+//! The script that a job of CI runs, the reports it expects, and the list of jobs.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::bench::{Bench, Done, MESHGATE, SMALL, edit};
+
+const CI: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/ci");
+
+/// `ci/conformance` as a job on GitHub has it: the binary and the file of the summary come by the environment.
+fn conformance(bench: &Bench, arguments: &str) -> Done {
+    let mut command = Command::new(Path::new(CI).join("conformance"));
+    command.args(arguments.split_whitespace()).current_dir(bench.path()).stdin(Stdio::null());
+    command
+        .env("MESHGATE", MESHGATE)
+        .env("GITHUB_STEP_SUMMARY", bench.join("summary.md"))
+        .env("GITHUB_ACTIONS", "true");
+    command.output().unwrap().into()
+}
+
+fn jobs(arguments: &str) -> Vec<Value> {
+    let done = Bench::new().run(&format!("list jobs {arguments}"));
+    done.expect(0, &[]);
+    serde_json::from_str(&done.stdout).unwrap()
+}
+
+fn slugs(arguments: &str) -> BTreeSet<String> {
+    jobs(arguments).iter().map(|job| job["slug"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_job_passes_as_expected_and_fails_with_the_line_that_differs() {
+    let bench = Bench::new();
+    let job = format!("--expected expected --mode ingress {SMALL}");
+    let file = bench.join("expected/traefik-ingress.yaml");
+    let summary = || std::fs::read_to_string(bench.join("summary.md")).unwrap();
+
+    conformance(&bench, &format!("--update {job}")).expect(0, &[]);
+    let expected = std::fs::read_to_string(&file).unwrap();
+    assert!(expected.contains("  pass:\n  - routing/host\n"), "{expected}");
+
+    let same = conformance(&bench, &job);
+    same.expect(0, &[]);
+    assert!(same.stdout.contains("1 unchanged") && !same.stdout.contains("::error"), "{}", same.stdout);
+    assert!(summary().contains("# Meshgate report") && summary().contains("As expected/traefik-ingress.yaml expects."));
+    let badge: Value =
+        serde_json::from_str(&std::fs::read_to_string(bench.join("report/badge.json")).unwrap()).unwrap();
+    assert_eq!(badge["message"], "1 as promised");
+    assert!(bench.join("report/junit.xml").exists());
+
+    edit(&file, "pass:", "fail:");
+    let other = conformance(&bench, &job);
+    other.expect(1, &[]);
+    let line = "improvement traefik/ingress-middleware/modern routing/host: fail -> pass";
+    let hint = "to accept the difference: ci/conformance --update ";
+    for text in [&other.stdout, &summary()] {
+        assert!(text.contains(line) && text.contains(hint), "{text}");
+    }
+    assert!(other.stdout.contains("::error title=traefik-ingress is not as expected::"), "{}", other.stdout);
+}
+
+#[test]
+fn a_job_that_means_nothing_is_told_so_before_anything_runs() {
+    let bench = Bench::new();
+    for (arguments, answer) in [
+        ("--controllers gce,kong --mode outside,default", "expected the arguments of one job"),
+        ("--controllers trafik --mode ingress", "did you mean \"traefik\""),
+        ("--controllers gce --mode inside", "(known: default, ingress, outside)"),
+        ("--controllers gce --mode ingress", "the selection is empty"),
+        ("--controllers gce --mode outside --case routing/host", "--expected DIR"),
+    ] {
+        conformance(&bench, arguments).expect(2, &[answer]);
+    }
+    assert_eq!(bench.entries(), [""; 0]);
+}
+
+#[test]
+fn every_job_of_a_newest_version_has_an_expected_report_and_no_other_is_left() {
+    let entries = std::fs::read_dir(Path::new(CI).join("expected")).unwrap();
+    let name = |path: std::path::PathBuf| path.file_stem().unwrap().to_str().unwrap().to_owned();
+    let files: BTreeSet<String> = entries.map(|entry| name(entry.unwrap().path())).collect();
+    let needed = slugs("");
+    let known = slugs("--versions all --clusters embedded,existing");
+    assert_eq!(needed.difference(&files).collect::<Vec<_>>(), [""; 0], "ci/conformance --update writes it");
+    assert_eq!(files.difference(&known).collect::<Vec<_>>(), [""; 0], "of no job");
+}
+
+#[test]
+fn jobs_are_listed_for_a_workflows_matrix() {
+    let newest = jobs("--controllers traefik --mode ingress");
+    let [job] = newest.as_slice() else { panic!("{newest:#?}") };
+    assert_eq!(
+        (&job["controller"], &job["mode"], &job["cluster"]),
+        (&"traefik".into(), &"ingress".into(), &"embedded".into())
+    );
+    assert_eq!(job["slug"], "traefik-ingress");
+    let all = jobs("--controllers traefik --mode ingress --versions all");
+    assert!(all.len() > 1 && all.contains(job), "{all:#?}");
+    let bench = Bench::new();
+    bench.run("list jobs --clusters kindd").expect(2, &["expected one of embedded"]);
+    bench.run("list jobs --controllers gce --mode ingress").expect(2, &["the selection is empty"]);
+}
