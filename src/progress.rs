@@ -199,6 +199,7 @@ mod tests {
             reason: Some("because".into()),
             claims: BTreeMap::new(),
             artefacts: Vec::new(),
+            observations: None,
         };
         Event::CaseFinished { report: Box::new(report) }
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use meshgate_harness::report::{Report, markdown, recipes, terminal};
+use meshgate_harness::report::{Report, html, markdown, recipes, terminal};
 
 use crate::{fail, output, run};
 
@@ -25,6 +25,8 @@ enum Format {
     Matrix,
     /// The whole report as Markdown
     Markdown,
+    /// The whole report as a page for browsers, with the evidence
+    Html,
     /// The recipes as a page, with what was measured
     Recipes,
 }
@@ -36,8 +38,9 @@ pub fn main(args: Args) -> ExitCode {
         Err(error) => return fail(2, &error.into()),
     };
     let text = match args.format {
-        Format::Matrix => terminal::render(&report),
+        Format::Matrix => terminal::render(&report, output::width()),
         Format::Markdown => markdown::render(&report),
+        Format::Html => html::render(&report, &args.report_dir),
         Format::Recipes => match run::fixtures(None) {
             Ok(fixtures) => recipes::render(&report, &fixtures),
             Err(error) => return fail(2, &error),

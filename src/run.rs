@@ -64,8 +64,8 @@ an interruption";
 /// Runs and reports; ends with the status that [`EXIT_STATUS`] explains.
 pub fn main(args: Args) -> ExitCode {
     let result = execute(&args).and_then(|report| {
-        let matrix = meshgate_harness::report::terminal::render(&report);
-        output::print(&format!("\n{matrix}report: {}\n", args.report_dir.join("report.md").display()))?;
+        let matrix = meshgate_harness::report::terminal::render(&report, output::width());
+        output::print(&format!("\n{matrix}report: {}\n", args.report_dir.join("report.html").display()))?;
         Ok(status(&report))
     });
     match result {
@@ -148,7 +148,7 @@ pub fn execute(args: &Args) -> anyhow::Result<Report> {
         kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
     };
-    let report = Report::new(environment, cells, &fixtures.claims);
+    let report = Report::new(environment, cells, &fixtures.claims).about(&plan.cases);
     report.write(&args.report_dir)?;
     if cancel.is_cancelled() {
         let so_far = args.report_dir.join("report.md");

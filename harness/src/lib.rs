@@ -10,7 +10,8 @@
 //! [`verdict`]s. [`report`] writes what came of it, [`gate`] compares two reports.
 //!
 //! A case sees the world through a [`context::Context`]: it sends requests by the [`probe`], waits by
-//! [`convergence`], reads [`metrics`], judges counts by [`statistics`], and says what it found by [`verdict`].
+//! [`convergence`], reads [`metrics`], judges counts by [`statistics`], and says what it found by [`verdict`]. What passes through
+//! the context is in the report as its [`observations`].
 //! Nothing here knows a controller by name.
 
 pub mod case;
@@ -21,6 +22,7 @@ pub mod event;
 pub mod kubernetes;
 pub mod matrix;
 pub mod metrics;
+pub mod observations;
 pub mod plan;
 pub mod probe;
 pub mod report;

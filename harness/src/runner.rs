@@ -18,6 +18,7 @@ use crate::cell::Spec;
 use crate::event::Event;
 use crate::report::{CaseReport, CellReport};
 use crate::verdict::Verdict;
+use crate::world;
 
 /// How cells are run.
 #[derive(Clone, Debug)]
@@ -98,6 +99,7 @@ async fn run_one(
         dialect: cell.dialect,
         cluster: cell.cluster.clone(),
         implementation: job.implementation.clone(),
+        repeat: Some(world::repeat(&job.spec)),
         setup_seconds: None,
         broken: None,
         cases: Vec::new(),
@@ -130,6 +132,7 @@ async fn run_one(
                     reason: Some(missing.clone()),
                     claims: BTreeMap::new(),
                     artefacts: Vec::new(),
+                    observations: None,
                 };
                 listen(index, &Event::CaseFinished { report: Box::new(case.clone()) });
                 case
