@@ -1,6 +1,5 @@
 //! `meshgate run`: the main job.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -14,7 +13,7 @@ use meshgate_harness::report::{Environment, Report};
 use meshgate_harness::runner::{self, Job, Options};
 use tokio_util::sync::CancellationToken;
 
-use crate::progress::Progress;
+use crate::progress::{Progress, Reader};
 use crate::{fail, output};
 
 /// What to run and where the report goes.
@@ -97,7 +96,7 @@ pub fn execute(args: &Args) -> anyhow::Result<Report> {
     std::fs::create_dir_all(&args.report_dir)
         .with_context(|| format!("cannot make the report folder {}", args.report_dir.display()))?;
     let progress = Progress::new(
-        std::io::stderr().is_terminal(),
+        Reader::of_standard_error(),
         plan.cells.iter().map(Cell::id).collect(),
         Box::new(std::io::stderr()),
     );
