@@ -13,7 +13,9 @@ use tracing_subscriber::EnvFilter;
 mod cell;
 mod claims;
 mod cluster;
+mod completions;
 mod doctor;
+mod explain;
 mod gate;
 mod image;
 mod inject;
@@ -40,7 +42,9 @@ enum Command {
     List(list::Args),
     /// Compare two versions of a controller, or two reports: exit 0 no regression, 1 regression, 2 could not run
     Gate(gate::Args),
-    /// Print a report as matrix or Markdown
+    /// Say what a case is about, or what the verdict on it in a cell rests on
+    Explain(explain::Args),
+    /// Print a report as matrix, Markdown or a page for browsers
     Report(report::Args),
     /// Print the page's sentences with the verdicts of a report, and what to do instead of the refuted ones
     Claims(claims::Args),
@@ -52,6 +56,10 @@ enum Command {
     Image(image::Args),
     /// Say what is missing on this machine, why it matters and how to mend it
     Doctor(doctor::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+    /// Write manual pages
+    Man(completions::ManArgs),
     /// Role: the mesh proxy
     #[command(hide = true, disable_help_flag = true)]
     Proxy(Rest),
@@ -125,12 +133,15 @@ fn main() -> ExitCode {
         Command::Run(args) => run::main(args),
         Command::List(args) => list::main(args),
         Command::Gate(args) => gate::main(args),
+        Command::Explain(args) => explain::main(args),
         Command::Report(args) => report::main(args),
         Command::Claims(args) => claims::main(args),
         Command::Cluster(args) => cluster::main(args),
         Command::Inject(args) => inject::main(args),
         Command::Image(args) => image::main(args),
         Command::Doctor(args) => doctor::main(args),
+        Command::Completions(args) => completions::main(args),
+        Command::Man(args) => completions::man(args),
         Command::Proxy(_) => meshgate_proxy::main_from_env(),
         Command::ProxyInit(rest) => meshgate_proxy::init::main(rest.arguments),
         Command::ControlPlane(_) => match meshgate_control_plane::main_from_env() {

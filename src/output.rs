@@ -17,6 +17,12 @@ pub fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// Columns of the terminal that standard output is; 80 when it is none.
+pub fn width() -> usize {
+    let found = terminal_size::terminal_size_of(io::stdout());
+    found.map_or(meshgate_harness::report::terminal::WIDTH, |(width, _)| usize::from(width.0))
+}
+
 /// Says something on standard error, if anybody is there.
 pub fn tell(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());

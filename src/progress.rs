@@ -1,11 +1,12 @@
 //! Progress on standard error: what each cell does, and every verdict that is not plainly green.
 //!
 //! On a terminal the last line is rewritten in place. In a log there is no such line: what is being awaited is not told each
-//! time that it changes, and a heartbeat now and then says that, and where, the run still is.
+//! time that it changes, and a heartbeat now and then says that, and where, the run still is. GitHub Actions folds what it is told
+//! of a finished cell, and lists what is not green beside the run.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,10 +19,31 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 /// What fits into one line of most terminals; a longer one would wrap and could not be rewritten.
 const COLUMNS: usize = 79;
 
+/// Who reads along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// A person at a terminal, whose last line can be rewritten in place.
+    Terminal,
+    /// A log.
+    Log,
+    /// The log of GitHub Actions, which follows its workflow commands.
+    Actions,
+}
+
+impl Reader {
+    /// Who reads standard error.
+    pub fn of_standard_error() -> Self {
+        match std::env::var_os("GITHUB_ACTIONS") {
+            Some(yes) if yes == "true" => Self::Actions,
+            _ if std::io::stderr().is_terminal() => Self::Terminal,
+            _ => Self::Log,
+        }
+    }
+}
+
 /// The progress of a run.
 pub struct Progress {
-    /// Whether a status line can be rewritten in place.
-    live: bool,
+    reader: Reader,
     started: Instant,
     state: Mutex<State>,
 }
@@ -31,16 +53,50 @@ struct State {
     cells: Vec<String>,
     /// What each running cell is doing.
     doing: BTreeMap<usize, String>,
-    /// Verdicts by cell: as promised, and not.
-    counts: BTreeMap<usize, [usize; 2]>,
+    /// By cell, once it began.
+    told: BTreeMap<usize, Told>,
     finished: usize,
+}
+
+/// What a cell told so far.
+struct Told {
+    began: Instant,
+    passed: usize,
+    findings: usize,
+    /// Failed, flaky or not run.
+    red: usize,
+    /// A line per verdict.
+    verdicts: Vec<String>,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self { began: Instant::now(), passed: 0, findings: 0, red: 0, verdicts: Vec::new() }
+    }
+}
+
+impl Told {
+    fn counts(&self) -> String {
+        let seconds = self.began.elapsed().as_secs_f64();
+        format!("{} passed, {} findings, {} not as promised, in {seconds:.1} s", self.passed, self.findings, self.red)
+    }
+}
+
+/// What is to be written of an event.
+enum Line {
+    /// As it is.
+    Plain(String),
+    /// Something of a cell is not green.
+    Red { cell: String, text: String },
+    /// A cell is done, with a line for each of its verdicts.
+    Done { text: String, verdicts: Vec<String> },
 }
 
 impl Progress {
     /// Tells of the cells of a run on `out`.
-    pub fn new(live: bool, cells: Vec<String>, out: Box<dyn Write + Send>) -> Self {
-        let state = State { out, cells, doing: BTreeMap::new(), counts: BTreeMap::new(), finished: 0 };
-        Self { live, started: Instant::now(), state: Mutex::new(state) }
+    pub fn new(reader: Reader, cells: Vec<String>, out: Box<dyn Write + Send>) -> Self {
+        let state = State { out, cells, doing: BTreeMap::new(), told: BTreeMap::new(), finished: 0 };
+        Self { reader, started: Instant::now(), state: Mutex::new(state) }
     }
 
     /// Something that concerns no cell.
@@ -51,10 +107,23 @@ impl Progress {
     /// An event of a cell.
     pub fn event(&self, index: usize, event: &Event) {
         let mut state = self.state();
-        if let Some(line) = state.take(index, event) {
-            self.line(&mut state, &line);
+        match state.take(index, event) {
+            None => {}
+            Some(Line::Plain(text)) => self.line(&mut state, &text),
+            Some(Line::Red { cell, text }) if self.reader == Reader::Actions => {
+                state.write(&format!("::error title={}::{}\n", property(&cell), message(&text)));
+            }
+            Some(Line::Red { cell, text }) => self.line(&mut state, &format!("{cell}: {text}")),
+            Some(Line::Done { text, verdicts }) if self.reader == Reader::Actions => {
+                state.write(&format!("::group::{}\n", message(&text)));
+                for verdict in verdicts {
+                    self.line(&mut state, &verdict);
+                }
+                state.write("::endgroup::\n");
+            }
+            Some(Line::Done { text, .. }) => self.line(&mut state, &text),
         }
-        if self.live {
+        if self.reader == Reader::Terminal {
             let status: String = state.status().chars().take(COLUMNS).collect();
             state.write(&format!("\r\x1b[2K{status}"));
         }
@@ -64,7 +133,7 @@ impl Progress {
     pub async fn beat(&self) -> Infallible {
         loop {
             tokio::time::sleep(HEARTBEAT).await;
-            if !self.live {
+            if self.reader != Reader::Terminal {
                 self.heartbeat();
             }
         }
@@ -72,7 +141,7 @@ impl Progress {
 
     /// Clears the status line.
     pub fn done(&self) {
-        if self.live {
+        if self.reader == Reader::Terminal {
             self.state().write("\r\x1b[2K");
         }
     }
@@ -88,15 +157,16 @@ impl Progress {
     }
 
     fn line(&self, state: &mut State, text: &str) {
-        let clear = if self.live { "\r\x1b[2K" } else { "" };
-        state.write(&format!("{clear}[{:5.1}s] {text}\n", self.started.elapsed().as_secs_f64()));
+        let clear = if self.reader == Reader::Terminal { "\r\x1b[2K" } else { "" };
+        state.write(&format!("{clear}[{:5.1}s] {}\n", self.started.elapsed().as_secs_f64(), printable(text)));
     }
 }
 
 impl State {
     /// Takes an event in; what is worth a line of its own is returned.
-    fn take(&mut self, index: usize, event: &Event) -> Option<String> {
+    fn take(&mut self, index: usize, event: &Event) -> Option<Line> {
         let cell = self.cells.get(index).cloned().unwrap_or_default();
+        let told = self.told.entry(index).or_default();
         match event {
             Event::Progress { text } => {
                 self.doing.insert(index, text.clone());
@@ -104,37 +174,39 @@ impl State {
             }
             Event::Ready { seconds } => {
                 self.doing.insert(index, "running".into());
-                Some(format!("{cell}: ready after {seconds:.1} s"))
+                Some(Line::Plain(format!("{cell}: ready after {seconds:.1} s")))
             }
             Event::CaseStarted { id } => {
                 self.doing.insert(index, id.clone());
                 None
             }
             Event::CaseFinished { report } => {
-                let counts = self.counts.entry(index).or_default();
                 match report.verdict {
-                    Verdict::Pass | Verdict::Finding if !report.flaky => counts[0] += 1,
+                    Verdict::Pass if !report.flaky => told.passed += 1,
+                    Verdict::Finding if !report.flaky => told.findings += 1,
                     Verdict::NotApplicable => {}
-                    _ => counts[1] += 1,
+                    _ => told.red += 1,
+                }
+                let reason = report.reason.as_deref().map_or(String::new(), |reason| format!(": {reason}"));
+                let text = format!("{} {}{reason}", report.verdict, report.id);
+                if report.verdict != Verdict::NotApplicable {
+                    told.verdicts.push(format!("{:6.2} s  {text}", report.seconds));
                 }
                 // Cases that never began share one reason, which the cell tells once.
                 let told_by_the_cell = report.verdict == Verdict::NotRun && report.attempts == 0;
                 let green = report.verdict.is_green() && !report.flaky;
-                (!green && !told_by_the_cell).then(|| {
-                    let reason = report.reason.as_deref().unwrap_or_default();
-                    format!("{cell}: {} {}: {reason}", report.verdict, report.id)
-                })
+                (!green && !told_by_the_cell).then_some(Line::Red { cell, text })
             }
             Event::Broken { reason, .. } => {
                 self.doing.remove(&index);
                 self.finished += 1;
-                Some(format!("{cell}: not-run: {reason}"))
+                Some(Line::Red { cell, text: format!("not-run: {reason}") })
             }
             Event::Finished => {
                 self.doing.remove(&index);
                 self.finished += 1;
-                let [green, red] = self.counts.get(&index).copied().unwrap_or_default();
-                Some(format!("{cell}: done, {green} as promised, {red} not"))
+                let text = format!("{cell}: done, {}", told.counts());
+                Some(Line::Done { text, verdicts: std::mem::take(&mut told.verdicts) })
             }
         }
     }
@@ -152,6 +224,21 @@ impl State {
     fn write(&mut self, text: &str) {
         let _ = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
     }
+}
+
+/// On one line, and without what a terminal or a log would take as a command: a reason may quote what a backend sent.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// The message of a workflow command.
+fn message(text: &str) -> String {
+    printable(text).replace('%', "%25")
+}
+
+/// A property of a workflow command.
+fn property(text: &str) -> String {
+    message(text).replace(':', "%3A").replace(',', "%2C")
 }
 
 /// A cell without its controller.
@@ -182,10 +269,13 @@ mod tests {
     }
 
     impl Log {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+
         /// The lines without their times.
         fn lines(&self) -> Vec<String> {
-            let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-            text.lines().map(|line| line.split_once("] ").unwrap().1.to_owned()).collect()
+            self.text().lines().map(|line| line.split_once("] ").map_or(line, |(_, rest)| rest).to_owned()).collect()
         }
     }
 
@@ -196,9 +286,10 @@ mod tests {
             seconds: 0.1,
             attempts,
             flaky: false,
-            reason: Some("because".into()),
+            reason: (verdict != Verdict::Pass).then(|| "because\n::error::\x1b[2J".into()),
             claims: BTreeMap::new(),
             artefacts: Vec::new(),
+            observations: None,
         };
         Event::CaseFinished { report: Box::new(report) }
     }
@@ -206,7 +297,8 @@ mod tests {
     #[test]
     fn a_log_gets_what_is_worth_a_line() {
         let log = Log::default();
-        let progress = Progress::new(false, vec!["c@1/a/modern".into(), "c@1/b/default".into()], Box::new(log.clone()));
+        let progress =
+            Progress::new(Reader::Log, vec!["c@1/a/modern".into(), "c@1/b/default".into()], Box::new(log.clone()));
         progress.event(0, &Event::Progress { text: "awaiting c/c 0/1".into() });
         progress.event(0, &Event::Ready { seconds: 1.25 });
         progress.event(0, &Event::CaseStarted { id: "routing/host".into() });
@@ -222,19 +314,43 @@ mod tests {
             [
                 "c@1/a/modern: ready after 1.2 s",
                 "0/2 cells · a/modern: routing/host · b/default: awaiting c/c 0/1",
-                "c@1/a/modern: fail routing/path: because",
-                "c@1/a/modern: done, 1 as promised, 1 not",
+                "c@1/a/modern: fail routing/path: because ::error:: [2J",
+                "c@1/a/modern: done, 1 passed, 0 findings, 1 not as promised, in 0.0 s",
                 "c@1/b/default: not-run: no controller",
             ]
         );
     }
 
     #[test]
+    fn github_actions_folds_finished_cells_and_lists_what_is_not_green() {
+        let log = Log::default();
+        let cells = vec!["c@1/a/modern".into(), "c@1/b/default".into()];
+        let progress = Progress::new(Reader::Actions, cells, Box::new(log.clone()));
+        progress.event(0, &judged("routing/host", Verdict::Pass, 1));
+        progress.event(0, &judged("routing/path", Verdict::Fail, 2));
+        progress.event(0, &judged("tls/x", Verdict::NotApplicable, 0));
+        progress.event(0, &Event::Finished);
+        progress.event(1, &Event::Broken { reason: "50 % of it".into(), artefacts: Vec::new() });
+        assert_eq!(
+            log.lines(),
+            [
+                "::error title=c@1/a/modern::fail routing/path: because ::error:: [2J",
+                "::group::c@1/a/modern: done, 1 passed, 0 findings, 1 not as promised, in 0.0 s",
+                "  0.10 s  pass routing/host",
+                "  0.10 s  fail routing/path: because ::error:: [2J",
+                "::endgroup::",
+                "::error title=c@1/b/default::not-run: 50 %25 of it",
+            ]
+        );
+        assert!(!log.text().contains('\x1b'));
+    }
+
+    #[test]
     fn a_terminal_sees_what_is_awaited_in_a_line_that_never_wraps() {
         let log = Log::default();
-        let progress = Progress::new(true, vec!["c@1/a/modern".into()], Box::new(log.clone()));
+        let progress = Progress::new(Reader::Terminal, vec!["c@1/a/modern".into()], Box::new(log.clone()));
         progress.event(0, &Event::Progress { text: format!("awaiting {}", "x".repeat(200)) });
-        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let text = log.text();
         let line = text.rsplit("\x1b[2K").next().unwrap();
         assert!(line.starts_with("0/1 cells · a/modern: awaiting x"), "{line}");
         assert_eq!(line.chars().count(), COLUMNS);

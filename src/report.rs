@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use meshgate_harness::report::expected::Verdicts;
-use meshgate_harness::report::{Report, badge, markdown, recipes, terminal};
+use meshgate_harness::report::{Report, badge, html, markdown, recipes, terminal};
 
 use crate::{fail, output, run};
 
@@ -26,6 +26,8 @@ enum Format {
     Matrix,
     /// The whole report as Markdown
     Markdown,
+    /// The whole report as a page for browsers, with the evidence
+    Html,
     /// The recipes as a page, with what was measured
     Recipes,
     /// The verdicts alone, as a file to commit and to compare with: `meshgate gate FILE report/report.json`
@@ -41,13 +43,14 @@ pub fn main(args: Args) -> ExitCode {
         Err(error) => return fail(2, &error.into()),
     };
     let text = match args.format {
-        Format::Matrix => terminal::render(&report),
+        Format::Matrix => terminal::render(&report, output::width()),
         Format::Markdown => markdown::render(&report),
         Format::Expected => match Verdicts::of(&report).render() {
             Ok(text) => text,
             Err(error) => return fail(2, &error.into()),
         },
         Format::Badge => badge::render(&report),
+        Format::Html => html::render(&report, &args.report_dir),
         Format::Recipes => match run::fixtures(None) {
             Ok(fixtures) => recipes::render(&report, &fixtures),
             Err(error) => return fail(2, &error),

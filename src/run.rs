@@ -1,6 +1,5 @@
 //! `meshgate run`: the main job.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -14,7 +13,7 @@ use meshgate_harness::report::{Environment, Report};
 use meshgate_harness::runner::{self, Job, Options};
 use tokio_util::sync::CancellationToken;
 
-use crate::progress::Progress;
+use crate::progress::{Progress, Reader};
 use crate::target::Target;
 use crate::{fail, output};
 
@@ -78,8 +77,8 @@ pub fn main(args: Args) -> ExitCode {
         };
     }
     let result = execute(&args).and_then(|report| {
-        let matrix = meshgate_harness::report::terminal::render(&report);
-        output::print(&format!("\n{matrix}report: {}\n", args.report_dir.join("report.md").display()))?;
+        let matrix = meshgate_harness::report::terminal::render(&report, output::width());
+        output::print(&format!("\n{matrix}report: {}\n", args.report_dir.join("report.html").display()))?;
         Ok(status(&report))
     });
     match result {
@@ -122,7 +121,7 @@ pub fn execute(args: &Args) -> anyhow::Result<Report> {
     std::fs::create_dir_all(&args.report_dir)
         .with_context(|| format!("cannot make the report folder {}", args.report_dir.display()))?;
     let progress = Progress::new(
-        std::io::stderr().is_terminal(),
+        Reader::of_standard_error(),
         plan.cells.iter().map(Cell::id).collect(),
         Box::new(std::io::stderr()),
     );
@@ -178,7 +177,7 @@ pub fn execute(args: &Args) -> anyhow::Result<Report> {
         kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
     };
-    let report = Report::new(environment, cells, &fixtures.claims);
+    let report = Report::new(environment, cells, &fixtures.claims).about(&plan.cases);
     report.write(&args.report_dir)?;
     released?;
     if cancel.is_cancelled() {

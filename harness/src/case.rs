@@ -1,9 +1,10 @@
 //! A case: one behaviour, as data first and code second.
 
+use std::fmt;
 use std::pin::Pin;
 
 use meshgate_clusters::Ability;
-use meshgate_fixtures::{Balances, ClientOverride, Mode, Promises, Recipe};
+use meshgate_fixtures::{Balances, ClientOverride, Mode, Promises, Recipe, Weights};
 
 use crate::context::Context;
 use crate::matrix::{Cell, Dialect, Mesh};
@@ -130,7 +131,42 @@ pub enum Need {
     /// A request arrives with the client's Host.
     KeepsHost,
     /// The recipe says this of the controller's weights.
-    Weights(meshgate_fixtures::Weights),
+    Weights(Weights),
+}
+
+impl fmt::Display for Need {
+    /// As the end of "it needs ...".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Serves => f.write_str("a recipe whose routes answer"),
+            Self::ServesNothing => f.write_str("a recipe whose routes answer nothing"),
+            Self::RefusedManifests => f.write_str("manifests that no cluster takes any more"),
+            Self::Manifests => f.write_str("manifests of the recipe's own"),
+            Self::Template(name) => write!(f, "a recipe that can express \"{name}\""),
+            Self::Value(name) => write!(f, "routes that leave a choice of \"{name}\""),
+            Self::Mode(mode) => write!(f, "{} mode", mode.as_str()),
+            Self::Proxy => f.write_str("a proxy beside the controller"),
+            Self::Dialect(dialect) => write!(f, "the dialect {}", dialect.as_str()),
+            Self::OncePerRecipe => f.write_str("no other dialect of the recipe that tells the same"),
+            Self::OncePerController => f.write_str("no other recipe of the controller that tells the same"),
+            Self::OncePerPromises => f.write_str("no other recipe that promises the same"),
+            Self::RouteMetrics => f.write_str("promised route metrics"),
+            Self::NoRouteMetrics => f.write_str("no promise of route metrics"),
+            Self::Split => f.write_str("promised traffic splits"),
+            Self::NoSplit => f.write_str("no promise of traffic splits"),
+            Self::ProxyBalances => f.write_str("a proxy that chooses the pod"),
+            Self::ControllerBalances => f.write_str("a controller that chooses the pod"),
+            Self::SetsOverride => f.write_str("a controller that sets l5d-dst-override"),
+            Self::SetsNoOverride => f.write_str("a controller that does not set l5d-dst-override"),
+            Self::ClientOverride(ClientOverride::Replaced) => f.write_str("a client's l5d-dst-override replaced"),
+            Self::ClientOverride(ClientOverride::Passed) => f.write_str("a client's l5d-dst-override passed on"),
+            Self::App(name) => write!(f, "the application {name}"),
+            Self::SharesHosts => f.write_str("two objects that may have routes of one host"),
+            Self::KeepsHost => f.write_str("the client's Host kept"),
+            Self::Weights(Weights::Honoured) => f.write_str("the controller's weights honoured"),
+            Self::Weights(Weights::Void) => f.write_str("the controller's weights void"),
+        }
+    }
 }
 
 /// Why a case does not apply that is about the proxy beside the controller.

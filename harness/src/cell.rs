@@ -229,6 +229,7 @@ async fn look(case: &Case, world: &Arc<World>, plan: &Plan, limit: Duration, att
         reason,
         claims,
         artefacts,
+        observations: context.observations(),
     }
 }
 
@@ -259,6 +260,7 @@ fn finished(case: &Case, verdict: Verdict, reason: Option<String>, artefacts: &[
             reason,
             claims: BTreeMap::new(),
             artefacts: artefacts.to_vec(),
+            observations: None,
         }),
     }
 }

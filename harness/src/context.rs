@@ -12,8 +12,10 @@ use parking_lot::Mutex;
 use crate::case::Case;
 use crate::convergence::converge;
 use crate::metrics::{Families, Metrics};
+use crate::observations::{Observations, Observer};
 use crate::plan::{Plan, Route};
 use crate::probe::{self, Batch, Record, Request, Seen};
+use crate::statistics::Sequential;
 use crate::verdict::{Failure, check};
 use crate::world::World;
 
@@ -27,6 +29,7 @@ pub struct Context {
     /// What the case declared.
     pub plan: Arc<Plan>,
     trace: Arc<Mutex<Vec<Exchange>>>,
+    observer: Arc<Mutex<Observer>>,
 }
 
 /// A request and what came of it, for the artefacts of a failure.
@@ -34,6 +37,8 @@ pub struct Context {
 pub struct Exchange {
     /// Where it was sent from.
     pub from: String,
+    /// How often it was sent at once; the record is then that of the first that did not come back with 200, or of the first.
+    pub times: u64,
     /// What was sent.
     pub request: Request,
     /// What came back.
@@ -46,7 +51,7 @@ const KEPT: usize = 200;
 impl Context {
     /// For a case and its plan.
     pub fn new(world: Arc<World>, case: &Case, plan: Plan) -> Self {
-        Self { world, id: case.id, plan: Arc::new(plan), trace: Arc::default() }
+        Self { world, id: case.id, plan: Arc::new(plan), trace: Arc::default(), observer: Arc::default() }
     }
 
     /// What the recipe promises in this cell.
@@ -85,7 +90,13 @@ impl Context {
     /// Sends a request from a vantage point.
     pub async fn send_from(&self, from: Vantage, request: Request) -> Record {
         let record = self.world.prober.send(from, &request).await;
-        self.remember(format!("{from:?}"), request, &record);
+        self.observer.lock().count([&record]);
+        let from = match from {
+            Vantage::Outside(0) => "outside".to_owned(),
+            Vantage::Outside(_) => "outside, another client".to_owned(),
+            Vantage::Node => "the node".to_owned(),
+        };
+        self.remember(from, 1, request, &record);
         record
     }
 
@@ -174,25 +185,55 @@ impl Context {
         self.trace.lock().clone()
     }
 
+    /// What the case observed, for the report; `None` when it sent nothing through this context.
+    pub fn observations(&self) -> Option<Observations> {
+        self.observer.lock().observations()
+    }
+
+    /// Judges a share once `count` of `n` requests say so, and keeps the judgement for the report. `None` while it is open; `found` is
+    /// for the reader.
+    pub fn judge_share(
+        &self,
+        what: &str,
+        expected: Sequential,
+        n: u64,
+        count: u64,
+        found: impl Into<String>,
+    ) -> Option<Result<(), Failure>> {
+        let holds = expected.judge(n, count)?;
+        self.observer.lock().share(what, expected, n, count, holds);
+        Some(check(what).that(holds, expected.describe(), found))
+    }
+
     /// A batch is remembered by its first request and the first answer that is not a 200.
     fn remember_batch(&self, from: &str, batch: Batch, records: &[Record]) {
+        self.observer.lock().count(records);
         if batch.repeat.is_some() {
             let record = records.iter().find(|record| !record.is(200)).or(records.first());
             if let (Some(request), Some(record)) = (batch.requests.into_iter().next(), record) {
-                self.remember(format!("{from}, {} times", records.len()), request, record);
+                self.remember(from.to_owned(), records.len() as u64, request, record);
             }
             return;
         }
         for (request, record) in batch.requests.into_iter().zip(records) {
-            self.remember(from.to_owned(), request, record);
+            self.remember(from.to_owned(), 1, request, record);
         }
     }
 
-    fn remember(&self, from: String, request: Request, record: &Record) {
+    fn remember(&self, from: String, times: u64, request: Request, record: &Record) {
+        let to_controller = self.is_controller(&request.target);
+        let exchange = Exchange { from, times, request, record: record.clone() };
+        self.observer.lock().sample(&exchange, to_controller);
         let mut trace = self.trace.lock();
         if trace.len() == KEPT {
             trace.remove(0);
         }
-        trace.push(Exchange { from, request, record: record.clone() });
+        trace.push(exchange);
+    }
+
+    /// Whether an address is one of the controller's.
+    fn is_controller(&self, target: &str) -> bool {
+        let Ok(SocketAddr::V4(target)) = target.parse() else { return false };
+        [&self.world.ingress].into_iter().chain(self.world.instances.values()).any(|address| address == target.ip())
     }
 }

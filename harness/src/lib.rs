@@ -12,7 +12,8 @@
 //! What a cell consists of is its [`blueprint`]; on a cluster that is not Meshgate's own, [`tenancy`] says how it is put there.
 //!
 //! A case sees the world through a [`context::Context`]: it sends requests by the [`probe`], waits by
-//! [`convergence`], reads [`metrics`], judges counts by [`statistics`], and says what it found by [`verdict`].
+//! [`convergence`], reads [`metrics`], judges counts by [`statistics`], and says what it found by [`verdict`]. What passes through
+//! the context is in the report as its [`observations`].
 //! Nothing here knows a controller by name.
 
 pub mod blueprint;
@@ -25,6 +26,7 @@ pub mod jobs;
 pub mod kubernetes;
 pub mod matrix;
 pub mod metrics;
+pub mod observations;
 pub mod plan;
 pub mod probe;
 pub mod report;

@@ -1,4 +1,4 @@
-//! The report: `meshgate.report/v1`, written as JSON, JUnit and Markdown.
+//! The report: `meshgate.report/v1`, written as JSON, JUnit, Markdown and a page for browsers.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,12 +6,16 @@ use std::path::{Path, PathBuf};
 use meshgate_fixtures::{Claims, Implementation, Mode, Version};
 use serde::{Deserialize, Serialize};
 
+use crate::case::{Case, Stage};
 use crate::matrix::{Dialect, Mesh};
+use crate::observations::Observations;
 use crate::verdict::Verdict;
 
 pub mod badge;
 pub mod expected;
+pub mod explain;
 pub mod gate;
+pub mod html;
 pub mod junit;
 pub mod markdown;
 pub mod recipes;
@@ -32,10 +36,43 @@ pub struct Report {
     pub environment: Environment,
     /// In the order of the matrix.
     pub cells: Vec<CellReport>,
+    /// What the cases are about that ran, in the order of the suite. Reports of earlier versions do not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cases: Vec<CaseAbout>,
     /// Every claim of the page, in its order.
     pub claims: Vec<ClaimReport>,
     /// Counts over all cells.
     pub totals: Totals,
+}
+
+/// What a case is about, wherever it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaseAbout {
+    /// The case's id.
+    pub id: String,
+    /// One sentence that is true when it passes.
+    pub summary: String,
+    /// What a cell must have for it to apply, each as the end of "it needs ...".
+    pub needs: Vec<String>,
+    /// When it runs: `waiting`, `shared` or `alone`.
+    pub stage: String,
+}
+
+impl CaseAbout {
+    /// What a case says of itself.
+    pub fn of(case: &Case) -> Self {
+        let stage = match case.stage {
+            Stage::Waiting => "waiting",
+            Stage::Shared => "shared",
+            Stage::Alone => "alone",
+        };
+        Self {
+            id: case.id.to_owned(),
+            summary: case.summary.to_owned(),
+            needs: case.needs.iter().map(ToString::to_string).collect(),
+            stage: stage.to_owned(),
+        }
+    }
 }
 
 /// Where and when a run took place.
@@ -77,6 +114,9 @@ pub struct CellReport {
     pub mesh: Mesh,
     /// Who played the controller.
     pub implementation: Implementation,
+    /// The command line that runs the cell again; with `--case ID` one case of it. Reports of earlier versions do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeat: Option<String>,
     /// Seconds until the first case could begin; `null` when it never could.
     pub setup_seconds: Option<f64>,
     /// Why the cell broke, when it did.
@@ -106,6 +146,9 @@ pub struct CaseReport {
     pub claims: BTreeMap<String, ClaimVerdict>,
     /// Files that show a failure, relative to the report folder.
     pub artefacts: Vec<String>,
+    /// What it observed, in little; `null` when it did not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observations: Option<Observations>,
 }
 
 fn is_false(value: &bool) -> bool {
@@ -209,7 +252,13 @@ impl Report {
     pub fn new(environment: Environment, cells: Vec<CellReport>, claims: &Claims) -> Self {
         let claims = claim_reports(claims, &cells);
         let totals = Totals::of(&cells);
-        Self { schema: SCHEMA.to_owned(), environment, cells, claims, totals }
+        Self { schema: SCHEMA.to_owned(), environment, cells, cases: Vec::new(), claims, totals }
+    }
+
+    /// With what the cases are about.
+    pub fn about(mut self, cases: &[&Case]) -> Self {
+        self.cases = cases.iter().map(|case| CaseAbout::of(case)).collect();
+        self
     }
 
     /// Whether every verdict is as the recipes promise, and there is one.
@@ -219,7 +268,7 @@ impl Report {
             && cases().any(|case| case.verdict != Verdict::NotApplicable)
     }
 
-    /// Writes `report.json`, `junit.xml` and `report.md` into a folder.
+    /// Writes `report.json`, `junit.xml`, `report.md` and `report.html` into a folder.
     pub fn write(&self, dir: &Path) -> Result<(), ReportError> {
         let write = |name: &str, text: String| {
             let path = dir.join(name);
@@ -230,7 +279,8 @@ impl Report {
             .map_err(|error| ReportError::Shape { path: dir.join("report.json"), message: error.to_string() })?;
         write("report.json", json + "\n")?;
         write("junit.xml", junit::render(self))?;
-        write("report.md", markdown::render(self))
+        write("report.md", markdown::render(self))?;
+        write("report.html", html::render(self, dir))
     }
 
     /// Reads a `report.json`.

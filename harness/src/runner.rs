@@ -18,6 +18,7 @@ use crate::cell::Spec;
 use crate::event::Event;
 use crate::report::{CaseReport, CellReport};
 use crate::verdict::Verdict;
+use crate::world;
 
 /// How cells are run.
 #[derive(Clone, Debug)]
@@ -99,6 +100,7 @@ async fn run_one(
         cluster: cell.cluster.as_str().to_owned(),
         mesh: cell.mesh,
         implementation: job.implementation.clone(),
+        repeat: Some(world::repeat(&job.spec)),
         setup_seconds: None,
         broken: None,
         cases: Vec::new(),
@@ -131,6 +133,7 @@ async fn run_one(
                     reason: Some(missing.clone()),
                     claims: BTreeMap::new(),
                     artefacts: Vec::new(),
+                    observations: None,
                 };
                 listen(index, &Event::CaseFinished { report: Box::new(case.clone()) });
                 case

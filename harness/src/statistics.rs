@@ -31,6 +31,13 @@ impl Sequential {
         ratios.iter().all(|ratio| *ratio <= Self::MISS.ln()).then_some(true)
     }
 
+    /// The counts that [`judge`](Self::judge) accepts after `n` requests, least and most; `None` when it accepts none yet.
+    pub fn accepted(&self, n: u64) -> Option<[u64; 2]> {
+        let mut accepted = (0..=n).filter(|count| self.judge(n, *count) == Some(true));
+        let least = accepted.next()?;
+        Some([least, accepted.next_back().unwrap_or(least)])
+    }
+
     /// How much likelier the count is under another share, as a logarithm.
     fn log_ratio(&self, other: f64, n: u64, count: u64) -> f64 {
         let term = |times: u64, other: f64, own: f64| if times == 0 { 0.0 } else { times as f64 * (other / own).ln() };
@@ -90,6 +97,17 @@ mod tests {
         for actual in [0.0, 0.02, 0.18, 0.5] {
             assert!(judged(tenth, actual).0 <= 6, "{actual}");
         }
+    }
+
+    #[test]
+    fn what_is_accepted_lies_around_the_share_and_narrows() {
+        let half = Sequential { p: 0.5, off: 0.1 };
+        assert_eq!(half.accepted(10), None);
+        let [least, most] = half.accepted(1000).unwrap();
+        assert!(400 < least && least < 500 && 500 < most && most < 600, "{least} to {most}");
+        assert_eq!((half.judge(1000, least), half.judge(1000, most)), (Some(true), Some(true)));
+        assert_ne!(half.judge(1000, least - 1), Some(true));
+        assert_ne!(half.judge(1000, most + 1), Some(true));
     }
 
     #[test]

@@ -64,7 +64,8 @@ fn awaited<'a>(plans: impl Iterator<Item = &'a Plan>) -> Vec<&'a Route> {
     plans.flat_map(|plan| plan.routes.values()).filter(|route| route.awaits.is_some()).collect()
 }
 
-fn repeat(spec: &Spec) -> String {
+/// The command line that runs a cell again, without a case.
+pub fn repeat(spec: &Spec) -> String {
     let cell = &spec.cell;
     let mut line = format!("meshgate run --controllers {}@{}", cell.controller, cell.version);
     match &spec.recipe {

@@ -74,14 +74,10 @@ async fn measure(
         records.extend(context.send_many(request.clone(), AT_A_TIME, CONNECTIONS).await);
         let answers = Answers::all_good(what, &records)?;
         let found = answers.of(backend);
-        if let Some(right) = expected.judge(records.len() as u64, found as u64) {
-            let found = format!("{found} of {} ({:?})", records.len(), answers.0.services);
-            check(format!("the requests that {} answered {what}", backend.name())).that(
-                right,
-                expected.describe(),
-                found,
-            )?;
-            return Ok(answers);
+        let share = format!("the requests that {} answered {what}", backend.name());
+        let told = format!("{found} of {} ({:?})", records.len(), answers.0.services);
+        if let Some(judged) = context.judge_share(&share, expected, records.len() as u64, found as u64, told) {
+            return judged.map(|()| answers);
         }
     }
 }

@@ -3,12 +3,13 @@ use meshgate_fixtures::{Claim, Claims, Implementation, Mode, Version};
 use super::expected::Verdicts;
 use super::gate::{Comparison, Kind};
 use super::*;
+use crate::observations::{Arrived, Latency, Sample, Share};
 
 fn compare(baseline: &Report, candidate: &Report) -> Comparison {
     Comparison::of(&Verdicts::of(baseline), &Verdicts::of(candidate))
 }
 
-fn case(id: &str, verdict: Verdict) -> CaseReport {
+pub(super) fn case(id: &str, verdict: Verdict) -> CaseReport {
     CaseReport {
         id: id.into(),
         verdict,
@@ -18,10 +19,61 @@ fn case(id: &str, verdict: Verdict) -> CaseReport {
         reason: (verdict != Verdict::Pass).then(|| format!("because {verdict}")),
         claims: BTreeMap::new(),
         artefacts: vec![],
+        observations: None,
     }
 }
 
-fn cell(recipe: &str, dialect: Option<Dialect>, cases: Vec<CaseReport>) -> CellReport {
+/// A case with evidence of each kind, some of it hostile.
+pub(super) fn with_evidence(id: &str, verdict: Verdict) -> CaseReport {
+    let strings = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
+    let sample = Sample {
+        from: "outside".into(),
+        times: 3,
+        controller: true,
+        sent: "GET http://a.test/x".into(),
+        target: "203.0.113.10:80".into(),
+        headers: strings(&["X-Own: 1", "l5d-dst-override: echo-b"]),
+        body: Some("<b>body</b>".into()),
+        outcome: "200".into(),
+        ms: 3.25,
+        answer: strings(&["content-type: text/html"]),
+        text: None,
+        seen: Some(Arrived {
+            service: "echo-a".into(),
+            pod: "echo-a-1".into(),
+            line: "HTTP/1.1 a.test/x".into(),
+            headers: strings(&["host: a.test", "x-own: 1", "x-forwarded-for: 198.51.100.10"]),
+        }),
+    };
+    let lost = Sample {
+        times: 1,
+        outcome: "502".into(),
+        answer: strings(&["l5d-proxy-error: no endpoint"]),
+        text: Some("<script>document.title = \"taken over\"</script>".into()),
+        seen: None,
+        ..sample.clone()
+    };
+    let share = Share {
+        what: "the requests that echo-a answered".into(),
+        n: 1000,
+        count: 702,
+        expected: 0.7,
+        off: 0.15,
+        accepted: Some([650, 750]),
+        false_alarm: 1e-6,
+        miss: 1e-3,
+        held: true,
+    };
+    let observations = Observations {
+        requests: 1004,
+        samples: vec![sample, lost],
+        shares: vec![share],
+        latency: Latency::of((0..1000).map(|n| 400 + n * n / 100).collect()),
+    };
+    CaseReport { observations: Some(observations), ..case(id, verdict) }
+}
+
+pub(super) fn cell(recipe: &str, dialect: Option<Dialect>, cases: Vec<CaseReport>) -> CellReport {
     CellReport {
         id: format!("c@1.0.0/{recipe}/{}", dialect.map_or("default", Dialect::as_str)),
         controller: "c".into(),
@@ -32,13 +84,14 @@ fn cell(recipe: &str, dialect: Option<Dialect>, cases: Vec<CaseReport>) -> CellR
         cluster: "embedded".into(),
         mesh: Mesh::Bundled,
         implementation: Implementation { control_plane: "real".into(), data_plane: "d".into() },
+        repeat: Some(format!("meshgate run --controllers c@1.0.0 --recipe {recipe}")),
         setup_seconds: Some(1.5),
         broken: None,
         cases,
     }
 }
 
-fn report(cells: Vec<CellReport>) -> Report {
+pub(super) fn report(cells: Vec<CellReport>) -> Report {
     let environment = Environment {
         meshgate: "0.1.0".into(),
         started: "2026-01-02T03:04:05Z".into(),
@@ -67,7 +120,15 @@ fn every_report_follows_its_schema() {
     let mut broken = cell("b", Some(Dialect::Modern), vec![case("routing/host", Verdict::NotRun)]);
     broken.broken = Some("the controller never became ready".into());
     broken.setup_seconds = None;
-    let report = report(vec![cell("a", None, vec![failed, case("loops/hairpin", Verdict::NotApplicable)]), broken]);
+    let seen = with_evidence("traffic_split/shares", Verdict::Pass);
+    let mut report =
+        report(vec![cell("a", None, vec![failed, seen, case("loops/hairpin", Verdict::NotApplicable)]), broken]);
+    report.cases.push(CaseAbout {
+        id: "routing/host".into(),
+        summary: "A host finds its Service".into(),
+        needs: vec!["a recipe whose routes answer".into()],
+        stage: "shared".into(),
+    });
     let schema: serde_json::Value = serde_json::from_str(JSON_SCHEMA).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
     let value = serde_json::to_value(&report).unwrap();

@@ -148,12 +148,9 @@ async fn succeed(context: &Context, author: u64, expected: Sequential, retries: 
             n += 1;
             good += u64::from(record.is(303));
         }
-        if let Some(right) = expected.judge(n, good) {
-            return check(format!("new books that succeed with {retries} retries")).that(
-                right,
-                expected.describe(),
-                format!("{good} of {n}"),
-            );
+        let share = format!("new books that succeed with {retries} retries");
+        if let Some(judged) = context.judge_share(&share, expected, n, good, format!("{good} of {n}")) {
+            return judged;
         }
     }
 }

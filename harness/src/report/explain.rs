@@ -1,0 +1,303 @@
+//! What a case is about, and what a verdict rests on, as text for a terminal.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use meshgate_fixtures::{Claims, Recipe, nearest};
+
+use crate::case::{Case, Evidence};
+use crate::matrix::Cell;
+use crate::observations::{Arrived, Observations, Sample, Share};
+use crate::report::{CaseAbout, CaseReport, CellReport, ClaimVerdict, Report, markdown};
+
+/// Candidates that an ambiguous name is answered with.
+const NAMED: usize = 5;
+
+/// Why a name says nothing.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Nothing is called so.
+    #[error("nothing is called \"{name}\"; did you mean \"{nearest}\"?")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// The nearest one that there is.
+        nearest: String,
+    },
+    /// Several are.
+    #[error("\"{name}\" may be any of {count}: {some}; say more of the one that is meant")]
+    Ambiguous {
+        /// What was asked for.
+        name: String,
+        /// How many there are.
+        count: usize,
+        /// Some of them.
+        some: String,
+    },
+}
+
+/// The one that a name means: the name itself, else the only one that ends with it after a slash, else the only one that begins or
+/// ends with it, else the only one that has it in it.
+pub fn resolve<'a>(name: &str, candidates: &[&'a str]) -> Result<&'a str, NameError> {
+    let after_slash = format!("/{name}");
+    let ways: [&dyn Fn(&str) -> bool; 4] = [
+        &|candidate| candidate == name,
+        &|candidate| candidate.ends_with(&after_slash),
+        &|candidate| candidate.starts_with(name) || candidate.ends_with(name),
+        &|candidate| candidate.contains(name),
+    ];
+    for is_meant in ways {
+        let meant: Vec<&str> = candidates.iter().copied().filter(|candidate| is_meant(candidate)).collect();
+        match meant.as_slice() {
+            [] => {}
+            [only] => return Ok(only),
+            several => {
+                let dots = if several.len() > NAMED { ", ..." } else { "" };
+                let some = several.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ") + dots;
+                return Err(NameError::Ambiguous { name: name.to_owned(), count: several.len(), some });
+            }
+        }
+    }
+    let nearest = nearest(name, candidates.iter().copied()).unwrap_or_default().to_owned();
+    Err(NameError::Unknown { name: name.to_owned(), nearest })
+}
+
+/// What a case is about: what it needs, what it says of the page, where it applies, and how to run only it.
+pub fn case(case: &Case, cells: &[(&Cell, &Recipe)], claims: &Claims) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_case(case, cells, claims, &mut text);
+    text
+}
+
+fn write_case(case: &Case, cells: &[(&Cell, &Recipe)], claims: &Claims, out: &mut String) -> std::fmt::Result {
+    let about = CaseAbout::of(case);
+    writeln!(out, "{}\n  {}\n", about.id, about.summary)?;
+    writeln!(out, "area   {}", case.area())?;
+    writeln!(
+        out,
+        "needs  {}",
+        if about.needs.is_empty() { "nothing".to_owned() } else { about.needs.join("\n       ") }
+    )?;
+    let stage = match about.stage.as_str() {
+        "waiting" => "begun at once, and waits while others run",
+        "alone" => "alone, after the others: it breaks or reconfigures what they use",
+        _ => "beside others",
+    };
+    writeln!(out, "runs   {stage}")?;
+    let mut said: Vec<(String, &str)> = Vec::new();
+    for evidence in case.claims {
+        let how = match evidence {
+            Evidence::Confirms(_) => "confirms",
+            Evidence::Refutes(_) => "refutes",
+            Evidence::HoldsAsDocumented(_) => "confirms under the dialect documented, else refutes",
+        };
+        said.push((how.to_owned(), evidence.claim()));
+    }
+    let mut recipes: Vec<(String, &Recipe)> =
+        cells.iter().map(|(cell, recipe)| (format!("{}/{}", cell.controller, cell.recipe), *recipe)).collect();
+    recipes.dedup_by(|one, other| one.0 == other.0);
+    for (name, recipe) in &recipes {
+        let Some(says) = recipe.claims.get(case.id) else { continue };
+        said.extend(says.confirms.iter().map(|claim| (format!("confirms in {name}"), claim.as_str())));
+        said.extend(says.refutes.iter().map(|claim| (format!("refutes in {name}"), claim.as_str())));
+    }
+    if !said.is_empty() {
+        writeln!(out, "\nWhen it passes it\n")?;
+    }
+    for (how, claim) in said {
+        let sentence = claims.get(claim).map_or("", |claim| claim.text.as_str());
+        writeln!(out, "  {how} {claim}\n    \"{sentence}\"")?;
+    }
+    let mut applies: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut not: BTreeMap<String, usize> = BTreeMap::new();
+    let mut count = 0;
+    for (cell, recipe) in cells {
+        match case.not_applicable(cell, recipe) {
+            None => {
+                let controller = format!("{}@{}", cell.controller, cell.version);
+                applies.entry(controller).or_default().push(format!("{}/{}", cell.recipe, cell.variant()));
+                count += 1;
+            }
+            Some(reason) => *not.entry(reason).or_default() += 1,
+        }
+    }
+    writeln!(out, "\nIt applies to {count} of {} cells\n", cells.len())?;
+    for (controller, cells) in applies {
+        writeln!(out, "  {controller}\n    {}", cells.join("\n    "))?;
+    }
+    if !not.is_empty() {
+        writeln!(out, "\nand not to\n")?;
+    }
+    for (reason, count) in not {
+        writeln!(out, "  {count:>3}  {reason}")?;
+    }
+    writeln!(out, "\nTo run only it\n\n  meshgate run --case {}", case.id)
+}
+
+/// What the verdict on `CELL/CASE`, or on as much of it as tells it from others, rests on. `dir` is the report folder.
+pub fn verdict(report: &Report, name: &str, dir: &Path) -> Result<String, NameError> {
+    let all: Vec<(String, &CellReport, &CaseReport)> = report
+        .cells
+        .iter()
+        .flat_map(|cell| cell.cases.iter().map(move |case| (format!("{}/{}", cell.id, case.id), cell, case)))
+        .collect();
+    let names: Vec<&str> = all.iter().map(|(name, ..)| name.as_str()).collect();
+    let meant = resolve(name, &names)?;
+    let mut text = String::new();
+    if let Some((_, cell, case)) = all.iter().find(|(name, ..)| name == meant) {
+        let _ = write_verdict(report, cell, case, dir, &mut text);
+    }
+    Ok(text)
+}
+
+fn write_verdict(
+    report: &Report,
+    cell: &CellReport,
+    case: &CaseReport,
+    dir: &Path,
+    out: &mut String,
+) -> std::fmt::Result {
+    let flaky = if case.flaky { ", flaky" } else { "" };
+    writeln!(out, "{}{flaky}  {} in {}", case.verdict, case.id, cell.id)?;
+    if let Some(about) = report.cases.iter().find(|about| about.id == case.id) {
+        writeln!(out, "  {}", about.summary)?;
+    }
+    match case.reason.as_deref().map(|reason| (reason, parts(reason))) {
+        Some((_, Some([what, expected, found]))) => {
+            writeln!(out, "\n  {what}\n    expected  {expected}\n    found     {found}")?;
+        }
+        Some((reason, None)) => writeln!(out, "\n  {reason}")?,
+        None => {}
+    }
+    if case.attempts > 0 {
+        let looks = if case.attempts > 1 { ", looked at twice" } else { "" };
+        writeln!(out, "\n  took {:.2} s{looks}; the cell ran {} with {}", case.seconds, mode(cell), planes(cell))?;
+    }
+    for (claim, verdict) in &case.claims {
+        let sentence = report.claims.iter().find(|known| known.id == *claim).map_or("", |known| known.text.as_str());
+        let how = if *verdict == ClaimVerdict::Refuted { "refutes" } else { markdown::name(*verdict) };
+        writeln!(out, "  {how} {claim}: \"{sentence}\"")?;
+    }
+    if let Some(observations) = &case.observations {
+        write_observations(observations, cell, out)?;
+    }
+    if !case.artefacts.is_empty() {
+        writeln!(out, "\nFiles\n")?;
+        for name in &case.artefacts {
+            let path = dir.join(name);
+            let size = std::fs::metadata(&path).map_or("not there".to_owned(), |file| format!("{} bytes", file.len()));
+            writeln!(out, "  {}  ({size})", path.display())?;
+        }
+    }
+    let repeat = cell.repeat.clone().unwrap_or_else(|| repeat(cell));
+    writeln!(out, "\nTo repeat it\n\n  {repeat} --case {}", case.id)
+}
+
+/// `WHAT: expected X, found Y`, taken apart.
+fn parts(reason: &str) -> Option<[&str; 3]> {
+    let (what, rest) = reason.split_once(": expected ")?;
+    let (expected, found) = rest.rsplit_once(", found ")?;
+    Some([what, expected, found])
+}
+
+fn mode(cell: &CellReport) -> String {
+    match cell.dialect {
+        Some(dialect) => format!("in {} mode, dialect {}", cell.mode.as_str(), dialect.as_str()),
+        None => format!("in mode {}", cell.mode.as_str()),
+    }
+}
+
+fn planes(cell: &CellReport) -> String {
+    let planes = &cell.implementation;
+    format!("control plane {}, data plane {}", planes.control_plane, planes.data_plane)
+}
+
+/// For reports of versions that did not say it.
+fn repeat(cell: &CellReport) -> String {
+    let dialect = cell.dialect.map_or(String::new(), |dialect| format!(" --dialect {}", dialect.as_str()));
+    format!("meshgate run --controllers {}@{} --recipe {}{dialect}", cell.controller, cell.version, cell.recipe)
+}
+
+fn write_observations(observations: &Observations, cell: &CellReport, out: &mut String) -> std::fmt::Result {
+    for share in &observations.shares {
+        write_share(share, out)?;
+    }
+    if let Some(latency) = &observations.latency {
+        writeln!(
+            out,
+            "\n{} answers: half within {:.1} ms, 90 % within {:.1} ms, 99 % within {:.1} ms, the longest {:.1} ms",
+            latency.n, latency.p50, latency.p90, latency.p99, latency.max
+        )?;
+    }
+    if observations.samples.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\nRequests and answers, {} in all", observations.requests)?;
+    for sample in &observations.samples {
+        write_sample(sample, cell, out)?;
+    }
+    Ok(())
+}
+
+fn write_share(share: &Share, out: &mut String) -> std::fmt::Result {
+    let found = share.count as f64 / share.n as f64;
+    writeln!(out, "\nShare of {}", share.what)?;
+    writeln!(out, "  found     {} of {}, {:.1} %", share.count, share.n, found * 100.0)?;
+    writeln!(
+        out,
+        "  expected  {:.1} %, told from {:.0} points more or less",
+        share.expected * 100.0,
+        share.off * 100.0
+    )?;
+    if let Some([least, most]) = share.accepted {
+        writeln!(out, "  accepted  {least} to {most}")?;
+    }
+    writeln!(out, "  errors    false alarm at most {:.0e}, miss {:.0e}", share.false_alarm, share.miss)
+}
+
+fn write_sample(sample: &Sample, cell: &CellReport, out: &mut String) -> std::fmt::Result {
+    let times = if sample.times > 1 { format!(", {} times", sample.times) } else { String::new() };
+    writeln!(out, "\n  {}  ->  {}{times}  ({:.1} ms)", sample.sent, sample.outcome, sample.ms)?;
+    writeln!(out, "    way      {}", way(sample, cell).join(" -> "))?;
+    for line in &sample.headers {
+        writeln!(out, "    sent     {line}")?;
+    }
+    if let Some(seen) = &sample.seen {
+        writeln!(out, "    arrived  {}", seen.line)?;
+        for line in &seen.headers {
+            writeln!(out, "    arrived  {line}")?;
+        }
+    }
+    for line in &sample.answer {
+        writeln!(out, "    answer   {line}")?;
+    }
+    if let Some(text) = &sample.text {
+        writeln!(out, "    body     {}", text.trim_end().replace('\n', "\n             "))?;
+    }
+    Ok(())
+}
+
+/// The hops of a request, as far as is known.
+fn way(sample: &Sample, cell: &CellReport) -> Vec<String> {
+    let mut hops = vec![sample.from.clone()];
+    let proxy = format!("proxy ({})", cell.dialect.map_or(cell.mode.as_str(), |dialect| dialect.as_str()));
+    if sample.from == "the probe pod" {
+        hops.push(proxy.clone());
+    }
+    if sample.controller {
+        hops.push(format!("{} at {}", cell.controller, sample.target));
+        hops.extend(cell.mode.has_proxy().then_some(proxy));
+    } else {
+        hops.push(sample.target.clone());
+    }
+    match &sample.seen {
+        Some(Arrived { service, pod, .. }) => hops.push(format!("{service} (pod {pod})")),
+        None => hops.push("no backend told".to_owned()),
+    }
+    hops
+}
+
+#[cfg(test)]
+mod tests;

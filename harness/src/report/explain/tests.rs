@@ -1,0 +1,84 @@
+use meshgate_fixtures::Fixtures;
+
+use super::*;
+use crate::case::{Need, Stage};
+use crate::matrix::{self, Dialect, Selection};
+use crate::report::tests::{cell, report, with_evidence};
+use crate::verdict::{Outcome, Verdict};
+
+const NAMES: [&str; 4] = ["routing/host", "routing/hosts-many", "tls/host-name", "loops/hairpin"];
+
+#[test]
+fn a_name_may_be_as_short_as_it_is_unique() {
+    assert_eq!(resolve("routing/host", &NAMES), Ok("routing/host"));
+    assert_eq!(resolve("host", &NAMES), Ok("routing/host"), "it ends with it after the slash");
+    assert_eq!(resolve("loops", &NAMES), Ok("loops/hairpin"));
+    assert_eq!(resolve("airp", &NAMES), Ok("loops/hairpin"));
+}
+
+#[test]
+fn other_names_are_answered_with_those_that_may_be_meant() {
+    let message = |name| resolve(name, &NAMES).unwrap_err().to_string();
+    assert_eq!(message("routing/hots"), "nothing is called \"routing/hots\"; did you mean \"routing/host\"?");
+    let several = "\"routing\" may be any of 2: routing/host, routing/hosts-many; say more of the one that is meant";
+    assert_eq!(message("routing"), several);
+}
+
+#[test]
+fn a_case_says_where_it_applies_and_what_of_the_page_it_tests() {
+    let fixtures = Fixtures::built_in().unwrap();
+    let claim = &fixtures.claims.0[0];
+    let evidence: &'static [Evidence] = Box::leak(Box::new([Evidence::Confirms(claim.id.clone().leak())]));
+    let subject = Case {
+        id: "routing/host",
+        summary: "A host finds its Service",
+        needs: &[Need::Serves, Need::Dialect(Dialect::Modern)],
+        claims: evidence,
+        stage: Stage::Alone,
+        plan: |_| {},
+        run: |_| Box::pin(async { Ok(Outcome::Pass) }),
+    };
+    let selection = Selection { recipes: vec!["ingress-middleware".into()], ..Selection::default() };
+    let cells = matrix::cells(&fixtures, &selection, "embedded").unwrap();
+    let of = |cell: &Cell| &fixtures.controllers[&cell.controller].recipes[&cell.recipe];
+    let cells: Vec<(&Cell, &Recipe)> = cells.iter().map(|cell| (cell, of(cell))).collect();
+    let text = case(&subject, &cells, &fixtures.claims);
+    for part in [
+        "routing/host\n  A host finds its Service\n",
+        "needs  a recipe whose routes answer\n       the dialect modern\n",
+        "runs   alone, after the others",
+        &format!("confirms {}\n    \"{}\"", claim.id, claim.text),
+        "    ingress-middleware/modern\n",
+        "  only under the dialect modern\n",
+        "meshgate run --case routing/host\n",
+    ] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+    assert!(!text.contains("ingress-middleware/documented"), "{text}");
+}
+
+#[test]
+fn a_verdict_is_told_with_what_it_rests_on() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("artefacts")).unwrap();
+    std::fs::write(dir.path().join("artefacts/log"), "12345").unwrap();
+    let mut failed = with_evidence("traffic_split/shares", Verdict::Fail);
+    failed.reason = Some("the answers: expected \"a, b\", found \"b\"".into());
+    failed.artefacts = vec!["artefacts/log".into(), "artefacts/gone".into()];
+    let report = report(vec![cell("a", Some(Dialect::Modern), vec![failed])]);
+    let text = verdict(&report, "a/modern/traffic_split/shares", dir.path()).unwrap();
+    for part in [
+        "fail  traffic_split/shares in c@1.0.0/a/modern\n",
+        "  the answers\n    expected  \"a, b\"\n    found     \"b\"\n",
+        "  found     702 of 1000, 70.2 %\n",
+        "GET http://a.test/x  ->  200, 3 times",
+        "    way      outside -> c at 203.0.113.10:80 -> proxy (modern) -> echo-a (pod echo-a-1)\n",
+        "    arrived  x-forwarded-for: 198.51.100.10\n",
+        "artefacts/log  (5 bytes)\n",
+        "artefacts/gone  (not there)\n",
+        "meshgate run --controllers c@1.0.0 --recipe a --case traffic_split/shares\n",
+    ] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+    assert!(verdict(&report, "nonsense", dir.path()).is_err());
+}
