@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use meshgate_fixtures::Recipe;
-use meshgate_harness::matrix::{self, Cell, Selection};
+use meshgate_harness::matrix::{self, Cell, Place, Selection};
 use meshgate_harness::report::{Report, explain};
 
 use crate::{fail, output, run};
@@ -46,7 +46,7 @@ fn case(args: &Args) -> anyhow::Result<String> {
     let cases = meshgate_suites::cases();
     let ids: Vec<&str> = cases.iter().map(|case| case.id).collect();
     let id = explain::resolve(&args.name, &ids)?;
-    let cells = matrix::cells(&fixtures, &Selection::default(), "embedded")?;
+    let cells = matrix::cells(&fixtures, &Selection::default(), Place::USUAL)?;
     let with_recipe = |cell| -> anyhow::Result<(&Cell, &Recipe)> {
         let cell: &Cell = cell;
         Ok((cell, fixtures.controller(&cell.controller)?.recipe(&cell.recipe)?))

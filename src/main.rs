@@ -24,6 +24,7 @@ mod output;
 mod progress;
 mod report;
 mod run;
+mod site;
 mod target;
 
 /// Proves that an ingress controller and a Linkerd-style service mesh work together.

@@ -5,17 +5,19 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use meshgate_clusters::Backend;
 use meshgate_fixtures::{Fixtures, Recipe, nearest};
 use meshgate_harness::case::Case;
 use meshgate_harness::cell::Spec;
-use meshgate_harness::matrix::{self, Cell, Selection};
+use meshgate_harness::matrix::{self, Cell, Dialect, Mesh, Selection};
 use meshgate_harness::report::{Environment, Report};
 use meshgate_harness::runner::{self, Job, Options};
 use tokio_util::sync::CancellationToken;
 
 use crate::progress::{Progress, Reader};
+use crate::site::{Groundwork, Site};
 use crate::target::Target;
-use crate::{fail, output};
+use crate::{fail, output, site};
 
 mod dry;
 
@@ -106,9 +108,15 @@ fn dry_run(args: &Args) -> anyhow::Result<u8> {
     args.target.check()?;
     let fixtures = fixtures(args.fixtures.as_deref())?;
     let plan = plan(args, &fixtures)?;
-    let reach = args.target.reach()?.context("there is nothing to say of the embedded cluster")?;
+    let reach = args.target.existing()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outlook = runtime.block_on(dry::Outlook::of(&reach, &plan, &fixtures))?;
+    let outlook = runtime.block_on(async {
+        let mesh = match args.target.mesh {
+            Mesh::Bundled => None,
+            Mesh::Linkerd => Some(site::linkerd(&reach).await?),
+        };
+        dry::Outlook::of(&reach, &plan, &fixtures, mesh.as_deref()).await
+    })?;
     output::print(&outlook.render(&reach.context))?;
     Ok(if outlook.is_blocked() { 2 } else { 0 })
 }
@@ -128,45 +136,26 @@ pub fn execute(args: &Args) -> anyhow::Result<Report> {
     progress.note(&format!("{} cells, {} cases", plan.cells.len(), plan.cases.len()));
     let started = Instant::now();
     let time = now();
-    let backend = args.target.backend(&plan.images, &|text| progress.note(text))?;
-    let report_dir = std::path::absolute(&args.report_dir)?;
-    let jobs: Vec<Job> = plan
-        .cells
-        .iter()
-        .map(|cell| {
-            let spec = Spec {
-                cell: cell.clone(),
-                cases: plan.cases.iter().map(|case| case.id.to_owned()).collect(),
-                fixtures: args.fixtures.as_deref().map(std::path::absolute).transpose()?,
-                recipe: plan.own_recipe.as_deref().map(std::path::absolute).transpose()?,
-                report_dir: report_dir.clone(),
-                setup_seconds: args.setup_timeout.unwrap_or(args.target.usual_setup_seconds()),
-                case_seconds: args.case_timeout,
-                backend: backend.clone(),
-                mesh: None,
-                where_to: args.target.repeat(),
-            };
-            Job::new(spec, &fixtures, &plan.cases)
-        })
-        .collect::<anyhow::Result<_>>()?;
-    let options = Options {
-        command: vec![std::env::current_exe()?.into(), "cell".into()],
-        // Cells have the same namespaces: one cluster carries one at a time.
-        parallel: if backend.needs_namespaces() { args.parallel } else { 1 },
-        cell_limit: Duration::from_secs(if backend.needs_namespaces() { 600 } else { 1800 }),
-    };
+    let note = |text: &str| progress.note(text);
+    let groundwork = Groundwork::lay(&args.target, &plan.images, &note)?;
+    let logs = args.report_dir.join("cluster-logs");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let cancel = CancellationToken::new();
-    let note = |text: &str| progress.note(text);
-    let (cells, released) = runtime.block_on(async {
+    let (cells, closed) = runtime.block_on(async {
         tokio::spawn(cancel_on_signals(cancel.clone()));
-        let claim = args.target.claim(&backend, &note).await?;
+        let site = Site::open(&args.target, groundwork, &logs, &cancel, &note).await?;
         let listen = |index: usize, event: &_| progress.event(index, event);
+        let judged = async {
+            let jobs = jobs(args, &plan, &fixtures, &site)?;
+            anyhow::Ok(runner::run(&jobs, &options(args, &site.backend)?, &cancel, &listen).await)
+        };
         let cells = tokio::select! {
-            cells = runner::run(&jobs, &options, &cancel, &listen) => cells,
+            cells = judged => cells,
             never = progress.beat() => match never {},
         };
-        anyhow::Ok((cells, args.target.release(claim, &note).await))
+        let well = cells.as_ref().is_ok_and(|cells| cells.iter().all(|cell| cell.broken.is_none()));
+        let closed = site.close(well, &logs, &note).await;
+        anyhow::Ok((cells?, closed))
     })?;
     progress.done();
     let environment = Environment {
@@ -179,12 +168,50 @@ pub fn execute(args: &Args) -> anyhow::Result<Report> {
     };
     let report = Report::new(environment, cells, &fixtures.claims).about(&plan.cases);
     report.write(&args.report_dir)?;
-    released?;
+    closed?;
     if cancel.is_cancelled() {
         let so_far = args.report_dir.join("report.md");
         bail!("the run was interrupted; what was judged before stands in {}", so_far.display());
     }
     Ok(report)
+}
+
+/// A job for each cell.
+fn jobs(args: &Args, plan: &Plan, fixtures: &Fixtures, site: &Site) -> anyhow::Result<Vec<Job>> {
+    let report_dir = std::path::absolute(&args.report_dir)?;
+    let job = |cell: &Cell| {
+        let spec = Spec {
+            cell: cell.clone(),
+            cases: plan.cases.iter().map(|case| case.id.to_owned()).collect(),
+            fixtures: args.fixtures.as_deref().map(std::path::absolute).transpose()?,
+            recipe: plan.own_recipe.as_deref().map(std::path::absolute).transpose()?,
+            report_dir: report_dir.clone(),
+            setup_seconds: args.setup_timeout.unwrap_or(args.target.usual_setup_seconds()),
+            case_seconds: args.case_timeout,
+            backend: site.backend.clone(),
+            mesh: site.mesh(),
+            where_to: args.target.repeat(),
+        };
+        let mut job = Job::new(spec, fixtures, &plan.cases)?;
+        if args.target.runs_official_images() {
+            job.implementation.control_plane = OFFICIAL.to_owned();
+        }
+        Ok(job)
+    };
+    plan.cells.iter().map(job).collect()
+}
+
+/// Who plays a controller where the cluster gets its image by itself: whatever that is there.
+const OFFICIAL: &str = "image";
+
+fn options(args: &Args, backend: &Backend) -> anyhow::Result<Options> {
+    let own = backend.needs_namespaces();
+    Ok(Options {
+        command: vec![std::env::current_exe()?.into(), "cell".into()],
+        // Cells have the same namespaces: one cluster carries one at a time.
+        parallel: if own { args.parallel } else { 1 },
+        cell_limit: Duration::from_secs(if own { 600 } else { 1800 }),
+    })
 }
 
 /// The fixtures that were asked for.
@@ -210,6 +237,13 @@ pub struct Plan {
 /// Resolves the arguments against what there is.
 pub fn plan(args: &Args, fixtures: &Fixtures) -> anyhow::Result<Plan> {
     let cases = cases(&args.cases)?;
+    let modern = [Dialect::Modern.as_str().to_owned()];
+    let dialects: &[String] = match args.target.mesh {
+        Mesh::Bundled => &args.dialects,
+        // A real Linkerd speaks as it speaks.
+        Mesh::Linkerd if args.dialects.is_empty() || args.dialects == modern => &modern,
+        Mesh::Linkerd => bail!("--dialect is for the bundled proxy; Linkerd's own is that of its version"),
+    };
     let own_recipe = match args.recipes.as_slice() {
         [only] if Path::new(only).is_dir() => Some(PathBuf::from(only)),
         names if names.iter().any(|name| name.contains('/')) => {
@@ -221,7 +255,7 @@ pub fn plan(args: &Args, fixtures: &Fixtures) -> anyhow::Result<Plan> {
         controllers: args.controllers.clone(),
         recipes: args.recipes.clone(),
         modes: args.modes.clone(),
-        dialects: args.dialects.clone(),
+        dialects: dialects.to_vec(),
     };
     let mut cells = match &own_recipe {
         None => matrix::cells(fixtures, &selection, args.target.place())?,

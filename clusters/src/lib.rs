@@ -38,15 +38,24 @@ pub mod remote;
 pub enum Kind {
     /// Inside the process of a cell.
     Embedded,
+    /// Made by [`kind`].
+    Kind,
+    /// Made by [`k3s`].
+    K3s,
     /// Whatever a kubeconfig leads to.
     Existing,
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Embedded, Self::Kind, Self::K3s, Self::Existing];
+
     /// As reports and the command line name it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Embedded => "embedded",
+            Self::Kind => "kind",
+            Self::K3s => "k3s",
             Self::Existing => "existing",
         }
     }

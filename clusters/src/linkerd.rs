@@ -224,7 +224,7 @@ impl Linkerd {
         Self { environment, kubeconfig: cluster.kubeconfig.clone(), context: cluster.context.clone() }
     }
 
-    /// Linkerd's definitions. They are to be applied before [`control_plane`](Self::control_plane) is asked for, which looks for them.
+    /// Linkerd's definitions.
     ///
     /// # Errors
     /// [`LinkerdError::GatewayApi`] and others.
@@ -232,7 +232,7 @@ impl Linkerd {
         self.objects(self.command(["install", "--crds"])).await
     }
 
-    /// Its control plane with these certificates. `settings` are what `--set` takes, as `name=value`.
+    /// Its control plane with these certificates; nothing of it need be on the cluster yet. `settings` are what `--set` takes, as `name=value`.
     ///
     /// # Errors
     /// [`LinkerdError`].

@@ -139,6 +139,11 @@ impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Serves => f.write_str("a recipe whose routes answer"),
+            Self::Cluster(Ability::OutsideNames) => {
+                f.write_str("a cluster that can be told names of the outside world")
+            }
+            Self::Cluster(Ability::OutsideClients) => f.write_str("a cluster with clients outside"),
+            Self::Mesh(mesh) => write!(f, "the mesh {}", mesh.as_str()),
             Self::ServesNothing => f.write_str("a recipe whose routes answer nothing"),
             Self::RefusedManifests => f.write_str("manifests that no cluster takes any more"),
             Self::Manifests => f.write_str("manifests of the recipe's own"),

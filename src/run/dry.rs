@@ -26,7 +26,7 @@ pub struct Outlook {
 
 impl Outlook {
     /// Asks the cluster; writes nothing.
-    pub async fn of(reach: &Reach, plan: &Plan, fixtures: &Fixtures) -> anyhow::Result<Self> {
+    pub async fn of(reach: &Reach, plan: &Plan, fixtures: &Fixtures, mesh: Option<&[Value]>) -> anyhow::Result<Self> {
         let kubernetes = Kubernetes::guest(reach.client().await?, Tenancy::new(reach.image.clone()));
         let mut objects: BTreeMap<String, Value> = BTreeMap::new();
         for cell in &plan.cells {
@@ -35,7 +35,7 @@ impl Outlook {
                 Some(dir) => Recipe::from_dir(dir)?,
                 None => controller.recipe(&cell.recipe)?.clone(),
             };
-            for manifest in cell::manifests(cell, controller, &recipe, fixtures, &plan.cases, None)? {
+            for manifest in cell::manifests(cell, controller, &recipe, fixtures, &plan.cases, mesh)? {
                 objects.insert(describe(&manifest.object), manifest.object);
             }
         }

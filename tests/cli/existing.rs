@@ -176,5 +176,9 @@ fn a_cluster_that_cannot_be_had_is_told_of_before_anything_begins() {
     assert!(text(&no_image).contains("registry.invalid/meshgate:1"), "{}", text(&no_image));
     let elsewhere = cluster.meshgate(&["run", "--context", "a"]);
     assert_eq!(elsewhere.status.code(), Some(2));
-    assert!(text(&elsewhere).contains("--context is for a cluster that is there"), "{}", text(&elsewhere));
+    assert!(
+        text(&elsewhere).contains("--context goes with --cluster existing, not with --cluster embedded"),
+        "{}",
+        text(&elsewhere)
+    );
 }

@@ -2,7 +2,7 @@ use meshgate_fixtures::Fixtures;
 
 use super::*;
 use crate::case::{Need, Stage};
-use crate::matrix::{self, Dialect, Selection};
+use crate::matrix::{self, Dialect, Place, Selection};
 use crate::report::tests::{cell, report, with_evidence};
 use crate::verdict::{Outcome, Verdict};
 
@@ -39,7 +39,7 @@ fn a_case_says_where_it_applies_and_what_of_the_page_it_tests() {
         run: |_| Box::pin(async { Ok(Outcome::Pass) }),
     };
     let selection = Selection { recipes: vec!["ingress-middleware".into()], ..Selection::default() };
-    let cells = matrix::cells(&fixtures, &selection, "embedded").unwrap();
+    let cells = matrix::cells(&fixtures, &selection, Place::USUAL).unwrap();
     let of = |cell: &Cell| &fixtures.controllers[&cell.controller].recipes[&cell.recipe];
     let cells: Vec<(&Cell, &Recipe)> = cells.iter().map(|cell| (cell, of(cell))).collect();
     let text = case(&subject, &cells, &fixtures.claims);

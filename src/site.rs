@@ -1,0 +1,226 @@
+//! A run's cluster, from nothing until it is given back: **[`Groundwork`] → [`Site`] → cells → closed**.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use meshgate_clusters::k3s::{self, K3sCluster};
+use meshgate_clusters::kind::{self, KindCluster, NodeImage};
+use meshgate_clusters::lease::Leases;
+use meshgate_clusters::linkerd::{Authority, Linkerd};
+use meshgate_clusters::provision::Provisioned;
+use meshgate_clusters::remote::{Claim, Reach};
+use meshgate_clusters::{Backend, IMAGE, Kind, archive, embedded};
+use meshgate_harness::matrix::Mesh;
+use serde_json::Value;
+use tempfile::TempPath;
+use tokio_util::sync::CancellationToken;
+
+use crate::target::Target;
+
+/// The name of a cluster that is kept, so that it is found again.
+const KEPT: &str = "meshgate-kept";
+
+/// For how long it is.
+const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// How long the certificates of a real Linkerd are valid: longer than any run.
+const VALID: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What is there before anything runs. Getting it may take long, and an interruption simply ends it.
+pub enum Groundwork {
+    /// The programs of embedded clusters.
+    Embedded(embedded::Prepared),
+    /// Images for a cluster that is to be made.
+    Images(TempPath),
+    /// Nothing: the cluster is there.
+    Nothing,
+}
+
+impl Groundwork {
+    /// Lays it. `images` are those of the controllers.
+    pub fn lay(target: &Target, images: &[String], progress: &dyn Fn(&str)) -> anyhow::Result<Self> {
+        let program = std::env::current_exe()?;
+        Ok(match target.cluster {
+            Kind::Embedded => {
+                // Once here rather than once in every cell.
+                meshgate_net::namespaces::check()?;
+                Self::Embedded(embedded::prepare(program, images, progress)?)
+            }
+            Kind::Existing => Self::Nothing,
+            Kind::Kind | Kind::K3s => {
+                let mut wanted = vec![IMAGE.to_owned()];
+                wanted.extend(images.iter().filter(|_| target.native_images).cloned());
+                let path = tempfile::Builder::new().prefix("meshgate-").suffix(".tar").tempfile()?.into_temp_path();
+                archive::archive(&program, &wanted, &path, progress)?;
+                Self::Images(path)
+            }
+        })
+    }
+}
+
+/// A cluster that was made for the run.
+enum Made {
+    Kind(Box<KindCluster>),
+    K3s(Box<K3sCluster>),
+}
+
+/// Where the cells of a run open their clusters.
+pub struct Site {
+    /// What they open.
+    pub backend: Backend,
+    /// The manifests of a mesh that is not Meshgate's own; they hold private keys.
+    mesh: Option<TempPath>,
+    claim: Option<Claim>,
+    made: Option<Made>,
+    keep: bool,
+}
+
+impl Site {
+    /// Makes what is to be made and lays hold on it. What was made is gone again when this fails.
+    pub async fn open(
+        target: &Target,
+        groundwork: Groundwork,
+        logs: &Path,
+        cancel: &CancellationToken,
+        progress: &dyn Fn(&str),
+    ) -> anyhow::Result<Self> {
+        let (reach, made) = match groundwork {
+            Groundwork::Embedded(prepared) => {
+                let backend = Backend::Embedded(prepared);
+                return Ok(Self { backend, mesh: None, claim: None, made: None, keep: false });
+            }
+            Groundwork::Nothing => (target.existing()?, None),
+            Groundwork::Images(images) => {
+                let (provisioned, made) = make(target, &images, logs, cancel, progress).await?;
+                let Provisioned { kubeconfig, context, .. } = provisioned;
+                let reach = Reach { kind: target.cluster, kubeconfig, context, image: IMAGE.to_owned() };
+                (reach, Some(made))
+            }
+        };
+        let mut site =
+            Self { backend: Backend::Remote(reach.clone()), mesh: None, claim: None, made, keep: target.keep };
+        match site.settle(target, reach, progress).await {
+            Ok(()) => Ok(site),
+            Err(error) => {
+                if let Err(error) = site.close(true, logs, progress).await {
+                    progress(&format!("{error:#}"));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn settle(&mut self, target: &Target, reach: Reach, progress: &dyn Fn(&str)) -> anyhow::Result<()> {
+        if target.mesh == Mesh::Linkerd {
+            progress("asking linkerd for its manifests");
+            let objects = linkerd(&reach).await?;
+            let file = tempfile::Builder::new().prefix("meshgate-mesh-").suffix(".json").tempfile()?;
+            serde_json::to_writer(&file, &objects)?;
+            self.mesh = Some(file.into_temp_path());
+        }
+        self.claim = Some(Claim::take(reach, &holder(), progress).await?);
+        Ok(())
+    }
+
+    /// The file with the manifests of a mesh that is not Meshgate's own.
+    pub fn mesh(&self) -> Option<PathBuf> {
+        self.mesh.as_ref().map(|path| path.to_path_buf())
+    }
+
+    /// Gives the cluster back as it was, or ends it if it was made for the run; its logs go to `logs` unless all went well.
+    pub async fn close(self, well: bool, logs: &Path, progress: &dyn Fn(&str)) -> anyhow::Result<()> {
+        let Some(made) = self.made else {
+            return match self.claim {
+                Some(_) if self.keep => {
+                    progress("left on the cluster, as --keep asks; the next run sweeps it away");
+                    Ok(())
+                }
+                Some(claim) => claim.release(progress).await.context("the cluster was not left as it was found"),
+                None => Ok(()),
+            };
+        };
+        // What is on it goes with it.
+        drop(self.claim);
+        match made {
+            Made::Kind(mut cluster) => {
+                if !well {
+                    tell_logs(cluster.export_logs(logs).await.map_err(Into::into), logs, progress);
+                }
+                Ok(cluster.down(progress).await?)
+            }
+            Made::K3s(mut cluster) => {
+                if !well {
+                    tell_logs(cluster.export_logs(logs).await.map_err(Into::into), logs, progress);
+                }
+                Ok(cluster.down(progress).await?)
+            }
+        }
+    }
+}
+
+fn tell_logs(written: anyhow::Result<()>, logs: &Path, progress: &dyn Fn(&str)) {
+    match written {
+        Ok(()) => progress(&format!("the logs of the cluster: {}", logs.display())),
+        Err(error) => progress(&format!("no logs of the cluster: {error:#}")),
+    }
+}
+
+/// Who holds a cluster, for others to read.
+fn holder() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("meshgate run, process {} on {}", std::process::id(), host.trim())
+}
+
+async fn make(
+    target: &Target,
+    images: &Path,
+    logs: &Path,
+    cancel: &CancellationToken,
+    progress: &dyn Fn(&str),
+) -> anyhow::Result<(Provisioned, Made)> {
+    let leases = Leases::usual()?;
+    let name = match target.keep || target.reuse {
+        true => KEPT.to_owned(),
+        false => format!("meshgate-{}-{}", std::process::id(), meshgate_harness::report::seconds_since_the_epoch()),
+    };
+    let keep = target.keep.then_some(KEPT_FOR);
+    if target.cluster == Kind::K3s {
+        let options = k3s::Options { keep, archives: vec![images.to_owned()], ..k3s::Options::new(name) };
+        let cluster = K3sCluster::up(&options, &leases, cancel, progress).await?;
+        return Ok((cluster.provisioned().clone(), Made::K3s(Box::new(cluster))));
+    }
+    let node_image = match &target.kubernetes {
+        Some(version) => NodeImage::of(version)?,
+        None => NodeImage::newest()?,
+    };
+    let options = kind::Options {
+        node_image: node_image.image,
+        keep,
+        reuse: target.reuse,
+        logs: Some(logs.to_owned()),
+        ..kind::Options::new(name)?
+    };
+    let mut cluster = KindCluster::up(&options, &leases, cancel, progress).await?;
+    progress("loading images");
+    match cluster.load(images, progress).await {
+        Ok(()) => Ok((cluster.provisioned().clone(), Made::Kind(Box::new(cluster)))),
+        Err(error) => {
+            if let Err(error) = cluster.down(progress).await {
+                progress(&error.to_string());
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// What a real Linkerd consists of, with certificates of its own.
+pub async fn linkerd(reach: &Reach) -> anyhow::Result<Vec<Value>> {
+    let Reach { kubeconfig, context, .. } = reach.clone();
+    let linkerd = Linkerd::new(&Provisioned { name: context.clone(), kubeconfig, context }, Vec::new());
+    let authority = Authority::generate("cluster.local", VALID)?;
+    let mut objects = linkerd.crds().await?;
+    objects.extend(linkerd.smi().await?);
+    objects.extend(linkerd.control_plane(&authority, &[]).await?);
+    Ok(objects)
+}
