@@ -232,7 +232,8 @@ impl Linkerd {
         self.objects(self.command(["install", "--crds"])).await
     }
 
-    /// Its control plane with these certificates; nothing of it need be on the cluster yet. `settings` are what `--set` takes, as `name=value`.
+    /// Its control plane with these certificates; nothing of it need be on the cluster yet, and so the
+    /// command does not look. `settings` are what `--set` takes, as `name=value`.
     ///
     /// # Errors
     /// [`LinkerdError`].
@@ -246,7 +247,8 @@ impl Linkerd {
         let issuer = file(&authority.issuer).map_err(LinkerdError::File)?;
         let key = file(&authority.issuer_key).map_err(LinkerdError::File)?;
         let command = self
-            .command(["install", "--identity-trust-anchors-file"])
+            .command(["install", "--ignore-cluster"])
+            .arg("--identity-trust-anchors-file")
             .arg(anchors.path())
             .arg("--identity-issuer-certificate-file")
             .arg(issuer.path())
@@ -284,6 +286,7 @@ impl Linkerd {
         }
     }
 
+    /// A command with these arguments, complete but for further options.
     fn command<const N: usize>(&self, arguments: [&str; N]) -> Command {
         let command = Command::new("linkerd", INSTALL);
         let command = self.environment.iter().fold(command, |command, (name, value)| command.env(name, value));
