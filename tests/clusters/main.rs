@@ -11,3 +11,4 @@ mod helm;
 mod k3s;
 mod kind;
 mod linkerd;
+mod run;
