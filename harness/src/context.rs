@@ -96,7 +96,7 @@ impl Context {
             Vantage::Outside(_) => "outside, another client".to_owned(),
             Vantage::Node => "the node".to_owned(),
         };
-        self.remember(from, 1, request, &record);
+        self.remember(from, request, &record, &[]);
         record
     }
 
@@ -211,19 +211,21 @@ impl Context {
         if batch.repeat.is_some() {
             let record = records.iter().find(|record| !record.is(200)).or(records.first());
             if let (Some(request), Some(record)) = (batch.requests.into_iter().next(), record) {
-                self.remember(from.to_owned(), records.len() as u64, request, record);
+                self.remember(from.to_owned(), request, record, records);
             }
             return;
         }
         for (request, record) in batch.requests.into_iter().zip(records) {
-            self.remember(from.to_owned(), 1, request, record);
+            self.remember(from.to_owned(), request, record, &[]);
         }
     }
 
-    fn remember(&self, from: String, times: u64, request: Request, record: &Record) {
+    /// Remembers an exchange; `all` are the records of a request that was sent many times at once.
+    fn remember(&self, from: String, request: Request, record: &Record, all: &[Record]) {
+        let times = all.len().max(1) as u64;
         let to_controller = self.is_controller(&request.target);
         let exchange = Exchange { from, times, request, record: record.clone() };
-        self.observer.lock().sample(&exchange, to_controller);
+        self.observer.lock().sample(&exchange, to_controller, all);
         let mut trace = self.trace.lock();
         if trace.len() == KEPT {
             trace.remove(0);

@@ -46,8 +46,11 @@ pub struct Observations {
 pub struct Sample {
     /// Where it was sent from: `outside` or `the probe pod`.
     pub from: String,
-    /// How often it was sent with the same outcome, one after the other.
+    /// How often it was sent: with the same outcome one after the other, or at once.
     pub times: u64,
+    /// Where it was sent many times at once, what came of them: `200 from echo-a` and how often. The rest is then of one of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub answers: BTreeMap<String, u64>,
     /// Whether it was sent to the controller, and not past it.
     pub controller: bool,
     /// What was sent, in a line: `GET http://host/path`.
@@ -157,12 +160,20 @@ impl Observer {
     }
 
     /// Keeps an exchange as a sample, if it is among the first or the last. One that came out as the one before it is counted there.
-    pub fn sample(&mut self, exchange: &Exchange, controller: bool) {
-        let sample = Sample::of(exchange, controller);
+    /// Of requests that were sent at once all `records` are given, otherwise none.
+    pub fn sample(&mut self, exchange: &Exchange, controller: bool, records: &[Record]) {
+        let mut sample = Sample::of(exchange, controller);
+        for record in records {
+            *sample.answers.entry(cut(&answer(record))).or_default() += 1;
+        }
         if let Some(before) = self.last.back_mut().or(self.first.last_mut())
             && before.is_like(&sample)
         {
-            *before = Sample { times: before.times + sample.times, ..sample };
+            sample.times += before.times;
+            for (answer, times) in &before.answers {
+                *sample.answers.entry(answer.clone()).or_default() += times;
+            }
+            *before = sample;
         } else if self.first.len() < FIRST {
             self.first.push(sample);
         } else {
@@ -230,6 +241,7 @@ impl Sample {
         Self {
             from: from.clone(),
             times: *times,
+            answers: BTreeMap::new(),
             controller,
             sent: sent(request),
             target: request.target.clone(),
@@ -248,11 +260,20 @@ impl Sample {
         }
     }
 
-    /// Whether the same request came to the same, apart from what differs each time.
+    /// Whether the same request came to the same, apart from what differs each time. Of those sent at once the answers are counted.
     fn is_like(&self, other: &Self) -> bool {
+        let sent = (&self.from, &self.sent, &self.target, &self.headers)
+            == (&other.from, &other.sent, &other.target, &other.headers);
+        match (self.answers.is_empty(), other.answers.is_empty()) {
+            (true, true) => sent && self.came_to(other),
+            (false, false) => sent,
+            _ => false,
+        }
+    }
+
+    fn came_to(&self, other: &Self) -> bool {
         let service = |sample: &Self| sample.seen.as_ref().map(|seen| seen.service.clone());
-        (&self.from, &self.sent, &self.target, &self.headers, &self.outcome, service(self))
-            == (&other.from, &other.sent, &other.target, &other.headers, &other.outcome, service(other))
+        (&self.outcome, service(self)) == (&other.outcome, service(other))
     }
 }
 
@@ -266,6 +287,12 @@ impl Arrived {
             headers: lines(&seen.headers),
         }
     }
+}
+
+/// What came of a request, in a few words.
+fn answer(record: &Record) -> String {
+    let service = record.service().filter(|service| !service.is_empty());
+    service.map_or_else(|| record.outcome(), |service| format!("{} from {service}", record.outcome()))
 }
 
 /// A request in a line, with what is unusual about its protocol.
@@ -311,7 +338,7 @@ mod tests {
     fn a_case_is_kept_by_its_beginning_and_its_end() {
         let mut observer = Observer::default();
         for number in 0..100 {
-            observer.sample(&exchange(&format!("/{number}"), 200), true);
+            observer.sample(&exchange(&format!("/{number}"), 200), true, &[]);
         }
         let observed = observer.observations().unwrap();
         let sent: Vec<&str> = observed.samples.iter().map(|sample| sample.sent.as_str()).collect();
@@ -327,11 +354,31 @@ mod tests {
     fn a_request_that_is_answered_alike_again_is_counted() {
         let mut observer = Observer::default();
         for status in [404, 404, 404, 200, 200] {
-            observer.sample(&exchange("/", status), true);
+            observer.sample(&exchange("/", status), true, &[]);
         }
         let samples = observer.observations().unwrap().samples;
         let counted: Vec<(u64, &str)> = samples.iter().map(|sample| (sample.times, sample.outcome.as_str())).collect();
         assert_eq!(counted, [(3, "404"), (2, "200")]);
+    }
+
+    #[test]
+    fn of_requests_sent_at_once_it_is_counted_who_answered() {
+        let mut observer = Observer::default();
+        let from = |service: &str| Record {
+            status: Some(200),
+            seen: Some(Seen { service: service.into(), ..Seen::default() }),
+            ..Record::default()
+        };
+        for _ in 0..2 {
+            observer.sample(&exchange("/", 200), true, &[from("a"), from("b"), from("a")]);
+        }
+        observer.sample(&exchange("/", 200), true, &[]);
+        let samples = observer.observations().unwrap().samples;
+        let counted: Vec<Vec<(&str, u64)>> = samples
+            .iter()
+            .map(|sample| sample.answers.iter().map(|(answer, times)| (answer.as_str(), *times)).collect())
+            .collect();
+        assert_eq!(counted, [vec![("200 from a", 4), ("200 from b", 2)], vec![]]);
     }
 
     #[test]

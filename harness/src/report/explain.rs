@@ -261,6 +261,9 @@ fn write_sample(sample: &Sample, cell: &CellReport, out: &mut String) -> std::fm
     let times = if sample.times > 1 { format!(", {} times", sample.times) } else { String::new() };
     writeln!(out, "\n  {}  ->  {}{times}  ({:.1} ms)", sample.sent, sample.outcome, sample.ms)?;
     writeln!(out, "    way      {}", way(sample, cell).join(" -> "))?;
+    for (answer, times) in &sample.answers {
+        writeln!(out, "    answers  {times} x {answer}")?;
+    }
     for line in &sample.headers {
         writeln!(out, "    sent     {line}")?;
     }
@@ -293,6 +296,7 @@ fn way(sample: &Sample, cell: &CellReport) -> Vec<String> {
         hops.push(sample.target.clone());
     }
     match &sample.seen {
+        Some(Arrived { service, .. }) if sample.answers.len() > 1 => hops.push(format!("{service} and others")),
         Some(Arrived { service, pod, .. }) => hops.push(format!("{service} (pod {pod})")),
         None => hops.push("no backend told".to_owned()),
     }

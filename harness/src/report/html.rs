@@ -187,7 +187,7 @@ fn matrix(report: &Report, areas: &[String]) -> Markup {
                     tbody {
                         tr .group { th scope="rowgroup" colspan=(areas.len() + 1) {
                             span .controller { (first.controller) " " b { (first.version) } }
-                            span .planes { (first.implementation.control_plane) " control plane · " (first.implementation.data_plane) }
+                            span .planes { (first.implementation.control_plane) " control plane · " (first.implementation.data_plane) " data plane" }
                         } }
                         @for (index, cell) in cells {
                             tr data-cell=(index) {

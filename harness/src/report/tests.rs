@@ -29,6 +29,7 @@ pub(super) fn with_evidence(id: &str, verdict: Verdict) -> CaseReport {
     let sample = Sample {
         from: "outside".into(),
         times: 3,
+        answers: BTreeMap::from([("200 from echo-a".into(), 2), ("200 from echo-b".into(), 1)]),
         controller: true,
         sent: "GET http://a.test/x".into(),
         target: "203.0.113.10:80".into(),
@@ -47,6 +48,7 @@ pub(super) fn with_evidence(id: &str, verdict: Verdict) -> CaseReport {
     };
     let lost = Sample {
         times: 1,
+        answers: BTreeMap::new(),
         outcome: "502".into(),
         answer: strings(&["l5d-proxy-error: no endpoint"]),
         text: Some("<script>document.title = \"taken over\"</script>".into()),

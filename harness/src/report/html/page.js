@@ -254,15 +254,17 @@
       h("pre", { tabindex: "0" }, known.text));
   };
 
-  // Requests.
+  // Requests. Of those that were sent at once it is counted what came of them.
+  const atOnce = (sample) => Object.keys(sample.answers || {}).length > 0;
+  const told = (sample) => Object.entries(sample.answers).map(([answer, times]) => times + " × " + answer);
   const samples = (seen, cell) => {
     const kept = seen.samples.reduce((sum, sample) => sum + sample.times, 0);
     return [
       kept < seen.requests ? h("p", { class: "soft" }, kept + " of " + seen.requests + " are shown: the first, and those at the end.") : null,
       seen.samples.map((sample, index) => h("details", { class: "sample", open: index === seen.samples.length - 1 },
-        h("summary", {}, h("code", {}, sample.sent), " → ", h("strong", {}, sample.outcome),
-          sample.seen ? " from " + sample.seen.service : "", " ",
-          h("small", {}, time(sample.ms) + (sample.times > 1 ? ", and so " + sample.times + " times" : ""))),
+        h("summary", {}, h("code", {}, sample.sent), " → ", atOnce(sample) ? h("strong", {}, told(sample).join(", ")) : [
+          h("strong", {}, sample.outcome), sample.seen ? " from " + sample.seen.service : "", " ",
+          h("small", {}, time(sample.ms) + (sample.times > 1 ? ", and so " + sample.times + " times" : ""))]),
         hops(sample, cell),
         h("div", { class: "beside" },
           h("div", { class: "box" }, h("h4", {}, "sent from " + sample.from + " to " + sample.target),
@@ -302,7 +304,7 @@
   const way = (sample, cell) => {
     const { seen } = sample;
     const { added, gone } = seen ? differences(sample) : { added: [], gone: [] };
-    const told = (name) => ((seen || {}).headers || []).filter((line) => nameOf(line) === name).map((line) => line.slice(line.indexOf(":") + 1).trim());
+    const arrivedAs = (name) => ((seen || {}).headers || []).filter((line) => nameOf(line) === name).map((line) => line.slice(line.indexOf(":") + 1).trim());
     const full = seen && (seen.headers || []).length > 0;
     const inside = sample.from === "the probe pod";
     const refused = (sample.answer || []).find((line) => nameOf(line) === "l5d-proxy-error");
@@ -312,13 +314,17 @@
     const rule = { default: "follows the address", ingress: "follows the override" }[cell.mode];
     if (inside) hops.push(hop("its proxy", [variantOf(cell), rule], true));
     if (sample.controller) {
-      const forwarded = told("x-forwarded-for")[0];
+      const forwarded = arrivedAs("x-forwarded-for")[0];
       hops.push(hop(cell.controller + " " + cell.version, ["at " + sample.target, forwarded ? "saw client " + forwarded : null]));
       if (cell.mode !== "outside") hops.push(hop("its proxy", [variantOf(cell), rule, gone.some((line) => nameOf(line) === "l5d-dst-override") ? "override removed" : null], true));
     }
     if (refused) hops[hops.length - 1].lines.push("refused: " + refused.slice(refused.indexOf(":") + 1).trim());
-    const identity = told("l5d-client-id")[0];
+    const identity = arrivedAs("l5d-client-id")[0];
     hops.push(hop("app's proxy", [!full ? null : identity ? "proven: " + identity.split(".")[0] : "no identity told"], true, !seen));
+    if (atOnce(sample) && seen) {
+      hops.push(hop(Object.keys(sample.answers).length > 1 ? "apps" : seen.service, told(sample)));
+      return hops;
+    }
     hops.push(hop(seen ? seen.service : "app", seen
       ? [seen.pod, full ? added.length + " headers more, " + gone.length + " gone" : null] : ["nothing told"], false, !seen));
     return hops;
