@@ -252,7 +252,7 @@ fn write_share(share: &Share, out: &mut String) -> std::fmt::Result {
         share.off * 100.0
     )?;
     if let Some([least, most]) = share.accepted {
-        writeln!(out, "  accepted  {least} to {most}")?;
+        writeln!(out, "  accepted  {least} to {most} after so many; others take more requests to judge")?;
     }
     writeln!(out, "  errors    false alarm at most {:.0e}, miss {:.0e}", share.false_alarm, share.miss)
 }

@@ -363,7 +363,7 @@
     const found = one.count / one.n;
     const others = [one.expected - one.off, one.expected + one.off].filter((other) => other >= 0 && other <= 1);
     const text = one.count + " of " + one.n + " are " + percent(found) + "; expected " + percent(one.expected)
-      + (one.accepted ? ", accepted after so many from " + one.accepted.join(" to ") : "")
+      + (one.accepted ? ", accepted after so many from " + one.accepted.join(" to ") + ", while others take more requests to judge" : "")
       + "; a share " + number(one.off * 100, 0) + " points off is refused (false alarm at most " + one.false_alarm.toExponential(0)
       + ", miss " + one.miss.toExponential(0) + ").";
     return h("div", {},
