@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use meshgate_clusters::Backend;
+use meshgate_clusters::{Backend, Kind};
 use meshgate_fixtures::{Fixtures, Recipe, nearest};
 use meshgate_harness::case::Case;
 use meshgate_harness::cell::Spec;
@@ -126,6 +126,10 @@ pub fn execute(args: &Args) -> anyhow::Result<Report> {
     args.target.check()?;
     let fixtures = fixtures(args.fixtures.as_deref())?;
     let plan = plan(args, &fixtures)?;
+    if args.target.cluster == Kind::Embedded {
+        // Once here rather than once in every cell.
+        meshgate_net::namespaces::check()?;
+    }
     std::fs::create_dir_all(&args.report_dir)
         .with_context(|| format!("cannot make the report folder {}", args.report_dir.display()))?;
     let progress = Progress::new(

@@ -42,11 +42,7 @@ impl Groundwork {
     pub fn lay(target: &Target, images: &[String], progress: &dyn Fn(&str)) -> anyhow::Result<Self> {
         let program = std::env::current_exe()?;
         Ok(match target.cluster {
-            Kind::Embedded => {
-                // Once here rather than once in every cell.
-                meshgate_net::namespaces::check()?;
-                Self::Embedded(embedded::prepare(program, images, progress)?)
-            }
+            Kind::Embedded => Self::Embedded(embedded::prepare(program, images, progress)?),
             Kind::Existing => Self::Nothing,
             Kind::Kind | Kind::K3s => {
                 let mut wanted = vec![IMAGE.to_owned()];

@@ -30,7 +30,7 @@ fn json(path: &Path) -> Value {
 fn without_times(value: &mut Value) {
     match value {
         Value::Object(fields) => {
-            for key in ["environment", "seconds", "setup_seconds"] {
+            for key in ["environment", "seconds", "setup_seconds", "observations"] {
                 fields.remove(key);
             }
             fields.values_mut().for_each(without_times);
@@ -52,7 +52,7 @@ fn the_report_follows_its_schema_and_two_runs_agree() {
     without_times(&mut second);
     assert_eq!(first.to_string(), second.to_string());
     assert!(!validator.is_valid(&first), "the control: a report without its environment is none");
-    for file in ["report.md", "junit.xml"] {
+    for file in ["report.md", "report.html", "junit.xml"] {
         assert!(bench.join("a").join(file).exists(), "{file}");
     }
 }
@@ -65,16 +65,17 @@ fn a_log_is_told_what_is_worth_a_line() {
     let [start, ready, end] = lines[..] else { panic!("{lines:#?}") };
     assert!(start.ends_with("1 cells, 1 cases"), "{start}");
     assert!(ready.contains("/ingress-middleware/modern: ready after "), "{ready}");
-    assert!(end.ends_with("/ingress-middleware/modern: done, 1 as promised, 0 not"), "{end}");
-    assert!(done.stdout.contains("1 passed") && done.stdout.contains("report: a/report.md"), "{}", done.stdout);
+    assert!(end.contains("/ingress-middleware/modern: done, 1 passed, 0 findings, 0 not as promised, in "), "{end}");
+    assert!(done.stdout.contains("1 passed") && done.stdout.contains("report: a/report.html"), "{}", done.stdout);
 }
 
 #[test]
 fn a_report_is_printed_in_every_format() {
     let (bench, _) = two_runs();
     for (format, shown) in [
-        ("matrix", "/ingress-middleware/modern"),
+        ("matrix", "  ingress-middleware/modern  1\n"),
         ("markdown", "# "),
+        ("html", "<!DOCTYPE html>"),
         ("recipes", "### ingress-middleware"),
         ("badge", "\"schemaVersion\":1"),
     ] {
