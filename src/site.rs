@@ -96,7 +96,7 @@ impl Site {
         };
         let mut site =
             Self { backend: Backend::Remote(reach.clone()), mesh: None, claim: None, made, keep: target.keep };
-        match site.settle(target, reach, progress).await {
+        match site.settle(target, reach, cancel, progress).await {
             Ok(()) => Ok(site),
             Err(error) => {
                 if let Err(error) = site.close(true, logs, progress).await {
@@ -107,7 +107,13 @@ impl Site {
         }
     }
 
-    async fn settle(&mut self, target: &Target, reach: Reach, progress: &dyn Fn(&str)) -> anyhow::Result<()> {
+    async fn settle(
+        &mut self,
+        target: &Target,
+        reach: Reach,
+        cancel: &CancellationToken,
+        progress: &dyn Fn(&str),
+    ) -> anyhow::Result<()> {
         if target.mesh == Mesh::Linkerd {
             progress("asking linkerd for its manifests");
             let objects = linkerd(&reach).await?;
@@ -115,7 +121,7 @@ impl Site {
             serde_json::to_writer(&file, &objects)?;
             self.mesh = Some(file.into_temp_path());
         }
-        self.claim = Some(Claim::take(reach, &holder(), progress).await?);
+        self.claim = Some(Claim::take(reach, &holder(), cancel, progress).await?);
         Ok(())
     }
 

@@ -104,6 +104,12 @@ pub enum RemoteError {
         /// The image they run.
         image: String,
     },
+    /// The run was ended before it began.
+    #[error("interrupted while the cluster of context \"{context}\" was being claimed")]
+    Cancelled {
+        /// Which cluster.
+        context: String,
+    },
     /// What was deleted did not go.
     #[error("not gone {seconds} s after it was deleted: {what}")]
     Stuck {

@@ -143,7 +143,8 @@ async fn rate_limit(context: Context) -> CaseResult {
         format!("{least:.0} to {most:.0}"),
         let_through.to_string(),
     )?;
-    let by = [("ratelimit_kind", "HTTPLocalRateLimitPolicy"), ("ratelimit_scope", "total")];
+    // The node's probes, which have no identity, use the limit up and are refused as well.
+    let by = [("ratelimit_kind", "HTTPLocalRateLimitPolicy"), ("ratelimit_scope", "total"), ("tls", "true")];
     settle(&context, Proxy::Pod(pod), &before, &[Moved::new("inbound_http_local_ratelimit_total", by, refused)])
         .await?;
     // The controls: as many go through to a pod without a limit, and to this one when it has none any more.

@@ -13,6 +13,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{NAMESPACE, OWNED, Reach, RemoteError, sweep, vantage};
 
@@ -47,20 +48,42 @@ pub struct Claim {
 
 impl Claim {
     /// Claims a cluster: takes the Lease, sweeps away what a run before left, and brings the vantage points up. `holder` is told to whom
-    /// finds the cluster in use. Nothing is written before it is known that the credentials suffice.
+    /// finds the cluster in use. Nothing is written before it is known that the credentials suffice. A claim that does not come about, or
+    /// is cancelled, is released.
     ///
     /// # Errors
-    /// [`RemoteError`]; what was made by then is swept away by the next run.
-    pub async fn take(reach: Reach, holder: &str, progress: &dyn Fn(&str)) -> Result<Self, RemoteError> {
+    /// [`RemoteError`].
+    pub async fn take(
+        reach: Reach,
+        holder: &str,
+        cancel: &CancellationToken,
+        progress: &dyn Fn(&str),
+    ) -> Result<Self, RemoteError> {
         let client = reach.client().await?;
         rights(&reach, &client).await?;
         own_namespace(&reach, &client).await?;
         lease(&reach, &client, holder).await?;
         let renewing = tokio::spawn(renew(Api::namespaced(client.clone(), NAMESPACE), holder.to_owned()));
         let claim = Self { reach, client, renewing };
-        claim.sweep(progress).await?;
-        claim.vantage_points(progress).await?;
-        Ok(claim)
+        let begun = tokio::select! {
+            begun = claim.begin(progress) => begun,
+            () = cancel.cancelled() => Err(RemoteError::Cancelled { context: claim.reach.context.clone() }),
+        };
+        match begun {
+            Ok(()) => Ok(claim),
+            Err(error) => {
+                // Whoever mends what was wrong should not find the cluster in use.
+                if let Err(left) = claim.release(progress).await {
+                    progress(&format!("left on the cluster: {left}"));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn begin(&self, progress: &dyn Fn(&str)) -> Result<(), RemoteError> {
+        self.sweep(progress).await?;
+        self.vantage_points(progress).await
     }
 
     /// Deletes everything that Meshgate made on the cluster, but for its own namespace, and waits until it is gone.
