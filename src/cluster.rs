@@ -7,8 +7,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Subcommand;
+use meshgate_clusters::lease::state_folder;
 
 use crate::{fail, output};
 
@@ -55,11 +56,7 @@ impl Name {
         if self.name.is_empty() || !self.name.chars().all(plain) {
             bail!("--name {:?}: expected lower-case letters, digits and '-'", self.name);
         }
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let state = variable("XDG_STATE_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/state")));
-        let state =
-            state.context("neither XDG_STATE_HOME nor HOME is set, so there is no place for a cluster's state")?;
-        Ok(state.join("meshgate").join(&self.name))
+        Ok(state_folder()?.join(&self.name))
     }
 }
 

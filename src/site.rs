@@ -1,7 +1,7 @@
 //! A run's cluster, from nothing until it is given back: **[`Groundwork`] → [`Site`] → cells → closed**.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use meshgate_clusters::k3s::{self, K3sCluster};
@@ -59,6 +59,22 @@ impl Groundwork {
 enum Made {
     Kind(Box<KindCluster>),
     K3s(Box<K3sCluster>),
+}
+
+impl Made {
+    async fn export_logs(&self, dir: &Path) -> anyhow::Result<()> {
+        match self {
+            Self::Kind(cluster) => Ok(cluster.export_logs(dir).await?),
+            Self::K3s(cluster) => Ok(cluster.export_logs(dir).await?),
+        }
+    }
+
+    async fn down(&mut self, progress: &dyn Fn(&str)) -> anyhow::Result<()> {
+        match self {
+            Self::Kind(cluster) => Ok(cluster.down(progress).await?),
+            Self::K3s(cluster) => Ok(cluster.down(progress).await?),
+        }
+    }
 }
 
 /// Where the cells of a run open their clusters.
@@ -132,7 +148,7 @@ impl Site {
 
     /// Gives the cluster back as it was, or ends it if it was made for the run; its logs go to `logs` unless all went well.
     pub async fn close(self, well: bool, logs: &Path, progress: &dyn Fn(&str)) -> anyhow::Result<()> {
-        let Some(made) = self.made else {
+        let Some(mut made) = self.made else {
             return match self.claim {
                 Some(_) if self.keep => {
                     progress("left on the cluster, as --keep asks; the next run sweeps it away");
@@ -144,27 +160,13 @@ impl Site {
         };
         // What is on it goes with it.
         drop(self.claim);
-        match made {
-            Made::Kind(mut cluster) => {
-                if !well {
-                    tell_logs(cluster.export_logs(logs).await.map_err(Into::into), logs, progress);
-                }
-                Ok(cluster.down(progress).await?)
-            }
-            Made::K3s(mut cluster) => {
-                if !well {
-                    tell_logs(cluster.export_logs(logs).await.map_err(Into::into), logs, progress);
-                }
-                Ok(cluster.down(progress).await?)
+        if !well {
+            match made.export_logs(logs).await {
+                Ok(()) => progress(&format!("the logs of the cluster: {}", logs.display())),
+                Err(error) => progress(&format!("no logs of the cluster: {error:#}")),
             }
         }
-    }
-}
-
-fn tell_logs(written: anyhow::Result<()>, logs: &Path, progress: &dyn Fn(&str)) {
-    match written {
-        Ok(()) => progress(&format!("the logs of the cluster: {}", logs.display())),
-        Err(error) => progress(&format!("no logs of the cluster: {error:#}")),
+        made.down(progress).await
     }
 }
 
@@ -184,7 +186,10 @@ async fn make(
     let leases = Leases::usual()?;
     let name = match target.keep || target.reuse {
         true => KEPT.to_owned(),
-        false => format!("meshgate-{}-{}", std::process::id(), meshgate_harness::report::seconds_since_the_epoch()),
+        false => {
+            let seconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+            format!("meshgate-{}-{seconds}", std::process::id())
+        }
     };
     let keep = target.keep.then_some(KEPT_FOR);
     if target.cluster == Kind::K3s {

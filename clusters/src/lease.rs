@@ -79,6 +79,16 @@ impl Lease {
     }
 }
 
+/// Where Meshgate keeps what outlives a process: `meshgate` below `XDG_STATE_HOME`, else below `~/.local/state`.
+///
+/// # Errors
+/// [`LeaseError::NoHome`].
+pub fn state_folder() -> Result<PathBuf, LeaseError> {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let state = variable("XDG_STATE_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/state")));
+    Ok(state.ok_or(LeaseError::NoHome)?.join("meshgate"))
+}
+
 /// The folder of all leases of a user.
 #[derive(Clone, Debug)]
 pub struct Leases {
@@ -86,14 +96,12 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// The user's own: below `XDG_STATE_HOME`, else `~/.local/state`.
+    /// The user's own, in the [`state_folder`].
     ///
     /// # Errors
     /// [`LeaseError::NoHome`].
     pub fn usual() -> Result<Self, LeaseError> {
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let state = variable("XDG_STATE_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/state")));
-        Ok(Self::at(state.ok_or(LeaseError::NoHome)?.join("meshgate").join(FOLDER)))
+        Ok(Self::at(state_folder()?.join(FOLDER)))
     }
 
     /// In a folder, which need not be there.

@@ -4,7 +4,7 @@
 //! are at it, and with the *vantage points*, three pods from which all connections of the cases start. They are reached through the
 //! API server's `port-forward`, in one HTTP/2 connection each ([`meshgate_apps::vantage`]): the machine that tests need not reach a
 //! single address of the cluster, nor does the cluster need a load balancer. Everything that Meshgate makes there has the label
-//! [`OWNED`], by which [`Claim::sweep`] finds it again, whoever crashed in between.
+//! [`OWNED`], by which it is found again and swept away, whoever crashed in between.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use meshgate_apps::vantage::{PORT, tunnel::Tunnels};
@@ -34,6 +35,11 @@ pub const NAMESPACE: &str = "meshgate";
 
 /// The label of every object that Meshgate makes on a cluster that is not its own; its value is `true`.
 pub const OWNED: &str = "meshgate.dev/owned";
+
+/// Whether this is of something that Meshgate made.
+pub fn is_owned(metadata: &ObjectMeta) -> bool {
+    metadata.labels.as_ref().is_some_and(|labels| labels.get(OWNED).is_some_and(|value| value == "true"))
+}
 
 /// How long Service rules may take to follow the API.
 const SETTLES: Duration = Duration::from_secs(60);
@@ -189,7 +195,8 @@ pub struct Remote {
     reach: Reach,
     client: kube::Client,
     kubectl: Option<Kubectl>,
-    gates: [Gate; 3],
+    /// In the order of [`index`].
+    gates: Vec<Gate>,
 }
 
 /// The way to one vantage point.
@@ -217,8 +224,7 @@ impl Remote {
             })?;
             gates.push(Gate { address, tunnels: Mutex::default() });
         }
-        let Ok(gates) = <[Gate; 3]>::try_from(gates) else { unreachable!("there are as many gates as names") };
-        let kubectl = match program("kubectl") {
+        let kubectl = match meshgate_images::on_path("kubectl") {
             Some(program) => Some(Kubectl { program, kubeconfig: reach.kubeconfig()? }),
             None => None,
         };
@@ -249,11 +255,6 @@ fn index(of: Vantage) -> usize {
         Vantage::Outside(_) => 1,
         Vantage::Node => 2,
     }
-}
-
-/// A program on PATH.
-fn program(name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
 #[async_trait]

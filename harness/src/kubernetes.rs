@@ -75,11 +75,11 @@ impl Kubernetes {
 
     /// Server-side applies an object. A field that its kind does not have is refused, for it would do nothing in silence.
     pub async fn apply(&self, object: &Value) -> anyhow::Result<DynamicObject> {
-        let (api, scope, name) = self.api_of(object).await?;
+        let (api, name) = self.api_of(object).await?;
         let params = PatchParams::apply(MANAGER).force().validation_strict();
         let applied = match &self.tenancy {
             None => api.patch(&name, &params, &Patch::Apply(object)).await,
-            Some(tenancy) if tenancy.admits(&self.client, (&api, &scope), object).await? => {
+            Some(tenancy) if tenancy.admits(&self.client, &api, object).await? => {
                 api.patch(&name, &params, &Patch::Apply(tenancy.adapted(object))).await
             }
             Some(_) => api.get(&name).await,
@@ -144,7 +144,7 @@ impl Kubernetes {
             };
             // A kind that is not served yet is that of a definition that would be made.
             let found = self.api_of(object).await.ok();
-            let api = found.as_ref().map(|(api, scope, _)| (api, scope));
+            let api = found.as_ref().map(|(api, _)| api);
             fates.push((object, tenancy.fate(&self.client, api, object).await?));
         }
         Ok(fates)
@@ -200,7 +200,7 @@ impl Kubernetes {
 
     /// Deletes an object if it is there.
     pub async fn delete(&self, object: &Value) -> anyhow::Result<()> {
-        let (api, _, name) = self.api_of(object).await?;
+        let (api, name) = self.api_of(object).await?;
         match api.delete(&name, &DeleteParams::background()).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
@@ -216,7 +216,7 @@ impl Kubernetes {
         Ok(())
     }
 
-    async fn api_of(&self, object: &Value) -> anyhow::Result<(Api<DynamicObject>, Scope, String)> {
+    async fn api_of(&self, object: &Value) -> anyhow::Result<(Api<DynamicObject>, String)> {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let api_version =
             text(&object["apiVersion"]).ok_or_else(|| anyhow!("an object without apiVersion: {object}"))?;
@@ -235,14 +235,14 @@ impl Kubernetes {
                 (resource, capabilities.scope)
             }
         };
-        let api = match &scope {
+        let api = match scope {
             Scope::Cluster => Api::all_with(self.client.clone(), &resource),
             Scope::Namespaced => {
                 let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default");
                 Api::namespaced_with(self.client.clone(), namespace, &resource)
             }
         };
-        Ok((api, scope, name))
+        Ok((api, name))
     }
 
     /// Waits until every Deployment in the cluster has all its replicas available and none of an older template.

@@ -178,19 +178,11 @@ pub enum SelectionError {
         /// All of them.
         known: String,
     },
-    /// An unknown mode.
-    #[error("no mode \"{name}\"; did you mean \"{nearest}\"? (known: {known})")]
-    UnknownMode {
-        /// What was asked for.
-        name: String,
-        /// The nearest one.
-        nearest: String,
-        /// All of them.
-        known: String,
-    },
-    /// An unknown dialect.
-    #[error("no dialect \"{name}\"; did you mean \"{nearest}\"? (known: {known})")]
-    UnknownDialect {
+    /// An unknown mode or dialect.
+    #[error("no {what} \"{name}\"; did you mean \"{nearest}\"? (known: {known})")]
+    Unknown {
+        /// `mode` or `dialect`.
+        what: &'static str,
         /// What was asked for.
         name: String,
         /// The nearest one.
@@ -358,37 +350,31 @@ pub fn known_version(controller: &Controller, version: &str) -> Result<Version, 
 
 /// Modes by name; none given means all.
 fn modes(names: &[String]) -> Result<Vec<Mode>, SelectionError> {
-    if names.is_empty() {
-        return Ok(Mode::ALL.to_vec());
-    }
-    let known = Mode::ALL.map(Mode::as_str);
-    names
-        .iter()
-        .map(|name| {
-            Mode::ALL.into_iter().find(|mode| mode.as_str() == name).ok_or_else(|| SelectionError::UnknownMode {
-                name: name.clone(),
-                nearest: nearest(name, known).unwrap_or_default().to_owned(),
-                known: known.join(", "),
-            })
-        })
-        .collect()
+    if names.is_empty() { Ok(Mode::ALL.to_vec()) } else { named("mode", names, Mode::ALL, Mode::as_str) }
 }
 
 /// Dialects by name; none given means those that are usual.
 fn dialects(names: &[String]) -> Result<Vec<Dialect>, SelectionError> {
-    if names.is_empty() {
-        return Ok(Dialect::USUAL.to_vec());
-    }
-    names
-        .iter()
-        .map(|name| {
-            Dialect::ALL.into_iter().find(|dialect| dialect.as_str() == name).ok_or_else(|| {
-                let known = Dialect::ALL.map(Dialect::as_str);
-                let nearest = nearest(name, known).unwrap_or_default().to_owned();
-                SelectionError::UnknownDialect { name: name.clone(), nearest, known: known.join(", ") }
-            })
+    if names.is_empty() { Ok(Dialect::USUAL.to_vec()) } else { named("dialect", names, Dialect::ALL, Dialect::as_str) }
+}
+
+/// Each of `names` as what has that name.
+fn named<T: Copy, const N: usize>(
+    what: &'static str,
+    names: &[String],
+    all: [T; N],
+    as_str: fn(T) -> &'static str,
+) -> Result<Vec<T>, SelectionError> {
+    let known = all.map(as_str);
+    let find = |name: &String| {
+        all.into_iter().find(|one| as_str(*one) == name).ok_or_else(|| SelectionError::Unknown {
+            what,
+            name: name.clone(),
+            nearest: nearest(name, known).unwrap_or_default().to_owned(),
+            known: known.join(", "),
         })
-        .collect()
+    };
+    names.iter().map(find).collect()
 }
 
 #[cfg(test)]

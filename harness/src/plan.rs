@@ -353,7 +353,7 @@ impl Plan {
                 "template": {
                     "metadata": {"labels": {"app": full}},
                     "spec": {"terminationGracePeriodSeconds": 2, "containers": [{
-                        "name": "echo", "image": "meshgate.dev/meshgate:dev", "args": ["app", "echo"], "env": env,
+                        "name": "echo", "image": meshgate_clusters::IMAGE, "args": ["app", "echo"], "env": env,
                         "ports": [{"name": "http", "containerPort": 8080}, {"name": "alt", "containerPort": 8081},
                                   {"name": "tcp", "containerPort": 9000}, {"name": "https", "containerPort": 8443}],
                         "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 3},

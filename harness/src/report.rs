@@ -226,11 +226,6 @@ pub fn timestamp() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// Seconds since 1970, for names that are used once.
-pub fn seconds_since_the_epoch() -> i64 {
-    jiff::Timestamp::now().as_second()
-}
-
 /// Why a report could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {

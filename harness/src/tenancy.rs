@@ -5,9 +5,8 @@ use std::collections::HashMap;
 use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, DynamicObject};
-use kube::discovery::Scope;
 use meshgate_clusters::IMAGE;
-use meshgate_clusters::remote::OWNED;
+use meshgate_clusters::remote::{OWNED, is_owned};
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -56,7 +55,7 @@ impl Tenancy {
     pub async fn fate(
         &self,
         client: &kube::Client,
-        api: Option<(&Api<DynamicObject>, &Scope)>,
+        api: Option<&Api<DynamicObject>>,
         object: &Value,
     ) -> anyhow::Result<Fate> {
         if let Some(namespace) = object["metadata"]["namespace"].as_str()
@@ -64,14 +63,12 @@ impl Tenancy {
         {
             return Ok(Fate::Made);
         }
-        let Some((api, _)) = api else { return Ok(Fate::Made) };
+        let Some(api) = api else { return Ok(Fate::Made) };
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         let found = api.get_metadata_opt(name).await.with_context(|| format!("looking for {}", describe(object)))?;
         Ok(match found {
             None => Fate::Made,
-            Some(found) if found.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(OWNED)) => {
-                Fate::Made
-            }
+            Some(found) if is_owned(&found.metadata) => Fate::Made,
             Some(_) if object["kind"] == "CustomResourceDefinition" => Fate::Used,
             Some(_) => Fate::InTheWay,
         })
@@ -84,7 +81,7 @@ impl Tenancy {
     pub async fn admits(
         &self,
         client: &kube::Client,
-        api: (&Api<DynamicObject>, &Scope),
+        api: &Api<DynamicObject>,
         object: &Value,
     ) -> anyhow::Result<bool> {
         match self.fate(client, Some(api), object).await? {
@@ -103,10 +100,8 @@ impl Tenancy {
             return Ok(*known);
         }
         let api: Api<Namespace> = Api::all(client.clone());
-        let Some(found) = api.get_opt(name).await.with_context(|| format!("looking for Namespace {name}"))? else {
-            return Ok(true);
-        };
-        let owns = found.metadata.labels.is_some_and(|labels| labels.contains_key(OWNED));
+        let found = api.get_metadata_opt(name).await.with_context(|| format!("looking for Namespace {name}"))?;
+        let owns = found.is_none_or(|found| is_owned(&found.metadata));
         self.namespaces.lock().insert(name.to_owned(), owns);
         Ok(owns)
     }
@@ -149,6 +144,7 @@ mod tests {
         assert_eq!(pod["initContainers"][0]["image"], "registry.example/meshgate:1");
         assert_eq!(pod["containers"][0]["image"], "registry.example/meshgate:1");
         assert_eq!(pod["containers"][1]["image"], "docker.io/library/traefik:v3");
+        assert_eq!(meshgate_inject::Options::default().image, IMAGE, "what the injector names is found again here");
         let unlabelled = Tenancy::new(IMAGE).adapted(&json!({"kind": "Namespace", "metadata": {"name": "n"}}));
         assert_eq!(unlabelled["metadata"]["labels"], json!({OWNED: "true"}));
     }

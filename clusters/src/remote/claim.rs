@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{NAMESPACE, OWNED, Reach, RemoteError, sweep, vantage};
+use super::{NAMESPACE, OWNED, Reach, RemoteError, is_owned, sweep, vantage};
 
 /// The Lease's name.
 const LEASE: &str = "run";
@@ -47,7 +47,8 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Claims a cluster: takes the Lease, sweeps away what a run before left, and brings the vantage points up. `holder` is told to whom
+    /// Claims a cluster: takes the Lease and brings the vantage points up. What a run before left is swept away by whoever
+    /// [opens](super::Remote::open) the cluster. `holder` is told to whom
     /// finds the cluster in use. Nothing is written before it is known that the credentials suffice. A claim that does not come about, or
     /// is cancelled, is released.
     ///
@@ -66,7 +67,7 @@ impl Claim {
         let renewing = tokio::spawn(renew(Api::namespaced(client.clone(), NAMESPACE), holder.to_owned()));
         let claim = Self { reach, client, renewing };
         let begun = tokio::select! {
-            begun = claim.begin(progress) => begun,
+            begun = claim.vantage_points(progress) => begun,
             () = cancel.cancelled() => Err(RemoteError::Cancelled { context: claim.reach.context.clone() }),
         };
         match begun {
@@ -81,25 +82,12 @@ impl Claim {
         }
     }
 
-    async fn begin(&self, progress: &dyn Fn(&str)) -> Result<(), RemoteError> {
-        self.sweep(progress).await?;
-        self.vantage_points(progress).await
-    }
-
-    /// Deletes everything that Meshgate made on the cluster, but for its own namespace, and waits until it is gone.
-    ///
-    /// # Errors
-    /// [`RemoteError::Api`], [`RemoteError::Stuck`].
-    pub async fn sweep(&self, progress: &dyn Fn(&str)) -> Result<(), RemoteError> {
-        sweep::everything(&self.reach, &self.client, progress).await
-    }
-
-    /// Sweeps, and gives the cluster back as it was.
+    /// Gives the cluster back as it was: everything that Meshgate made there is deleted, and gone.
     ///
     /// # Errors
     /// [`RemoteError::Api`], [`RemoteError::Stuck`].
     pub async fn release(self, progress: &dyn Fn(&str)) -> Result<(), RemoteError> {
-        self.sweep(progress).await?;
+        sweep::everything(&self.reach, &self.client, progress).await?;
         self.renewing.abort();
         sweep::namespace(&self.reach, &self.client, NAMESPACE).await
     }
@@ -186,7 +174,7 @@ async fn own_namespace(reach: &Reach, client: &Client) -> Result<(), RemoteError
             Some(found) if found.metadata.deletion_timestamp.is_some() => {
                 sweep::namespace(reach, client, NAMESPACE).await?;
             }
-            Some(found) if is_owned(found.metadata.labels.as_ref()) => return Ok(()),
+            Some(found) if is_owned(&found.metadata) => return Ok(()),
             Some(_) => return Err(RemoteError::Foreign { what: format!("Namespace {NAMESPACE}") }),
             None => {
                 let made = serde_json::from_value(namespace.clone()).map_err(kube::Error::SerdeError);
@@ -199,11 +187,6 @@ async fn own_namespace(reach: &Reach, client: &Client) -> Result<(), RemoteError
             }
         }
     }
-}
-
-/// Whether these are the labels of something that Meshgate made.
-pub(super) fn is_owned(labels: Option<&std::collections::BTreeMap<String, String>>) -> bool {
-    labels.is_some_and(|labels| labels.get(OWNED).is_some_and(|value| value == "true"))
 }
 
 /// Takes the Lease.

@@ -93,7 +93,7 @@ impl Packaged<'_> {
 }
 
 /// A program on PATH or in an administrator's folder, which an ordinary user's PATH often lacks.
-pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
+pub fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 pub use catalogue::Catalogue;
 pub use check::Check;
+pub use debian::on_path;
 
 /// What stands for an image.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -64,25 +64,23 @@ impl Kind {
 impl Comparison {
     /// Compares a candidate with its baseline. Cells are matched without their versions.
     pub fn of(baseline: &Verdicts, candidate: &Verdicts) -> Self {
-        let keys = |side: &Verdicts| -> Vec<(String, String)> {
-            let cases = |(cell, cases): (&String, &BTreeMap<_, _>)| -> Vec<_> {
-                cases.keys().map(|case: &String| (cell.clone(), case.clone())).collect()
-            };
-            side.0.iter().flat_map(cases).collect()
-        };
-        let all: BTreeSet<(String, String)> = keys(baseline).into_iter().chain(keys(candidate)).collect();
+        let all: BTreeSet<(&str, &str)> = [baseline, candidate]
+            .into_iter()
+            .flat_map(|side| &side.0)
+            .flat_map(|(cell, cases)| cases.keys().map(move |case| (cell.as_str(), case.as_str())))
+            .collect();
         let mut changes = Vec::new();
         let mut unchanged = 0;
         for (cell, case) in all {
-            let (old, new) = (baseline.get(&cell, &case), candidate.get(&cell, &case));
+            let (old, new) = (baseline.get(cell, case), candidate.get(cell, case));
             let Some(kind) = kind(old, new) else {
                 unchanged += 1;
                 continue;
             };
             let reason = new.and_then(|case| case.reason.clone()).or_else(|| old.and_then(|case| case.reason.clone()));
             changes.push(Change {
-                cell,
-                case,
+                cell: cell.to_owned(),
+                case: case.to_owned(),
                 kind,
                 before: old.map(|case| case.verdict),
                 after: new.map(|case| case.verdict),

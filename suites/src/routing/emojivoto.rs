@@ -75,7 +75,7 @@ fn bot(plan: &mut Plan, name: &str) {
             "template": {
                 "metadata": {"labels": {"app": full}},
                 "spec": {"terminationGracePeriodSeconds": 1, "containers": [{
-                    "name": "vote-bot", "image": "meshgate.dev/meshgate:dev", "args": ["app", "vote-bot"],
+                    "name": "vote-bot", "image": meshgate_clusters::IMAGE, "args": ["app", "vote-bot"],
                 }]},
             },
         },

@@ -23,13 +23,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "tls/traffic-policy-cluster",
         summary: "externalTrafficPolicy Cluster hides the client's address behind the node's, and delays nothing",
-        needs: &[
-            Need::Cluster(Ability::OutsideClients),
-            Need::Serves,
-            Need::Proxy,
-            Need::OncePerRecipe,
-            Need::OncePerPromises,
-        ],
+        needs: NEEDS,
         claims: &[Evidence::Refutes("notes.delay")],
         stage: Stage::Shared,
         plan: |plan| plain_backend(plan, "Cluster"),
@@ -38,13 +32,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "tls/traffic-policy-local",
         summary: "externalTrafficPolicy Local keeps the client's address, and is as fast as Cluster",
-        needs: &[
-            Need::Cluster(Ability::OutsideClients),
-            Need::Serves,
-            Need::Proxy,
-            Need::OncePerRecipe,
-            Need::OncePerPromises,
-        ],
+        needs: NEEDS,
         // What obscures the client's address is mended, though there was no delay to mend with it.
         claims: &[Evidence::Confirms("notes.local-fixes")],
         stage: Stage::Shared,
@@ -52,6 +40,9 @@ pub const CASES: &[Case] = &[
         run: |context| Box::pin(policy(context, "Local", CLIENT)),
     },
 ];
+
+const NEEDS: &[Need] =
+    &[Need::Cluster(Ability::OutsideClients), Need::Serves, Need::Proxy, Need::OncePerRecipe, Need::OncePerPromises];
 
 /// The client that sends: one that has not connected to the addresses in question before.
 const CLIENT: Vantage = Vantage::Outside(1);
