@@ -11,6 +11,7 @@ mod cluster;
 mod endings;
 mod eras;
 mod existing;
+mod injector;
 mod machine;
 mod names;
 mod processes;
