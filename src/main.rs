@@ -70,6 +70,9 @@ enum Command {
     /// Role: the mesh's control plane
     #[command(hide = true, disable_help_flag = true)]
     ControlPlane(Rest),
+    /// Role: the webhook that adds the mesh proxy to new pods
+    #[command(hide = true, disable_help_flag = true)]
+    ProxyInjector(Rest),
     /// Role: a demo application
     #[command(hide = true, disable_help_flag = true)]
     App(Rest),
@@ -99,6 +102,7 @@ impl Command {
             Self::Proxy(_)
                 | Self::ProxyInit(_)
                 | Self::ControlPlane(_)
+                | Self::ProxyInjector(_)
                 | Self::App(_)
                 | Self::StandIn(_)
                 | Self::PodExec(_)
@@ -146,6 +150,10 @@ fn main() -> ExitCode {
         Command::Proxy(_) => meshgate_proxy::main_from_env(),
         Command::ProxyInit(rest) => meshgate_proxy::init::main(rest.arguments),
         Command::ControlPlane(_) => match meshgate_control_plane::main_from_env() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(1, &error),
+        },
+        Command::ProxyInjector(_) => match meshgate_control_plane::injector_main_from_env() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(1, &error),
         },

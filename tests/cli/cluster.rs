@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use crate::bench::{Bench, Done, MESHGATE, eventually};
 use crate::processes::Family;
 
-const ECHO: &str = "
+pub const ECHO: &str = "
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: echo}
@@ -41,8 +41,8 @@ spec:
 ";
 
 /// A home for clusters, which are brought down with it.
-struct Home {
-    bench: Bench,
+pub struct Home {
+    pub bench: Bench,
     kubectl: PathBuf,
 }
 
@@ -53,12 +53,12 @@ impl Drop for Home {
 }
 
 impl Home {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let kubectl = Catalogue::built_in(MESHGATE).kubectl(&|_| {}).unwrap().path;
         Self { bench: Bench::new(), kubectl }
     }
 
-    fn meshgate(&self, arguments: &str) -> Done {
+    pub fn meshgate(&self, arguments: &str) -> Done {
         let mut command = self.bench.command(arguments);
         command.env("XDG_STATE_HOME", self.bench.path()).output().unwrap().into()
     }
@@ -77,13 +77,13 @@ impl Home {
 
     /// What kubectl prints; it has to succeed.
     #[track_caller]
-    fn kubectl(&self, arguments: &str) -> String {
+    pub fn kubectl(&self, arguments: &str) -> String {
         let done = Done::from(self.command(arguments).output().unwrap());
         assert_eq!(done.code, Some(0), "kubectl {arguments}: {done:#?}");
         done.stdout
     }
 
-    fn apply(&self, manifests: &str) {
+    pub fn apply(&self, manifests: &str) {
         std::fs::write(self.bench.join("manifests.yaml"), manifests).unwrap();
         self.kubectl("apply -f manifests.yaml");
     }

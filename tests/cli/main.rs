@@ -13,6 +13,7 @@ mod endings;
 mod eras;
 mod existing;
 mod image;
+mod injector;
 mod machine;
 mod names;
 mod processes;

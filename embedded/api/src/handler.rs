@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
+use meshgate_admission::Admission;
 use meshgate_store::{PodAccess, ResourceType, ResourceVersion, Status, Store};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,7 @@ use crate::{discovery, openapi, reviews, scale, subresources, verbs, virtual_kin
 /// What all requests share.
 pub(crate) struct Api {
     pub(crate) store: Store,
+    pub(crate) admission: Admission,
     pub(crate) pods: Arc<dyn PodAccess>,
     pub(crate) credentials: Credentials,
     pub(crate) shutdown: CancellationToken,
@@ -35,7 +37,8 @@ impl Api {
         shutdown: CancellationToken,
     ) -> Self {
         let (requests, documents) = (Requests::default(), Documents::default());
-        Self { store, pods, credentials, shutdown, requests, documents }
+        let admission = Admission::new(store.clone());
+        Self { store, admission, pods, credentials, shutdown, requests, documents }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Responses: their body type and the few shapes they come in.
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderValue, WARNING};
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use meshgate_store::{GroupResource, Status};
@@ -39,6 +39,19 @@ pub(crate) fn json<T: Serialize>(code: StatusCode, value: &T) -> Reply {
 /// JSON with code 200.
 pub(crate) fn ok<T: Serialize>(value: &T) -> Reply {
     json(StatusCode::OK, value)
+}
+
+/// An answer with the warnings of admission webhooks, which kubectl prints.
+pub(crate) fn with_warnings(mut reply: Reply, warnings: &[String]) -> Reply {
+    for warning in warnings {
+        let text: String = warning.chars().filter(|c| !c.is_control()).collect();
+        let text = text.replace('\\', "\\\\").replace('"', "\\\"");
+        // What no header can carry is left out: a warning is no reason to fail.
+        if let Ok(value) = HeaderValue::try_from(format!("299 - \"{text}\"")) {
+            reply.headers_mut().append(WARNING, value);
+        }
+    }
+    reply
 }
 
 /// Plain text.

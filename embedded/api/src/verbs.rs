@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, USER_AGENT};
+use meshgate_admission::{Request, Written};
 use meshgate_store::{DeleteOptions, Listing, Object, Start, Status, Subresource, WriteOptions};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -175,6 +176,24 @@ pub(crate) fn write_options(call: &Call) -> Result<WriteOptions, Status> {
     })
 }
 
+/// What a request asks to be written, as admission webhooks see it.
+fn asked(call: &Call, served: &Served, name: &str) -> Request {
+    Request {
+        user: call.user.to_value(),
+        resource: served.kind.resource.clone(),
+        kind: served.kind.kind.clone(),
+        version: served.version.name.clone(),
+        namespace: call.path.store_namespace().to_owned(),
+        name: name.to_owned(),
+        subresource: subresource(call),
+    }
+}
+
+/// An object that was written.
+fn written(call: &Call, served: &Served, code: StatusCode, written: &Written) -> Result<Reply, Status> {
+    Ok(reply::with_warnings(answer(call, served, code, &written.object)?, &written.warnings))
+}
+
 /// The object in the body of a request, with the type that the path says. A body of another type is a 400.
 pub(crate) async fn object_of(call: &mut Call, served: &Served, strict: bool) -> Result<Value, Status> {
     let mut object = body::object(&mut call.request, strict).await?;
@@ -189,10 +208,14 @@ pub(crate) async fn create(mut call: Call, served: &Served) -> Result<Reply, Sta
     }
     let options = write_options(&call)?;
     let object = object_of(&mut call, served, options.strict).await?;
-    let namespace = call.path.store_namespace();
-    placed(&object, namespace)?;
-    let created = call.api.store.create(&served.kind.resource, namespace, object, &options)?;
-    answer(&call, served, StatusCode::CREATED, &created)
+    placed(&object, call.path.store_namespace())?;
+    let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+    let request = asked(&call, served, name);
+    let api = call.api.clone();
+    let attempt =
+        |object, options: &WriteOptions| api.store.create(&request.resource, &request.namespace, object, options);
+    let created = api.admission.write(&request, &options, object, attempt).await?;
+    written(&call, served, StatusCode::CREATED, &created)
 }
 
 /// 400 when the object says that it lives elsewhere than the path says.
@@ -230,9 +253,14 @@ pub(crate) async fn update(mut call: Call, served: &Served) -> Result<Reply, Sta
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.entry("name").or_insert_with(|| json!(name));
     }
-    let resource = &served.kind.resource;
-    let updated = call.api.store.update(resource, namespace, name, subresource(&call), object, &options)?;
-    answer(&call, served, StatusCode::OK, &updated)
+    let request = asked(&call, served, name);
+    let api = call.api.clone();
+    let attempt = |object, options: &WriteOptions| {
+        let Request { resource, namespace, name, subresource, .. } = &request;
+        api.store.update(resource, namespace, name, *subresource, object, options)
+    };
+    let updated = api.admission.write(&request, &options, object, attempt).await?;
+    written(&call, served, StatusCode::OK, &updated)
 }
 
 /// `PATCH`, in four dialects.
@@ -241,8 +269,9 @@ pub(crate) async fn patch(mut call: Call, served: &Served) -> Result<Reply, Stat
     let content_type = call.request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let kind = PatchKind::of(content_type.unwrap_or_default(), served.kind.builtin)?;
     let bytes = body::bytes(&mut call.request).await?;
-    let (namespace, name) = (call.path.store_namespace(), call.path.name.as_str());
-    let resource = &served.kind.resource;
+    let request = asked(&call, served, &call.path.name);
+    let Request { resource, namespace, name, subresource, .. } = &request;
+    let api = call.api.clone();
     if kind == PatchKind::Apply {
         if call.query.get("fieldManager").is_none() {
             let message =
@@ -253,9 +282,14 @@ pub(crate) async fn patch(mut call: Call, served: &Served) -> Result<Reply, Stat
         body::expect_type(&mut object, &served.api_version(), &served.kind.kind)?;
         placed(&object, namespace)?;
         named(&object, name)?;
-        let store = &call.api.store;
-        let (object, created) = store.apply(resource, namespace, name, subresource(&call), object, &options)?;
-        return answer(&call, served, if created { StatusCode::CREATED } else { StatusCode::OK }, &object);
+        let mut created = false;
+        let attempt = |object, options: &WriteOptions| {
+            let (object, new) = api.store.apply(resource, namespace, name, *subresource, object, options)?;
+            created = new;
+            Ok(object)
+        };
+        let applied = api.admission.write(&request, &options, object, attempt).await?;
+        return written(&call, served, if created { StatusCode::CREATED } else { StatusCode::OK }, &applied);
     }
     if options.force {
         let message =
@@ -273,8 +307,10 @@ pub(crate) async fn patch(mut call: Call, served: &Served) -> Result<Reply, Stat
         object["apiVersion"] = stored;
         Ok(())
     };
-    let patched = call.api.store.modify(resource, namespace, name, subresource(&call), &options, &mut change)?;
-    answer(&call, served, StatusCode::OK, &patched)
+    let attempt =
+        |_, options: &WriteOptions| api.store.modify(resource, namespace, name, *subresource, options, &mut change);
+    let patched = api.admission.write(&request, &options, Value::Null, attempt).await?;
+    written(&call, served, StatusCode::OK, &patched)
 }
 
 /// The options of a delete, from the query and the body.
@@ -324,15 +360,18 @@ pub(crate) fn delete_options_of(body: &Value) -> DeleteOptions {
 pub(crate) async fn delete(mut call: Call, served: &Served) -> Result<Reply, Status> {
     let options = delete_options(&mut call).await?;
     let resource = &served.kind.resource;
-    let (object, gone) = call.api.store.delete(resource, call.path.store_namespace(), &call.path.name, &options)?;
+    let request = asked(&call, served, &call.path.name);
+    let api = call.api.clone();
+    let warnings = api.admission.delete(&request, options.dry_run).await?;
+    let (object, gone) = api.store.delete(resource, &request.namespace, &request.name, &options)?;
     if !gone || answers_with_object(served) {
-        return answer(&call, served, StatusCode::OK, &object);
+        return Ok(reply::with_warnings(answer(&call, served, StatusCode::OK, &object)?, &warnings));
     }
     let mut details = json!({"name": call.path.name, "kind": resource.plural, "uid": object["metadata"]["uid"]});
     if !resource.group.is_empty() {
         details["group"] = json!(resource.group);
     }
-    Ok(reply::success(StatusCode::OK, details))
+    Ok(reply::with_warnings(reply::success(StatusCode::OK, details), &warnings))
 }
 
 /// Pods and Services answer a delete with themselves, as they do on Kubernetes.
@@ -348,12 +387,15 @@ pub(crate) async fn delete_collection(mut call: Call, served: &Served) -> Result
     let options = delete_options(&mut call).await?;
     let form = negotiate::form(call.request.headers())?;
     let shape = Shape::new(form, served, &call.query)?;
-    let store = &call.api.store;
+    let api = call.api.clone();
+    let store = &api.store;
     let resource = &served.kind.resource;
     let mut listing = store.list(resource, namespace(&call), &call.query.selectors())?;
     let mut deleted = Vec::with_capacity(listing.items.len());
     for object in listing.items {
         let (namespace, name) = key(&object);
+        let request = asked(&call, served, name);
+        api.admission.delete(&request, options.dry_run).await?;
         match store.delete(resource, namespace, name, &options) {
             Ok((object, _)) => deleted.push(object),
             Err(status) if status.is_not_found() => {}

@@ -1,5 +1,6 @@
 //! DaemonSets: one pod on each node that the template's `nodeSelector` selects.
 
+use async_trait::async_trait;
 use meshgate_store::{Object, Selectors, Status, Store};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -28,7 +29,7 @@ impl DaemonSets {
 
     /// Brings one node's pods to one of the current template. An outdated pod goes first; its successor comes once it
     /// is gone.
-    fn node(&self, set: &Object, node: &Object, pods: &[&Object], hash: &str) -> Result<(), Status> {
+    async fn node(&self, set: &Object, node: &Object, pods: &[&Object], hash: &str) -> Result<(), Status> {
         let current = |pod: &&&Object| pod["metadata"]["labels"][REVISION] == hash;
         let rolls = str_at(set, "/spec/updateStrategy/type") == "RollingUpdate";
         let keep = pods.iter().filter(current).find(|pod| pods::is_active(pod)).or_else(|| {
@@ -49,10 +50,11 @@ impl DaemonSets {
         let mut pod = pods::from_template(set, &set["spec"]["template"]);
         pod["metadata"]["labels"][REVISION] = json!(hash);
         pod["spec"]["nodeName"] = json!(objects::name(node));
-        pods::create(&self.store, &self.events, set, pod).map(drop)
+        pods::create(&self.store, &self.events, set, pod).await.map(drop)
     }
 }
 
+#[async_trait]
 impl Controller for DaemonSets {
     fn name(&self) -> &'static str {
         "daemonsets"
@@ -71,7 +73,7 @@ impl Controller for DaemonSets {
         sets.iter().map(|set| Key::new(resources::daemon_sets(), objects::namespace(set), objects::name(set))).collect()
     }
 
-    fn reconcile(&mut self, key: &Key) -> Result<Next, Status> {
+    async fn reconcile(&mut self, key: &Key) -> Result<Next, Status> {
         let Some(set) = find(&self.store, &key.resource, &key.namespace, &key.name)? else { return Ok(Next::Done) };
         let hash = template_hash(&set["spec"]["template"]);
         let nodes = self.store.list(&resources::nodes(), None, &Selectors::default())?.items;
@@ -82,7 +84,7 @@ impl Controller for DaemonSets {
             let pods = claimed(&self.store)?;
             for node in &wanted {
                 let here: Vec<&Object> = on(&pods, node).collect();
-                self.node(&set, node, &here, &hash)?;
+                self.node(&set, node, &here, &hash).await?;
             }
             let elsewhere =
                 |pod: &&Object| !wanted.iter().any(|node| str_at(pod, "/spec/nodeName") == objects::name(node));

@@ -6,6 +6,7 @@ mod history;
 mod progress;
 mod rollout;
 
+use async_trait::async_trait;
 use meshgate_store::{Object, Status, Store};
 
 use crate::events::{EventType, Recorder};
@@ -122,6 +123,7 @@ impl Deployments {
     }
 }
 
+#[async_trait]
 impl Controller for Deployments {
     fn name(&self) -> &'static str {
         "deployments"
@@ -149,7 +151,7 @@ impl Controller for Deployments {
         deployment.map(|name| Key::new(resources::deployments(), namespace(&seen.object), name)).into_iter().collect()
     }
 
-    fn reconcile(&mut self, key: &Key) -> Result<Next, Status> {
+    async fn reconcile(&mut self, key: &Key) -> Result<Next, Status> {
         let Some(deployment) = find(&self.store, &key.resource, &key.namespace, &key.name)? else {
             return Ok(Next::Done);
         };

@@ -5,6 +5,7 @@ mod subsets;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use async_trait::async_trait;
 use meshgate_store::{Object, Status, Store, at};
 use serde_json::{Value, json};
 
@@ -46,6 +47,7 @@ impl Endpoints {
     }
 }
 
+#[async_trait]
 impl Controller for Endpoints {
     fn name(&self) -> &'static str {
         "endpoints"
@@ -73,7 +75,7 @@ impl Controller for Endpoints {
         if service.is_empty() { Vec::new() } else { vec![Key::new(resources::services(), namespace(object), service)] }
     }
 
-    fn reconcile(&mut self, key: &Key) -> Result<Next, Status> {
+    async fn reconcile(&mut self, key: &Key) -> Result<Next, Status> {
         // Slices of a deleted Service go with it by their owner reference; Endpoints go by name.
         let Some(service) = find(&self.store, &key.resource, &key.namespace, &key.name)? else {
             subsets::remove(&self.store, key)?;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use async_trait::async_trait;
 use meshgate_store::{DeleteOptions, GroupResource, Object, Status, Store};
 use serde_json::{Value, json};
 
@@ -166,6 +167,7 @@ impl Garbage {
     }
 }
 
+#[async_trait]
 impl Controller for Garbage {
     fn name(&self) -> &'static str {
         "garbage"
@@ -192,7 +194,7 @@ impl Controller for Garbage {
         concerned.then_some(key).into_iter().collect()
     }
 
-    fn reconcile(&mut self, key: &Key) -> Result<Next, Status> {
+    async fn reconcile(&mut self, key: &Key) -> Result<Next, Status> {
         let Some(object) = find(&self.store, &key.resource, &key.namespace, &key.name)? else { return Ok(Next::Done) };
         if deleting(&object) {
             if has_finalizer(&object, ORPHAN) {

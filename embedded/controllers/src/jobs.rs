@@ -1,5 +1,6 @@
 //! Jobs: pods that run to their end, so many at once and so many in all.
 
+use async_trait::async_trait;
 use meshgate_store::{DeleteOptions, Object, Status, Store};
 use serde_json::{Value, json};
 
@@ -89,11 +90,11 @@ impl Jobs {
         Ok(())
     }
 
-    fn scale(&self, job: &Object, tally: &mut Tally) -> Result<(), Status> {
+    async fn scale(&self, job: &Object, tally: &mut Tally) -> Result<(), Status> {
         let wanted = Self::wanted(job, tally);
         while tally.active.len() < wanted {
             let pod = pods::from_template(job, &job["spec"]["template"]);
-            tally.active.push(pods::create(&self.store, &self.events, job, pod)?);
+            tally.active.push(pods::create(&self.store, &self.events, job, pod).await?);
         }
         let excess = tally.active.len().saturating_sub(wanted);
         tally.active.sort_by_cached_key(|pod| pods::rank(pod));
@@ -119,6 +120,7 @@ impl Jobs {
     }
 }
 
+#[async_trait]
 impl Controller for Jobs {
     fn name(&self) -> &'static str {
         "jobs"
@@ -132,7 +134,7 @@ impl Controller for Jobs {
         owner_keys(&self.store, &resources::jobs(), "Job", seen)
     }
 
-    fn reconcile(&mut self, key: &Key) -> Result<Next, Status> {
+    async fn reconcile(&mut self, key: &Key) -> Result<Next, Status> {
         let Some(job) = find(&self.store, &key.resource, &key.namespace, &key.name)? else { return Ok(Next::Done) };
         if deleting(&job) {
             return Ok(Next::Done);
@@ -169,7 +171,7 @@ impl Controller for Jobs {
             if is_true(&status, "Suspended") {
                 set_condition(&mut status, "Suspended", "False", "JobResumed", "Job resumed", false);
             }
-            self.scale(&job, &mut tally)?;
+            self.scale(&job, &mut tally).await?;
             let deadline = job["spec"]["activeDeadlineSeconds"].as_i64();
             next = deadline.and_then(|deadline| time::left(&started, deadline)).map_or(Next::Done, Next::After);
         }

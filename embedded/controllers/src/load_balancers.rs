@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use async_trait::async_trait;
 use meshgate_store::{Selectors, Status, Store};
 use serde_json::json;
 
@@ -59,6 +60,7 @@ fn wants(service: &serde_json::Value) -> bool {
     str_at(service, "/spec/type") == "LoadBalancer" && str_at(service, "/spec/loadBalancerClass").is_empty()
 }
 
+#[async_trait]
 impl Controller for LoadBalancers {
     fn name(&self) -> &'static str {
         "loadbalancers"
@@ -75,7 +77,7 @@ impl Controller for LoadBalancers {
         freed.into_iter().chain([own]).collect()
     }
 
-    fn reconcile(&mut self, key: &Key) -> Result<Next, Status> {
+    async fn reconcile(&mut self, key: &Key) -> Result<Next, Status> {
         let Some(service) = find(&self.store, &key.resource, &key.namespace, &key.name)? else { return Ok(Next::Done) };
         if deleting(&service) {
             return Ok(Next::Done);

@@ -1,5 +1,6 @@
 //! Finishes the deletion of namespaces: their content goes first, then they do.
 
+use async_trait::async_trait;
 use meshgate_store::{GroupResource, Selectors, Status, Store};
 
 use crate::objects::{self, deleting, find, name, namespace, resources};
@@ -44,6 +45,7 @@ impl Namespaces {
     }
 }
 
+#[async_trait]
 impl Controller for Namespaces {
     fn name(&self) -> &'static str {
         "namespaces"
@@ -66,7 +68,7 @@ impl Controller for Namespaces {
         vec![Key::new(resources::namespaces(), "", namespace)]
     }
 
-    fn reconcile(&mut self, key: &Key) -> Result<Next, Status> {
+    async fn reconcile(&mut self, key: &Key) -> Result<Next, Status> {
         let Some(namespace) = find(&self.store, &key.resource, "", &key.name)? else { return Ok(Next::Done) };
         if !deleting(&namespace) || !self.empty(&key.name)? {
             return Ok(Next::Done);

@@ -136,12 +136,11 @@ fn write(
     subresource: Subresource,
     change: &mut dyn FnMut(&mut Value),
 ) -> Result<(), Status> {
-    let options = WriteOptions { manager: MANAGER.to_owned(), ..WriteOptions::default() };
     let mut change = |object: &mut Value| {
         change(object);
         Ok(())
     };
-    match store.modify(resource, namespace(object), name(object), subresource, &options, &mut change) {
+    match store.modify(resource, namespace(object), name(object), subresource, &options(), &mut change) {
         Ok(_) => Ok(()),
         Err(error) if error.is_not_found() => Ok(()),
         Err(error) => Err(error),
@@ -155,8 +154,12 @@ pub(crate) fn create(
     namespace: &str,
     object: Value,
 ) -> Result<Object, Status> {
-    let options = WriteOptions { manager: MANAGER.to_owned(), ..WriteOptions::default() };
-    store.create(resource, namespace, object, &options)
+    store.create(resource, namespace, object, &options())
+}
+
+/// How controllers write.
+pub(crate) fn options() -> WriteOptions {
+    WriteOptions { manager: MANAGER.to_owned(), ..WriteOptions::default() }
 }
 
 /// Deletes an object as the garbage collector would. One that is gone by now is no error.

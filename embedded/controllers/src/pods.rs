@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use meshgate_store::{GroupResource, Object, Status, Store};
+use meshgate_admission::{Admission, Request};
+use meshgate_store::{GroupResource, Object, Status, Store, Subresource, WriteOptions};
 use serde_json::{Value, json};
 
 use crate::events::{EventType, Recorder};
@@ -27,9 +28,9 @@ pub(crate) fn from_template(owner: &Value, template: &Value) -> Value {
     json!({"metadata": meta, "spec": template["spec"]})
 }
 
-/// Creates a pod and tells of it in an event about the owner.
-pub(crate) fn create(store: &Store, events: &Recorder, owner: &Value, pod: Value) -> Result<Object, Status> {
-    let created = objects::create(store, &resources::pods(), namespace(owner), pod);
+/// Creates a pod, if admission webhooks let it be, and tells of it in an event about the owner.
+pub(crate) async fn create(store: &Store, events: &Recorder, owner: &Value, pod: Value) -> Result<Object, Status> {
+    let created = admit(store, owner, pod).await;
     match &created {
         Ok(pod) => {
             events.record(owner, EventType::Normal, "SuccessfulCreate", &format!("Created pod: {}", name(pod)));
@@ -39,6 +40,29 @@ pub(crate) fn create(store: &Store, events: &Recorder, owner: &Value, pod: Value
         }
     }
     created
+}
+
+/// Creates a pod as a client would: the account of the controller is the one that asks.
+async fn admit(store: &Store, owner: &Value, pod: Value) -> Result<Object, Status> {
+    let account = format!("{}-controller", str_at(owner, "/kind").to_lowercase());
+    let request = Request {
+        user: json!({
+            "username": format!("system:serviceaccount:kube-system:{account}"),
+            "groups": ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"],
+        }),
+        resource: resources::pods(),
+        kind: "Pod".to_owned(),
+        version: "v1".to_owned(),
+        namespace: namespace(owner).to_owned(),
+        name: name(&pod).to_owned(),
+        subresource: Subresource::Main,
+    };
+    let create = |pod, options: &WriteOptions| store.create(&request.resource, &request.namespace, pod, options);
+    let written = Admission::new(store.clone()).write(&request, &objects::options(), pod, create).await?;
+    for warning in written.warnings {
+        tracing::warn!(warning, owner = name(owner), "an admission webhook warns of a pod");
+    }
+    Ok(written.object)
 }
 
 /// Deletes a pod and tells of it in an event about the owner.

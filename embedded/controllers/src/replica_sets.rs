@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use async_trait::async_trait;
 use meshgate_store::{GroupResource, Object, Status, Store};
 use serde_json::{Value, json};
 
@@ -29,12 +30,12 @@ impl ReplicaSets {
     }
 
     /// Brings the number of pods to what is asked. The error of a creation is kept for the status.
-    fn scale(&self, set: &Object, active: &mut Vec<Object>) -> Result<(), Status> {
+    async fn scale(&self, set: &Object, active: &mut Vec<Object>) -> Result<(), Status> {
         let wanted = usize::try_from(int_at(set, "/spec/replicas")).unwrap_or(0);
         if active.len() < wanted {
             for _ in 0..(wanted - active.len()).min(BURST) {
                 let pod = pods::from_template(set, &set["spec"]["template"]);
-                active.push(pods::create(&self.store, &self.events, set, pod)?);
+                active.push(pods::create(&self.store, &self.events, set, pod).await?);
             }
         } else if active.len() > wanted {
             active.sort_by_cached_key(|pod| pods::rank(pod));
@@ -47,6 +48,7 @@ impl ReplicaSets {
     }
 }
 
+#[async_trait]
 impl Controller for ReplicaSets {
     fn name(&self) -> &'static str {
         "replicasets"
@@ -60,11 +62,11 @@ impl Controller for ReplicaSets {
         owner_keys(&self.store, &resources::replica_sets(), "ReplicaSet", seen)
     }
 
-    fn reconcile(&mut self, key: &Key) -> Result<Next, Status> {
+    async fn reconcile(&mut self, key: &Key) -> Result<Next, Status> {
         let Some(set) = find(&self.store, &key.resource, &key.namespace, &key.name)? else { return Ok(Next::Done) };
         let all = pods::claim(&self.store, &resources::pods(), &set, &set["spec"]["selector"])?;
         let mut active: Vec<Object> = all.into_iter().filter(|pod| pods::is_active(pod)).collect();
-        let scaled = if deleting(&set) { Ok(()) } else { self.scale(&set, &mut active) };
+        let scaled = if deleting(&set) { Ok(()) } else { self.scale(&set, &mut active).await };
         let min_ready = int_at(&set, "/spec/minReadySeconds");
         let (available, next) = pods::count_available(&active, min_ready);
         let template_labels = set.pointer("/spec/template/metadata/labels").and_then(Value::as_object);

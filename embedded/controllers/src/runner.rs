@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures::stream::{BoxStream, SelectAll, StreamExt as _};
 use meshgate_store::{Event, GroupResource, Object, Selectors, Start, Status, Store};
 use tokio_util::sync::CancellationToken;
@@ -61,6 +62,7 @@ impl Seen {
 }
 
 /// One controller: which events concern which keys, and how a key is put right.
+#[async_trait]
 pub(crate) trait Controller: Send + 'static {
     /// For logs.
     fn name(&self) -> &'static str;
@@ -72,7 +74,7 @@ pub(crate) trait Controller: Send + 'static {
     fn keys(&mut self, seen: &Seen) -> Vec<Key>;
 
     /// Puts one key right: reads what is, writes what is missing. Called again after an error.
-    fn reconcile(&mut self, key: &Key) -> Result<Next, Status>;
+    async fn reconcile(&mut self, key: &Key) -> Result<Next, Status>;
 }
 
 /// Runs a controller until shutdown.
@@ -101,15 +103,15 @@ pub(crate) async fn run(store: Store, mut controller: Box<dyn Controller>, shutd
                 controller.keys(&seen).into_iter().for_each(|key| queue.add(key));
             }
             Some(key) = due(&mut queue) => {
-                reconcile(controller.as_mut(), &mut queue, key);
+                reconcile(controller.as_mut(), &mut queue, key).await;
                 tokio::task::yield_now().await;
             }
         }
     }
 }
 
-fn reconcile(controller: &mut dyn Controller, queue: &mut Queue<Key>, key: Key) {
-    match controller.reconcile(&key) {
+async fn reconcile(controller: &mut dyn Controller, queue: &mut Queue<Key>, key: Key) {
+    match controller.reconcile(&key).await {
         Ok(next) => {
             queue.forget(&key);
             if let Next::After(delay) = next {

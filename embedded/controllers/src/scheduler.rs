@@ -1,5 +1,6 @@
 //! Binds pods to the first node that takes them.
 
+use async_trait::async_trait;
 use meshgate_store::{Object, Selectors, Status, Store, Subresource, WriteOptions};
 use serde_json::{Value, json};
 
@@ -53,6 +54,7 @@ impl Scheduler {
     }
 }
 
+#[async_trait]
 impl Controller for Scheduler {
     fn name(&self) -> &'static str {
         "scheduler"
@@ -72,7 +74,7 @@ impl Controller for Scheduler {
         vec![Key::new(resources::pods(), namespace(&seen.object), name(&seen.object))]
     }
 
-    fn reconcile(&mut self, key: &Key) -> Result<Next, Status> {
+    async fn reconcile(&mut self, key: &Key) -> Result<Next, Status> {
         let Some(pod) = find(&self.store, &key.resource, &key.namespace, &key.name)? else { return Ok(Next::Done) };
         let ours = str_at(&pod, "/spec/schedulerName") == "default-scheduler";
         let bound = !str_at(&pod, "/spec/nodeName").is_empty();

@@ -1,5 +1,6 @@
 //! What every namespace has: the ServiceAccount `default` and the ConfigMap `kube-root-ca.crt`.
 
+use async_trait::async_trait;
 use meshgate_store::{GroupResource, Status, Store};
 use serde_json::json;
 
@@ -23,6 +24,7 @@ impl ServiceAccounts {
     }
 }
 
+#[async_trait]
 impl Controller for ServiceAccounts {
     fn name(&self) -> &'static str {
         "serviceaccounts"
@@ -41,7 +43,7 @@ impl Controller for ServiceAccounts {
         vec![Key::new(resources::namespaces(), "", namespace)]
     }
 
-    fn reconcile(&mut self, key: &Key) -> Result<Next, Status> {
+    async fn reconcile(&mut self, key: &Key) -> Result<Next, Status> {
         let Some(namespace) = find(&self.store, &key.resource, "", &key.name)? else { return Ok(Next::Done) };
         if deleting(&namespace) {
             return Ok(Next::Done);

@@ -1,5 +1,6 @@
 //! StatefulSets: numbered pods, made and removed in order. Volume claims are not made: this cluster has no volumes to claim.
 
+use async_trait::async_trait;
 use meshgate_store::{Object, Status, Store};
 use serde_json::{Value, json};
 
@@ -27,7 +28,7 @@ impl StatefulSets {
 
     /// One step: make the next missing pod, else remove the last superfluous one, else replace the last outdated one.
     /// With `OrderedReady` every step waits until the pods before are ready.
-    fn step(&self, set: &Object, pods: &[Object], hash: &str) -> Result<(), Status> {
+    async fn step(&self, set: &Object, pods: &[Object], hash: &str) -> Result<(), Status> {
         let wanted = int_at(set, "/spec/replicas");
         let start = int_at(set, "/spec/ordinals/start");
         let parallel = str_at(set, "/spec/podManagementPolicy") == "Parallel";
@@ -35,7 +36,7 @@ impl StatefulSets {
         for ordinal in start..start + wanted {
             match at(ordinal) {
                 None => {
-                    pods::create(&self.store, &self.events, set, pod(set, ordinal, hash))?;
+                    pods::create(&self.store, &self.events, set, pod(set, ordinal, hash)).await?;
                     if !parallel {
                         return Ok(());
                     }
@@ -88,6 +89,7 @@ impl StatefulSets {
     }
 }
 
+#[async_trait]
 impl Controller for StatefulSets {
     fn name(&self) -> &'static str {
         "statefulsets"
@@ -101,7 +103,7 @@ impl Controller for StatefulSets {
         owner_keys(&self.store, &resources::stateful_sets(), "StatefulSet", seen)
     }
 
-    fn reconcile(&mut self, key: &Key) -> Result<Next, Status> {
+    async fn reconcile(&mut self, key: &Key) -> Result<Next, Status> {
         let Some(set) = find(&self.store, &key.resource, &key.namespace, &key.name)? else { return Ok(Next::Done) };
         let hash = template_hash(&set["spec"]["template"]);
         let claimed = |store: &Store| pods::claim(store, &resources::pods(), &set, &set["spec"]["selector"]);
@@ -110,7 +112,7 @@ impl Controller for StatefulSets {
                 let message = "volumeClaimTemplates are ignored: this cluster has no persistent volumes; use emptyDir";
                 self.events.record(&set, EventType::Warning, "FailedCreate", message);
             }
-            self.step(&set, &claimed(&self.store)?, &hash)?;
+            self.step(&set, &claimed(&self.store)?, &hash).await?;
         }
         let active: Vec<Object> = claimed(&self.store)?.into_iter().filter(|pod| pods::is_active(pod)).collect();
         let (available, next) = pods::count_available(&active, int_at(&set, "/spec/minReadySeconds"));

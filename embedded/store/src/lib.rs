@@ -25,7 +25,10 @@ mod store;
 mod validation;
 
 pub use meshgate_machinery::at;
+pub use meta::new_uid;
 pub use pods::{Attach, BoxFuture, Exec, LogOptions, PodAccess};
 pub use resource::{GroupResource, PrinterColumn, ResourceType, ResourceVersion};
 pub use status::Status;
-pub use store::{DeleteOptions, Event, Listing, Object, Selectors, Start, Store, Subresource, Watch, WriteOptions};
+pub use store::{
+    DeleteOptions, Draft, Event, Listing, Object, Selectors, Start, Store, Subresource, Watch, WriteOptions,
+};

@@ -35,7 +35,7 @@ fn format_time(time: Timestamp) -> String {
 }
 
 /// A random (version 4) UUID.
-pub(crate) fn new_uid() -> String {
+pub fn new_uid() -> String {
     let bits: u128 = rand::rng().random();
     let bits = bits & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
     let hex = format!("{bits:032x}");

@@ -88,6 +88,17 @@ pub struct WriteOptions {
     pub force: bool,
 }
 
+/// What a write tried with `dry_run` would store, for [`Store::settle`].
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// What was there when the write was tried; `None` for nothing.
+    pub current: Option<Object>,
+    /// What the write answered.
+    pub object: Object,
+    /// The part that was written.
+    pub subresource: Subresource,
+}
+
 /// Options of a delete.
 #[derive(Clone, Debug, Default)]
 pub struct DeleteOptions {
@@ -291,6 +302,26 @@ impl Store {
         let mut state = self.state.write();
         let (stored, new) = write::apply(&mut state, &resource, namespace, name, subresource, object, options)?;
         Ok((view.show(stored), new))
+    }
+
+    /// Finishes a write that was tried with `dry_run`, with what admission made of its result. Defaults are filled in and rules
+    /// checked again; a 409 when the object has changed since the draft.
+    pub fn settle(
+        &self,
+        resource: &GroupResource,
+        draft: &Draft,
+        admitted: Value,
+        options: &WriteOptions,
+    ) -> Result<Object, Status> {
+        let (view, resource) = View::of(resource);
+        let stored = |object: &Object| Object::new(view.take(Value::clone(object)));
+        let draft = Draft {
+            current: draft.current.as_ref().map(stored),
+            object: stored(&draft.object),
+            subresource: draft.subresource,
+        };
+        let settled = write::settle(&mut self.state.write(), &resource, &draft, view.take(admitted), options)?;
+        Ok(view.show(settled))
     }
 
     /// Deletes an object, or marks it deleted (`deletionTimestamp`) while finalizers, a pod's grace or a namespace's content

@@ -7,6 +7,7 @@ mod crds;
 mod names;
 mod networking;
 mod pods;
+mod webhooks;
 mod workloads;
 
 use serde_json::Value;
@@ -44,6 +45,7 @@ fn built_in(kind: &ResourceType, old: Option<&Value>, object: &Value, errors: &m
         "EndpointSlice" => networking::endpoint_slice(old, object, errors),
         "ConfigMap" | "Secret" => data(old, object, errors),
         "RoleBinding" | "ClusterRoleBinding" => role_binding(old, object, errors),
+        "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => webhooks::configuration(object, errors),
         "CustomResourceDefinition" => crds::definition(old, object, errors),
         _ => {}
     }

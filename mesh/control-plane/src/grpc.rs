@@ -2,7 +2,7 @@
 
 mod destination;
 mod inbound;
-mod incoming;
+pub(crate) mod incoming;
 mod outbound;
 
 use std::{io, sync::Arc};

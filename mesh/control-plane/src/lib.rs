@@ -16,6 +16,8 @@
 //! name, `OutboundPolicies` with `NotFound`, and `Get` with `NoEndpoints{exists: false}`: Linkerd's proxy and the bundled
 //! one turn that into an answer to the client at once, and the same stream has the Service when it appears.
 //!
+//! The role `meshgate proxy-injector` (`injector`) is a program of its own beside it: the webhook that adds proxies to new pods.
+//!
 //! Tests and other processes can embed it: fill an [`Index`] with [`Index::apply`], call [`Index::mark_synced`], and serve
 //! it with [`Server`] on any listener.
 
@@ -28,6 +30,7 @@ mod examples;
 mod grpc;
 mod identity;
 mod index;
+mod injector;
 mod metrics;
 mod names;
 mod objects;
@@ -41,6 +44,7 @@ pub use config::Config;
 pub use grpc::{Server, serve_identity};
 pub use identity::{Authority, Validity};
 pub use index::Index;
+pub use injector::main_from_env as injector_main_from_env;
 pub use names::Key;
 pub use objects::{Kind, Object, ParseError};
 pub use ports::PortSet;

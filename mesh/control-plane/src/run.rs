@@ -35,13 +35,7 @@ pub enum RunError {
 
 /// Runs until `shutdown`, with the cluster of the pod's service account or else of the kubeconfig.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-    // Someone else may have installed the same provider already, which serves as well.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let kube_config = match kube::Config::incluster() {
-        Ok(kube_config) => kube_config,
-        Err(_) => kube::Config::infer().await?,
-    };
-    let client = kube::Client::try_from(kube_config)?;
+    let client = client().await?;
     let index = Index::new(config.cluster());
     let (destination, policy, admin) =
         (listen(config.destination_addr).await?, listen(config.policy_addr).await?, listen(config.admin_addr).await?);
@@ -60,6 +54,17 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         () = shutdown => tracing::info!("shutting down"),
     }
     Ok(())
+}
+
+/// A client of the cluster of the pod's service account or else of the kubeconfig.
+pub(crate) async fn client() -> Result<kube::Client, RunError> {
+    // Someone else may have installed the same provider already, which serves as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let kube_config = match kube::Config::incluster() {
+        Ok(kube_config) => kube_config,
+        Err(_) => kube::Config::infer().await?,
+    };
+    Ok(kube::Client::try_from(kube_config)?)
 }
 
 /// Who issues certificates, and what it issues for the control plane itself.
@@ -86,7 +91,7 @@ async fn identity(
     })
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
+pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
     TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })
 }
 
@@ -101,14 +106,16 @@ pub fn main_from_env() -> anyhow::Result<()> {
     }
     let config = Environment::try_parse_from(["control-plane"])?.config;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        let shutdown = async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-        };
-        Ok(run(config, shutdown).await?)
+    runtime.block_on(async { Ok(run(config, told_to_end()?).await?) })
+}
+
+/// SIGTERM or SIGINT.
+pub(crate) fn told_to_end() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
     })
 }

@@ -3,12 +3,14 @@
 //! TLS 1.3 only and without resumption, with a certificate of the control plane's names. A client is asked for its certificate and may have
 //! none: whoever asks for the first has not.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{fmt, path::Path, sync::Arc, time::SystemTime};
 
+use anyhow::Context as _;
 use parking_lot::Mutex;
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier},
     sign::CertifiedKey,
     version::TLS13,
@@ -48,6 +50,24 @@ impl Tls {
             .with_cert_resolver(Arc::new(certificate));
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
+        Ok(Self(TlsAcceptor::from(Arc::new(config))))
+    }
+
+    /// With a certificate and key of files, which are read once; clients are asked for none.
+    ///
+    /// # Errors
+    /// The files cannot be read, or are no certificate and key.
+    pub(crate) fn of_files(folder: &Path) -> anyhow::Result<Self> {
+        let (certificate, key) = (folder.join("tls.crt"), folder.join("tls.key"));
+        let chain = CertificateDer::pem_file_iter(&certificate)
+            .and_then(Iterator::collect)
+            .with_context(|| format!("expected certificates as PEM in {}", certificate.display()))?;
+        let key = PrivateKeyDer::from_pem_file(&key)
+            .with_context(|| format!("expected a private key as PEM in {}", key.display()))?;
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)?;
         Ok(Self(TlsAcceptor::from(Arc::new(config))))
     }
 

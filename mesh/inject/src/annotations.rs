@@ -27,6 +27,9 @@ pub const IDENTITY_LIFETIME: &str = "config.meshgate.dev/identity-lifetime";
 /// After what time, such as `1s`, the pod's proxy asks for the next certificate, whatever the lifetime of the last.
 pub const IDENTITY_REFRESH: &str = "config.meshgate.dev/identity-refresh";
 
+/// On a namespace: `disabled` keeps Linkerd's webhooks from it.
+pub(crate) const ADMISSION_WEBHOOKS: &str = "config.linkerd.io/admission-webhooks";
+
 pub(crate) const PROXY_LOG_FORMAT: &str = "config.linkerd.io/proxy-log-format";
 pub(crate) const PROXY_IMAGE: &str = "config.linkerd.io/proxy-image";
 pub(crate) const PROXY_CPU_REQUEST: &str = "config.linkerd.io/proxy-cpu-request";

@@ -20,7 +20,7 @@ pub fn control_plane_manifests(options: &Options) -> Vec<Value> {
         "kind": "Namespace",
         "metadata": {
             "name": namespace,
-            "labels": {"linkerd.io/is-control-plane": "true"},
+            "labels": labels_of_namespace(options),
             "annotations": {annotations::INJECT: "disabled"},
         },
     })];
@@ -35,7 +35,18 @@ pub fn control_plane_manifests(options: &Options) -> Vec<Value> {
     manifests.push(deployment(options));
     manifests.push(service(namespace, "linkerd-dst", DESTINATION_PORT));
     manifests.push(service(namespace, "linkerd-policy", POLICY_PORT));
+    if let Some(webhook) = &options.webhook {
+        manifests.extend(webhook.manifests(options));
+    }
     manifests
+}
+
+fn labels_of_namespace(options: &Options) -> Value {
+    let mut labels = json!({"linkerd.io/is-control-plane": "true"});
+    if options.webhook.is_some() {
+        labels[annotations::ADMISSION_WEBHOOKS] = json!("disabled");
+    }
+    labels
 }
 
 fn issuer(options: &Options) -> Option<&Issuer> {

@@ -53,6 +53,11 @@ pub fn inject_with_report(manifests: &str, options: &Options) -> Result<Injectio
     Ok(Injection { yaml: documents.join("---\n"), report })
 }
 
+/// Objects as a YAML stream.
+pub fn to_yaml(objects: &[Value]) -> String {
+    objects.iter().map(yaml::write).collect::<Vec<_>>().join("---\n")
+}
+
 /// The documents of a stream. A line that starts with `---` or is `...` ends a document wherever it stands, inside block
 /// scalars too, so that lines are all there is to look at.
 fn split(manifests: &str) -> Vec<String> {

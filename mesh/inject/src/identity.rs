@@ -1,6 +1,7 @@
 //! Who a mesh's proxies are: the certificate authority, and the token by which a pod proves its service account.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// The audience of the tokens that are mounted for proxies.
@@ -23,7 +24,8 @@ const TOKEN_DIR: &str = "/var/run/secrets/tokens";
 const MOUNTED_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
 /// The identities of a mesh.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Identity {
     /// What every proxy trusts: certificates, as PEM.
     pub trust_anchors: String,
@@ -34,7 +36,8 @@ pub struct Identity {
 }
 
 /// A certificate authority.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Issuer {
     /// Its certificate, as PEM.
     pub certificate: String,
@@ -43,7 +46,8 @@ pub struct Issuer {
 }
 
 /// The token by which a proxy proves which service account its pod has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Token {
     /// One of its own, in a volume that the injector adds (`identity.serviceAccountTokenProjection` of Linkerd's chart, the default
     /// since edge-21.11.1).

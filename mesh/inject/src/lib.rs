@@ -7,7 +7,8 @@
 //!   its text, comments included.
 //! * [`inject_object`] takes one object, and says in its [`Outcome`] what it did and why.
 //! * [`control_plane_manifests`] are the objects of the control plane those proxies ask: one Deployment, its Services,
-//!   its rights and the custom resources it reads.
+//!   its rights and the custom resources it reads. With a [`Webhook`] they have an injector as well, for which [`review`]
+//!   answers the API server.
 //!
 //! Annotations, labels, container names, ports and environment are Linkerd's, so that tools and people that know a
 //! Linkerd pod know this one, and either proxy can stand behind the same manifest. With an [`Identity`] the pod proves its
@@ -21,6 +22,8 @@ mod documents;
 mod identity;
 mod options;
 mod outcome;
+mod review;
+mod webhook;
 mod workload;
 mod yaml;
 
@@ -31,8 +34,10 @@ pub use annotations::{
 pub use containers::{DEFAULT_OPAQUE_PORTS, INIT_CONTAINER, PROXY_CONTAINER, SOCKET_MARK};
 pub use control_plane::control_plane_manifests;
 pub use crds::{custom_resource_definitions, gateway_route_definitions};
-pub use documents::{InjectError, Injection, inject, inject_with_report};
+pub use documents::{InjectError, Injection, inject, inject_with_report, to_yaml};
 pub use identity::{Identity, IdentityError, Issuer, TOKEN_AUDIENCE, Token};
 pub use options::{Mode, Options, Scope};
 pub use outcome::{Entry, Outcome, Report, Skip, Warning};
+pub use review::{ReviewError, review, reviewed_namespace};
+pub use webhook::Webhook;
 pub use workload::inject_object;

@@ -2,10 +2,13 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::Identity;
+use serde::{Deserialize, Serialize};
+
+use crate::{Identity, Webhook};
 
 /// How the proxy routes what its pod sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Mode {
     /// By the address the application dials (`linkerd.io/inject: enabled`).
     #[default]
@@ -36,7 +39,8 @@ impl FromStr for Mode {
 }
 
 /// Which workloads are injected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Scope {
     /// Every workload that does not say `linkerd.io/inject: disabled`, as the command line does.
     #[default]
@@ -45,8 +49,9 @@ pub enum Scope {
     Annotated,
 }
 
-/// The caller's decisions. [`Options::default`] fits the embedded cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The caller's decisions. [`Options::default`] fits the embedded cluster. As JSON they are what an injector in the cluster is given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Options {
     /// The mode for workloads that do not name one. [`Mode::Ingress`] (`--ingress`) also overrules `enabled` on the
     /// workload.
@@ -72,6 +77,16 @@ pub struct Options {
     /// Whether [`control_plane_manifests`](crate::control_plane_manifests) bring Gateway API's HTTPRoute and GRPCRoute along.
     /// Leave it out where the cluster has Gateway API already.
     pub gateway_api: bool,
+    /// Whether the control plane has an injector that the API server asks about every new pod, and who that is.
+    pub webhook: Option<Webhook>,
+}
+
+impl Options {
+    /// What an injector in the cluster has to know: all but the keys, for pods that ask for a proxy.
+    pub(crate) fn of_webhook(&self) -> Self {
+        let identity = self.identity.clone().map(|identity| Identity { issuer: None, ..identity });
+        Self { scope: Scope::Annotated, identity, webhook: None, ..self.clone() }
+    }
 }
 
 impl Default for Options {
@@ -91,6 +106,7 @@ impl Default for Options {
             skipped_namespaces: owned(&["kube-system", "cert-manager"]),
             identity: None,
             gateway_api: false,
+            webhook: None,
         }
     }
 }

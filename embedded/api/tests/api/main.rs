@@ -12,3 +12,5 @@ mod kubectl;
 mod pods;
 mod protocol;
 mod streams;
+mod webhook;
+mod webhooks;

@@ -180,7 +180,12 @@ pub(crate) fn token_volume(spec: &mut Value, suffix: &str) {
     if !wanted {
         return;
     }
-    let name = format!("kube-api-access-{suffix}");
+    let prefix = "kube-api-access-";
+    // A pod to which a webhook has added containers has the volume already.
+    let present =
+        items(spec, "/volumes").iter().map(|volume| str_at(volume, "/name")).find(|name| name.starts_with(prefix));
+    let present = present.map(str::to_owned);
+    let name = present.clone().unwrap_or_else(|| format!("{prefix}{suffix}"));
     for key in ["containers", "initContainers"] {
         for container in items_mut(spec, key) {
             if mounted(container) {
@@ -189,6 +194,9 @@ pub(crate) fn token_volume(spec: &mut Value, suffix: &str) {
             let mount = json!({"name": name, "readOnly": true, "mountPath": TOKEN_PATH});
             push(container, "volumeMounts", mount);
         }
+    }
+    if present.is_some() {
+        return;
     }
     let volume = json!({"name": name, "projected": {"defaultMode": DEFAULT_MODE, "sources": [
         {"serviceAccountToken": {"expirationSeconds": TOKEN_SECONDS, "path": "token"}},

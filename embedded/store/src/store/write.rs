@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::admission;
 use super::state::State;
-use super::{DeleteOptions, Object, Subresource, WriteOptions};
+use super::{DeleteOptions, Draft, Object, Subresource, WriteOptions};
 use crate::invalid::FieldErrors;
 use crate::json::{int_at, items, set_meta, str_at};
 use crate::{GroupResource, ResourceType, Status, conversion, defaults, fields, meta, validation};
@@ -60,9 +60,7 @@ fn create_owned(
         return Err(Status::already_exists(resource, &name));
     }
     defaults::first_status(&kind, &mut object);
-    defaults::apply(&kind, &mut object);
-    fields::apply_defaults(&kind, &version, &mut object);
-    admission::admit(state, &kind, None, &mut object)?;
+    complete(state, &kind, &version, None, Subresource::Main, &mut object)?;
     validation::check(&kind, &version, None, &object)?;
     if ownership == Ownership::Noted {
         fields::track(&kind, None, &mut object, Subresource::Main, options);
@@ -110,11 +108,7 @@ fn replace_owned(
     meta::prepare_update(&kind, current, &mut object)?;
     meta::stamp_kind(&kind, &mut object);
     keep_the_other_part(&kind, current, subresource, &mut object);
-    if subresource == Subresource::Main {
-        defaults::apply(&kind, &mut object);
-    }
-    fields::apply_defaults(&kind, &version, &mut object);
-    admission::admit(state, &kind, Some(current), &mut object)?;
+    complete(state, &kind, &version, Some(current), subresource, &mut object)?;
     if meta::same(current, &object) {
         return Ok(Arc::clone(current));
     }
@@ -126,11 +120,83 @@ fn replace_owned(
     if options.dry_run {
         return Ok(Arc::new(object));
     }
-    let stored = state.commit(resource, Some(current), object);
-    if released(&stored) {
-        return Ok(state.commit_removal(resource, &stored));
+    Ok(commit(state, resource, Some(current), object))
+}
+
+/// Stores an object, or removes it when it was deleted and nothing holds it any more.
+fn commit(state: &mut State, resource: &GroupResource, current: Option<&Object>, object: Value) -> Object {
+    let stored = state.commit(resource, current, object);
+    if current.is_some() && released(&stored) { state.commit_removal(resource, &stored) } else { stored }
+}
+
+/// Fills in what the client left out: defaults, and what other objects of the store say.
+fn complete(
+    state: &State,
+    kind: &ResourceType,
+    version: &str,
+    current: Option<&Object>,
+    subresource: Subresource,
+    object: &mut Value,
+) -> Result<(), Status> {
+    if subresource == Subresource::Main {
+        defaults::apply(kind, object);
     }
-    Ok(stored)
+    fields::apply_defaults(kind, version, object);
+    admission::admit(state, kind, current, object)
+}
+
+/// Writes what became of a draft.
+pub(super) fn settle(
+    state: &mut State,
+    resource: &GroupResource,
+    draft: &Draft,
+    mut object: Value,
+    options: &WriteOptions,
+) -> Result<Object, Status> {
+    let kind = state.resource(resource)?;
+    let (namespace, name) = (str_at(&draft.object, "/metadata/namespace"), str_at(&draft.object, "/metadata/name"));
+    let current = state.find(resource, namespace, name).map(Arc::clone);
+    match (&draft.current, &current) {
+        (None, Some(_)) => return Err(Status::already_exists(resource, name)),
+        (None, None) => admission::namespace(state, &kind, namespace, name)?,
+        (Some(_), None) => return Err(Status::not_found(resource, name)),
+        (Some(then), Some(now)) if revision(then) != revision(now) => return Err(Status::stale(resource, name)),
+        (Some(_), Some(_)) => {}
+    }
+    for field in ["name", "namespace", "uid"] {
+        let pointer = format!("/metadata/{field}");
+        if str_at(&object, &pointer) != str_at(&draft.object, &pointer) {
+            let (is, was) = (str_at(&object, &pointer), str_at(&draft.object, &pointer));
+            let message = format!("admission may not change metadata.{field}: expected {was:?}, found {is:?}");
+            return Err(Status::bad_request(message));
+        }
+    }
+    let version = meta::check_kind(&kind, &object)?;
+    fields::decode(&kind, &version, &mut object, false)?;
+    meta::stamp_kind(&kind, &mut object);
+    keep_the_other_part(&kind, current.as_ref().unwrap_or(&draft.object), draft.subresource, &mut object);
+    complete(state, &kind, &version, current.as_ref(), draft.subresource, &mut object)?;
+    match &current {
+        Some(current) if meta::same(current, &object) => return Ok(Arc::clone(current)),
+        Some(current) => {
+            // The draft has counted its own change; what admission changed belongs to the same one.
+            if let Some(generation) = current.pointer("/metadata/generation") {
+                set_meta(&mut object, "generation", generation.clone());
+            }
+            meta::bump_generation(&kind, current, &mut object);
+        }
+        None => {}
+    }
+    validation::check(&kind, &version, current.as_deref(), &object)?;
+    fields::track(&kind, Some(&draft.object), &mut object, draft.subresource, options);
+    if options.dry_run {
+        return Ok(Arc::new(object));
+    }
+    Ok(commit(state, resource, current.as_ref(), object))
+}
+
+fn revision(object: &Value) -> &str {
+    str_at(object, "/metadata/resourceVersion")
 }
 
 /// Where status is a subresource, the main resource keeps the old status and the status changes nothing else.

@@ -31,13 +31,13 @@ const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// A connection that is ready to be served.
-pub(super) enum Connection {
+pub(crate) enum Connection {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// The connections of a listener, in the order in which they become ready: nobody waits for another one's handshake.
-pub(super) fn incoming(listener: TcpListener, tls: Option<Tls>) -> impl Stream<Item = io::Result<Connection>> {
+pub(crate) fn incoming(listener: TcpListener, tls: Option<Tls>) -> impl Stream<Item = io::Result<Connection>> {
     stream::unfold((listener, FuturesUnordered::new()), move |(listener, mut beginning)| {
         let tls = tls.clone();
         async move {
