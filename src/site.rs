@@ -106,7 +106,8 @@ impl Site {
             Groundwork::Images(images) => {
                 let (provisioned, made) = make(target, &images, logs, cancel, progress).await?;
                 let Provisioned { kubeconfig, context, .. } = provisioned;
-                let reach = Reach { kind: target.cluster, kubeconfig, context, image: IMAGE.to_owned() };
+                let Target { cluster: kind, entrance, .. } = *target;
+                let reach = Reach { kind, kubeconfig, context, image: IMAGE.to_owned(), entrance };
                 (reach, Some(made))
             }
         };

@@ -256,7 +256,7 @@ async fn tail(mut stream: impl tokio::io::AsyncRead + Unpin) -> String {
 mod tests {
     use super::*;
     use crate::matrix::{Cell, Dialect, Mesh};
-    use meshgate_clusters::remote::Reach;
+    use meshgate_clusters::remote::{By, Reach};
     use meshgate_clusters::{Backend, Kind};
     use meshgate_fixtures::{Mode, Version};
 
@@ -287,6 +287,7 @@ mod tests {
                 kubeconfig: "kubeconfig".into(),
                 context: "c".into(),
                 image: "i".into(),
+                entrance: By::default(),
             }),
             mesh: None,
             where_to: String::new(),
