@@ -34,6 +34,8 @@ pub struct Step {
     pub what: &'static str,
     /// The manifests.
     pub manifests: Vec<Manifest>,
+    /// Whether what injects the pods of the further steps is among them.
+    pub injects: bool,
 }
 
 /// The images that a controller's manifests name, besides Meshgate's own.
@@ -125,15 +127,18 @@ impl Blueprint<'_> {
         let mut steps = match self.mesh {
             // Its webhook has to be there before the pods that it is to inject.
             Some(_) => vec![
-                Step { what: "applying the mesh", manifests: mesh.collect() },
-                Step { what: "applying apps", manifests: workloads },
+                Step { what: "applying the mesh", manifests: mesh.collect(), injects: true },
+                Step { what: "applying apps", manifests: workloads, injects: false },
             ],
             // Proxies wait for their control plane by themselves.
-            None => vec![Step { what: "applying mesh and apps", manifests: mesh.chain(workloads).collect() }],
+            None => {
+                let manifests = mesh.chain(workloads).collect();
+                vec![Step { what: "applying mesh and apps", manifests, injects: false }]
+            }
         };
         // A hundred Services lead to the same few pods and every controller watches them all: applied after the pods, each step is
         // told once, and a controller reads its routes once.
-        steps.push(Step { what: "applying Services, routes and the controller", manifests: paths });
+        steps.push(Step { what: "applying Services, routes and the controller", manifests: paths, injects: false });
         Ok(steps)
     }
 

@@ -229,7 +229,7 @@ fn take(event: Event, report: &mut CellReport) {
         Event::Ready { seconds } => report.setup_seconds = Some(seconds),
         Event::CaseFinished { report: case } => report.cases.push(*case),
         Event::Broken { reason, .. } => report.broken = Some(reason),
-        Event::Progress { .. } | Event::CaseStarted { .. } | Event::Finished => {}
+        Event::Progress { .. } | Event::Note { .. } | Event::CaseStarted { .. } | Event::Finished => {}
     }
 }
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use k8s_openapi::api::core::v1::Service as ServiceObject;
 use kube::api::Api;
-use meshgate_clusters::{Cluster, Entrance, Vantage};
+use meshgate_clusters::linkerd::Linkerd;
+use meshgate_clusters::{Backend, Cluster, Entrance, Vantage};
 use meshgate_fixtures::{Controller, Fixtures, Recipe};
 use meshgate_inject as inject;
 use serde_json::Value;
@@ -17,12 +18,16 @@ use tokio::time::Instant;
 
 use crate::blueprint::{self, Blueprint};
 use crate::cell::{Assignment, Spec, Teller};
+use crate::injection;
 use crate::kubernetes::Kubernetes;
 use crate::matrix::Cell;
 use crate::plan::{NAMESPACE, Plan, Route};
 use crate::probe::{self, Batch, Connection, Keep, Prober, Record, Request, Scheme};
 
 mod artefacts;
+
+/// How long Linkerd's own checks may wait: its Deployments are available when they are asked.
+const CHECKS: Duration = Duration::from_secs(60);
 
 /// A cell that is up: its cluster, the mesh, the controller and the apps.
 pub struct World {
@@ -128,12 +133,17 @@ impl World {
             let text = std::fs::read(path).with_context(|| path.display().to_string())?;
             self.mesh = Some(serde_json::from_slice(&text).with_context(|| path.display().to_string())?);
         }
+        let mesh = self.mesh.clone();
         let steps = self.blueprint().steps(fixtures, plans)?;
         self.kubernetes.nothing_in_the_way(steps.iter().flat_map(|step| &step.manifests)).await?;
         for step in steps {
             teller.progress(step.what);
             self.kubernetes.apply_manifests(&step.manifests).await?;
             self.kubernetes.deployments_ready(deadline, |text| teller.progress(text)).await?;
+            match &mesh {
+                Some(mesh) if step.injects => self.mesh_ready(mesh, spec, deadline, teller).await?,
+                _ => self.injected().await?,
+            }
         }
         teller.progress("awaiting the external address");
         self.ingress = self.entrance(&self.controller.namespace, &self.controller.workload, deadline).await?;
@@ -150,6 +160,30 @@ impl World {
             ready.push(self.routes_ready(routes, entrance, deadline));
         }
         futures::future::try_join_all(ready).await.map(drop)
+    }
+
+    /// Refuses to go on where a mesh that is not Meshgate's own left a pod without its proxy.
+    ///
+    /// # Errors
+    /// Which pods, and what to do.
+    pub async fn injected(&self) -> anyhow::Result<()> {
+        match &self.mesh {
+            Some(mesh) => injection::complete(&self.kubernetes, mesh).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Asks a mesh that is not Meshgate's own for its word that it works, and waits until it injects.
+    async fn mesh_ready(&self, mesh: &[Value], spec: &Spec, deadline: Instant, teller: &Teller) -> anyhow::Result<()> {
+        if let Backend::Remote(reach) = &spec.backend {
+            teller.progress("asking linkerd for its checks");
+            let left = deadline.saturating_duration_since(Instant::now());
+            for warning in Linkerd::new(reach, Vec::new()).check(left.min(CHECKS)).await? {
+                teller.note(format!("linkerd check warns: {warning}"));
+            }
+        }
+        teller.progress("awaiting the mesh's injector");
+        injection::awaited(&self.kubernetes, mesh).await
     }
 
     /// Waits until every route has answered from its own backend, and then all of them again.

@@ -1,9 +1,6 @@
 //! Charts.
 
-use std::time::Duration;
-
 use meshgate_clusters::helm::{Chart, Helm, HelmError};
-use meshgate_clusters::linkerd::{Authority, EDGE_CHARTS, charts};
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, holds};
@@ -88,17 +85,4 @@ async fn what_else_goes_wrong_is_helms_to_say() {
     holds(&error.to_string(), &["cannot be reached", "no such host"]);
     let error = Helm::new(vec![("PATH".into(), bench.join("").into())]).describe(&chart).await.unwrap_err().to_string();
     holds(&error, &["helm is not there", "install Helm (https://"]);
-}
-
-#[tokio::test]
-async fn linkerd_comes_as_charts_with_our_certificates() {
-    let bench = Bench::new();
-    let helm = Helm::new(bench.environment(""));
-    let authority = Authority::generate("cluster.local", Duration::from_secs(3600)).unwrap();
-    let [crds, control_plane] = charts(EDGE_CHARTS, "2026.10.1", "2026.10.1", &authority);
-    let objects = helm.template(&crds, "linkerd-crds", "linkerd").await.unwrap();
-    assert_eq!(names(&objects), ["CustomResourceDefinition /serviceprofiles.linkerd.io"]);
-    let objects = helm.template(&control_plane, "linkerd-control-plane", "linkerd").await.unwrap();
-    let secret = objects.iter().find(|object| object["kind"] == "Secret").unwrap();
-    assert_eq!(secret["stringData"]["crt.pem"], authority.issuer);
 }
