@@ -2,18 +2,24 @@
 
 use std::process::ExitCode;
 
+use anyhow::bail;
+use meshgate_clusters::{Kind, kind};
 use meshgate_images::{Catalogue, Check};
 use meshgate_net::namespaces;
 
-use crate::{fail, output};
+use crate::{fail, output, target};
 
-/// Nothing to choose.
+/// For what.
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// For runs on this kind of cluster: `embedded` or `kind`
+    #[arg(long, default_value = "embedded", value_name = "KIND", value_parser = target::kind)]
+    cluster: Kind,
+}
 
 /// 0 when everything is there, 1 otherwise.
-pub fn main(_: Args) -> ExitCode {
-    let result = checks().and_then(|checks| {
+pub fn main(args: Args) -> ExitCode {
+    let result = checks(args.cluster).and_then(|checks| {
         output::print(&checks.iter().map(line).collect::<String>())?;
         Ok(checks.iter().any(|check| check.found.is_err()))
     });
@@ -31,7 +37,21 @@ fn line(check: &Check) -> String {
     }
 }
 
-fn checks() -> anyhow::Result<Vec<Check>> {
+fn checks(cluster: Kind) -> anyhow::Result<Vec<Check>> {
+    match cluster {
+        Kind::Embedded => embedded(),
+        Kind::Kind => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            Ok(runtime.block_on(kind::preflight(&[])))
+        }
+        Kind::K3s => bail!(
+            "--cluster k3s needs a container engine and no command, and a run looks for that first: meshgate run --cluster k3s"
+        ),
+        Kind::Existing => bail!("an existing cluster is looked at by: meshgate run --cluster existing --dry-run"),
+    }
+}
+
+fn embedded() -> anyhow::Result<Vec<Check>> {
     let fixtures = crate::run::fixtures(None)?;
     let mut images = Vec::new();
     for controller in fixtures.controllers.values() {

@@ -117,6 +117,11 @@ pub async fn run(
         let reason = case.not_applicable(&spec.cell, recipe).unwrap_or_default();
         teller.tell(&finished(&case, Verdict::NotApplicable, Some(reason), &[]));
     }
+    if apply.is_empty() {
+        // Nobody would look at what was set up.
+        teller.tell(&Event::Finished);
+        return;
+    }
     let plans = plans(&apply, recipe);
     let deadline = Duration::from_secs(spec.setup_seconds);
     let world = match World::set_up(assignment, cluster, &plans, deadline, teller).await {

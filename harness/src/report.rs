@@ -261,10 +261,11 @@ impl Report {
         self
     }
 
-    /// Whether every verdict is as the recipes promise, and there is one.
+    /// Whether every cell came up where it was to, every verdict is as the recipes promise, and there is one.
     pub fn is_green(&self) -> bool {
         let cases = || self.cells.iter().flat_map(|cell| &cell.cases);
-        cases().all(|case| case.verdict.is_green() && !case.flaky)
+        self.cells.iter().all(|cell| cell.broken.is_none())
+            && cases().all(|case| case.verdict.is_green() && !case.flaky)
             && cases().any(|case| case.verdict != Verdict::NotApplicable)
     }
 

@@ -40,6 +40,20 @@ fn refused_namespaces_are_told_once_with_the_remedy() {
 }
 
 #[test]
+fn the_doctor_looks_for_what_kind_needs() {
+    let bench = Bench::new();
+    let doctor = shell(&bench, "PATH=/nowhere exec $MESHGATE doctor --cluster kind");
+    doctor.expect(1, &[]);
+    assert!(doctor.stdout.contains("missing  kind: not on PATH\n"), "{doctor:#?}");
+    assert!(doctor.stdout.contains("https://kind.sigs.k8s.io"), "{doctor:#?}");
+    assert!(
+        !doctor.stdout.contains("user namespaces"),
+        "what the embedded cluster needs is another question: {doctor:#?}"
+    );
+    bench.run("doctor --cluster existing").expect(2, &["meshgate run --cluster existing --dry-run"]);
+}
+
+#[test]
 fn without_a_network_the_message_says_how_to_supply_the_program() {
     let bench = Bench::new();
     let python = bench.join("python");

@@ -144,6 +144,24 @@ fn the_status_of_a_report_is_that_of_its_run() {
 }
 
 #[test]
+fn a_cell_in_which_no_case_applies_is_not_set_up() {
+    let bench = Bench::new();
+    let report = bench.join("report");
+    // Pod addresses are followed by no split; the other recipe is the control.
+    let run = bench.run(&format!(
+        "run --controllers traefik --recipe ingress-pod-ip,ingress-nativelb --case traffic_split/zero-hundred --report-dir {}",
+        report.display()
+    ));
+    run.expect(0, &[]);
+    let report = json(&report.join("report.json"));
+    let setup = |recipe: &str| {
+        let cells = report["cells"].as_array().unwrap();
+        cells.iter().find(|cell| cell["recipe"] == recipe).unwrap()["setup_seconds"].clone()
+    };
+    assert!(setup("ingress-pod-ip").is_null() && setup("ingress-nativelb").is_number(), "{report:#}");
+}
+
+#[test]
 fn the_gate_runs_both_versions_into_the_report_folder() {
     let bench = Bench::new();
     let done = bench.run(

@@ -167,6 +167,11 @@ fn only_promised_verdicts_are_green() {
     assert!(!green(&[Verdict::Pass, Verdict::NotRun]));
     assert!(!green(&[Verdict::Pass, Verdict::Fail]));
     assert!(!green(&[Verdict::NotApplicable]), "nothing was judged");
+    let mut broken = cell("b", None, vec![case("a/b", Verdict::NotApplicable)]);
+    let passed = || cell("a", None, vec![case("a/b", Verdict::Pass)]);
+    assert!(report(vec![passed(), broken.clone()]).is_green(), "the control");
+    broken.broken = Some("it never came up".into());
+    assert!(!report(vec![passed(), broken]).is_green(), "nobody knows what would have been judged");
 }
 
 #[test]
