@@ -289,6 +289,7 @@ mod tests {
                 image: "i".into(),
             }),
             mesh: None,
+            chart: None,
             where_to: String::new(),
         };
         let implementation = Implementation { control_plane: "real".into(), data_plane: "d".into() };
