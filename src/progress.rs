@@ -4,7 +4,7 @@
 //! time that it changes, and a heartbeat now and then says that, and where, the run still is. GitHub Actions folds what it is told
 //! of a finished cell, and lists what is not green beside the run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -55,6 +55,8 @@ struct State {
     doing: BTreeMap<usize, String>,
     /// By cell, once it began.
     told: BTreeMap<usize, Told>,
+    /// Each once, whichever cells have it to say.
+    notes: BTreeSet<String>,
     finished: usize,
 }
 
@@ -95,7 +97,8 @@ enum Line {
 impl Progress {
     /// Tells of the cells of a run on `out`.
     pub fn new(reader: Reader, cells: Vec<String>, out: Box<dyn Write + Send>) -> Self {
-        let state = State { out, cells, doing: BTreeMap::new(), told: BTreeMap::new(), finished: 0 };
+        let state =
+            State { out, cells, doing: BTreeMap::new(), told: BTreeMap::new(), notes: BTreeSet::new(), finished: 0 };
         Self { reader, started: Instant::now(), state: Mutex::new(state) }
     }
 
@@ -172,6 +175,7 @@ impl State {
                 self.doing.insert(index, text.clone());
                 None
             }
+            Event::Note { text } => self.notes.insert(text.clone()).then(|| Line::Plain(text.clone())),
             Event::Ready { seconds } => {
                 self.doing.insert(index, "running".into());
                 Some(Line::Plain(format!("{cell}: ready after {seconds:.1} s")))

@@ -24,8 +24,8 @@ const KEPT: &str = "meshgate-kept";
 /// For how long it is.
 const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 
-/// How long the certificates of a real Linkerd are valid: longer than any run.
-const VALID: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long the certificates of a real Linkerd are valid: longer than any run, and longer than the 60 days that `linkerd check` warns of.
+const VALID: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// What is there before anything runs. Getting it may take long, and an interruption simply ends it.
 pub enum Groundwork {
@@ -106,7 +106,8 @@ impl Site {
             Groundwork::Images(images) => {
                 let (provisioned, made) = make(target, &images, logs, cancel, progress).await?;
                 let Provisioned { kubeconfig, context, .. } = provisioned;
-                let reach = Reach { kind: target.cluster, kubeconfig, context, image: IMAGE.to_owned() };
+                let Target { cluster: kind, entrance, .. } = *target;
+                let reach = Reach { kind, kubeconfig, context, image: IMAGE.to_owned(), entrance };
                 (reach, Some(made))
             }
         };
@@ -223,10 +224,10 @@ async fn make(
 
 /// What a real Linkerd consists of, with certificates of its own.
 pub async fn linkerd(reach: &Reach) -> anyhow::Result<Vec<Value>> {
-    let Reach { kubeconfig, context, .. } = reach.clone();
-    let linkerd = Linkerd::new(&Provisioned { name: context.clone(), kubeconfig, context }, Vec::new());
+    let linkerd = Linkerd::new(reach, Vec::new());
     let authority = Authority::generate("cluster.local", VALID)?;
-    let mut objects = linkerd.crds().await?;
+    // Nobody else has put the Gateway API on a cluster that was made for the run, and nobody else is to.
+    let mut objects = linkerd.crds(reach.kind != Kind::Existing).await?;
     objects.extend(linkerd.smi().await?);
     objects.extend(linkerd.control_plane(&authority, &[]).await?);
     Ok(objects)

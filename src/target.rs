@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use meshgate_clusters::remote::Reach;
+use meshgate_clusters::remote::{By, Reach};
 use meshgate_clusters::{IMAGE, Kind};
 use meshgate_harness::matrix::{Mesh, Place};
 
@@ -57,6 +57,10 @@ pub struct Target {
     /// Meshgate's own image, as the nodes of an existing cluster can get it (see `meshgate image`)
     #[arg(long, value_name = "IMAGE", default_value = IMAGE)]
     pub image: String,
+    /// How clients come to the controller: `cluster-ip`, `node-port` (of the first node that is ready) or `load-balancer` (the address in
+    /// the Service's status); in all cases from pods of the cluster
+    #[arg(long, default_value = "cluster-ip", value_name = "ADDRESS", value_parser = entrance)]
+    pub entrance: By,
     /// The version of Kubernetes for kind; the newest known one when left out
     #[arg(long, value_name = "VERSION")]
     pub kubernetes: Option<String>,
@@ -91,6 +95,10 @@ fn install(name: &str) -> Result<Install, String> {
     named(name, Install::ALL, Install::as_str)
 }
 
+fn entrance(name: &str) -> Result<By, String> {
+    named(name, By::ALL, By::as_str)
+}
+
 fn named<T: Copy, const N: usize>(name: &str, known: [T; N], as_str: fn(T) -> &'static str) -> Result<T, String> {
     let names = known.map(as_str).join(", ");
     known.into_iter().find(|one| as_str(*one) == name).ok_or_else(|| format!("expected one of {names}"))
@@ -105,11 +113,12 @@ impl Target {
     /// Checks that the arguments belong together.
     pub fn check(&self) -> anyhow::Result<()> {
         use Kind::{Embedded, Existing, K3s, Kind as InKind};
-        let flags: [(&str, bool, &[Kind]); 8] = [
+        let flags: [(&str, bool, &[Kind]); 9] = [
             ("--kubeconfig", self.kubeconfig.is_some(), &[Existing]),
             ("--context", self.context.is_some(), &[Existing]),
             ("--image", self.image != IMAGE, &[Existing]),
             ("--dry-run", self.dry_run, &[Existing]),
+            ("--entrance", self.entrance != By::default(), &[Existing, InKind, K3s]),
             ("--kubernetes", self.kubernetes.is_some(), &[InKind]),
             ("--reuse", self.reuse, &[InKind]),
             ("--native-images", self.native_images, &[InKind, K3s]),
@@ -136,7 +145,7 @@ impl Target {
 
     /// How to reach an existing cluster.
     pub fn existing(&self) -> anyhow::Result<Reach> {
-        Ok(Reach::existing(self.kubeconfig.as_deref(), self.context.as_deref(), &self.image)?)
+        Ok(Reach::existing(self.kubeconfig.as_deref(), self.context.as_deref(), &self.image, self.entrance)?)
     }
 
     /// Whether the cluster gets the controllers' images by itself.
@@ -161,6 +170,7 @@ impl Target {
             self.kubeconfig.as_deref().map(|file| format!(" --kubeconfig {}", path(file))),
             self.context.as_deref().map(|context| format!(" --context {context}")),
             (self.image != IMAGE).then(|| format!(" --image {}", self.image)),
+            (self.entrance != By::default()).then(|| format!(" --entrance {}", self.entrance)),
             self.kubernetes.as_deref().map(|version| format!(" --kubernetes {version}")),
             self.native_images.then(|| " --native-images".to_owned()),
             (self.install != Install::Manifests).then(|| format!(" --install {}", self.install.as_str())),

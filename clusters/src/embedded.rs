@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Cluster, IMAGE, Kind, Kubectl, Stream, Vantage};
+use crate::{Cluster, Entrance, IMAGE, Kind, Kubectl, Stream, Vantage, balancer};
 
 /// Where the API server listens inside: the address of the Service `kubernetes`.
 const API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)), 443);
@@ -205,9 +205,8 @@ impl Cluster for Embedded {
     }
 
     /// The load balancer's.
-    fn entrance(&self, service: &Service) -> Option<Ipv4Addr> {
-        let balancer = service.status.as_ref()?.load_balancer.as_ref()?;
-        balancer.ingress.as_ref()?.first()?.ip.as_ref()?.parse().ok()
+    fn entrance(&self, service: &Service) -> Option<Entrance> {
+        balancer(service).map(Entrance::of)
     }
 
     fn set_external_name(&self, name: &str, addresses: &[Ipv4Addr]) {

@@ -8,6 +8,7 @@
 //!
 //! A run prepares a [`Backend`] once and hands it to every cell, which opens it: **arguments → [`Backend`] → [`Cluster`]**.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -105,6 +106,32 @@ impl<T: AsyncRead + AsyncWrite + Send> Connection for T {}
 /// A connection of any make.
 pub type Stream = Pin<Box<dyn Connection>>;
 
+/// Where a Service's clients come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entrance {
+    /// The address.
+    pub ip: Ipv4Addr,
+    /// By the Service's port, the one at which it is reached there; the same one when it is not here.
+    pub ports: BTreeMap<u16, u16>,
+}
+
+impl Entrance {
+    /// An address at which all ports are the Service's own.
+    pub fn of(ip: Ipv4Addr) -> Self {
+        Self { ip, ports: BTreeMap::new() }
+    }
+
+    /// Where a port of the Service is reached.
+    pub fn at(&self, port: u16) -> SocketAddr {
+        SocketAddr::from((self.ip, self.ports.get(&port).copied().unwrap_or(port)))
+    }
+
+    /// Whether a connection to this address comes in here.
+    pub fn admits(&self, to: SocketAddr) -> bool {
+        self.ip == to.ip() && (self.ports.is_empty() || self.ports.values().any(|port| *port == to.port()))
+    }
+}
+
 /// A running cluster.
 #[async_trait]
 pub trait Cluster: Send + Sync {
@@ -120,8 +147,8 @@ pub trait Cluster: Send + Sync {
     /// The address that a vantage point's connections come from.
     fn address(&self, of: Vantage) -> Ipv4Addr;
 
-    /// The address at which [`Vantage::Outside`] reaches a Service of type LoadBalancer; `None` while it has none.
-    fn entrance(&self, service: &Service) -> Option<Ipv4Addr>;
+    /// Where [`Vantage::Outside`] reaches a Service of type LoadBalancer; `None` while that is not known.
+    fn entrance(&self, service: &Service) -> Option<Entrance>;
 
     /// Makes DNS answer a name outside the cluster's domain with these addresses, where the cluster has [`Ability::OutsideNames`].
     fn set_external_name(&self, name: &str, addresses: &[Ipv4Addr]);
@@ -137,6 +164,12 @@ pub trait Cluster: Send + Sync {
 
     /// The image of Meshgate itself there.
     fn image(&self) -> &str;
+}
+
+/// The address of a Service's load balancer.
+fn balancer(service: &Service) -> Option<Ipv4Addr> {
+    let balancer = service.status.as_ref()?.load_balancer.as_ref()?;
+    balancer.ingress.as_ref()?.first()?.ip.as_ref()?.parse().ok()
 }
 
 /// A kubectl and what it needs to reach a cluster from where the cases run.

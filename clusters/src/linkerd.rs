@@ -1,7 +1,7 @@
 //! A real Linkerd on a cluster, in place of the bundled mesh.
 //!
-//! What installs it is either its command line (`linkerd install`) or its charts; both give objects, which are applied as all others are.
-//! Its certificates are made here, because what `linkerd install` makes by itself is valid for a year and known to nobody, and charts make none.
+//! Its command line prints objects (`linkerd install`), which are applied as all others are, and says whether they work (`linkerd check`).
+//! Its certificates are made here, because what `linkerd install` makes by itself is valid for a year and known to nobody.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -10,12 +10,11 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use crate::command::{Command, CommandError, Output};
-use crate::helm::Chart;
 use crate::manifests::{self, ManifestError};
-use crate::provision::Provisioned;
+use crate::remote::Reach;
 
 /// How to get Linkerd's command line.
 const INSTALL: &str = "install Linkerd's command line (https://linkerd.io/2/getting-started/#step-1-install-the-cli)";
@@ -25,12 +24,6 @@ const WORKS: Duration = Duration::from_secs(60);
 
 /// How far clocks of nodes may lie behind this machine's.
 const SKEW: Duration = Duration::from_secs(300);
-
-/// The repository of charts of edge releases, the only ones that the project itself still makes.
-pub const EDGE_CHARTS: &str = "https://helm.linkerd.io/edge";
-
-/// The repository of the chart of the SMI extension.
-pub const SMI_CHARTS: &str = "https://linkerd.github.io/linkerd-smi";
 
 /// Why there is no Linkerd.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +44,8 @@ pub enum LinkerdError {
     },
     /// The extension is not installed beside the command line.
     #[error(
-        "TrafficSplits need Linkerd's SMI extension, and `linkerd smi` is not there; install it (https://linkerd.io/2/tasks/linkerd-smi/), \
-         or use its chart from {SMI_CHARTS}; linkerd says: {said}"
+        "TrafficSplits need Linkerd's SMI extension, and `linkerd smi` is not there; install it (https://linkerd.io/2/tasks/linkerd-smi/); \
+         linkerd says: {said}"
     )]
     NoSmi {
         /// What it said.
@@ -119,30 +112,6 @@ fn authority(name: &str, further: u8, validity: Duration) -> CertificateParams {
     params.not_before = (now - SKEW).into();
     params.not_after = (now + validity).into();
     params
-}
-
-/// The charts that install Linkerd, in this order: definitions, control plane. Their versions are the same for edge releases
-/// ([`EDGE_CHARTS`]) and differ for stable ones.
-pub fn charts(repository: &str, crds: &str, control_plane: &str, authority: &Authority) -> [Chart; 2] {
-    let chart = |name: &str, version: &str, values: Value| Chart {
-        chart: name.to_owned(),
-        repository: repository.to_owned(),
-        version: version.to_owned(),
-        values: values.as_object().cloned().unwrap_or_default(),
-    };
-    let tls = json!({"crtPEM": authority.issuer, "keyPEM": authority.issuer_key});
-    let identity = json!({"identityTrustAnchorsPEM": authority.trust_anchor, "identity": {"issuer": {"tls": tls}}});
-    [chart("linkerd-crds", crds, json!({})), chart("linkerd-control-plane", control_plane, identity)]
-}
-
-/// The chart of the SMI extension, which recipes with TrafficSplits need since Linkerd 2.12.
-pub fn smi_chart(version: &str) -> Chart {
-    Chart {
-        chart: "linkerd-smi".to_owned(),
-        repository: SMI_CHARTS.to_owned(),
-        version: version.to_owned(),
-        values: Map::new(),
-    }
 }
 
 /// Something that `linkerd check` is not content with.
@@ -220,16 +189,17 @@ pub struct Linkerd {
 
 impl Linkerd {
     /// For a cluster, with further environment of every command, for instance a PATH.
-    pub fn new(cluster: &Provisioned, environment: Vec<(OsString, OsString)>) -> Self {
-        Self { environment, kubeconfig: cluster.kubeconfig.clone(), context: cluster.context.clone() }
+    pub fn new(reach: &Reach, environment: Vec<(OsString, OsString)>) -> Self {
+        Self { environment, kubeconfig: reach.kubeconfig.clone(), context: reach.context.clone() }
     }
 
-    /// Linkerd's definitions.
+    /// Linkerd's definitions, and with `gateway_api` those of the Gateway API, its own copies: for a cluster that has none of others.
     ///
     /// # Errors
     /// [`LinkerdError::GatewayApi`] and others.
-    pub async fn crds(&self) -> Result<Vec<Value>, LinkerdError> {
-        self.objects(self.command(["install", "--crds"])).await
+    pub async fn crds(&self, gateway_api: bool) -> Result<Vec<Value>, LinkerdError> {
+        let command = self.command(["install", "--crds"]);
+        self.objects(if gateway_api { command.args(["--set", "installGatewayAPI=true"]) } else { command }).await
     }
 
     /// Its control plane with these certificates; nothing of it need be on the cluster yet, and so the
@@ -354,16 +324,6 @@ mod tests {
         let other = Authority::generate("cluster.local", YEAR).unwrap();
         let mixed = Authority { trust_anchor: other.trust_anchor, ..authority };
         verifies(&mixed, Duration::ZERO).unwrap_err();
-    }
-
-    #[test]
-    fn the_charts_are_given_the_certificates() {
-        let authority = Authority::generate("cluster.local", YEAR).unwrap();
-        let [crds, control_plane] = charts(EDGE_CHARTS, "2026.10.1", "2026.10.1", &authority);
-        assert_eq!((crds.chart.as_str(), crds.values.len()), ("linkerd-crds", 0));
-        assert_eq!(control_plane.values["identityTrustAnchorsPEM"], authority.trust_anchor);
-        assert_eq!(control_plane.values["identity"]["issuer"]["tls"]["crtPEM"], authority.issuer);
-        assert_eq!(control_plane.values["identity"]["issuer"]["tls"]["keyPEM"], authority.issuer_key);
     }
 
     #[test]

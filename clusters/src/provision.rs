@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::IMAGE;
-use crate::remote::{Reach, RemoteError};
+use crate::remote::{By, Reach, RemoteError};
 
 /// Between two looks at a cluster that comes up.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -58,7 +58,8 @@ impl Provisioned {
     /// # Errors
     /// [`ProvisionError`].
     pub async fn ready(&self, within: Duration) -> Result<(), ProvisionError> {
-        let client = Reach::existing(Some(&self.kubeconfig), Some(&self.context), IMAGE)?.client().await?;
+        let client =
+            Reach::existing(Some(&self.kubeconfig), Some(&self.context), IMAGE, By::default())?.client().await?;
         let deadline = Instant::now() + within;
         loop {
             let missing = timeout(LOOK, missing(&client)).await;

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, DeleteParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use meshgate_apps::vantage::{PORT, tunnel::Tunnels};
 use serde::{Deserialize, Serialize};
@@ -22,13 +22,15 @@ use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::{Cluster, Kind, Kubectl, Stream, Vantage};
+use crate::{Cluster, Entrance, Kind, Kubectl, Stream, Vantage};
 
 mod claim;
+mod entrances;
 mod sweep;
 mod vantage;
 
 pub use claim::Claim;
+pub use entrances::By;
 
 /// The namespace of Meshgate's own things: the Lease and the vantage points.
 pub const NAMESPACE: &str = "meshgate";
@@ -116,6 +118,14 @@ pub enum RemoteError {
         /// Which cluster.
         context: String,
     },
+    /// There is no node to come by.
+    #[error(
+        "--entrance node-port: no node of context \"{context}\" is Ready and has an InternalIP with an IPv4 address; come by another: --entrance cluster-ip"
+    )]
+    NoNode {
+        /// Which cluster.
+        context: String,
+    },
     /// What was deleted did not go.
     #[error("not gone {seconds} s after it was deleted: {what}")]
     Stuck {
@@ -137,6 +147,8 @@ pub struct Reach {
     pub context: String,
     /// Meshgate's own image on its nodes or in a registry.
     pub image: String,
+    /// How clients come to the controller.
+    pub entrance: By,
 }
 
 impl Reach {
@@ -145,7 +157,12 @@ impl Reach {
     ///
     /// # Errors
     /// [`RemoteError::Kubeconfig`], [`RemoteError::NoContext`].
-    pub fn existing(kubeconfig: Option<&Path>, context: Option<&str>, image: &str) -> Result<Self, RemoteError> {
+    pub fn existing(
+        kubeconfig: Option<&Path>,
+        context: Option<&str>,
+        image: &str,
+        entrance: By,
+    ) -> Result<Self, RemoteError> {
         let path = match kubeconfig {
             Some(path) => path.to_owned(),
             None => usual_kubeconfig(),
@@ -156,7 +173,8 @@ impl Reach {
         if !known.contains(&wanted) {
             return Err(RemoteError::NoContext { wanted: wanted.to_owned(), known: known.join(", ") });
         }
-        Ok(Self { kind: Kind::Existing, context: wanted.to_owned(), image: image.to_owned(), kubeconfig: path })
+        let (context, image) = (wanted.to_owned(), image.to_owned());
+        Ok(Self { kind: Kind::Existing, kubeconfig: path, context, image, entrance })
     }
 
     /// A client for it.
@@ -197,6 +215,8 @@ pub struct Remote {
     kubectl: Option<Kubectl>,
     /// In the order of [`index`].
     gates: Vec<Gate>,
+    /// The address of a node, where clients come by one.
+    node: Option<Ipv4Addr>,
 }
 
 /// The way to one vantage point.
@@ -228,7 +248,11 @@ impl Remote {
             Some(program) => Some(Kubectl { program, kubeconfig: reach.kubeconfig()? }),
             None => None,
         };
-        Ok(Self { reach, client, kubectl, gates })
+        let node = match reach.entrance {
+            By::NodePort => Some(node(&reach, &client).await?),
+            By::ClusterIp | By::LoadBalancer => None,
+        };
+        Ok(Self { reach, client, kubectl, gates, node })
     }
 
     /// The tunnels to a vantage point, as they are or anew.
@@ -247,6 +271,12 @@ impl Remote {
         *held = Some(tunnels.clone());
         Ok(tunnels)
     }
+}
+
+async fn node(reach: &Reach, client: &kube::Client) -> Result<Ipv4Addr, RemoteError> {
+    let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await;
+    let nodes = nodes.map_err(|error| reach.failed("its nodes", error))?;
+    entrances::address(&nodes.items).ok_or_else(|| RemoteError::NoNode { context: reach.context.clone() })
 }
 
 fn index(of: Vantage) -> usize {
@@ -276,9 +306,8 @@ impl Cluster for Remote {
         self.gates[index(of)].address
     }
 
-    /// Its address inside the cluster, where the clients are.
-    fn entrance(&self, service: &Service) -> Option<Ipv4Addr> {
-        service.spec.as_ref()?.cluster_ip.as_ref()?.parse().ok()
+    fn entrance(&self, service: &Service) -> Option<Entrance> {
+        self.reach.entrance.entrance(service, self.node)
     }
 
     fn set_external_name(&self, name: &str, _: &[Ipv4Addr]) {
@@ -314,8 +343,8 @@ impl Cluster for Remote {
 
 impl Remote {
     async fn reached(&self, service: &Service, deadline: Instant) -> io::Result<()> {
-        let address = self.entrance(service).ok_or_else(|| io::Error::other("a Service without an address"))?;
-        let to = SocketAddr::from((address, PORT));
+        let entrance = By::ClusterIp.entrance(service, None);
+        let to = entrance.ok_or_else(|| io::Error::other("a Service without an address"))?.at(PORT);
         loop {
             let tried = tokio::time::timeout(Duration::from_secs(1), self.connect(Vantage::Outside(0), to)).await;
             if let Ok(Ok(_)) = tried {

@@ -34,6 +34,8 @@ pub struct Step {
     pub what: &'static str,
     /// The manifests.
     pub manifests: Vec<Manifest>,
+    /// Whether what injects the pods of the further steps is among them.
+    pub injects: bool,
 }
 
 /// The images that a controller's manifests name, besides Meshgate's own.
@@ -79,6 +81,10 @@ fn values(
     ]))
 }
 
+fn is_definition(object: &Value) -> bool {
+    object["kind"] == "CustomResourceDefinition"
+}
+
 /// Whether two manifests are of one object.
 fn same(one: &Value, other: &Value) -> bool {
     ["/apiVersion", "/kind", "/metadata/namespace", "/metadata/name"]
@@ -98,7 +104,8 @@ pub fn injection(dialect: Option<Dialect>) -> anyhow::Result<inject::Options> {
     if dialect == Some(Dialect::Documented) {
         identity.token = inject::Token::Mounted;
     }
-    Ok(inject::Options { identity: Some(identity), ..options })
+    // A real Linkerd wants Gateway API on the cluster as well.
+    Ok(inject::Options { identity: Some(identity), gateway_api: true, ..options })
 }
 
 impl Blueprint<'_> {
@@ -108,21 +115,30 @@ impl Blueprint<'_> {
     /// A template that cannot be filled in.
     pub fn steps(&self, fixtures: &Fixtures, plans: &BTreeMap<&'static str, Plan>) -> anyhow::Result<Vec<Step>> {
         let workloads = self.workloads(fixtures, plans)?;
+        let (definitions, paths): (Vec<_>, Vec<_>) =
+            self.paths(plans)?.into_iter().partition(|manifest| is_definition(&manifest.object));
+        let mut mesh = match self.mesh {
+            Some(objects) => objects.to_vec(),
+            None => inject::control_plane_manifests(self.injection),
+        };
+        // What a controller brings along, as of Gateway API, a mesh need not.
+        mesh.retain(|object| !definitions.iter().any(|manifest| same(object, &manifest.object)));
+        let mesh = definitions.into_iter().chain(mesh.into_iter().map(Manifest::from));
         let mut steps = match self.mesh {
             // Its webhook has to be there before the pods that it is to inject.
-            Some(objects) => vec![
-                Step { what: "applying the mesh", manifests: objects.iter().cloned().map(Manifest::from).collect() },
-                Step { what: "applying apps", manifests: workloads },
+            Some(_) => vec![
+                Step { what: "applying the mesh", manifests: mesh.collect(), injects: true },
+                Step { what: "applying apps", manifests: workloads, injects: false },
             ],
             // Proxies wait for their control plane by themselves.
             None => {
-                let own = inject::control_plane_manifests(self.injection).into_iter().map(Manifest::from);
-                vec![Step { what: "applying mesh and apps", manifests: own.chain(workloads).collect() }]
+                let manifests = mesh.chain(workloads).collect();
+                vec![Step { what: "applying mesh and apps", manifests, injects: false }]
             }
         };
         // A hundred Services lead to the same few pods and every controller watches them all: applied after the pods, each step is
         // told once, and a controller reads its routes once.
-        steps.push(Step { what: "applying Services, routes and the controller", manifests: self.paths(plans)? });
+        steps.push(Step { what: "applying Services, routes and the controller", manifests: paths, injects: false });
         Ok(steps)
     }
 

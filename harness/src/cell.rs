@@ -109,6 +109,11 @@ impl Teller {
     pub fn progress(&self, text: impl Into<String>) {
         self.tell(&Event::Progress { text: text.into() });
     }
+
+    /// Tells what a person should know.
+    pub fn note(&self, text: impl Into<String>) {
+        self.tell(&Event::Note { text: text.into() });
+    }
 }
 
 /// Sets the world of the cell up on a cluster, runs the cases and tells everything to the parent.
@@ -202,7 +207,7 @@ async fn look(case: &Case, world: &Arc<World>, plan: &Plan, limit: Duration, att
     // A task of its own, so that a panic in a case is a verdict and not the end of the cell.
     let body = tokio::spawn((case.run)(context.clone()));
     let abort = body.abort_handle();
-    let result = match tokio::time::timeout(limit, body).await {
+    let mut result = match tokio::time::timeout(limit, body).await {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => Err(Failure::Behaviour {
             what: "the case".into(),
@@ -218,6 +223,12 @@ async fn look(case: &Case, world: &Arc<World>, plan: &Plan, limit: Duration, att
             })
         }
     };
+    // What a pod without a proxy does is no behaviour of the mesh. The case may have made the pod itself.
+    if let Err(failure @ Failure::Behaviour { .. }) = &result
+        && let Err(error) = world.injected().await
+    {
+        result = Err(error.context(failure.to_string()).into());
+    }
     let (verdict, reason) = match result {
         Ok(Outcome::Pass) => (Verdict::Pass, None),
         Ok(Outcome::Weakness { name, observed }) => match world.recipe.findings.get(name) {

@@ -69,17 +69,17 @@ impl Context {
 
     /// A GET for a route that the case declared, through the controller.
     pub fn get(&self, route: &str) -> Result<Request, Failure> {
-        Ok(self.world.request_to(self.route(route)?, self.world.ingress))
+        Ok(self.world.request_to(self.route(route)?, &self.world.ingress))
     }
 
     /// A GET for a route through another instance of the controller.
     pub fn get_at(&self, instance: &str, route: &str) -> Result<Request, Failure> {
-        let address = self
+        let entrance = self
             .world
             .instances
             .get(instance)
             .ok_or_else(|| anyhow!("{} declares no instance {instance:?}", self.id))?;
-        Ok(self.world.request_to(self.route(route)?, *address))
+        Ok(self.world.request_to(self.route(route)?, entrance))
     }
 
     /// Sends a request from outside.
@@ -235,7 +235,7 @@ impl Context {
 
     /// Whether an address is one of the controller's.
     fn is_controller(&self, target: &str) -> bool {
-        let Ok(SocketAddr::V4(target)) = target.parse() else { return false };
-        [&self.world.ingress].into_iter().chain(self.world.instances.values()).any(|address| address == target.ip())
+        let Ok(target) = target.parse() else { return false };
+        [&self.world.ingress].into_iter().chain(self.world.instances.values()).any(|entrance| entrance.admits(target))
     }
 }

@@ -13,6 +13,11 @@ pub enum Event {
         /// In a few words.
         text: String,
     },
+    /// Something that a person should know, and that is no reason to stop.
+    Note {
+        /// In one sentence.
+        text: String,
+    },
     /// The cell is ready for its first case.
     Ready {
         /// Since the cell's process started, in seconds.

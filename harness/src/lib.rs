@@ -9,7 +9,8 @@
 //! (the parent) starts one process per cell and collects its [`event::Event`]s; [`cell`] (the child) sets up the [`world`], runs the
 //! [`case`]s and tells their [`verdict`]s. [`report`] writes what came of it, [`gate`] compares two reports.
 //!
-//! What a cell consists of is its [`blueprint`]; on a cluster that is not Meshgate's own, [`tenancy`] says how it is put there.
+//! What a cell consists of is its [`blueprint`]; on a cluster that is not Meshgate's own, [`tenancy`] says how it is put there, and
+//! [`injection`] whether the webhook of another mesh gave every pod its proxy.
 //!
 //! A case sees the world through a [`context::Context`]: it sends requests by the [`probe`], waits by
 //! [`convergence`], reads [`metrics`], judges counts by [`statistics`], and says what it found by [`verdict`]. What passes through
@@ -22,6 +23,7 @@ pub mod cell;
 pub mod context;
 pub mod convergence;
 pub mod event;
+pub mod injection;
 pub mod jobs;
 pub mod kubernetes;
 pub mod matrix;

@@ -229,7 +229,7 @@ fn take(event: Event, report: &mut CellReport) {
         Event::Ready { seconds } => report.setup_seconds = Some(seconds),
         Event::CaseFinished { report: case } => report.cases.push(*case),
         Event::Broken { reason, .. } => report.broken = Some(reason),
-        Event::Progress { .. } | Event::CaseStarted { .. } | Event::Finished => {}
+        Event::Progress { .. } | Event::Note { .. } | Event::CaseStarted { .. } | Event::Finished => {}
     }
 }
 
@@ -256,7 +256,7 @@ async fn tail(mut stream: impl tokio::io::AsyncRead + Unpin) -> String {
 mod tests {
     use super::*;
     use crate::matrix::{Cell, Dialect, Mesh};
-    use meshgate_clusters::remote::Reach;
+    use meshgate_clusters::remote::{By, Reach};
     use meshgate_clusters::{Backend, Kind};
     use meshgate_fixtures::{Mode, Version};
 
@@ -287,6 +287,7 @@ mod tests {
                 kubeconfig: "kubeconfig".into(),
                 context: "c".into(),
                 image: "i".into(),
+                entrance: By::default(),
             }),
             mesh: None,
             chart: None,

@@ -1,7 +1,7 @@
 //! The world of a cell: what has to run is applied and awaited, then what leads to it.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use k8s_openapi::api::core::v1::Service as ServiceObject;
 use kube::api::Api;
-use meshgate_clusters::{Cluster, Vantage};
+use meshgate_clusters::linkerd::Linkerd;
+use meshgate_clusters::{Backend, Cluster, Entrance, Vantage};
 use meshgate_fixtures::{Controller, Fixtures, Recipe};
 use meshgate_inject as inject;
 use serde_json::Value;
@@ -17,12 +18,16 @@ use tokio::time::Instant;
 
 use crate::blueprint::{self, Blueprint};
 use crate::cell::{Assignment, Spec, Teller};
+use crate::injection;
 use crate::kubernetes::Kubernetes;
 use crate::matrix::Cell;
 use crate::plan::{NAMESPACE, Plan, Route};
 use crate::probe::{self, Batch, Connection, Keep, Prober, Record, Request, Scheme};
 
 mod artefacts;
+
+/// How long Linkerd's own checks may wait: its Deployments are available when they are asked.
+const CHECKS: Duration = Duration::from_secs(60);
 
 /// A cell that is up: its cluster, the mesh, the controller and the apps.
 pub struct World {
@@ -38,10 +43,10 @@ pub struct World {
     pub kubernetes: Kubernetes,
     /// Sends requests from outside and from the node.
     pub prober: Prober,
-    /// The external address of the controller.
-    pub ingress: Ipv4Addr,
-    /// The external addresses of its further instances, by workload name.
-    pub instances: BTreeMap<String, Ipv4Addr>,
+    /// Where clients reach the controller.
+    pub ingress: Entrance,
+    /// Where they reach its further instances, by workload name.
+    pub instances: BTreeMap<String, Entrance>,
     /// How pods get their proxies: with identities of this cell's own.
     injection: inject::Options,
     /// What a mesh that is not Meshgate's own consists of.
@@ -98,7 +103,7 @@ impl World {
             kubernetes: Kubernetes::of(&*cluster),
             prober: Prober::new(Arc::clone(&cluster)),
             cluster,
-            ingress: Ipv4Addr::UNSPECIFIED,
+            ingress: Entrance::of(Ipv4Addr::UNSPECIFIED),
             instances: BTreeMap::new(),
             injection: inject::Options::default(),
             mesh: None,
@@ -128,38 +133,66 @@ impl World {
             let text = std::fs::read(path).with_context(|| path.display().to_string())?;
             self.mesh = Some(serde_json::from_slice(&text).with_context(|| path.display().to_string())?);
         }
+        let mesh = self.mesh.clone();
         let steps = self.blueprint().steps(fixtures, plans)?;
         self.kubernetes.nothing_in_the_way(steps.iter().flat_map(|step| &step.manifests)).await?;
         for step in steps {
             teller.progress(step.what);
             self.kubernetes.apply_manifests(&step.manifests).await?;
             self.kubernetes.deployments_ready(deadline, |text| teller.progress(text)).await?;
+            match &mesh {
+                Some(mesh) if step.injects => self.mesh_ready(mesh, spec, deadline, teller).await?,
+                _ => self.injected().await?,
+            }
         }
         teller.progress("awaiting the external address");
-        self.ingress = self.external_address(&self.controller.namespace, &self.controller.workload, deadline).await?;
+        self.ingress = self.entrance(&self.controller.namespace, &self.controller.workload, deadline).await?;
         for name in plans.values().flat_map(|plan| plan.instances.keys()) {
-            let address = self.external_address(&self.controller.namespace, name, deadline).await?;
-            self.instances.insert(name.clone(), address);
+            let entrance = self.entrance(&self.controller.namespace, name, deadline).await?;
+            self.instances.insert(name.clone(), entrance);
         }
         self.cluster.settled().await?;
         let routes = awaited(plans.values());
         teller.progress(format!("awaiting {} routes", routes.len()));
-        let mut ready = vec![self.routes_ready(routes, self.ingress, deadline)];
-        for (name, address) in &self.instances {
+        let mut ready = vec![self.routes_ready(routes, &self.ingress, deadline)];
+        for (name, entrance) in &self.instances {
             let routes = awaited(plans.values().filter(|plan| plan.instances.contains_key(name)));
-            ready.push(self.routes_ready(routes, *address, deadline));
+            ready.push(self.routes_ready(routes, entrance, deadline));
         }
         futures::future::try_join_all(ready).await.map(drop)
     }
 
+    /// Refuses to go on where a mesh that is not Meshgate's own left a pod without its proxy.
+    ///
+    /// # Errors
+    /// Which pods, and what to do.
+    pub async fn injected(&self) -> anyhow::Result<()> {
+        match &self.mesh {
+            Some(mesh) => injection::complete(&self.kubernetes, mesh).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Asks a mesh that is not Meshgate's own for its word that it works, and waits until it injects.
+    async fn mesh_ready(&self, mesh: &[Value], spec: &Spec, deadline: Instant, teller: &Teller) -> anyhow::Result<()> {
+        if let Backend::Remote(reach) = &spec.backend {
+            teller.progress("asking linkerd for its checks");
+            let left = deadline.saturating_duration_since(Instant::now());
+            for warning in Linkerd::new(reach, Vec::new()).check(left.min(CHECKS)).await? {
+                teller.note(format!("linkerd check warns: {warning}"));
+            }
+        }
+        teller.progress("awaiting the mesh's injector");
+        injection::awaited(&self.kubernetes, mesh).await
+    }
+
     /// Waits until every route has answered from its own backend, and then all of them again.
-    async fn routes_ready(&self, routes: Vec<&Route>, address: Ipv4Addr, deadline: Instant) -> anyhow::Result<()> {
+    async fn routes_ready(&self, routes: Vec<&Route>, at: &Entrance, deadline: Instant) -> anyhow::Result<()> {
         const CONNECTIONS: usize = 4;
         let mut pending = routes.clone();
         let mut again = false;
         loop {
-            let requests =
-                pending.iter().map(|route| self.request_to(route, address).on(Connection::PerWorker)).collect();
+            let requests = pending.iter().map(|route| self.request_to(route, at).on(Connection::PerWorker)).collect();
             let batch = Batch { requests, concurrency: CONNECTIONS, repeat: None, keep: Keep::All };
             let records = self.prober.run(Vantage::Outside(0), &batch).await;
             let not_yet: Vec<(&Route, Record)> = pending
@@ -189,11 +222,11 @@ impl World {
         }
     }
 
-    /// A GET for a route, to one instance's address.
-    pub fn request_to(&self, route: &Route, address: Ipv4Addr) -> Request {
+    /// A GET for a route, to one instance.
+    pub fn request_to(&self, route: &Route, at: &Entrance) -> Request {
         let port = if route.is_https() { self.controller.ports.https } else { self.controller.ports.http };
         let scheme = if route.is_https() { Scheme::Https } else { Scheme::Http };
-        let target = SocketAddr::from((address, port)).to_string();
+        let target = at.at(port).to_string();
         Request { scheme, ..Request::get(target, &route.path).host(&route.host) }
     }
 
@@ -213,18 +246,13 @@ impl World {
         self.blueprint().inject_app(object);
     }
 
-    /// The address at which clients outside reach a Service of type LoadBalancer.
-    pub async fn external_address(
-        &self,
-        namespace: &str,
-        service: &str,
-        deadline: Instant,
-    ) -> anyhow::Result<Ipv4Addr> {
+    /// Where clients outside reach a Service of type LoadBalancer.
+    pub async fn entrance(&self, namespace: &str, service: &str, deadline: Instant) -> anyhow::Result<Entrance> {
         let api: Api<ServiceObject> = Api::namespaced(self.kubernetes.client(), namespace);
         loop {
             let object = api.get(service).await.with_context(|| format!("the Service {namespace}/{service}"))?;
-            if let Some(address) = self.cluster.entrance(&object) {
-                return Ok(address);
+            if let Some(entrance) = self.cluster.entrance(&object) {
+                return Ok(entrance);
             }
             if Instant::now() >= deadline {
                 return Err(anyhow!("the Service {namespace}/{service} got no external address"));

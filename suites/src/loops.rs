@@ -5,10 +5,10 @@
 //! instances of the controller whose proxy has its loop guard off, watch the request go round, and end the storm by taking
 //! the name that it follows out of DNS.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::anyhow;
+use meshgate_clusters::Entrance;
 use meshgate_harness::case::Case;
 use meshgate_harness::context::Context;
 use meshgate_harness::convergence::converge;
@@ -42,20 +42,20 @@ fn unguarded(plan: &mut Plan, name: &str) {
 #[derive(Clone)]
 struct Ingress {
     workload: String,
-    address: Ipv4Addr,
+    entrance: Entrance,
 }
 
 impl Ingress {
     /// The one that all cases share.
     fn main(context: &Context) -> Self {
-        Self { workload: context.world.controller.workload.clone(), address: context.world.ingress }
+        Self { workload: context.world.controller.workload.clone(), entrance: context.world.ingress.clone() }
     }
 
     /// One that the case declared.
     fn named(context: &Context, name: &str) -> Result<Self, Failure> {
-        let address = context.world.instances.get(name);
-        let address = *address.ok_or_else(|| anyhow!("{} declares no instance {name:?}", context.id))?;
-        Ok(Self { workload: name.to_owned(), address })
+        let entrance = context.world.instances.get(name).cloned();
+        let entrance = entrance.ok_or_else(|| anyhow!("{} declares no instance {name:?}", context.id))?;
+        Ok(Self { workload: name.to_owned(), entrance })
     }
 
     /// `workload.namespace.svc.cluster.local:80`.
@@ -68,7 +68,7 @@ impl Ingress {
     }
 
     fn request(&self, context: &Context, route: &Route) -> Request {
-        context.world.request_to(route, self.address)
+        context.world.request_to(route, &self.entrance)
     }
 
     /// How often a request has passed, once `least` passes and everything that ended before this call are in the log.
@@ -88,7 +88,7 @@ impl Ingress {
         })?;
 
         // Whatever had ended before a later request is in the log before it.
-        let target = SocketAddr::from((self.address, self.port(context))).to_string();
+        let target = self.entrance.at(self.port(context)).to_string();
         let fence = marker_path("fence");
         context.send(Request::get(target, &fence).host(format!("nobody.{}", context.plan.full("test")))).await;
         converge(SETTLES, || async {

@@ -1,7 +1,6 @@
 //! The recipes that the page prints and that no longer do what it says.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use meshgate_fixtures::{ClientOverride, Mode};
 use meshgate_harness::case::{Case, Need, Stage};
@@ -59,7 +58,7 @@ pub const CASES: &[&[Case]] = &[&[
 ]];
 
 async fn as_printed(context: Context) -> CaseResult {
-    let target = SocketAddr::from((context.world.ingress, context.world.controller.ports.http)).to_string();
+    let target = context.world.ingress.at(context.world.controller.ports.http).to_string();
     let record = context.send(Request::get(target, "/").host("example.com")).await;
     check("the page's request, Host: example.com").that(
         record.status.is_some_and(|status| status >= 400),

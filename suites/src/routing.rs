@@ -16,7 +16,7 @@ mod commands;
 mod connections;
 mod emojivoto;
 mod kuard;
-mod protocols;
+pub(crate) mod protocols;
 mod requests;
 mod targets;
 

@@ -15,11 +15,12 @@ use tokio::time::Instant;
 
 mod changes;
 mod controller_weights;
+mod routes;
 mod shares;
 mod void;
 
 /// The cases of this area.
-pub const CASES: &[&[Case]] = &[shares::CASES, changes::CASES, void::CASES, controller_weights::CASES];
+pub const CASES: &[&[Case]] = &[shares::CASES, routes::CASES, changes::CASES, void::CASES, controller_weights::CASES];
 
 /// How long a change may take to reach every proxy.
 const SETTLES: Duration = Duration::from_secs(10);

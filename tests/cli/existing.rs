@@ -120,6 +120,14 @@ fn cases_come_to_verdicts_by_the_api_alone_and_the_cluster_is_left_as_it_was() {
     }
     assert_eq!(of("loops/hairpin"), Some("not-applicable"), "{verdicts:?}");
 
+    // By the other addresses of the controller's Service.
+    for entrance in ["node-port", "load-balancer"] {
+        let further = ["--case", "routing/host,headers/outbound-port-closed", "--entrance", entrance];
+        let output = cluster.run(report.path(), &further);
+        assert_eq!(output.status.code(), Some(0), "{entrance}: {}", text(&output));
+        assert!(self::verdicts(report.path()).contains(&("routing/host".to_owned(), "pass".to_owned())), "{entrance}");
+    }
+
     assert_eq!(all(), before);
     let written = std::fs::read_to_string(report.path().join("report.json")).unwrap();
     assert!(written.contains("\"control_plane\": \"image\""), "who played the controller is whatever the cluster has");

@@ -1,4 +1,4 @@
-//! The real Helm, and a repository of small charts (`clusters/tests/charts`) on loopback.
+//! The real Helm, and a repository on loopback with a small chart (`clusters/tests/charts`).
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
@@ -57,7 +57,7 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// Packages the charts and serves them. Helm keeps its files in the bench's folder.
+    /// Packages the chart at two versions and serves them. Helm keeps its files in the bench's folder.
     pub fn serve(bench: &Bench) -> Self {
         let (programs, packages) = (bench.join("programs"), bench.join("packages"));
         std::fs::create_dir_all(&programs).unwrap();
@@ -87,9 +87,6 @@ impl Repository {
         };
         run(helm().arg("package").arg(&traefik));
         run(helm().arg("package").arg(&traefik).args(["--version", "40.1.0", "--app-version", "v3.7.0"]));
-        for chart in ["linkerd-crds", "linkerd-control-plane"] {
-            run(helm().arg("package").arg(Path::new(CHARTS).join(chart)));
-        }
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         run(helm().args(["repo", "index", ".", "--url", &url]));

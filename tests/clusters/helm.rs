@@ -1,9 +1,6 @@
 //! Charts, rendered by the real Helm.
 
-use std::time::Duration;
-
 use meshgate_clusters::helm::{Chart, Helm, HelmError};
-use meshgate_clusters::linkerd::{Authority, charts};
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, holds};
@@ -112,17 +109,4 @@ async fn what_else_goes_wrong_is_helms_to_say() {
     let error =
         Helm::new(vec![("PATH".into(), bench.join("nowhere").into())]).describe(&chart).await.unwrap_err().to_string();
     holds(&error, &["helm is not there", "install Helm (https://"]);
-}
-
-#[tokio::test]
-async fn linkerd_comes_as_charts_with_our_certificates() {
-    let (_bench, repository, helm) = helm();
-    let authority = Authority::generate("cluster.local", Duration::from_secs(3600)).unwrap();
-    let [crds, control_plane] = charts(&repository.url, "2026.10.1", "2026.10.1", &authority);
-    let objects = helm.template(&crds, "linkerd-crds", "linkerd").await.unwrap();
-    assert_eq!(names(&objects), ["CustomResourceDefinition /serviceprofiles.linkerd.io"]);
-    let objects = helm.template(&control_plane, "linkerd-control-plane", "linkerd").await.unwrap();
-    let of = |kind: &str| objects.iter().find(|object| object["kind"] == kind).unwrap();
-    assert_eq!(of("Secret")["stringData"]["crt.pem"], authority.issuer);
-    assert_eq!(of("ConfigMap")["data"]["ca-bundle.crt"], authority.trust_anchor);
 }

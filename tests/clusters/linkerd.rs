@@ -7,7 +7,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{Api, PostParams};
 use meshgate_clusters::kind::KindCluster;
 use meshgate_clusters::linkerd::{Authority, Linkerd, LinkerdError};
-use meshgate_clusters::provision::Provisioned;
+use meshgate_clusters::remote::{By, Reach};
+use meshgate_clusters::{IMAGE, Kind};
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, holds};
@@ -45,24 +46,32 @@ fn http_routes() -> Value {
 async fn definitions_then_control_plane_then_checks() {
     let bench = Bench::new();
     let (mut cluster, definitions) = cluster(&bench).await;
-    let linkerd = Linkerd::new(cluster.provisioned(), bench.environment(""));
+    let linkerd = Linkerd::new(&reach(&cluster.provisioned().kubeconfig), bench.environment(""));
 
-    let error = linkerd.crds().await.unwrap_err();
+    let error = linkerd.crds(false).await.unwrap_err();
     assert!(matches!(error, LinkerdError::GatewayApi { .. }), "{error}");
     holds(
         &error.to_string(),
         &["Linkerd needs the CustomResourceDefinitions of the Gateway API", "kubectl apply --server-side -f https://"],
     );
+    let name = |object: &Value| object["metadata"]["name"].as_str().unwrap().to_owned();
+    let brought: Vec<_> = linkerd.crds(true).await.unwrap().iter().map(name).collect();
     define(&definitions, http_routes()).await;
 
     let authority = Authority::generate("cluster.local", Duration::from_secs(3600)).unwrap();
-    let crds = linkerd.crds().await.unwrap();
-    assert_eq!(crds[0]["metadata"]["name"], "serviceprofiles.linkerd.io");
+    let crds: Vec<_> = linkerd.crds(false).await.unwrap().iter().map(name).collect();
+    assert_eq!(crds[0], "serviceprofiles.linkerd.io");
+    let routes = ["httproutes.gateway.networking.k8s.io", "grpcroutes.gateway.networking.k8s.io"].map(str::to_owned);
+    assert_eq!(brought, [&routes[..], &crds[..]].concat(), "for a cluster that nobody else put them on");
     let objects = linkerd.control_plane(&authority, &["proxyInit.runAsRoot=true".to_owned()]).await.unwrap();
-    let kinds: Vec<_> = objects.iter().map(|object| object["kind"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["Namespace", "ConfigMap", "Secret", "Deployment"]);
-    assert_eq!(objects[1]["data"]["ca-bundle.crt"], authority.trust_anchor);
-    assert_eq!(objects[2]["stringData"]["key.pem"], authority.issuer_key);
+    assert!(objects.iter().all(|object| object["kind"] != "CustomResourceDefinition"), "they came before");
+    assert_eq!(objects.last().unwrap()["kind"], "MutatingWebhookConfiguration");
+    let named = |wanted: &str| objects.iter().find(|object| object["metadata"]["name"] == wanted).unwrap();
+    assert_eq!(named("linkerd-identity-issuer")["stringData"]["tls.crt"], authority.issuer);
+    assert_eq!(named("linkerd-identity-issuer")["stringData"]["tls.key"], authority.issuer_key);
+    let injector = named("linkerd-proxy-injector-options")["data"]["options.json"].as_str().unwrap();
+    let injector: Value = serde_json::from_str(injector).unwrap();
+    assert_eq!(injector["identity"]["trustAnchors"], authority.trust_anchor, "what it gives proxies");
     let arguments = bench.calls("linkerd").pop().unwrap()["arguments"].clone();
     let arguments: Vec<_> = arguments.as_array().unwrap().iter().map(|argument| argument.as_str().unwrap()).collect();
     assert!(arguments.contains(&"--ignore-cluster"), "its definitions are not there yet: {arguments:?}");
@@ -81,9 +90,13 @@ async fn definitions_then_control_plane_then_checks() {
 }
 
 /// A cluster that is not there, for what does not ask it.
-fn nowhere() -> Provisioned {
-    let kubeconfig = Path::new("/nonexistent/kubeconfig").to_owned();
-    Provisioned { name: "meshgate-a".to_owned(), kubeconfig, context: "kind-meshgate-a".to_owned() }
+fn nowhere() -> Reach {
+    reach(Path::new("/nonexistent/kubeconfig"))
+}
+
+fn reach(kubeconfig: &Path) -> Reach {
+    let (kubeconfig, context) = (kubeconfig.to_owned(), "kind-meshgate-a".to_owned());
+    Reach { kind: Kind::Kind, kubeconfig, context, image: IMAGE.to_owned(), entrance: By::default() }
 }
 
 #[tokio::test]
@@ -107,6 +120,6 @@ async fn what_is_not_installed_is_named() {
     let error = Linkerd::new(&nowhere(), bench.environment("linkerd:no-smi")).smi().await.unwrap_err();
     assert!(matches!(error, LinkerdError::NoSmi { .. }), "{error}");
     let nothing = vec![("PATH".into(), bench.join("").into())];
-    let error = Linkerd::new(&nowhere(), nothing).crds().await.unwrap_err().to_string();
+    let error = Linkerd::new(&nowhere(), nothing).crds(false).await.unwrap_err().to_string();
     holds(&error, &["linkerd is not there", "install Linkerd's command line (https://"]);
 }

@@ -1,30 +1,27 @@
 //! `meshgate run` on a cluster that is made for it.
 
+use std::path::Path;
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams};
+use meshgate_clusters::provision::Provisioned;
 
 use crate::bench::{Bench, holds, read_json};
-use crate::charts::Repository;
+use crate::kind::client;
 
 const MESHGATE: &str = env!("CARGO_BIN_EXE_meshgate");
 
-fn run(bench: &Bench, faults: &str, further: &[&str]) -> Output {
+/// Some cases, which no test here is about.
+const CASES: &str = "routing/host,routing/path,headers/outbound-port-closed";
+
+fn run(bench: &Bench, faults: &str, cases: &str, further: &[&str]) -> Output {
     let mut command = Command::new(MESHGATE);
     command.args(["run", "--cluster", "kind", "--controllers", "traefik", "--recipe", "ingress-nativelb"]);
-    command.args(["--case", "routing/host,routing/path,headers/outbound-port-closed"]);
+    command.args(["--case", cases]);
     command.arg("--report-dir").arg(bench.join("report")).args(further);
     command.envs(bench.environment(faults)).env("XDG_STATE_HOME", bench.join("home"));
-    command.output().unwrap()
-}
-
-/// `meshgate run` with the controller from a chart, on the stand-in for kind.
-fn run_chart(bench: &Bench, repository: &Repository, further: &[&str]) -> Output {
-    let mut command = Command::new(MESHGATE);
-    command.args(["run", "--cluster", "kind", "--native-images", "--dialect", "modern"]);
-    command.args(["--recipe", "ingress-middleware", "--install", "helm", "--chart-repository", &repository.url]);
-    command.arg("--report-dir").arg(bench.join("report")).args(further);
-    command.envs(repository.environment()).env("XDG_STATE_HOME", bench.join("home"));
     command.output().unwrap()
 }
 
@@ -35,7 +32,7 @@ fn text(output: &Output) -> String {
 #[test]
 fn a_run_makes_its_cluster_gives_it_the_images_judges_and_leaves_nothing() {
     let bench = Bench::new();
-    let output = run(&bench, "kind-load:fails-twice", &["--native-images"]);
+    let output = run(&bench, "kind-load:fails-twice", CASES, &["--native-images"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     holds(
         &text(&output),
@@ -52,73 +49,94 @@ fn a_run_makes_its_cluster_gives_it_the_images_judges_and_leaves_nothing() {
 #[test]
 fn a_run_whose_cluster_does_not_come_up_says_why_and_leaves_nothing() {
     let bench = Bench::new();
-    let output = run(&bench, "kind-load:fails", &[]);
+    let output = run(&bench, "kind-load:fails", CASES, &[]);
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));
     holds(&text(&output), &["kind did not load", "3 times"]);
     assert!(bench.clusters().is_empty(), "{:?}", bench.clusters());
 }
 
-#[test]
-fn a_run_with_the_vendors_chart_judges_what_the_chart_installs() {
+const LINKERD: [&str; 3] = ["--native-images", "--mesh", "linkerd"];
+
+#[tokio::test]
+async fn in_linkerds_mesh_its_webhook_injects_the_pods_and_the_cases_come_out_as_promised() {
     let bench = Bench::new();
-    let repository = Repository::serve(&bench);
-    // The last of these has further instances of the controller.
-    let cases = ["--controllers", "traefik", "--case", "routing/host,tls/terminated,loops/override-names-ingress"];
-    // The newest version, whose program other tests have already.
-    let output = run_chart(&bench, &repository, &[&cases[..], &["--chart-version", "41.1.0"]].concat());
+    let cases = "routing/,modes/,route_metrics/inbound,tls/mutual,tls/control-plane,policies/deny";
+    // The second recipe's mode is ingress; each cell installs the mesh anew.
+    let output = run(&bench, "", cases, &[&LINKERD[..], &["--recipe", "ingress-middleware", "--keep"]].concat());
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
-    holds(&text(&output), &[&format!("rendering the chart traefik 41.1.0 of {}", repository.url)]);
+    holds(&text(&output), &["linkerd check warns: linkerd-version: cli is up-to-date", "passed", "0 not as promised"]);
     let report = read_json(&bench.join("report/report.json"));
-    let cell = &report["cells"][0];
-    assert_eq!(cell["implementation"]["control_plane"], "real (chart 41.1.0)");
-    let repeat = format!("--native-images --install helm --chart-version 41.1.0 --chart-repository {}", repository.url);
-    holds(cell["repeat"].as_str().unwrap(), &[&repeat]);
-    let verdicts = cell["cases"].as_array().unwrap().iter().map(|case| (case["id"].as_str(), case["verdict"].as_str()));
-    let mut passed: Vec<_> =
-        verdicts.filter(|(_, verdict)| *verdict == Some("pass")).filter_map(|(id, _)| id).collect();
-    passed.sort_unstable();
-    assert_eq!(passed, ["loops/override-names-ingress", "routing/host", "tls/terminated"], "{:#}", cell["cases"]);
-    assert!(bench.clusters().is_empty(), "{:?}", bench.clusters());
+    let cell = |mode: &str| report["cells"].as_array().unwrap().iter().find(|cell| cell["mode"] == mode).unwrap();
+    let case = |mode: &str, id: &str| {
+        let mut cases = cell(mode)["cases"].as_array().unwrap().iter();
+        cases.find(|case| case["id"] == id).unwrap_or_else(|| panic!("no {id}")).clone()
+    };
+    assert_eq!((&cell("default")["mesh"], &cell("ingress")["mesh"]), (&"linkerd".into(), &"linkerd".into()));
+    assert_eq!(case("default", "modes/balances-cluster-ip")["verdict"], "pass");
+    assert_eq!(case("ingress", "modes/override-wins-over-host")["verdict"], "pass");
+    // What its own proxy does not do is not asked of it.
+    assert_eq!(case("ingress", "modes/header-ip")["reason"], "only in the mesh bundled");
+
+    // It was the webhook: what the Deployments say is not what their pods have.
+    let kubeconfig = bench.join("home/meshgate/clusters.d/meshgate-kept/kubeconfig");
+    let client = client(&provisioned(&kubeconfig)).await;
+    let has_proxy = |containers: &[k8s_openapi::api::core::v1::Container]| {
+        containers.iter().any(|container| container.name == "linkerd-proxy")
+    };
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), "workbench");
+    for deployment in deployments.list(&ListParams::default()).await.unwrap() {
+        let pod = deployment.spec.template.spec.unwrap();
+        assert!(!has_proxy(&pod.containers) && pod.init_containers.is_none(), "{:?}", deployment.metadata.name);
+    }
+    let pods: Api<Pod> = Api::namespaced(client, "workbench");
+    let pods = pods.list(&ListParams::default().labels("app=echo-a")).await.unwrap().items;
+    let pod = pods.into_iter().next().unwrap().spec.unwrap();
+    assert!(has_proxy(&pod.init_containers.unwrap()), "a native sidecar");
+    assert!(!has_proxy(&pod.containers));
 }
 
-#[test]
-fn a_chart_that_cannot_be_had_is_told_before_a_cluster_is_made() {
-    let bench = Bench::new();
-    let repository = Repository::serve(&bench);
-    let fails = |further: &[&str], parts: &[&str]| {
-        let output = run_chart(&bench, &repository, further);
-        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
-        holds(&text(&output), parts);
-        assert_eq!(bench.calls("kind"), Vec::<Value>::new());
-    };
-    fails(
-        &["--controllers", "traefik", "--chart-version", "99.0.0"],
-        &["no chart \"traefik\" at version 99.0.0", "helm search repo"],
+fn provisioned(kubeconfig: &Path) -> Provisioned {
+    let name = "meshgate-kept".to_owned();
+    Provisioned { context: format!("kind-{name}"), name, kubeconfig: kubeconfig.to_owned() }
+}
+
+/// Of a run that did not come to its cases.
+fn broken(output: &Output, parts: &[&str]) {
+    assert_eq!(output.status.code(), Some(2), "{}", text(output));
+    holds(&text(output), parts);
+    assert!(
+        !text(output).contains("not ready within the deadline"),
+        "nothing was waited for in vain: {}",
+        text(output)
     );
 }
 
 #[test]
-fn a_dry_run_tells_of_the_charts_objects() {
+fn a_mesh_without_an_injector_is_refused() {
     let bench = Bench::new();
-    let repository = Repository::serve(&bench);
-    let state = bench.state().join("state");
-    let meshgate = |arguments: &[&str]| {
-        let mut command = Command::new(MESHGATE);
-        command.args(arguments).envs(repository.environment()).env("XDG_STATE_HOME", &state).output().unwrap()
-    };
-    let up = meshgate(&["cluster", "up", "--name", "theirs"]);
-    assert!(up.status.success(), "{}", text(&up));
-    let kubeconfig = state.join("meshgate/theirs/kubeconfig");
-    let run =
-        ["run", "--cluster", "existing", "--kubeconfig", kubeconfig.to_str().unwrap(), "--controllers", "traefik"];
-    let run = [&run[..], &["--recipe", "ingress-middleware", "--case", "routing/host", "--dry-run"]].concat();
-    let by = |install: &[&str]| {
-        let outlook = meshgate(&[&run[..], install].concat());
-        assert_eq!(outlook.status.code(), Some(0), "{}", text(&outlook));
-        text(&outlook)
-    };
-    let of_chart = ["ClusterRole traefik-traefik", "2 ConfigMap", "1 TLSStore"];
-    holds(&by(&["--install", "helm", "--chart-repository", &repository.url]), &of_chart);
-    let own = by(&[]);
-    assert!(!own.contains(of_chart[0]) && own.contains("ClusterRole traefik\n"), "the control: {own}");
+    let output = run(&bench, "linkerd-install:no-injector", CASES, &LINKERD);
+    broken(&output, &["expected a MutatingWebhookConfiguration for pods among its manifests, found none"]);
+}
+
+#[test]
+fn an_injector_that_nobody_reaches_is_told_and_nothing_is_judged_without_it() {
+    let bench = Bench::new();
+    let output = run(&bench, "linkerd-install:unreachable-injector", CASES, &LINKERD);
+    let said = [
+        "the mesh does not inject: expected a new pod",
+        "found for 20 s: it would come without",
+        "has to have endpoints",
+    ];
+    broken(&output, &said);
+    assert!(bench.clusters().is_empty(), "{:?}", bench.clusters());
+}
+
+#[test]
+fn what_linkerds_checks_find_ends_the_run_in_their_words() {
+    let bench = Bench::new();
+    let output = run(&bench, "linkerd-check:fails", CASES, &LINKERD);
+    broken(
+        &output,
+        &["Linkerd does not work on this cluster:", "control plane pods are ready: pod/linkerd-destination-"],
+    );
 }

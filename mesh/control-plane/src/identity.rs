@@ -49,8 +49,8 @@ const OWN_ACCOUNTS: [&str; 2] = ["linkerd-destination", "linkerd-identity"];
 /// Issues certificates.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    /// The issuer's own certificate, which everybody trusts.
-    anchor: CertificateDer<'static>,
+    /// The issuer's own certificate: a trust anchor, or signed by one.
+    certificate: CertificateDer<'static>,
     domain: IdentityDomain,
     validity: Validity,
     reviews: Api<TokenReview>,
@@ -84,8 +84,8 @@ impl Authority {
     ) -> anyhow::Result<Self> {
         let key = KeyPair::from_pem(key).context("the issuer's key")?;
         let issuer = Issuer::from_ca_cert_pem(certificate, key).context("the issuer's certificate")?;
-        let anchor = CertificateDer::from_pem_slice(certificate.as_bytes()).context("the issuer's certificate")?;
-        Ok(Self { issuer, anchor, domain, validity, reviews: Api::all(client) })
+        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).context("the issuer's certificate")?;
+        Ok(Self { issuer, certificate, domain, validity, reviews: Api::all(client) })
     }
 
     /// The name that a token proves.
@@ -160,9 +160,9 @@ impl Authority {
         until
     }
 
-    /// Whom proxies with its certificates trust, and so does it.
-    pub(crate) fn anchor(&self) -> &CertificateDer<'static> {
-        &self.anchor
+    /// The issuer's own certificate, which is between those that it issues and what proxies trust.
+    pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
     }
 }
 
@@ -186,8 +186,7 @@ impl Identity for Authority {
         tracing::info!(identity, "a certificate was issued");
         Ok(Response::new(CertifyResponse {
             leaf_certificate,
-            // Proxies trust the issuer itself.
-            intermediate_certificates: Vec::new(),
+            intermediate_certificates: vec![self.certificate.to_vec()],
             valid_until: Some(until.into()),
         }))
     }

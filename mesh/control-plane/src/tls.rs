@@ -40,7 +40,8 @@ impl Tls {
     pub fn new(authority: Arc<Authority>) -> anyhow::Result<Self> {
         let provider = Arc::new(ring::default_provider());
         let mut roots = RootCertStore::empty();
-        roots.add(authority.anchor().clone())?;
+        // Proxies have certificates of this issuer and no other, wherever it got its own.
+        roots.add(authority.certificate().clone())?;
         let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
         let clients = clients.allow_unauthenticated().build()?;
         let certificate = OwnCertificate { current: Mutex::new(Issued::by(&authority)?), authority };
@@ -90,7 +91,10 @@ struct Issued {
 impl Issued {
     fn by(authority: &Authority) -> anyhow::Result<Self> {
         let (certificate, key, until) = authority.issue_own()?;
-        let key = CertifiedKey::new(vec![certificate], ring::sign::any_ecdsa_type(&key.into())?);
+        let key = CertifiedKey::new(
+            vec![certificate, authority.certificate().clone()],
+            ring::sign::any_ecdsa_type(&key.into())?,
+        );
         let now = SystemTime::now();
         let replace_at = now + until.duration_since(now).unwrap_or_default().mul_f64(REFRESH);
         Ok(Self { key: Arc::new(key), replace_at })

@@ -15,6 +15,14 @@ pub const OPAQUE_PORTS: &str = "config.linkerd.io/opaque-ports";
 /// The proxy's log filter, such as `warn,linkerd=debug`.
 pub const PROXY_LOG_LEVEL: &str = "config.linkerd.io/proxy-log-level";
 
+/// Whether the proxy is an init container that stays (`true`) or a container beside the application (`false`), by the names that Linkerd gave
+/// it one after the other; the first that is there counts.
+pub(crate) const NATIVE_SIDECAR: [&str; 3] = [
+    "config.linkerd.io/proxy-enable-native-sidecar",
+    "config.beta.linkerd.io/proxy-enable-native-sidecar",
+    "config.alpha.linkerd.io/proxy-enable-native-sidecar",
+];
+
 /// Which routing rule the bundled proxy follows in ingress mode: `documented` or `modern`.
 pub const DIALECT: &str = "config.meshgate.dev/dialect";
 
@@ -45,5 +53,8 @@ pub(crate) const CREATED_BY: &str = "linkerd.io/created-by";
 pub(crate) const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
 pub(crate) const CONTROL_PLANE_NS: &str = "linkerd.io/control-plane-ns";
+/// On what belongs to Linkerd's network plugin.
+pub(crate) const CNI_RESOURCE: &str = "linkerd.io/cni-resource";
+
 pub(crate) const CONTROL_PLANE_COMPONENT: &str = "linkerd.io/control-plane-component";
 pub(crate) const WORKLOAD_NS: &str = "linkerd.io/workload-ns";

@@ -58,7 +58,9 @@ impl PodFacts {
         };
         // A sidecar among the init containers serves ports as a container does.
         let sidecars = template.pointer("/spec/initContainers").and_then(Value::as_array).into_iter().flatten();
-        let sidecars = sidecars.filter(|container| container.get("restartPolicy") == Some(&json!("Always")));
+        let sidecars = sidecars.filter(|container| {
+            container.get("restartPolicy") == Some(&json!("Always")) && name_of(container) != PROXY_CONTAINER
+        });
         for port in own.chain(sidecars).filter_map(|container| container.get("ports")?.as_array()).flatten() {
             facts.add_port(port);
         }
@@ -85,6 +87,12 @@ impl PodFacts {
     /// The value of an annotation of the pod, if it is there and not empty.
     pub(crate) fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.get(key)?.as_str().map(str::trim).filter(|value| !value.is_empty())
+    }
+
+    /// Whether the proxy is to be an init container.
+    pub(crate) fn native_sidecar(&self, options: &Options) -> bool {
+        let said = annotations::NATIVE_SIDECAR.into_iter().find_map(|key| self.annotation(key)?.parse().ok());
+        said.unwrap_or(options.native_sidecar)
     }
 
     fn annotation_or<'a>(&'a self, key: &str, default: &'a str) -> &'a str {
@@ -180,6 +188,12 @@ pub(crate) fn proxy_container(facts: &PodFacts, mode: Mode, opaque_ports: &str, 
     let resources = resources(facts);
     if !resources.is_empty() {
         container["resources"] = Value::Object(resources);
+    }
+    if facts.native_sidecar(options) {
+        container["restartPolicy"] = json!("Always");
+        // Whatever comes after it waits for this. Linkerd's waits two minutes for its control plane.
+        container["startupProbe"] =
+            json!({"httpGet": {"path": "/ready", "port": ADMIN_PORT}, "periodSeconds": 1, "failureThreshold": 120});
     }
     if let Some((_, mount)) = options.identity.as_ref().and_then(|identity| identity.token.volume()) {
         container["volumeMounts"] = json!([mount]);

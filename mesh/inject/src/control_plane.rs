@@ -42,7 +42,8 @@ pub fn control_plane_manifests(options: &Options) -> Vec<Value> {
 }
 
 fn labels_of_namespace(options: &Options) -> Value {
-    let mut labels = json!({"linkerd.io/is-control-plane": "true"});
+    let mut labels =
+        json!({"linkerd.io/is-control-plane": "true", annotations::CONTROL_PLANE_NS: options.control_plane_namespace});
     if options.webhook.is_some() {
         labels[annotations::ADMISSION_WEBHOOKS] = json!("disabled");
     }

@@ -1,6 +1,8 @@
 //! Who a mesh's proxies are: the certificate authority, and the token by which a pod proves its service account.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rustls_pki_types::pem::{self, PemObject};
+use rustls_pki_types::{CertificateDer, UnixTime};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -60,10 +62,50 @@ pub enum Token {
 
 /// Why there is no certificate authority.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot make a certificate authority for the mesh: {0}")]
-pub struct IdentityError(#[from] rcgen::Error);
+pub enum IdentityError {
+    /// None could be made.
+    #[error("cannot make a certificate authority for the mesh: {0}")]
+    Make(#[from] rcgen::Error),
+    /// The trust anchors are no certificates.
+    #[error("the trust anchors: expected certificates as PEM")]
+    Anchors(#[from] pem::Error),
+    /// The issuer's certificate and key are none.
+    #[error("the issuer: expected the certificate of an authority and its private key as PEM")]
+    Issuer(#[source] rcgen::Error),
+    /// No proxy would trust what the issuer issues.
+    #[error(
+        "the issuer: expected a certificate that a trust anchor has signed, that is of the given key on the curve P-256 and has not ended; what \
+         it issues is not trusted"
+    )]
+    NotTrusted(#[from] webpki::Error),
+}
 
 impl Identity {
+    /// An authority that is there, as PEM: what every proxy is to trust, and an issuer that it leads to.
+    ///
+    /// # Errors
+    /// [`IdentityError`] when a proxy would not trust what the issuer issues.
+    pub fn of_issuer(trust_anchors: String, issuer: Issuer) -> Result<Self, IdentityError> {
+        let anchors: Vec<CertificateDer<'_>> =
+            CertificateDer::pem_slice_iter(trust_anchors.as_bytes()).collect::<Result<_, _>>()?;
+        let anchors: Vec<_> = anchors.iter().map(webpki::anchor_from_trusted_cert).collect::<Result<_, _>>()?;
+        // Whatever may be wrong with the three shows in a certificate of theirs.
+        let key = KeyPair::from_pem(&issuer.key).map_err(IdentityError::Issuer)?;
+        let authority = rcgen::Issuer::from_ca_cert_pem(&issuer.certificate, key).map_err(IdentityError::Issuer)?;
+        let leaf = CertificateParams::default().signed_by(&KeyPair::generate()?, &authority)?;
+        let between = CertificateDer::from_pem_slice(issuer.certificate.as_bytes())?;
+        webpki::EndEntityCert::try_from(leaf.der())?.verify_for_usage(
+            &[webpki::ring::ECDSA_P256_SHA256],
+            &anchors,
+            &[between],
+            UnixTime::now(),
+            webpki::KeyUsage::server_auth(),
+            None,
+            None,
+        )?;
+        Ok(Self { trust_anchors, issuer: Some(issuer), token: Token::default() })
+    }
+
     /// A new authority, which is its own trust anchor, as `linkerd install` makes one when it is given none.
     ///
     /// # Errors
@@ -94,5 +136,50 @@ impl Token {
         let token = json!({"path": TOKEN_VOLUME, "audience": TOKEN_AUDIENCE, "expirationSeconds": 86_400});
         let volume = json!({"name": TOKEN_VOLUME, "projected": {"sources": [{"serviceAccountToken": token}]}});
         (self == Self::Projected).then(|| (volume, json!({"name": TOKEN_VOLUME, "mountPath": TOKEN_DIR})))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A trust anchor, and an issuer that it has signed.
+    fn signed() -> (String, Issuer) {
+        let authority = |name: &str, further| {
+            let mut params = CertificateParams::default();
+            params.distinguished_name.push(DnType::CommonName, name);
+            params.is_ca = IsCa::Ca(BasicConstraints::Constrained(further));
+            params
+        };
+        let (root_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let root = authority("root", 1);
+        let anchor = root.self_signed(&root_key).unwrap().pem();
+        let certificate =
+            authority("issuer", 0).signed_by(&key, &rcgen::Issuer::from_params(&root, &root_key)).unwrap();
+        (anchor, Issuer { certificate: certificate.pem(), key: key.serialize_pem() })
+    }
+
+    #[test]
+    fn an_issuer_is_taken_if_proxies_will_trust_it() {
+        let (anchor, issuer) = signed();
+        let identity = Identity::of_issuer(anchor.clone(), issuer.clone()).unwrap();
+        assert_eq!((identity.trust_anchors, identity.issuer), (anchor.clone(), Some(issuer.clone())));
+
+        let (strange, other) = signed();
+        // An anchor that did not sign it, among others that did, is no harm.
+        Identity::of_issuer(format!("{strange}{anchor}"), issuer.clone()).unwrap();
+        let refused = |anchors: &str, issuer: Issuer| Identity::of_issuer(anchors.to_owned(), issuer).unwrap_err();
+        assert!(matches!(refused(&strange, issuer.clone()), IdentityError::NotTrusted(_)));
+        let mixed = Issuer { key: other.key, ..issuer.clone() };
+        assert!(matches!(refused(&anchor, mixed), IdentityError::NotTrusted(_)));
+        assert!(matches!(refused("", issuer.clone()), IdentityError::NotTrusted(_)));
+        let keyless = Issuer { key: String::new(), ..issuer };
+        assert!(matches!(refused(&anchor, keyless), IdentityError::Issuer(_)));
+    }
+
+    #[test]
+    fn what_was_generated_is_trusted_too() {
+        let identity = Identity::generate("cluster.local").unwrap();
+        Identity::of_issuer(identity.trust_anchors, identity.issuer.unwrap()).unwrap();
     }
 }

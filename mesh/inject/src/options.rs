@@ -58,6 +58,9 @@ pub struct Options {
     pub mode: Mode,
     /// Which workloads are injected.
     pub scope: Scope,
+    /// Whether proxies are init containers that stay (`restartPolicy: Always`), where the workload does not say: Linkerd's default since 2.20.
+    /// An application then starts once its proxy is ready, as do the init containers of its own, and a Job ends.
+    pub native_sidecar: bool,
     /// The image of the proxy, of proxy-init and of the control plane.
     pub image: String,
     /// The version written to `linkerd.io/proxy-version`.
@@ -95,6 +98,7 @@ impl Default for Options {
         Self {
             mode: Mode::default(),
             scope: Scope::default(),
+            native_sidecar: false,
             image: "meshgate.dev/meshgate:dev".into(),
             version: env!("CARGO_PKG_VERSION").into(),
             control_plane_namespace: "linkerd".into(),

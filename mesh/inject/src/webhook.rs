@@ -1,4 +1,8 @@
 //! The injector in the cluster: the API server asks it about every new pod. Its objects, by the names of Linkerd's chart.
+//!
+//! As there, but for what it has no use for: its own proxy, the events, workloads and ReplicaSets that Linkerd's reads, and new Services,
+//! which Linkerd's gives the `opaque-ports` of their namespace. The chart's webhook passes by `kube-system` and `cert-manager`, and by its own
+//! namespace because of the label there; ours names all three.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -119,6 +123,10 @@ impl Webhook {
                 "namespaceSelector": {"matchExpressions": [
                     {"key": annotations::ADMISSION_WEBHOOKS, "operator": "NotIn", "values": ["disabled"]},
                     {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": never},
+                ]},
+                "objectSelector": {"matchExpressions": [
+                    {"key": annotations::CONTROL_PLANE_COMPONENT, "operator": "DoesNotExist"},
+                    {"key": annotations::CNI_RESOURCE, "operator": "DoesNotExist"},
                 ]},
                 "clientConfig": {
                     "service": {"name": NAME, "namespace": namespace, "path": "/"},

@@ -81,8 +81,16 @@ fn inject_workload(object: &mut Value, options: &Options) -> Result<Outcome, Ski
     let proxy = containers::proxy_container(&facts, mode, &opaque_ports, options);
     put_metadata(template, &facts, &kind, &name, namespace.as_deref(), mode, options);
     if let Some(spec) = template.get_mut("spec").and_then(Value::as_object_mut) {
-        put(spec, "initContainers", Place::Last, INIT_CONTAINER, init);
-        put(spec, "containers", Place::First, PROXY_CONTAINER, proxy);
+        // It may have been where it is no longer wanted.
+        remove(spec, "initContainers", PROXY_CONTAINER);
+        remove(spec, "containers", PROXY_CONTAINER);
+        if facts.native_sidecar(options) {
+            put(spec, "initContainers", Place::First, PROXY_CONTAINER, proxy);
+            put(spec, "initContainers", Place::First, INIT_CONTAINER, init);
+        } else {
+            put(spec, "initContainers", Place::Last, INIT_CONTAINER, init);
+            put(spec, "containers", Place::First, PROXY_CONTAINER, proxy);
+        }
         if let Some((volume, _)) = token.and_then(Token::volume) {
             let name = volume["name"].as_str().unwrap_or_default().to_owned();
             put(spec, "volumes", Place::Last, &name, volume);
@@ -125,20 +133,27 @@ fn containers_of(spec: &Map<String, Value>) -> impl Iterator<Item = &str> {
 /// Where in its list a container goes.
 #[derive(Debug, Clone, Copy)]
 enum Place {
-    /// The kubelet starts containers in order, so the proxy starts before the application dials.
+    /// The kubelet starts containers in order, so the proxy starts before what dials.
     First,
-    /// Once connections are redirected and until the proxy runs, an init container has no network: redirect last.
+    /// Once connections are redirected and until a proxy among the containers runs, an init container has no network: redirect last.
     Last,
+}
+
+/// Takes the container of this name out of the list.
+fn remove(spec: &mut Map<String, Value>, list: &str, name: &str) {
+    if let Some(containers) = spec.get_mut(list).and_then(Value::as_array_mut) {
+        containers.retain(|existing| existing.get("name").and_then(Value::as_str) != Some(name));
+    }
 }
 
 /// Puts `container` into the list, in place of one of the same name.
 fn put(spec: &mut Map<String, Value>, list: &str, place: Place, name: &str, container: Value) {
+    remove(spec, list, name);
     let entry = spec.entry(list).or_insert_with(|| json!([]));
     if !entry.is_array() {
         *entry = json!([]);
     }
     if let Some(containers) = entry.as_array_mut() {
-        containers.retain(|existing| existing.get("name").and_then(Value::as_str) != Some(name));
         let index = match place {
             Place::First => 0,
             Place::Last => containers.len(),

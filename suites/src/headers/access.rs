@@ -79,7 +79,7 @@ async fn outbound_port_closed(context: Context) -> CaseResult {
     // From the node, since a meshed pod's own proxy would act on the header before it gets there.
     let record = context.send_from(Vantage::Node, relay).await;
     check(format!("who answered on {closed}, asked from the node")).equal(record.service(), None)?;
-    let public = SocketAddr::from((context.world.ingress, OUTBOUND));
+    let public = context.world.ingress.at(OUTBOUND);
     check(format!("{public} from outside")).equal(opens(&context, Vantage::Outside(0), public).await, false)?;
     answers(&context, other).await
 }
@@ -104,7 +104,7 @@ async fn answers(context: &Context, service: String) -> CaseResult {
 }
 
 async fn admin_not_public(context: Context) -> CaseResult {
-    let public = SocketAddr::from((context.world.ingress, ADMIN));
+    let public = context.world.ingress.at(ADMIN);
     for client in [0, 1] {
         let opened = opens(&context, Vantage::Outside(client), public).await;
         check(format!("{public} from outside")).equal(opened, false)?;

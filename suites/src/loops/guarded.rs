@@ -97,7 +97,7 @@ async fn page_example_com(context: Context) -> CaseResult {
     let route = context.route("example")?;
     let (main, unguarded) = (Ingress::main(&context), Ingress::named(&context, UNGUARDED)?);
     let dns = |ingresses: &[&Ingress]| {
-        let addresses: Vec<_> = ingresses.iter().map(|ingress| ingress.address).collect();
+        let addresses: Vec<_> = ingresses.iter().map(|ingress| ingress.entrance.ip).collect();
         context.world.cluster.set_external_name(&route.host, &addresses);
     };
     dns(&[]);
@@ -161,13 +161,13 @@ async fn lost(context: &Context, route: &Route) -> Result<(), Failure> {
     for ingress in [&main, &unguarded] {
         until_unresolvable(context, ingress, route, &route.host).await?;
     }
-    dns(&[main.address]);
+    dns(&[main.entrance.ip]);
     let (record, marker) = send_marked(context, main.request(context, route)).await;
     dns(&[]);
     refused("a request that only the default backend takes", &record)?;
     passed(context, &main, &marker, 1).await?;
 
-    dns(&[unguarded.address]);
+    dns(&[unguarded.entrance.ip]);
     let marker = storm(context, unguarded.request(context, route), &unguarded, &[&route.host]).await?;
     unguarded.passes(context, &marker, ROUNDS).await?;
     Ok(())
@@ -225,15 +225,15 @@ async fn two_hops(context: Context) -> CaseResult {
         until_unresolvable(&context, ingress, there, &here.host).await?;
     }
 
-    dns(&here.host, &[main.address]);
-    dns(&there.host, &[too.address]);
+    dns(&here.host, &[main.entrance.ip]);
+    dns(&there.host, &[too.entrance.ip]);
     let (record, marker) = send_marked(&context, main.request(&context, here)).await;
     dns(&here.host, &[]);
     refused("a request between two ingresses, of which the first has the guard", &record)?;
     passed(&context, &main, &marker, 1).await?;
     passed(&context, &too, &marker, 1).await?;
 
-    dns(&here.host, &[unguarded.address]);
+    dns(&here.host, &[unguarded.entrance.ip]);
     let marker = storm(&context, unguarded.request(&context, here), &unguarded, &[&here.host, &there.host]).await?;
     let (first, second) =
         (unguarded.passes(&context, &marker, ROUNDS).await?, too.passes(&context, &marker, ROUNDS - 1).await?);

@@ -50,7 +50,7 @@ pub const CASES: &[Case] = &[
 async fn host_leads_back(context: Context) -> CaseResult {
     let main = Ingress::main(&context);
     let host = context.route("main")?.host.clone();
-    context.world.cluster.set_external_name(&host, &[main.address]);
+    context.world.cluster.set_external_name(&host, &[main.entrance.ip]);
     let (record, marker) = send_marked(&context, context.get("main")?).await;
     check("a request whose host leads back to the ingress").that(
         record.is(200) && record.service() == Some(Backend::A.name()),
@@ -65,7 +65,7 @@ async fn hairpin(context: Context) -> CaseResult {
     let main = Ingress::main(&context);
     let route = context.route("main")?;
     // The probe's proxy in the documented dialect asks DNS for the host.
-    context.world.cluster.set_external_name(&route.host, &[main.address]);
+    context.world.cluster.set_external_name(&route.host, &[main.entrance.ip]);
     let markers = [marker_path("hairpin"), marker_path("hairpin")];
     let request = |marker: &String| Request { path: marker.clone(), ..main.request(&context, route) };
     let records = context.send_inside(Batch::of(markers.iter().map(request).collect())).await?;

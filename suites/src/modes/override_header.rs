@@ -9,7 +9,7 @@ use meshgate_clusters::Vantage;
 use meshgate_fixtures::Mode;
 use meshgate_harness::case::{Case, Evidence, Need, Stage};
 use meshgate_harness::context::Context;
-use meshgate_harness::matrix::Dialect;
+use meshgate_harness::matrix::{Dialect, Mesh};
 use meshgate_harness::probe::{self, Record, Request, Version};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 
@@ -55,6 +55,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "modes/header-ip",
         summary: "An address in the header is followed (documented) or refused with a reason (modern)",
+        needs: EXPLAINED,
         run: |context| Box::pin(ip(context)),
         ..INGRESS
     },
@@ -67,6 +68,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "modes/header-comma-joined",
         summary: "Two values joined by a comma name nothing: with ports as if absent, without ports refused with a reason",
+        needs: EXPLAINED,
         run: |context| Box::pin(comma_joined(context)),
         ..INGRESS
     },
@@ -79,6 +81,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "modes/header-unknown-service",
         summary: "A Service that does not exist is a prompt error that names it, and the connection serves on",
+        needs: EXPLAINED,
         run: |context| Box::pin(unknown_service(context)),
         ..INGRESS
     },
@@ -96,6 +99,10 @@ pub const CASES: &[Case] = &[
         ..INGRESS
     },
 ];
+
+/// Of cases about an error with a reason. Linkerd's own proxy gives none in ingress mode: it closes the connection without an answer, or lets the
+/// client wait where a Service does not exist.
+const EXPLAINED: &[Need] = &[Need::Mesh(Mesh::Bundled), Need::Mode(Mode::Ingress), Need::OncePerController];
 
 /// What the cases have in common.
 const INGRESS: Case = Case {

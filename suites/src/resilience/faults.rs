@@ -9,6 +9,7 @@ use meshgate_fixtures::Balances;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::convergence::converge;
+use meshgate_harness::matrix::Mesh;
 use meshgate_harness::plan::{Backend, Plan};
 use meshgate_harness::probe::{Record, Request, Summary, outcome};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
@@ -34,7 +35,8 @@ pub const CASES: &[Case] = &[
     Case {
         id: "resilience/refusing-backend",
         summary: "One of two pods refuses connections: a proxy that balances goes to the other, a controller may not",
-        needs: &[Need::Serves, Need::OncePerRecipe, Need::OncePerPromises],
+        // Linkerd's own proxy finds an endpoint that refuses ready and little loaded, and sends it two thirds of the requests.
+        needs: &[Need::Mesh(Mesh::Bundled), Need::Serves, Need::OncePerRecipe, Need::OncePerPromises],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {

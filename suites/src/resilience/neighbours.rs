@@ -63,7 +63,7 @@ async fn judge(context: &Context, plan: &Plan, bad: &[&str]) -> CaseResult {
         kubernetes.apply_all(&objects(context, plan, bad)?).await?;
     }
     kubernetes.apply_all(&objects(context, plan, "late")?).await?;
-    let late = context.world.request_to(&plan.routes["late"], context.world.ingress);
+    let late = context.world.request_to(&plan.routes["late"], &context.world.ingress);
     let answers = |record: &Record| record.is(200) && record.service() == Some(Backend::B.name());
     context.until(SETTLES, "a route that came after the bad ones to be served", late, answers).await?;
     let records = context.send_many(context.get("good")?, 20, CONNECTIONS).await;
@@ -75,7 +75,7 @@ async fn judge(context: &Context, plan: &Plan, bad: &[&str]) -> CaseResult {
             silent.push(format!("{}:{}", plan.routes[*bad].service, plan.routes[*bad].port));
         }
         let route = &plan.routes[*bad];
-        let record = context.send(context.world.request_to(route, context.world.ingress)).await;
+        let record = context.send(context.world.request_to(route, &context.world.ingress)).await;
         check(format!("the answer on the route to {}:{}", route.service, route.port)).that(
             record.service().is_none() && record.status.is_some_and(|status| status >= 400),
             "an error of the controller or a proxy",

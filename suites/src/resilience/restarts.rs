@@ -8,6 +8,7 @@ use kube::api::{Api, AttachParams, DeleteParams};
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::convergence::converge;
+use meshgate_harness::matrix::Mesh;
 use meshgate_harness::plan::{Backend, NAMESPACE};
 use meshgate_harness::probe::outcome;
 use meshgate_harness::verdict::{CaseResult, Outcome, check};
@@ -32,7 +33,8 @@ pub const CASES: &[Case] = &[
     Case {
         id: "resilience/proxy-restart",
         summary: "A killed proxy is started again beside its application, which is left alone, and traffic recovers",
-        needs: &[Need::Serves, Need::OncePerRecipe, Need::OncePerPromises],
+        // It finds the proxy by the bundled one's command line, with a shell beside it.
+        needs: &[Need::Mesh(Mesh::Bundled), Need::Serves, Need::OncePerRecipe, Need::OncePerPromises],
         claims: &[],
         stage: Stage::Waiting,
         plan: |plan| serve_own(plan, 1),

@@ -51,15 +51,16 @@ async fn external_ip(context: Context) -> CaseResult {
     check("the first line").equal(lines.next(), Some("EXTERNAL-IP"))?;
     let found: BTreeSet<String> = lines.map(str::to_owned).collect();
     // Other cases may have further instances of the controller, with the same label.
-    let all: BTreeSet<String> = world.instances.values().chain([&world.ingress]).map(ToString::to_string).collect();
+    let all: BTreeSet<String> =
+        world.instances.values().chain([&world.ingress]).map(|entrance| entrance.ip.to_string()).collect();
     let expected = if page.found { all } else { BTreeSet::new() };
     check(format!("the addresses below, by the page's selector {}", page.selector)).equal(&found, &expected)?;
 
     // Also the control of a command that finds nothing: there is something to be found. It knows no such host, and says so.
-    let target = SocketAddr::from((world.ingress, world.controller.ports.http)).to_string();
+    let target = world.ingress.at(world.controller.ports.http).to_string();
     let record = context.send(Request::get(target, "/").host("nobody.test")).await;
     let answers = record.error.is_none() && record.status.is_some();
-    check(format!("the controller at {}", world.ingress)).that(answers, "an answer", outcome(&record))?;
+    check(format!("the controller at {}", world.ingress.ip)).that(answers, "an answer", outcome(&record))?;
     Ok(Outcome::Pass)
 }
 

@@ -62,13 +62,25 @@ fn speaks_grpc(plan: &mut Plan) {
     plan.route("a", "a").template("grpc");
 }
 
+/// Which backend answers a call of this method through a route.
+pub(crate) async fn answering(context: &Context, route: &str, method: &str) -> Result<String, Failure> {
+    let reply = call(context, route, method, &[EchoRequest { count: 1, ..message("who") }], false).await?;
+    check(format!("grpc-status of {method}")).equal(reply.code, OK)?;
+    let services: Vec<String> = reply.messages.into_iter().map(|message| message.service).collect();
+    let [service, ..] = services.as_slice() else {
+        return Err(check(format!("messages of {method}")).failure("at least one", "none"));
+    };
+    Ok(service.clone())
+}
+
 async fn call(
     context: &Context,
+    route: &str,
     method: &str,
     messages: &[EchoRequest],
     lockstep: bool,
 ) -> Result<grpc::Reply<EchoReply>, Failure> {
-    let request = Request { path: format!("/{SERVICE}/{method}"), ..context.get("a")? }.header("x-test", "kept");
+    let request = Request { path: format!("/{SERVICE}/{method}"), ..context.get(route)? }.header("x-test", "kept");
     let outside = context.world.prober.from(Vantage::Outside(0));
     let reply = grpc::call(&request, messages, lockstep, &outside).await;
     let reply =
@@ -82,7 +94,7 @@ fn message(text: &str) -> EchoRequest {
 }
 
 async fn grpc_unary(context: Context) -> CaseResult {
-    let reply = call(&context, "Unary", &[message("hello")], false).await?;
+    let reply = call(&context, "a", "Unary", &[message("hello")], false).await?;
     check("grpc-status").equal(reply.code, OK)?;
     check("trailers with grpc-status")
         .equal(reply.trailers.iter().filter(|(name, _)| name == "grpc-status").count(), 1)?;
@@ -100,7 +112,7 @@ async fn grpc_unary(context: Context) -> CaseResult {
 
 async fn grpc_streaming(context: Context) -> CaseResult {
     let wanted = EchoRequest { count: 50, ..message("stream") };
-    let reply = call(&context, "ServerStream", &[wanted], false).await?;
+    let reply = call(&context, "a", "ServerStream", &[wanted], false).await?;
     let numbers: Vec<u32> = reply.messages.iter().map(|message| message.sequence).collect();
     check("the replies of the server's stream").equal(numbers, (0..50).collect::<Vec<_>>())?;
     check("grpc-status of the server's stream").equal(reply.code, OK)?;
@@ -108,13 +120,13 @@ async fn grpc_streaming(context: Context) -> CaseResult {
     // In lockstep every message waits for the reply to the one before: both directions have to flow at once.
     let spoken: Vec<String> = (0..10).map(|index| format!("message {index}")).collect();
     let messages: Vec<EchoRequest> = spoken.iter().map(|text| message(text)).collect();
-    let reply = call(&context, "BidiStream", &messages, true).await?;
+    let reply = call(&context, "a", "BidiStream", &messages, true).await?;
     let heard: Vec<&str> = reply.messages.iter().map(|message| message.message.as_str()).collect();
     check("the replies of the two-way stream").equal(heard, spoken)?;
     check("grpc-status of the two-way stream").equal(reply.code, OK)?;
 
     let failing = EchoRequest { code: 6, ..message("there already") };
-    let reply = call(&context, "Fail", &[failing], false).await?;
+    let reply = call(&context, "a", "Fail", &[failing], false).await?;
     check("grpc-status of a call that fails").equal(reply.code, ALREADY_EXISTS)?;
     let message = reply.message.unwrap_or_default().replace("%20", " ");
     check("grpc-message of a call that fails").equal(message.as_str(), "there already")?;

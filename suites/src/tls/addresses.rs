@@ -1,12 +1,12 @@
 //! Which source address arrives, and what that costs: `externalTrafficPolicy`.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::Api;
-use meshgate_clusters::{Ability, Vantage};
+use meshgate_clusters::{Ability, Entrance, Vantage};
 use meshgate_harness::case::{Case, Evidence, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::convergence::converge;
@@ -69,8 +69,8 @@ fn plain_backend(plan: &mut Plan, policy: &str) {
 }
 
 async fn policy(context: Context, policy: &str, source: Vantage) -> CaseResult {
-    let address = external_address(&context, NAMESPACE, &context.plan.full("plain")).await?;
-    let request = Request::get(SocketAddr::from((address, 80)).to_string(), "/");
+    let plain = entrance(&context, NAMESPACE, &context.plan.full("plain")).await?;
+    let request = Request::get(plain.at(80).to_string(), "/");
     let records = prompt_answers(&context, policy, &request).await?;
     for record in &records {
         let peer = peer(record)?;
@@ -82,8 +82,8 @@ async fn policy(context: Context, policy: &str, source: Vantage) -> CaseResult {
     let ingress = ingress_with(&context, policy).await?;
     context.world.kubernetes.apply(&ingress).await?;
     let namespace = &context.world.controller.namespace;
-    let address = external_address(&context, namespace, &context.plan.full("ingress")).await?;
-    let request = context.world.request_to(context.route("main")?, address);
+    let local = entrance(&context, namespace, &context.plan.full("ingress")).await?;
+    let request = context.world.request_to(context.route("main")?, &local);
     let judged = prompt_answers(&context, policy, &request).await;
     context.world.kubernetes.delete(&ingress).await?;
     judged?;
@@ -142,6 +142,6 @@ async fn ingress_with(context: &Context, policy: &str) -> Result<Value, Failure>
     }))
 }
 
-async fn external_address(context: &Context, namespace: &str, service: &str) -> Result<Ipv4Addr, Failure> {
-    Ok(context.world.external_address(namespace, service, Instant::now() + SETTLES).await?)
+async fn entrance(context: &Context, namespace: &str, service: &str) -> Result<Entrance, Failure> {
+    Ok(context.world.entrance(namespace, service, Instant::now() + SETTLES).await?)
 }

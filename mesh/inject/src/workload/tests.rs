@@ -212,6 +212,42 @@ fn a_pods_certificates_are_as_short_lived_as_it_says() {
     }
 }
 
+#[test]
+fn a_native_sidecar_comes_before_all_but_the_redirection() {
+    let names = |object: &Value, list: &str| -> Vec<String> {
+        let containers = object.pointer(&format!("/spec/template/spec/{list}")).and_then(Value::as_array);
+        let name = |container: &Value| container["name"].as_str().unwrap().to_owned();
+        containers.into_iter().flatten().map(name).collect()
+    };
+    let mut pod = pod_spec();
+    pod["initContainers"] = json!([{"name": "migrate", "image": "web"}]);
+    let native = Options { native_sidecar: true, ..Options::default() };
+    for (annotations, options, expected) in [
+        (json!({}), &Options::default(), false),
+        (json!({}), &native, true),
+        (json!({"config.linkerd.io/proxy-enable-native-sidecar": "false"}), &native, false),
+        (json!({"config.beta.linkerd.io/proxy-enable-native-sidecar": "true"}), &Options::default(), true),
+    ] {
+        let mut object = deployment(annotations, pod.clone());
+        // It changes its place, and is there once.
+        inject_object(&mut object, &Options { native_sidecar: !options.native_sidecar, ..options.clone() });
+        inject_object(&mut object, options);
+        let (init, beside): (&[&str], &[&str]) = match expected {
+            true => (&["linkerd-init", "linkerd-proxy", "migrate"], &["web"]),
+            false => (&["migrate", "linkerd-init"], &["linkerd-proxy", "web"]),
+        };
+        assert_eq!(names(&object, "initContainers"), init);
+        assert_eq!(names(&object, "containers"), beside);
+        let list = if expected { "initContainers" } else { "containers" };
+        let proxy = container(&object, list, PROXY_CONTAINER);
+        assert_eq!(proxy["restartPolicy"] == "Always", expected);
+        assert_eq!(proxy["startupProbe"].is_object(), expected);
+        let mut env = proxy["env"].as_array().unwrap().iter();
+        let ports = env.find(|variable| variable["name"] == "LINKERD2_PROXY_INBOUND_PORTS").unwrap();
+        assert_eq!(ports["value"], "8080,9990", "those of the application");
+    }
+}
+
 fn any_pod() -> impl Strategy<Value = (String, Value, bool)> {
     let port = (1u16.., any::<bool>())
         .prop_map(|(number, udp)| json!({"containerPort": number, "protocol": if udp { "UDP" } else { "TCP" }}));

@@ -188,6 +188,15 @@ async fn a_rule_without_backends_leads_to_its_parent() {
 }
 
 #[tokio::test]
+async fn a_match_without_a_path_is_no_less_specific_than_none() {
+    let rules = json!([{"matches": [{"headers": [{"name": "x", "value": "1"}]}]}, {}]);
+    let routes = http_routes(ask(vec![web(), route(rules)], "10.96.0.5:80").await.unwrap());
+    let [by_header, rest] = routes[0].rules.as_slice() else { panic!() };
+    assert_eq!(by_header.matches[0].path, match_everything().path);
+    assert_eq!((by_header.matches[0].headers.len(), rest.matches[0].headers.len()), (1, 0));
+}
+
+#[tokio::test]
 async fn of_two_routes_the_older_comes_first() {
     let named = |name: &str, created: Option<&str>| {
         let mut route = route(json!([{}]));

@@ -40,23 +40,20 @@ pub(super) fn rule(route: &Key, rule: &spec::RouteRule<spec::HttpMatch>, annotat
 
 /// The match of a rule that names none.
 pub(crate) fn match_everything() -> api::HttpRouteMatch {
-    api::HttpRouteMatch {
-        path: Some(api::PathMatch { kind: Some(api::path_match::Kind::Prefix("/".into())) }),
-        ..Default::default()
-    }
+    request_match(&spec::HttpMatch::default())
 }
 
+/// A match without a path is for every path, which is a prefix as well: otherwise a rule that matches by a header alone would be
+/// less specific than one that matches everything. The definitions of Gateway API have this as a default; a cluster's may not.
 fn request_match(spec: &spec::HttpMatch) -> api::HttpRouteMatch {
     use api::{path_match, query_param_match};
-    let path = spec.path.as_ref().map(|path| {
-        let value = path.value.clone().unwrap_or_else(|| "/".into());
-        let kind = match path.type_.as_str() {
-            "Exact" => path_match::Kind::Exact(value),
-            "RegularExpression" => path_match::Kind::Regex(value),
-            _ => path_match::Kind::Prefix(value),
-        };
-        api::PathMatch { kind: Some(kind) }
-    });
+    let (path_type, path) = spec.path.as_ref().map_or(("", None), |path| (&*path.type_, path.value.clone()));
+    let path = path.unwrap_or_else(|| "/".into());
+    let path = match path_type {
+        "Exact" => path_match::Kind::Exact(path),
+        "RegularExpression" => path_match::Kind::Regex(path),
+        _ => path_match::Kind::Prefix(path),
+    };
     let query_params = spec.query_params.iter().map(|param| {
         let value = match param.type_.as_str() {
             "RegularExpression" => query_param_match::Value::Regex(param.value.clone()),
@@ -65,7 +62,7 @@ fn request_match(spec: &spec::HttpMatch) -> api::HttpRouteMatch {
         api::QueryParamMatch { name: param.name.clone(), value: Some(value) }
     });
     api::HttpRouteMatch {
-        path,
+        path: Some(api::PathMatch { kind: Some(path) }),
         headers: header_matches(&spec.headers),
         query_params: query_params.collect(),
         method: spec.method.as_deref().map(method),
