@@ -37,7 +37,7 @@ fn execute(args: &Args, started: Instant, teller: &Teller) -> anyhow::Result<()>
     }
     namespaces::exit_when_stdin_closes();
     let fixtures = crate::run::fixtures(spec.fixtures.as_deref())?;
-    let controller = fixtures.controller(&spec.cell.controller)?.clone();
+    let controller = spec.controller(&fixtures)?;
     let recipe = spec.recipe(&controller)?;
     let cases: Vec<_> = meshgate_suites::cases().into_iter().copied().collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

@@ -70,13 +70,15 @@ fn execute(args: Args) -> anyhow::Result<Gated> {
     let (Some(controller), Some(from), Some(to)) = (args.controller, args.from, args.to) else {
         bail!("expected BASELINE CANDIDATE.json, or --controller NAME --from VERSION --to VERSION");
     };
-    let fixtures = run::fixtures(args.run.fixtures.as_deref())?;
+    let mut run = args.run.clone();
+    run.controllers = [&from, &to].map(|version| format!("{controller}@{version}")).into();
+    let fixtures = run::fixtures_of(&run)?;
     // Both names are checked before the first of two runs begins.
     for version in [&from, &to] {
         matrix::known_version(fixtures.controller(&controller)?, version)?;
     }
     let side = |version: &str| {
-        let mut run = args.run.clone();
+        let mut run = run.clone();
         run.controllers = vec![format!("{controller}@{version}")];
         run.report_dir = args.run.report_dir.join(version);
         output::tell(&format!("{controller} {version}:\n"));

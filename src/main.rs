@@ -11,6 +11,7 @@ use meshgate_clusters::archive::ROLE;
 use tracing_subscriber::EnvFilter;
 
 mod cell;
+mod charts;
 mod claims;
 mod cluster;
 mod completions;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use meshgate_clusters::{Backend, Kind};
 use meshgate_fixtures::{Fixtures, Recipe, nearest};
+use meshgate_harness::blueprint;
 use meshgate_harness::case::Case;
 use meshgate_harness::cell::Spec;
 use meshgate_harness::matrix::{self, Cell, Dialect, Mesh, Selection};
@@ -14,6 +15,7 @@ use meshgate_harness::report::{Environment, Report};
 use meshgate_harness::runner::{self, Job, Options};
 use tokio_util::sync::CancellationToken;
 
+use crate::charts::{self, Charts};
 use crate::progress::{Progress, Reader};
 use crate::site::{Groundwork, Site};
 use crate::target::Target;
@@ -106,16 +108,17 @@ pub fn nothing_ran(report: &Report) -> bool {
 /// Says what a run would make on a cluster.
 fn dry_run(args: &Args) -> anyhow::Result<u8> {
     args.target.check()?;
-    let fixtures = fixtures(args.fixtures.as_deref())?;
+    let fixtures = fixtures_of(args)?;
     let plan = plan(args, &fixtures)?;
     let reach = args.target.existing()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outlook = runtime.block_on(async {
+        let charts = Charts::render(&args.target, &plan.cells, &fixtures, &|_| {}).await?;
         let mesh = match args.target.mesh {
             Mesh::Bundled => None,
             Mesh::Linkerd => Some(site::linkerd(&reach).await?),
         };
-        dry::Outlook::of(&reach, &plan, &fixtures, mesh.as_deref()).await
+        dry::Outlook::of(&reach, &plan, &fixtures, &charts, mesh.as_deref()).await
     })?;
     output::print(&outlook.render(&reach.context))?;
     Ok(if outlook.is_blocked() { 2 } else { 0 })
@@ -124,7 +127,7 @@ fn dry_run(args: &Args) -> anyhow::Result<u8> {
 /// Runs what the arguments say and writes the report.
 pub fn execute(args: &Args) -> anyhow::Result<Report> {
     args.target.check()?;
-    let fixtures = fixtures(args.fixtures.as_deref())?;
+    let fixtures = fixtures_of(args)?;
     let plan = plan(args, &fixtures)?;
     if args.target.cluster == Kind::Embedded {
         // Once here rather than once in every cell.
@@ -141,16 +144,17 @@ pub fn execute(args: &Args) -> anyhow::Result<Report> {
     let started = Instant::now();
     let time = now();
     let note = |text: &str| progress.note(text);
-    let groundwork = Groundwork::lay(&args.target, &plan.images, &note)?;
-    let logs = args.report_dir.join("cluster-logs");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let charts = runtime.block_on(Charts::render(&args.target, &plan.cells, &fixtures, &note))?;
+    let groundwork = Groundwork::lay(&args.target, &images(&plan, &fixtures, &charts)?, &note)?;
+    let logs = args.report_dir.join("cluster-logs");
     let cancel = CancellationToken::new();
     let (cells, closed) = runtime.block_on(async {
         tokio::spawn(cancel_on_signals(cancel.clone()));
         let site = Site::open(&args.target, groundwork, &logs, &cancel, &note).await?;
         let listen = |index: usize, event: &_| progress.event(index, event);
         let judged = async {
-            let jobs = jobs(args, &plan, &fixtures, &site)?;
+            let jobs = jobs(args, &plan, &fixtures, &charts, &site)?;
             anyhow::Ok(runner::run(&jobs, &options(args, &site.backend)?, &cancel, &listen).await)
         };
         let cells = tokio::select! {
@@ -181,7 +185,7 @@ pub fn execute(args: &Args) -> anyhow::Result<Report> {
 }
 
 /// A job for each cell.
-fn jobs(args: &Args, plan: &Plan, fixtures: &Fixtures, site: &Site) -> anyhow::Result<Vec<Job>> {
+fn jobs(args: &Args, plan: &Plan, fixtures: &Fixtures, charts: &Charts, site: &Site) -> anyhow::Result<Vec<Job>> {
     let report_dir = std::path::absolute(&args.report_dir)?;
     let job = |cell: &Cell| {
         let spec = Spec {
@@ -194,11 +198,15 @@ fn jobs(args: &Args, plan: &Plan, fixtures: &Fixtures, site: &Site) -> anyhow::R
             case_seconds: args.case_timeout,
             backend: site.backend.clone(),
             mesh: site.mesh(),
+            chart: charts.file(cell),
             where_to: args.target.repeat(),
         };
         let mut job = Job::new(spec, fixtures, &plan.cases)?;
         if args.target.runs_official_images() {
             job.implementation.control_plane = OFFICIAL.to_owned();
+        }
+        if let Some(rendered) = charts.of(cell) {
+            job.implementation.control_plane += &format!(" (chart {})", rendered.version);
         }
         Ok(job)
     };
@@ -226,14 +234,17 @@ pub fn fixtures(dir: Option<&Path>) -> anyhow::Result<Fixtures> {
     }
 }
 
+/// The fixtures that arguments ask for, as far as what they hold can be installed as the arguments say.
+pub fn fixtures_of(args: &Args) -> anyhow::Result<Fixtures> {
+    charts::offered(fixtures(args.fixtures.as_deref())?, &args.controllers, &args.target)
+}
+
 /// What is to be run.
 pub struct Plan {
     /// The cells in their order.
     pub cells: Vec<Cell>,
     /// The cases in theirs.
     pub cases: Vec<&'static Case>,
-    /// The images that the cells need.
-    pub images: Vec<String>,
     /// The folder of the user's own recipe.
     pub own_recipe: Option<PathBuf>,
 }
@@ -275,14 +286,18 @@ pub fn plan(args: &Args, fixtures: &Fixtures) -> anyhow::Result<Plan> {
     if args.exhaustive {
         cells.iter_mut().for_each(Cell::judge_everything);
     }
+    Ok(Plan { cells, cases, own_recipe })
+}
+
+/// The images that the cells need.
+fn images(plan: &Plan, fixtures: &Fixtures, charts: &Charts) -> anyhow::Result<Vec<String>> {
     let mut images = Vec::new();
-    for cell in &cells {
-        let controller = fixtures.controller(&cell.controller)?;
-        images.extend(meshgate_harness::blueprint::images(controller, &cell.version)?);
+    for cell in &plan.cells {
+        images.extend(blueprint::images(&*charts.controller(fixtures, cell)?, &cell.version)?);
     }
     images.sort();
     images.dedup();
-    Ok(Plan { cells, cases, images, own_recipe })
+    Ok(images)
 }
 
 /// The cases whose id contains one of the filters; a filter that matches nothing is an error.

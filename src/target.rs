@@ -1,4 +1,4 @@
-//! `--cluster`, `--mesh` and what belongs to them: where a run takes place.
+//! `--cluster`, `--mesh`, `--install` and what belongs to them: where a run takes place, and how controllers come there.
 
 use std::path::{Path, PathBuf};
 
@@ -6,6 +6,26 @@ use anyhow::bail;
 use meshgate_clusters::remote::{By, Reach};
 use meshgate_clusters::{IMAGE, Kind};
 use meshgate_harness::matrix::{Mesh, Place};
+
+/// How controllers come to a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Install {
+    /// By the files in `install/` of the fixtures.
+    Manifests,
+    /// By their vendors' charts.
+    Helm,
+}
+
+impl Install {
+    const ALL: [Self; 2] = [Self::Manifests, Self::Helm];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Manifests => "manifests",
+            Self::Helm => "helm",
+        }
+    }
+}
 
 /// Where.
 #[derive(clap::Args, Clone)]
@@ -18,6 +38,16 @@ pub struct Target {
     /// The mesh: `bundled` is Meshgate's own, `linkerd` a real one, installed by the command `linkerd` on PATH
     #[arg(long, default_value = "bundled", value_name = "MESH", value_parser = mesh)]
     pub mesh: Mesh,
+    /// How controllers are installed: `manifests` are Meshgate's own, `helm` is each vendor's chart, rendered by the command `helm` on
+    /// PATH
+    #[arg(long, default_value = "manifests", value_name = "HOW", value_parser = install)]
+    pub install: Install,
+    /// The version of the chart, for one controller; the one that is known to install the controller's version when left out
+    #[arg(long, value_name = "VERSION")]
+    pub chart_version: Option<String>,
+    /// Where the charts are, `https://...` or `oci://...`, for instance a mirror; their vendors' repositories when left out
+    #[arg(long, value_name = "URL")]
+    pub chart_repository: Option<String>,
     /// The kubeconfig of an existing cluster; kubectl's own when left out
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -61,6 +91,10 @@ fn mesh(name: &str) -> Result<Mesh, String> {
     named(name, Mesh::ALL, Mesh::as_str)
 }
 
+fn install(name: &str) -> Result<Install, String> {
+    named(name, Install::ALL, Install::as_str)
+}
+
 fn entrance(name: &str) -> Result<By, String> {
     named(name, By::ALL, By::as_str)
 }
@@ -94,6 +128,13 @@ impl Target {
             if given && !fits.contains(&self.cluster) {
                 let fits: Vec<String> = fits.iter().map(|kind| format!("--cluster {kind}")).collect();
                 bail!("{flag} goes with {}, not with --cluster {}", fits.join(" or "), self.cluster);
+            }
+        }
+        for (flag, given) in
+            [("--chart-version", self.chart_version.is_some()), ("--chart-repository", self.chart_repository.is_some())]
+        {
+            if given && self.install != Install::Helm {
+                bail!("{flag} goes with --install helm, not with --install {}", self.install.as_str());
             }
         }
         if self.mesh == Mesh::Linkerd && self.cluster == Embedded {
@@ -132,6 +173,9 @@ impl Target {
             (self.entrance != By::default()).then(|| format!(" --entrance {}", self.entrance)),
             self.kubernetes.as_deref().map(|version| format!(" --kubernetes {version}")),
             self.native_images.then(|| " --native-images".to_owned()),
+            (self.install != Install::Manifests).then(|| format!(" --install {}", self.install.as_str())),
+            self.chart_version.as_deref().map(|version| format!(" --chart-version {version}")),
+            self.chart_repository.as_deref().map(|repository| format!(" --chart-repository {repository}")),
         ];
         flags.into_iter().flatten().collect()
     }

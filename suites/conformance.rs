@@ -139,6 +139,7 @@ fn run(fixtures: &Fixtures, cells: &[Cell], keys: &[Key], board: &Board) -> anyh
                 case_seconds: 120,
                 backend: backend.clone(),
                 mesh: None,
+                chart: None,
                 where_to: String::new(),
             };
             Job::new(spec, fixtures, &meshgate_suites::cases())

@@ -220,6 +220,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_there_is_told_from_what_cannot_be_asked() {
+        // An index; a registry, as Helm 3 and Helm 4 say it.
+        for line in [
+            "Error: chart \"x\" version \"1.0.0\" not found in https://charts.example repository",
+            "Error: registry.example/charts/x:1.0.0: not found",
+            "Error: failed to perform \"FetchReference\" on source: registry.example/charts/x:1.0.0: not found",
+        ] {
+            assert!(is_missing(line), "{line}");
+        }
+        for line in [
+            "Error: looks like \"https://charts.example\" is not a valid chart repository or cannot be reached: failed to fetch \
+             https://charts.example/index.yaml : 404 Not Found",
+            "Error: values don't meet the specifications of the schema(s) in the following chart(s):",
+        ] {
+            assert!(!is_missing(line), "{line}");
+        }
+    }
+
+    #[test]
     fn only_hooks_of_an_installation_are_installed() {
         let hooked = |hooks: &str| json!({"metadata": {"annotations": {"helm.sh/hook": hooks}}});
         for object in [json!({"metadata": {}}), hooked("pre-install,pre-upgrade"), hooked("post-install")] {

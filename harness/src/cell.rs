@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use futures::stream::{self, StreamExt};
 use meshgate_clusters::{Backend, Cluster};
-use meshgate_fixtures::{Controller, Fixtures, Recipe};
+use meshgate_fixtures::{Controller, Fixtures, Recipe, Rendered};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -48,11 +49,25 @@ pub struct Spec {
     pub backend: Backend,
     /// The manifests of a mesh that is not Meshgate's own, as a JSON list.
     pub mesh: Option<PathBuf>,
+    /// What the controller's chart was rendered to, where that installs it: a [`Rendered`] as JSON.
+    pub chart: Option<PathBuf>,
     /// The arguments that lead to that cluster again, each after a space.
     pub where_to: String,
 }
 
 impl Spec {
+    /// The cell's controller, as it is to be installed.
+    ///
+    /// # Errors
+    /// An unknown controller, or a chart that does not install it.
+    pub fn controller(&self, fixtures: &Fixtures) -> anyhow::Result<Controller> {
+        let controller = fixtures.controller(&self.cell.controller)?;
+        let Some(path) = &self.chart else { return Ok(controller.clone()) };
+        let text = std::fs::read(path).with_context(|| path.display().to_string())?;
+        let rendered: Rendered = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+        Ok(controller.installed_by(&rendered)?)
+    }
+
     /// The cell's recipe: the user's own, or one of the controller's.
     pub fn recipe(&self, controller: &Controller) -> anyhow::Result<Recipe> {
         Ok(match &self.recipe {

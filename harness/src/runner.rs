@@ -290,6 +290,7 @@ mod tests {
                 entrance: By::default(),
             }),
             mesh: None,
+            chart: None,
             where_to: String::new(),
         };
         let implementation = Implementation { control_plane: "real".into(), data_plane: "d".into() };

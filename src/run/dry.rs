@@ -10,6 +10,7 @@ use meshgate_harness::tenancy::{Fate, Tenancy};
 use serde_json::Value;
 
 use super::Plan;
+use crate::charts::Charts;
 
 /// What would become of the objects of all cells.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -26,16 +27,22 @@ pub struct Outlook {
 
 impl Outlook {
     /// Asks the cluster; writes nothing.
-    pub async fn of(reach: &Reach, plan: &Plan, fixtures: &Fixtures, mesh: Option<&[Value]>) -> anyhow::Result<Self> {
+    pub async fn of(
+        reach: &Reach,
+        plan: &Plan,
+        fixtures: &Fixtures,
+        charts: &Charts,
+        mesh: Option<&[Value]>,
+    ) -> anyhow::Result<Self> {
         let kubernetes = Kubernetes::guest(reach.client().await?, Tenancy::new(reach.image.clone()));
         let mut objects: BTreeMap<String, Value> = BTreeMap::new();
         for cell in &plan.cells {
-            let controller = fixtures.controller(&cell.controller)?;
+            let controller = charts.controller(fixtures, cell)?;
             let recipe = match &plan.own_recipe {
                 Some(dir) => Recipe::from_dir(dir)?,
                 None => controller.recipe(&cell.recipe)?.clone(),
             };
-            for manifest in cell::manifests(cell, controller, &recipe, fixtures, &plan.cases, mesh)? {
+            for manifest in cell::manifests(cell, &controller, &recipe, fixtures, &plan.cases, mesh)? {
                 objects.insert(describe(&manifest.object), manifest.object);
             }
         }

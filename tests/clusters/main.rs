@@ -7,6 +7,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod bench;
+mod charted;
+mod charts;
 mod helm;
 mod k3s;
 mod kind;

@@ -7,7 +7,7 @@ use crate::flags::Flags;
 /// What the flags say.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// `--ingress-class`.
+    /// `--ingress.class`.
     pub(crate) class: String,
     /// `--empty-ingress-class`: Ingresses without a class are taken, too.
     pub(crate) empty_class: bool,
@@ -27,7 +27,7 @@ impl Settings {
     pub(crate) fn read(flags: &Flags) -> Self {
         let object = |flag| flags.object(flag).map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
         Self {
-            class: flags.or("ingress-class", "").to_owned(),
+            class: flags.or("ingress.class", "").to_owned(),
             empty_class: flags.get("empty-ingress-class") == Some("true"),
             config_map: object("configmap"),
             publish: object("publish-service"),

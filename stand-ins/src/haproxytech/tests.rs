@@ -31,7 +31,7 @@ metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: we
 ports: [{name: http, port: 8080}]
 endpoints: [{addresses: [10.244.0.3]}, {addresses: [10.244.0.4], conditions: {ready: false}}]
 "#;
-    let flags = ["--publish-service=haproxy/ingress", "--ingress-class=haproxy", "--configmap=haproxy/settings"];
+    let flags = ["--publish-service=haproxy/ingress", "--ingress.class=haproxy", "--configmap=haproxy/settings"];
     let controller = Haproxytech { settings: Settings::read(&Flags::new(flags.map(str::to_owned))) };
     controller.translate(&Objects::from_yaml(&controller.kinds(), &format!("{base}---{further}")))
 }
