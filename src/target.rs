@@ -137,6 +137,13 @@ impl Target {
                 bail!("{flag} goes with --install helm, not with --install {}", self.install.as_str());
             }
         }
+        let host = self.chart_repository.as_deref().and_then(|url| url.split_once("://")?.1.split('/').next());
+        if host.is_some_and(|host| host.contains('@')) {
+            bail!(
+                "--chart-repository: expected a URL without a user's name and password, which would stand in every report; for oci:// log in \
+                 beforehand (helm registry login), for https:// use a mirror that asks for none"
+            );
+        }
         if self.mesh == Mesh::Linkerd && self.cluster == Embedded {
             bail!("--mesh linkerd needs a cluster that runs Linkerd's images: --cluster kind, k3s or existing");
         }

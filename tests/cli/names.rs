@@ -46,6 +46,10 @@ fn an_unknown_name_is_answered_with_the_nearest_one() {
         ("run --install helm --controllers trafik", "did you mean \"traefik\""),
         ("run --install helm --controllers traefik@3.7.15", "(known: 3.4.3 by 36.3.0, "),
         ("run --install helm --chart-version 1.0.0", "--chart-version is one chart's"),
+        (
+            "run --install helm --chart-repository https://user:secret@charts.example/x",
+            "expected a URL without a user's name and password",
+        ),
         ("run --chart-version 1.0.0", "--chart-version goes with --install helm"),
         ("gate --install helm --controller traefik --from 3.7.9 --to 3.7.15", "known to install traefik 3.7.15"),
         ("image docker.io/library/trafik:v3.7.15", "did you mean \"docker.io/library/traefik\""),
