@@ -144,9 +144,21 @@ fn deployment(options: &Options) -> Value {
 
 fn without_identity(options: &Options) -> Value {
     let namespace = &options.control_plane_namespace;
-    let probe =
-        |path: &str, period: u32| json!({"httpGet": {"path": path, "port": ADMIN_PORT}, "periodSeconds": period});
     let env = |name: &str, value: &str| json!({"name": name, "value": value});
+    let own = json!({
+        "name": "destination",
+        "args": ["control-plane"],
+        "env": [
+            env("MESHGATE_CLUSTER_DOMAIN", &options.cluster_domain),
+            env("MESHGATE_CLUSTER_NETWORKS", &options.cluster_networks.join(",")),
+            env("MESHGATE_CONTROL_PLANE_NAMESPACE", namespace),
+        ],
+        "ports": [
+            {"name": "grpc", "containerPort": DESTINATION_PORT},
+            {"name": "policy-grpc", "containerPort": POLICY_PORT},
+            {"name": "admin-http", "containerPort": ADMIN_PORT},
+        ],
+    });
     json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -158,37 +170,37 @@ fn without_identity(options: &Options) -> Value {
                 "metadata": {"labels": labels(namespace), "annotations": {annotations::INJECT: "disabled"}},
                 "spec": {
                     "serviceAccountName": DEPLOYMENT,
-                    "containers": [{
-                        "name": "destination",
-                        "image": options.image,
-                        "imagePullPolicy": "IfNotPresent",
-                        "args": ["control-plane"],
-                        "env": [
-                            env("MESHGATE_CLUSTER_DOMAIN", &options.cluster_domain),
-                            env("MESHGATE_CLUSTER_NETWORKS", &options.cluster_networks.join(",")),
-                            env("MESHGATE_CONTROL_PLANE_NAMESPACE", namespace),
-                        ],
-                        "ports": [
-                            {"name": "grpc", "containerPort": DESTINATION_PORT},
-                            {"name": "policy-grpc", "containerPort": POLICY_PORT},
-                            {"name": "admin-http", "containerPort": ADMIN_PORT},
-                        ],
-                        // Proxies wait for this pod, so it should be found ready as soon as it is.
-                        "readinessProbe": probe("/ready", 1),
-                        "livenessProbe": probe("/live", 10),
-                        "securityContext": {
-                            "allowPrivilegeEscalation": false,
-                            "capabilities": {"drop": ["ALL"]},
-                            "readOnlyRootFilesystem": true,
-                            "runAsNonRoot": true,
-                            "runAsUser": 2103,
-                        },
-                        "terminationMessagePolicy": "FallbackToLogsOnError",
-                    }],
+                    "containers": [container(options, ADMIN_PORT, own)],
                 },
             },
         },
     })
+}
+
+/// A container of the control plane: Meshgate's image without any rights, whose probes are answered on `admin_port`, with what is the
+/// container's own.
+pub(crate) fn container(options: &Options, admin_port: u16, own: Value) -> Value {
+    let probe =
+        |path: &str, period: u32| json!({"httpGet": {"path": path, "port": admin_port}, "periodSeconds": period});
+    let mut container = json!({
+        "image": options.image,
+        "imagePullPolicy": "IfNotPresent",
+        // Pods wait for it, so it should be found ready as soon as it is.
+        "readinessProbe": probe("/ready", 1),
+        "livenessProbe": probe("/live", 10),
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": true,
+            "runAsNonRoot": true,
+            "runAsUser": 2103,
+        },
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    });
+    if let (Some(all), Value::Object(own)) = (container.as_object_mut(), own) {
+        all.extend(own);
+    }
+    container
 }
 
 fn service(namespace: &str, name: &str, port: u16) -> Value {

@@ -13,6 +13,7 @@ use rcgen::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::control_plane::container;
 use crate::{IdentityError, Options, annotations};
 
 /// Of the Deployment, the Service, the account.
@@ -154,9 +155,23 @@ fn labels(namespace: &str) -> Value {
 
 fn deployment(options: &Options, meta: Value) -> Value {
     let labels = labels(&options.control_plane_namespace);
-    let probe =
-        |path: &str, period: u32| json!({"httpGet": {"path": path, "port": "admin-http"}, "periodSeconds": period});
     let env = |name: &str, value: String| json!({"name": name, "value": value});
+    let own = json!({
+        "name": "proxy-injector",
+        "args": ["proxy-injector"],
+        "env": [
+            env("MESHGATE_INJECTOR_TLS_DIR", TLS_DIR.to_owned()),
+            env("MESHGATE_INJECTOR_OPTIONS", format!("{OPTIONS_DIR}/{OPTIONS_FILE}")),
+        ],
+        "ports": [
+            {"name": "proxy-injector", "containerPort": PORT},
+            {"name": "admin-http", "containerPort": ADMIN_PORT},
+        ],
+        "volumeMounts": [
+            {"name": "tls", "mountPath": TLS_DIR, "readOnly": true},
+            {"name": "options", "mountPath": OPTIONS_DIR, "readOnly": true},
+        ],
+    });
     json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -168,35 +183,7 @@ fn deployment(options: &Options, meta: Value) -> Value {
                 "metadata": {"labels": labels, "annotations": {annotations::INJECT: "disabled"}},
                 "spec": {
                     "serviceAccountName": NAME,
-                    "containers": [{
-                        "name": "proxy-injector",
-                        "image": options.image,
-                        "imagePullPolicy": "IfNotPresent",
-                        "args": ["proxy-injector"],
-                        "env": [
-                            env("MESHGATE_INJECTOR_TLS_DIR", TLS_DIR.to_owned()),
-                            env("MESHGATE_INJECTOR_OPTIONS", format!("{OPTIONS_DIR}/{OPTIONS_FILE}")),
-                        ],
-                        "ports": [
-                            {"name": "proxy-injector", "containerPort": PORT},
-                            {"name": "admin-http", "containerPort": ADMIN_PORT},
-                        ],
-                        "volumeMounts": [
-                            {"name": "tls", "mountPath": TLS_DIR, "readOnly": true},
-                            {"name": "options", "mountPath": OPTIONS_DIR, "readOnly": true},
-                        ],
-                        // Who waits for it wants to create pods next.
-                        "readinessProbe": probe("/ready", 1),
-                        "livenessProbe": probe("/live", 10),
-                        "securityContext": {
-                            "allowPrivilegeEscalation": false,
-                            "capabilities": {"drop": ["ALL"]},
-                            "readOnlyRootFilesystem": true,
-                            "runAsNonRoot": true,
-                            "runAsUser": 2103,
-                        },
-                        "terminationMessagePolicy": "FallbackToLogsOnError",
-                    }],
+                    "containers": [container(options, ADMIN_PORT, own)],
                     "volumes": [
                         {"name": "tls", "secret": {"secretName": TLS_SECRET}},
                         {"name": "options", "configMap": {"name": OPTIONS}},
