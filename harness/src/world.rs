@@ -13,7 +13,7 @@ use meshgate_clusters::linkerd::Linkerd;
 use meshgate_clusters::{Backend, Cluster, Entrance, Vantage};
 use meshgate_fixtures::{Controller, Fixtures, Recipe};
 use meshgate_inject as inject;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::blueprint::{self, Blueprint};
@@ -255,7 +255,11 @@ impl World {
                 return Ok(entrance);
             }
             if Instant::now() >= deadline {
-                return Err(anyhow!("the Service {namespace}/{service} got no external address"));
+                let balancer = object.status.and_then(|status| status.load_balancer);
+                return Err(anyhow!(
+                    "the Service {namespace}/{service} got no IPv4 address that clients can come by; its load balancer: {}",
+                    json!(balancer)
+                ));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
