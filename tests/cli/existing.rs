@@ -174,6 +174,14 @@ fn what_somebody_else_made_is_left_alone() {
     let output = cluster.run(report.path(), &["--case", "routing/host"]);
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));
     assert!(text(&output).contains("in use by another run (somebody)"), "{}", text(&output));
+
+    // One that was killed long ago.
+    let stale = serde_json::json!({"spec": {"renewTime": "2020-01-01T00:00:00.000000Z"}});
+    let stale = kube::api::Patch::Merge(stale);
+    runtime().block_on(leases.patch("run", &Default::default(), &stale)).unwrap();
+    let output = cluster.run(report.path(), &["--case", "routing/host"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert_eq!(names::<Namespace>(&client, true), Vec::<String>::new(), "what the killed run left is gone too");
 }
 
 #[test]
