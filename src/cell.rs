@@ -41,13 +41,8 @@ fn execute(args: &Args, started: Instant, teller: &Teller) -> anyhow::Result<()>
     let recipe = spec.recipe(&controller)?;
     let cases: Vec<_> = meshgate_suites::cases().into_iter().copied().collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
-        teller.progress("opening the cluster");
-        let cluster = spec.backend.clone().open(&|text| teller.progress(text)).await?;
-        let assignment = Assignment { spec: &spec, fixtures: &fixtures, controller: &controller, recipe: &recipe };
-        cell::run(&assignment, &cases, cluster, started, teller).await;
-        anyhow::Ok(())
-    })?;
+    let assignment = Assignment { spec: &spec, fixtures: &fixtures, controller: &controller, recipe: &recipe };
+    runtime.block_on(cell::run(&assignment, &cases, started, teller))?;
     // What still runs of an embedded cluster ends with this process: it is the first of its PID namespace.
     runtime.shutdown_background();
     Ok(())

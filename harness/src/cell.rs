@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use futures::stream::{self, StreamExt};
-use meshgate_clusters::{Backend, Cluster};
+use meshgate_clusters::Backend;
 use meshgate_fixtures::{Controller, Fixtures, Recipe, Rendered};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -116,14 +116,11 @@ impl Teller {
     }
 }
 
-/// Sets the world of the cell up on a cluster, runs the cases and tells everything to the parent.
-pub async fn run(
-    assignment: &Assignment<'_>,
-    cases: &[Case],
-    cluster: Arc<dyn Cluster>,
-    started: Instant,
-    teller: &Teller,
-) {
+/// Opens the cell's cluster, sets its world up there, runs the cases and tells everything to the parent.
+///
+/// # Errors
+/// The cluster's own, when it cannot be opened.
+pub async fn run(assignment: &Assignment<'_>, cases: &[Case], started: Instant, teller: &Teller) -> anyhow::Result<()> {
     let Assignment { spec, recipe, .. } = *assignment;
     let wanted: Vec<Case> = cases.iter().filter(|case| spec.cases.iter().any(|id| id == case.id)).copied().collect();
     let (apply, not): (Vec<Case>, Vec<Case>) =
@@ -135,8 +132,10 @@ pub async fn run(
     if apply.is_empty() {
         // Nobody would look at what was set up.
         teller.tell(&Event::Finished);
-        return;
+        return Ok(());
     }
+    teller.progress("opening the cluster");
+    let cluster = spec.backend.clone().open(&|text| teller.progress(text)).await?;
     let plans = plans(&apply, recipe);
     let deadline = Duration::from_secs(spec.setup_seconds);
     let world = match World::set_up(assignment, cluster, &plans, deadline, teller).await {
@@ -148,7 +147,7 @@ pub async fn run(
                 teller.tell(&finished(case, Verdict::NotRun, reason, &broken.artefacts));
             }
             teller.tell(&Event::Broken { reason, artefacts: broken.artefacts });
-            return;
+            return Ok(());
         }
     };
     teller.tell(&Event::Ready { seconds: started.elapsed().as_secs_f64() });
@@ -161,6 +160,7 @@ pub async fn run(
     tokio::join!(run_stage(Stage::Waiting, None), run_stage(Stage::Shared, Some(CONCURRENCY)));
     run_stage(Stage::Alone, Some(1)).await;
     teller.tell(&Event::Finished);
+    Ok(())
 }
 
 /// The plans of cases, by their ids.

@@ -133,14 +133,13 @@ impl World {
             let text = std::fs::read(path).with_context(|| path.display().to_string())?;
             self.mesh = Some(serde_json::from_slice(&text).with_context(|| path.display().to_string())?);
         }
-        let mesh = self.mesh.clone();
         let steps = self.blueprint().steps(fixtures, plans)?;
         self.kubernetes.nothing_in_the_way(steps.iter().flat_map(|step| &step.manifests)).await?;
         for step in steps {
             teller.progress(step.what);
             self.kubernetes.apply_manifests(&step.manifests).await?;
             self.kubernetes.deployments_ready(deadline, |text| teller.progress(text)).await?;
-            match &mesh {
+            match &self.mesh {
                 Some(mesh) if step.injects => self.mesh_ready(mesh, spec, deadline, teller).await?,
                 _ => self.injected().await?,
             }

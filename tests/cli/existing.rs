@@ -87,6 +87,13 @@ fn verdicts(report: &Path) -> Vec<(String, String)> {
     cases.iter().map(|case| (text(&case["id"]), text(&case["verdict"]))).collect()
 }
 
+/// Where the requests of `routing/host` were sent.
+fn host_target(report: &Path) -> String {
+    let report: Value = serde_json::from_slice(&std::fs::read(report.join("report.json")).unwrap()).unwrap();
+    let case = report["cells"][0]["cases"].as_array().unwrap().iter().find(|case| case["id"] == "routing/host");
+    case.unwrap()["observations"]["samples"][0]["target"].as_str().unwrap().to_owned()
+}
+
 #[test]
 fn cases_come_to_verdicts_by_the_api_alone_and_the_cluster_is_left_as_it_was() {
     use k8s_openapi::api::core::v1::Namespace;
@@ -119,13 +126,16 @@ fn cases_come_to_verdicts_by_the_api_alone_and_the_cluster_is_left_as_it_was() {
         assert_eq!(of(passed), Some("pass"), "{passed} of {verdicts:?}");
     }
     assert_eq!(of("loops/hairpin"), Some("not-applicable"), "{verdicts:?}");
+    assert!(host_target(report.path()).starts_with("10.96."), "by the cluster IP: {}", host_target(report.path()));
 
     // By the other addresses of the controller's Service.
-    for entrance in ["node-port", "load-balancer"] {
+    for (entrance, begins, ends) in [("node-port", "172.18.0.2:3", ""), ("load-balancer", "203.0.113.", ":80")] {
         let further = ["--case", "routing/host,headers/outbound-port-closed", "--entrance", entrance];
         let output = cluster.run(report.path(), &further);
         assert_eq!(output.status.code(), Some(0), "{entrance}: {}", text(&output));
         assert!(self::verdicts(report.path()).contains(&("routing/host".to_owned(), "pass".to_owned())), "{entrance}");
+        let target = host_target(report.path());
+        assert!(target.starts_with(begins) && target.ends_with(ends), "{entrance}: {target}");
     }
 
     assert_eq!(all(), before);

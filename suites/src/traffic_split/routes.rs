@@ -2,9 +2,6 @@
 //!
 //! The proxy beside the controller follows them for the Service that the request is for, as it does those of any other client.
 
-use anyhow::Context as _;
-use kube::api::{Api, DeleteParams, DynamicObject};
-use kube::core::{ApiResource, GroupVersionKind};
 use meshgate_apps::echo::grpc::SERVICE;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
@@ -45,10 +42,7 @@ pub const CASES: &[Case] = &[
             plan.service("a", Backend::A).grpc();
             plan.service("b", Backend::B).grpc();
             plan.route("a", "a").template("grpc").unawaited();
-            let [a, b] = ["a", "b"].map(|name| plan.full(name));
-            let unary =
-                json!({"matches": [{"method": {"service": SERVICE, "method": "Unary"}}], "backendRefs": [leg(&b, 1)]});
-            plan.object(route(plan, "GRPCRoute", "a", &json!([unary, {"backendRefs": [leg(&a, 1)]}])));
+            plan.object(by_method(plan));
         },
         run: |context| Box::pin(grpc_route(context)),
     },
@@ -74,6 +68,13 @@ fn route(plan: &Plan, kind: &str, service: &str, rules: &Value) -> Value {
     })
 }
 
+/// The calls of one method go to the Service `b`, all others stay at `a`.
+fn by_method(plan: &Plan) -> Value {
+    let [a, b] = ["a", "b"].map(|name| plan.full(name));
+    let unary = json!({"matches": [{"method": {"service": SERVICE, "method": "Unary"}}], "backendRefs": [leg(&b, 1)]});
+    route(plan, "GRPCRoute", "a", &json!([unary, {"backendRefs": [leg(&a, 1)]}]))
+}
+
 async fn http_route(context: Context) -> CaseResult {
     let request = context.get("apex")?;
     until_seen(&context, &request, Backend::B).await?;
@@ -83,18 +84,17 @@ async fn http_route(context: Context) -> CaseResult {
         .await?
         .only(Backend::B)?;
     // The control: another value is no match.
-    let other = Sequential { p: 0.2, off: 0.1 };
-    measure(&context, "with another value of it", request.header(CANARY, "stable"), Backend::B, other).await?;
+    measure(&context, "with another value of it", request.header(CANARY, "stable"), Backend::B, fifth).await?;
     Ok(Outcome::Pass)
 }
 
 async fn grpc_route(context: Context) -> CaseResult {
+    let (kubernetes, route) = (&context.world.kubernetes, by_method(&context.plan));
+    // A second look finds what the first one deleted.
+    kubernetes.apply(&route).await?;
     answered(&context, "Unary", Backend::B, "with the GRPCRoute").await?;
     answered(&context, "ServerStream", Backend::A, "which the GRPCRoute leaves where it was").await?;
-    let kind = GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "GRPCRoute");
-    let resource = ApiResource::from_gvk_with_plural(&kind, "grpcroutes");
-    let routes: Api<DynamicObject> = Api::namespaced_with(context.world.kubernetes.client(), NAMESPACE, &resource);
-    routes.delete(&context.plan.full(MESH), &DeleteParams::default()).await.context("the GRPCRoute")?;
+    kubernetes.delete(&route).await?;
     answered(&context, "Unary", Backend::A, "without the GRPCRoute").await
 }
 
