@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use meshgate_clusters::k3s::{self, K3sCluster};
-use meshgate_clusters::kind::{self, KindCluster, NodeImage};
+use meshgate_clusters::kind::{self, KindCluster, NodeImage, PUBLISHED, Port};
 use meshgate_clusters::lease::Leases;
 use meshgate_clusters::linkerd::{Authority, Linkerd};
 use meshgate_clusters::provision::Provisioned;
@@ -106,8 +106,8 @@ impl Site {
             Groundwork::Images(images) => {
                 let (provisioned, made) = make(target, &images, logs, cancel, progress).await?;
                 let Provisioned { kubeconfig, context, .. } = provisioned;
-                let Target { cluster: kind, entrance, .. } = *target;
-                let reach = Reach { kind, kubeconfig, context, image: IMAGE.to_owned(), entrance };
+                let Target { cluster: kind, entrance, publish: publishes, .. } = *target;
+                let reach = Reach { kind, kubeconfig, context, image: IMAGE.to_owned(), entrance, publishes };
                 (reach, Some(made))
             }
         };
@@ -204,20 +204,30 @@ async fn make(
     };
     let options = kind::Options {
         node_image: node_image.image,
+        ports: PUBLISHED.iter().filter(|_| target.publish).map(|&node| Port { node, host: None }).collect(),
         keep,
         reuse: target.reuse,
         logs: Some(logs.to_owned()),
         ..kind::Options::new(name)?
     };
     let mut cluster = KindCluster::up(&options, &leases, cancel, progress).await?;
-    progress("loading images");
-    match cluster.load(images, progress).await {
+    let furnished = async {
+        if target.publish {
+            let without = "--publish needs a cluster that was made with it, which the one of --reuse was not";
+            let http = cluster.address(PUBLISHED[0]).await.context(without)?;
+            let https = cluster.address(PUBLISHED[1]).await?;
+            progress(&format!("while a cell is up, its controller is at http://{http} and https://{https}"));
+        }
+        progress("loading images");
+        anyhow::Ok(cluster.load(images, progress).await?)
+    };
+    match furnished.await {
         Ok(()) => Ok((cluster.provisioned().clone(), Made::Kind(Box::new(cluster)))),
         Err(error) => {
             if let Err(error) = cluster.down(progress).await {
                 progress(&error.to_string());
             }
-            Err(error.into())
+            Err(error)
         }
     }
 }

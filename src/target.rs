@@ -64,6 +64,10 @@ pub struct Target {
     /// The version of Kubernetes for kind; the newest known one when left out
     #[arg(long, value_name = "VERSION")]
     pub kubernetes: Option<String>,
+    /// Have the controller of a kind cluster reached from this machine as well, on 127.0.0.1, for a person to try it: `--keep` leaves the
+    /// last cell's to look at
+    #[arg(long)]
+    pub publish: bool,
     /// Give a kind or k3s cluster the programs of the embedded cluster, stand-ins included, as the controllers' images, rather than
     /// have it pull the official ones
     #[arg(long)]
@@ -113,7 +117,7 @@ impl Target {
     /// Checks that the arguments belong together.
     pub fn check(&self) -> anyhow::Result<()> {
         use Kind::{Embedded, Existing, K3s, Kind as InKind};
-        let flags: [(&str, bool, &[Kind]); 9] = [
+        let flags: [(&str, bool, &[Kind]); 10] = [
             ("--kubeconfig", self.kubeconfig.is_some(), &[Existing]),
             ("--context", self.context.is_some(), &[Existing]),
             ("--image", self.image != IMAGE, &[Existing]),
@@ -121,6 +125,7 @@ impl Target {
             ("--entrance", self.entrance != By::default(), &[Existing, InKind, K3s]),
             ("--kubernetes", self.kubernetes.is_some(), &[InKind]),
             ("--reuse", self.reuse, &[InKind]),
+            ("--publish", self.publish, &[InKind]),
             ("--native-images", self.native_images, &[InKind, K3s]),
             ("--keep", self.keep, &[Existing, InKind, K3s]),
         ];

@@ -28,6 +28,10 @@ pub use config::Port;
 pub use image::NodeImage;
 pub use preflight::preflight;
 
+/// The node ports for HTTP and HTTPS of a controller that is to be reached from this machine: two of the first 86, of which Kubernetes
+/// [gives no Service one by itself](https://kubernetes.io/blog/2023/05/11/nodeport-dynamic-and-static-allocation/) as long as others are free.
+pub const PUBLISHED: [u16; 2] = [30080, 30043];
+
 /// The backend's name in leases.
 const BACKEND: &str = "kind";
 
@@ -119,6 +123,18 @@ pub enum KindError {
         /// Which images.
         archive: PathBuf,
         /// What it said.
+        source: CommandError,
+    },
+    /// The node was made without it.
+    #[error(
+        "port {port} of the cluster \"{name}\" does not lead to this machine, and only a new cluster can be given it: {source}"
+    )]
+    Unpublished {
+        /// Which cluster.
+        name: String,
+        /// The node's.
+        port: u16,
+        /// What the container engine said.
         source: CommandError,
     },
     /// The cluster is still there.
@@ -373,13 +389,14 @@ impl KindCluster {
     /// Where a port of the node is reached on this machine, as `127.0.0.1:PORT`; one that [`Options::ports`] names.
     ///
     /// # Errors
-    /// [`KindError::Command`].
+    /// [`KindError::Unpublished`]: it does not name it, or did not when the cluster was made.
     pub async fn address(&self, port: u16) -> Result<String, KindError> {
         let runtime = preflight::provider(&self.tool.environment);
         let node = format!("{}-control-plane", self.provisioned.name);
         let command =
             self.tool.command(&runtime, preflight::INSTALL_RUNTIME).args(["port", &node, &format!("{port}/tcp")]);
-        let output = command.run().await?;
+        let unpublished = |source| KindError::Unpublished { name: self.provisioned.name.clone(), port, source };
+        let output = command.run().await.map_err(unpublished)?;
         Ok(output.stdout.lines().next().unwrap_or_default().trim().to_owned())
     }
 

@@ -211,6 +211,11 @@ impl Backend {
         matches!(self, Self::Embedded(_))
     }
 
+    /// Whether the controller is to have the node ports [`kind::PUBLISHED`].
+    pub fn publishes(&self) -> bool {
+        matches!(self, Self::Remote(reach) if reach.publishes)
+    }
+
     /// Opens it; one that is there is swept clean of what a cell before left. `progress` hears what is being done.
     ///
     /// # Errors

@@ -149,6 +149,8 @@ pub struct Reach {
     pub image: String,
     /// How clients come to the controller.
     pub entrance: By,
+    /// Whether the controller has the node ports that [kind's clusters](crate::kind::PUBLISHED) publish on this machine.
+    pub publishes: bool,
 }
 
 impl Reach {
@@ -174,7 +176,7 @@ impl Reach {
             return Err(RemoteError::NoContext { wanted: wanted.to_owned(), known: known.join(", ") });
         }
         let (context, image) = (wanted.to_owned(), image.to_owned());
-        Ok(Self { kind: Kind::Existing, kubeconfig: path, context, image, entrance })
+        Ok(Self { kind: Kind::Existing, kubeconfig: path, context, image, entrance, publishes: false })
     }
 
     /// A client for it.

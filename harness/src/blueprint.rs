@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
+use meshgate_clusters::kind::PUBLISHED;
 use meshgate_fixtures::{Controller, Fixtures, Mode, Recipe, Template, Version};
 use meshgate_inject as inject;
 use rcgen::{CertificateParams, KeyPair};
@@ -26,6 +27,8 @@ pub struct Blueprint<'a> {
     pub injection: &'a inject::Options,
     /// What a mesh that is not Meshgate's own consists of.
     pub mesh: Option<&'a [Value]>,
+    /// Whether the controller has the node ports [`PUBLISHED`].
+    pub publishes: bool,
 }
 
 /// What is applied at once, after all of the step before is ready.
@@ -90,6 +93,20 @@ fn same(one: &Value, other: &Value) -> bool {
     ["/apiVersion", "/kind", "/metadata/namespace", "/metadata/name"]
         .iter()
         .all(|at| one.pointer(at) == other.pointer(at))
+}
+
+/// Gives the ports of the controller's Service, if it is that, the node ports that lead to this machine.
+fn publish(object: &mut Value, controller: &Controller) {
+    if object["kind"] != "Service" {
+        return;
+    }
+    for port in object["spec"]["ports"].as_array_mut().into_iter().flatten() {
+        for (one, node_port) in [controller.ports.http, controller.ports.https].into_iter().zip(PUBLISHED) {
+            if port["port"] == one {
+                port["nodePort"] = node_port.into();
+            }
+        }
+    }
 }
 
 fn from_file(template: &Template, objects: Vec<Value>) -> impl Iterator<Item = Manifest> + use<> {
@@ -211,6 +228,9 @@ impl Blueprint<'_> {
         let mut objects = template.instantiate(&values(self.controller, &self.cell.version, workload, routes)?)?;
         for object in &mut objects {
             self.inject_as(object, self.cell.mode.annotation(), further);
+            if self.publishes && workload == self.controller.workload {
+                publish(object, self.controller);
+            }
         }
         Ok(from_file(template, objects))
     }

@@ -185,7 +185,7 @@ pub fn manifests(
         cases.iter().filter(|case| case.not_applicable(cell, recipe).is_none()).map(|case| **case).collect();
     let plans = plans(&apply, recipe);
     let injection = blueprint::injection(cell.dialect)?;
-    let blueprint = Blueprint { cell, controller, recipe, injection: &injection, mesh };
+    let blueprint = Blueprint { cell, controller, recipe, injection: &injection, mesh, publishes: false };
     Ok(blueprint.steps(fixtures, &plans)?.into_iter().flat_map(|step| step.manifests).collect())
 }
 

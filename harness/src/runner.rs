@@ -288,6 +288,7 @@ mod tests {
                 context: "c".into(),
                 image: "i".into(),
                 entrance: By::default(),
+                publishes: false,
             }),
             mesh: None,
             chart: None,

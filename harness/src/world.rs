@@ -51,6 +51,7 @@ pub struct World {
     injection: inject::Options,
     /// What a mesh that is not Meshgate's own consists of.
     mesh: Option<Vec<Value>>,
+    publishes: bool,
     report_dir: PathBuf,
     /// The command line that runs this cell again, without a case.
     repeat: String,
@@ -107,6 +108,7 @@ impl World {
             instances: BTreeMap::new(),
             injection: inject::Options::default(),
             mesh: None,
+            publishes: spec.backend.publishes(),
             report_dir: spec.report_dir.clone(),
             repeat: repeat(spec),
         };
@@ -237,6 +239,7 @@ impl World {
             recipe: &self.recipe,
             injection: &self.injection,
             mesh: self.mesh.as_deref(),
+            publishes: self.publishes,
         }
     }
 

@@ -4,12 +4,14 @@ use std::io::{BufRead, Write};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context;
 use nix::unistd::setsid;
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, UnixStream};
+use tokio::task::JoinSet;
 
 use super::inside;
 
@@ -31,8 +33,43 @@ pub struct Spec {
     pub api_port: u16,
     /// 0 for any.
     pub ingress_port: u16,
+    /// Further ports that lead into the cluster.
+    pub node_ports: Vec<NodePort>,
     /// For the inside.
     pub prepared: meshgate_clusters::embedded::Prepared,
+}
+
+/// A port of the node that is reached on 127.0.0.1, as `NODE[:HOST]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodePort {
+    /// The node's.
+    pub node: u16,
+    /// That on 127.0.0.1, 0 for any.
+    pub host: u16,
+}
+
+impl FromStr for NodePort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let port = |text: &str| text.parse().map_err(|_| format!("{text:?} is no port; expected NODE or NODE:HOST"));
+        let (node, host) = text.split_once(':').unwrap_or((text, "0"));
+        match (port(node)?, port(host)?) {
+            (0, _) => Err("the node has no port 0".to_owned()),
+            (node, host) => Ok(Self { node, host }),
+        }
+    }
+}
+
+/// Which ports of 127.0.0.1 a cluster got.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ready {
+    /// The API server's.
+    pub api: u16,
+    /// That of the first load balancer.
+    pub ingress: u16,
+    /// Those of the node's ports that were asked for.
+    pub node_ports: Vec<NodePort>,
 }
 
 /// The process id of the keeper of a cluster's folder, while it runs.
@@ -48,7 +85,7 @@ pub fn is_keeper(pid: i32) -> bool {
         .is_ok_and(|command| command.split(|byte| *byte == 0).any(|argument| argument == b"keeper"))
 }
 
-/// Starts the inside, tells `ready API INGRESS`, and relays until it or the inside is ended.
+/// Starts the inside, tells [`Ready`] as a line of JSON, and relays until it or the inside is ended.
 pub fn execute(args: &Args) -> anyhow::Result<()> {
     let spec: Spec = serde_json::from_str(&args.spec)?;
     // A session of its own: closing the terminal that started it is no reason to end.
@@ -67,10 +104,20 @@ async fn keep(spec: &Spec) -> anyhow::Result<()> {
             .with_context(|| format!("cannot listen on 127.0.0.1:{port}"))
     };
     let (api, ingress) = (listen(spec.api_port).await?, listen(spec.ingress_port).await?);
-    let (api_port, ingress_port) = (api.local_addr()?.port(), ingress.local_addr()?.port());
+    let mut ready =
+        Ready { api: api.local_addr()?.port(), ingress: ingress.local_addr()?.port(), node_ports: Vec::new() };
+    let mut relays = JoinSet::new();
+    for port in &spec.node_ports {
+        let listener = listen(port.host).await?;
+        ready.node_ports.push(NodePort { node: port.node, host: listener.local_addr()?.port() });
+        relays.spawn(relay(listener, spec.dir.join(inside::node_socket(port.node))));
+    }
+    relays.spawn(relay(api, spec.dir.join(inside::API_SOCKET)));
+    relays.spawn(relay(ingress, spec.dir.join(inside::INGRESS_SOCKET)));
     let inside = inside::Spec {
         dir: spec.dir.clone(),
-        url: format!("https://127.0.0.1:{api_port}"),
+        url: format!("https://127.0.0.1:{}", ready.api),
+        node_ports: spec.node_ports.iter().map(|port| port.node).collect(),
         prepared: spec.prepared.clone(),
     };
     let mut child = Command::new(std::env::current_exe()?)
@@ -91,7 +138,7 @@ async fn keep(spec: &Spec) -> anyhow::Result<()> {
         anyhow::bail!("the cluster ended before it was ready: {}", child.wait()?);
     }
     // Nobody may be listening any more.
-    let _ = writeln!(std::io::stdout(), "ready {api_port} {ingress_port}");
+    let _ = writeln!(std::io::stdout(), "{}", serde_json::to_string(&ready)?);
     let mut ended = tokio::task::spawn_blocking(move || child.wait());
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
@@ -102,8 +149,7 @@ async fn keep(spec: &Spec) -> anyhow::Result<()> {
             let _ = tokio::time::timeout(GRACE, ended).await;
             std::process::exit(clean_up(&spec.dir));
         }
-        () = relay(api, spec.dir.join(inside::API_SOCKET)) => {}
-        () = relay(ingress, spec.dir.join(inside::INGRESS_SOCKET)) => {}
+        _ = relays.join_next() => {}
     }
     Ok(())
 }
@@ -120,5 +166,22 @@ async fn relay(listener: TcpListener, socket: PathBuf) {
             let mut cluster = UnixStream::connect(socket).await?;
             tokio::io::copy_bidirectional(&mut client, &mut cluster).await
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_of_the_node() {
+        assert_eq!("30080".parse(), Ok(NodePort { node: 30080, host: 0 }));
+        assert_eq!("30080:8080".parse(), Ok(NodePort { node: 30080, host: 8080 }));
+        for (wrong, says) in
+            [("", "\"\" is no port"), ("x:1", "\"x\""), ("1:y", "\"y\""), ("0:1", "no port 0"), ("70000", "70000")]
+        {
+            let error = wrong.parse::<NodePort>().unwrap_err();
+            assert!(error.contains(says), "{wrong}: {error}");
+        }
     }
 }

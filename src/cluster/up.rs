@@ -20,6 +20,9 @@ pub struct Args {
     /// The port on 127.0.0.1 that leads to port 80 of the first load balancer; 0 takes a free one
     #[arg(long, default_value_t = 0)]
     ingress_port: u16,
+    /// A port of the node, for instance a NodePort, to be reached on 127.0.0.1, and at which port there; a free one when left out
+    #[arg(long = "node-port", value_name = "NODE[:HOST]")]
+    node_ports: Vec<keeper::NodePort>,
     /// Images to have at hand besides the newest of every known controller
     #[arg(long = "image")]
     images: Vec<String>,
@@ -51,7 +54,13 @@ pub fn execute(args: &Args) -> anyhow::Result<()> {
     // Held open, because a keeper that fails removes the folder.
     let mut log =
         std::fs::OpenOptions::new().create_new(true).read(true).write(true).mode(0o600).open(dir.join("log"))?;
-    let spec = keeper::Spec { dir: dir.clone(), api_port: args.api_port, ingress_port: args.ingress_port, prepared };
+    let spec = keeper::Spec {
+        dir: dir.clone(),
+        api_port: args.api_port,
+        ingress_port: args.ingress_port,
+        node_ports: args.node_ports.clone(),
+        prepared,
+    };
     let mut child = Command::new(std::env::current_exe()?)
         .args(["cluster", "keeper"])
         .arg(serde_json::to_string(&spec)?)
@@ -63,19 +72,20 @@ pub fn execute(args: &Args) -> anyhow::Result<()> {
     let stdout = child.stdout.take().context("the keeper's output")?;
     let mut line = String::new();
     BufReader::new(stdout).read_line(&mut line)?;
-    let Some(ports) = line.trim().strip_prefix("ready ").and_then(|ports| ports.split_once(' ')) else {
+    let Ok(keeper::Ready { api, ingress, node_ports }) = serde_json::from_str(&line) else {
         let _ = child.wait();
         let mut text = String::new();
         log.rewind()?;
         log.read_to_string(&mut text)?;
         bail!("the cluster did not start: {}", text.trim());
     };
-    let (api, ingress) = ports;
+    let node_ports: String =
+        node_ports.iter().map(|port| format!("  port {} of the node: 127.0.0.1:{}\n", port.node, port.host)).collect();
     let kubeconfig = dir.join("kubeconfig");
     let name = &args.name.name;
     output::print(&format!(
         "cluster \"{name}\" is up, API on https://127.0.0.1:{api}\n  export KUBECONFIG={}\n  the first load balancer: \
-         http://127.0.0.1:{ingress}\n  meshgate cluster down --name {name}\n",
+         http://127.0.0.1:{ingress}\n{node_ports}  meshgate cluster down --name {name}\n",
         kubeconfig.display()
     ))
 }

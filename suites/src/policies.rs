@@ -88,7 +88,7 @@ pub const CASES: &[&[Case]] = &[&[
 ]];
 
 /// How many requests per second the limited pod takes.
-const PER_SECOND: usize = 40;
+const PER_SECOND: usize = 10;
 
 const GROUP: &str = "policy.linkerd.io";
 const DEFAULT_POLICY: &str = "config.linkerd.io/default-inbound-policy";

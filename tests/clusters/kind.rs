@@ -1,5 +1,6 @@
 //! Clusters of kind.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -72,7 +73,9 @@ fn alive(pid: &str) -> bool {
 async fn a_cluster_comes_up_takes_images_and_goes() {
     let bench = Bench::new();
     let mut options = options(&bench, A, "");
-    options.ports = vec![Port { node: 30080, host: Some(18080) }];
+    // Free now, and nobody here asks for one that is not.
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    options.ports = vec![Port { node: 30080, host: Some(free.port()) }];
     let mut cluster = up(&bench, &options).await.unwrap();
     let provisioned = cluster.provisioned().clone();
     assert_eq!(provisioned.context, "kind-meshgate-a");
@@ -81,7 +84,9 @@ async fn a_cluster_comes_up_takes_images_and_goes() {
     let remembered = bench.remembered(A);
     assert_eq!(remembered["image"], options.node_image.as_str());
     holds(&options.node_image, &["@sha256:"]);
-    assert_eq!(cluster.address(30080).await.unwrap(), "127.0.0.1:18080");
+    assert_eq!(cluster.address(30080).await.unwrap(), free.to_string());
+    let error = cluster.address(30043).await.unwrap_err().to_string();
+    holds(&error, &["port 30043 of the cluster \"meshgate-a\"", "No public port"]);
 
     cluster
         .load(&archive(&bench.join(""), &["meshgate.dev/meshgate:dev", "x:1"]), &|text| bench.note(text))

@@ -96,7 +96,8 @@ fn nowhere() -> Reach {
 
 fn reach(kubeconfig: &Path) -> Reach {
     let (kubeconfig, context) = (kubeconfig.to_owned(), "kind-meshgate-a".to_owned());
-    Reach { kind: Kind::Kind, kubeconfig, context, image: IMAGE.to_owned(), entrance: By::default() }
+    let (image, entrance) = (IMAGE.to_owned(), By::default());
+    Reach { kind: Kind::Kind, kubeconfig, context, image, entrance, publishes: false }
 }
 
 #[tokio::test]

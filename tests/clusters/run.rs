@@ -1,5 +1,7 @@
 //! `meshgate run` on a cluster that is made for it.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -53,6 +55,38 @@ fn a_run_whose_cluster_does_not_come_up_says_why_and_leaves_nothing() {
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));
     holds(&text(&output), &["kind did not load", "3 times"]);
     assert!(bench.clusters().is_empty(), "{:?}", bench.clusters());
+}
+
+#[test]
+fn a_person_reaches_the_controller_of_a_cluster_that_publishes_it() {
+    let bench = Bench::new();
+    let output = run(&bench, "", "routing/host", &["--native-images", "--publish", "--keep"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let said = text(&output);
+    let (_, addresses) = said.split_once("its controller is at http://").expect(&said);
+    let (http, rest) = addresses.split_once(" and https://").expect(&said);
+    let https = rest.lines().next().unwrap();
+    let get = |host: &str| {
+        let mut stream = TcpStream::connect(http).unwrap();
+        write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    holds(&get("b.routing-host.test"), &["200 OK", "echo-b"]);
+    holds(&get("nobody.test"), &["404 Not Found"]);
+    TcpStream::connect(https).unwrap();
+
+    // Kept without, it cannot be used with it: kind publishes ports of a node when it makes it.
+    let bench = Bench::new();
+    let kept = run(&bench, "", "routing/host", &["--native-images", "--keep"]);
+    assert_eq!(kept.status.code(), Some(0), "{}", text(&kept));
+    let again = run(&bench, "", "routing/host", &["--native-images", "--reuse", "--publish"]);
+    assert_eq!(again.status.code(), Some(2), "{}", text(&again));
+    holds(
+        &text(&again),
+        &["--publish needs a cluster that was made with it", "port 30080 of the cluster \"meshgate-kept\""],
+    );
 }
 
 const LINKERD: [&str; 3] = ["--native-images", "--mesh", "linkerd"];
