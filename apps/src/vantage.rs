@@ -2,22 +2,22 @@
 //!
 //! The harness reaches the pod through the API server (`port-forward`) and asks for each connection by a CONNECT in one HTTP/2
 //! connection ([`tunnel`]). What goes through a tunnel is bytes: requests are still written by the harness, exactly as on a cluster
-//! whose addresses it dials itself.
+//! whose addresses it dials itself. A GET asks for the address of its authority, a name that may mean something only there.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio_util::sync::CancellationToken;
 
 use crate::serve::{self, Gate};
 
 pub mod tunnel;
 
-use tunnel::{ERROR, Piped};
+use tunnel::{ADDRESS, ERROR, Piped};
 
 /// The port that a vantage point listens on.
 pub const PORT: u16 = 7070;
@@ -92,6 +92,16 @@ async fn carry(
     request: Request<h2::RecvStream>,
     mut respond: h2::server::SendResponse<Bytes>,
 ) -> Result<(), h2::Error> {
+    if request.method() == http::Method::GET {
+        let address = match request.uri().host() {
+            Some(name) => look_up(name).await,
+            None => Err(io::ErrorKind::InvalidInput.into()),
+        };
+        return match address {
+            Ok(address) => tell(&mut respond, address),
+            Err(error) => refuse(&mut respond, StatusCode::BAD_GATEWAY, error.kind()),
+        };
+    }
     let target = request.uri().authority().and_then(|authority| authority.as_str().parse::<SocketAddr>().ok());
     let (Some(target), &http::Method::CONNECT) = (target, request.method()) else {
         return refuse(&mut respond, StatusCode::BAD_REQUEST, io::ErrorKind::InvalidInput);
@@ -113,6 +123,23 @@ async fn carry(
         tunnel.break_off();
     }
     Ok(())
+}
+
+/// The first IPv4 address of a name. That it has none and that nobody could say are one to the resolver, and here.
+async fn look_up(name: &str) -> io::Result<Ipv4Addr> {
+    let found = lookup_host((name, 0)).await.map_err(|_| io::ErrorKind::NotFound)?;
+    let mut addresses = found.filter_map(|address| match address.ip() {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    });
+    addresses.next().ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+fn tell(respond: &mut h2::server::SendResponse<Bytes>, address: Ipv4Addr) -> Result<(), h2::Error> {
+    let mut response = Response::new(());
+    let address = HeaderValue::try_from(address.to_string()).map_err(|_| h2::Reason::INTERNAL_ERROR)?;
+    response.headers_mut().insert(ADDRESS, address);
+    respond.send_response(response, true).map(drop)
 }
 
 fn refuse(

@@ -205,7 +205,7 @@ impl Cluster for Embedded {
     }
 
     /// The load balancer's.
-    fn entrance(&self, service: &Service) -> Option<Entrance> {
+    async fn entrance(&self, service: &Service) -> Option<Entrance> {
         balancer(service).map(Entrance::of)
     }
 

@@ -148,7 +148,7 @@ pub trait Cluster: Send + Sync {
     fn address(&self, of: Vantage) -> Ipv4Addr;
 
     /// Where [`Vantage::Outside`] reaches a Service of type LoadBalancer; `None` while that is not known.
-    fn entrance(&self, service: &Service) -> Option<Entrance>;
+    async fn entrance(&self, service: &Service) -> Option<Entrance>;
 
     /// Makes DNS answer a name outside the cluster's domain with these addresses, where the cluster has [`Ability::OutsideNames`].
     fn set_external_name(&self, name: &str, addresses: &[Ipv4Addr]);

@@ -251,9 +251,11 @@ impl World {
     /// Where clients outside reach a Service of type LoadBalancer.
     pub async fn entrance(&self, namespace: &str, service: &str, deadline: Instant) -> anyhow::Result<Entrance> {
         let api: Api<ServiceObject> = Api::namespaced(self.kubernetes.client(), namespace);
+        // The embedded cluster gives one at once, a cloud in minutes.
+        let mut pause = Duration::from_millis(10);
         loop {
             let object = api.get(service).await.with_context(|| format!("the Service {namespace}/{service}"))?;
-            if let Some(entrance) = self.cluster.entrance(&object) {
+            if let Some(entrance) = self.cluster.entrance(&object).await {
                 return Ok(entrance);
             }
             if Instant::now() >= deadline {
@@ -263,7 +265,8 @@ impl World {
                     json!(balancer)
                 ));
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 3 / 2).min(Duration::from_secs(1));
         }
     }
 

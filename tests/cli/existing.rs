@@ -6,7 +6,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use meshgate_clusters::remote::{By, Claim, Reach, Remote};
+use meshgate_clusters::{Cluster as _, IMAGE};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use crate::bench::MESHGATE;
 
@@ -215,4 +218,24 @@ fn a_cluster_that_cannot_be_had_is_told_of_before_anything_begins() {
         "{}",
         text(&elsewhere)
     );
+}
+
+#[test]
+fn the_name_of_a_load_balancer_is_looked_up_inside() {
+    let cluster = Cluster::up();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let named = |name: &str| -> k8s_openapi::api::core::v1::Service {
+        let status = serde_json::json!({"loadBalancer": {"ingress": [{"hostname": name}]}});
+        serde_json::from_value(serde_json::json!({"spec": {"clusterIP": "10.96.0.9"}, "status": status})).unwrap()
+    };
+    runtime().block_on(async {
+        let reach = Reach::existing(Some(&cluster.kubeconfig()), None, IMAGE, By::LoadBalancer).unwrap();
+        let claim = Claim::take(reach.clone(), "a test", &CancellationToken::new(), &|_| {}).await.unwrap();
+        let remote = Remote::open(reach, &|_| {}).await.unwrap();
+        // A name that means nothing out here.
+        let found = remote.entrance(&named("kubernetes.default.svc.cluster.local")).await;
+        assert_eq!(found.map(|found| found.at(443).to_string()), Some("10.96.0.1:443".to_owned()));
+        assert_eq!(remote.entrance(&named("not-yet.default.svc.cluster.local")).await, None);
+        claim.release(&|_| {}).await.unwrap();
+    });
 }

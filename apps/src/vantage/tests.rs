@@ -95,3 +95,15 @@ async fn a_vantage_point_that_is_gone_is_no_refused_connection() {
     assert_eq!(error.kind(), io::ErrorKind::Other, "{error}");
     assert!(tunnels.ready().await.is_err());
 }
+
+#[tokio::test]
+async fn a_name_has_the_address_that_it_has_there() {
+    let mut tunnels = tunnels().await;
+    assert_eq!(tunnels.look_up("localhost").await.unwrap(), Ipv4Addr::LOCALHOST);
+    assert_eq!(tunnels.look_up("192.0.2.7").await.unwrap(), Ipv4Addr::new(192, 0, 2, 7));
+    let error = tunnels.look_up("nowhere.invalid").await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        (io::ErrorKind::NotFound, "looking up nowhere.invalid from a pod: not-found")
+    );
+}

@@ -4,17 +4,20 @@
 //! was reset ends its stream with CONNECT_ERROR. Why no connection came about is told in a header, so that refused stays refused.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use h2::Reason;
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The header of an answer without a connection: why.
 pub(super) const ERROR: &str = "meshgate-connect-error";
+
+/// The header of an answer about a name: its first IPv4 address.
+pub(super) const ADDRESS: &str = "meshgate-address";
 
 /// How much of one tunnel may be under way unread, and of all together: bodies of cases are a few MiB.
 pub(super) const STREAM_WINDOW: u32 = 1 << 20;
@@ -24,13 +27,14 @@ pub(super) const CONNECTION_WINDOW: u32 = 32 << 20;
 pub(super) const STREAMS: u32 = 10_000;
 
 /// What can be told of a connection that did not come about; anything else is `other`.
-const KINDS: [(&str, io::ErrorKind); 6] = [
+const KINDS: [(&str, io::ErrorKind); 7] = [
     ("refused", io::ErrorKind::ConnectionRefused),
     ("reset", io::ErrorKind::ConnectionReset),
     ("timed-out", io::ErrorKind::TimedOut),
     ("host-unreachable", io::ErrorKind::HostUnreachable),
     ("network-unreachable", io::ErrorKind::NetworkUnreachable),
     ("invalid", io::ErrorKind::InvalidInput),
+    ("not-found", io::ErrorKind::NotFound),
 ];
 
 pub(super) fn name(kind: io::ErrorKind) -> HeaderValue {
@@ -88,10 +92,28 @@ impl Tunnels {
         if response.status() == StatusCode::OK {
             return Ok(Piped::new(send, response.into_body()));
         }
-        let told = response.headers().get(ERROR).and_then(|value| value.to_str().ok()).unwrap_or("other");
-        let kind = KINDS.iter().find(|(name, _)| *name == told).map_or(io::ErrorKind::Other, |(_, kind)| *kind);
-        Err(io::Error::new(kind, format!("connecting to {to} from a pod: {told}")))
+        Err(failed(&response, &format!("connecting to {to}")))
     }
+
+    /// The first IPv4 address that a name has where the vantage point is.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] when it has none, or [`io::ErrorKind::Other`] when the vantage point itself is in trouble.
+    pub async fn look_up(&mut self, name: &str) -> io::Result<Ipv4Addr> {
+        let mut request = Request::new(());
+        *request.uri_mut() = format!("http://{name}/").parse().map_err(io::Error::other)?;
+        let (response, _) = self.requests.send_request(request, true).map_err(io::Error::other)?;
+        let response = response.await.map_err(io::Error::other)?;
+        let address = response.headers().get(ADDRESS).and_then(|value| value.to_str().ok()?.parse().ok());
+        address.ok_or_else(|| failed(&response, &format!("looking up {name}")))
+    }
+}
+
+/// What an answer says that went wrong.
+fn failed(response: &Response<h2::RecvStream>, what: &str) -> io::Error {
+    let told = response.headers().get(ERROR).and_then(|value| value.to_str().ok()).unwrap_or("other");
+    let kind = KINDS.iter().find(|(name, _)| *name == told).map_or(io::ErrorKind::Other, |(_, kind)| *kind);
+    io::Error::new(kind, format!("{what} from a pod: {told}"))
 }
 
 /// The bytes of one tunnel, on either side. Dropped before its end it is cancelled.

@@ -17,7 +17,7 @@ pub enum By {
     ClusterIp,
     /// A node's, at the ports of the node that the Service was given.
     NodePort,
-    /// What the cluster's load balancer says in the Service's status. A name in place of an address is not looked up.
+    /// What the cluster's load balancer says in the Service's status. A name in place of an address is looked up from a pod, once.
     LoadBalancer,
 }
 
@@ -53,6 +53,13 @@ impl fmt::Display for By {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
+}
+
+/// The name that a load balancer has in place of an address, as those of AWS have.
+pub(super) fn balancer_name(service: &Service) -> Option<&str> {
+    let balancer = service.status.as_ref()?.load_balancer.as_ref()?;
+    let ingress = balancer.ingress.as_ref()?.first()?;
+    ingress.hostname.as_deref().filter(|_| ingress.ip.is_none())
 }
 
 /// The address in the cluster of the first node that is ready.
@@ -94,6 +101,7 @@ mod tests {
             assert_eq!(by.entrance(&early, node), None, "{by}");
         }
         assert_eq!(By::NodePort.entrance(&full, None), None);
+        assert_eq!((balancer_name(&early), balancer_name(&full)), (Some("lb.example.com"), None));
     }
 
     #[test]
