@@ -165,12 +165,12 @@ impl Leases {
         Ok(found)
     }
 
-    /// One process' turn at what two cannot do at once on a machine, until the file is dropped; `None` while it is another's. Two `kind create
+    /// One process' turn at what two cannot do at once on a machine, until it is dropped; `None` while it is another's. Two `kind create
     /// cluster` at once take the same ports and make the same network.
     ///
     /// # Errors
     /// [`LeaseError::Io`].
-    pub fn turn(&self) -> Result<Option<File>, LeaseError> {
+    pub fn turn(&self) -> Result<Option<Lock>, LeaseError> {
         lock(&self.root, true)
     }
 
@@ -188,7 +188,19 @@ impl Leases {
 pub struct Held {
     lease: Lease,
     dir: PathBuf,
-    _lock: File,
+    _lock: Lock,
+}
+
+/// A lock that is given up when it is dropped. Closing the file would not do: a process that is just being started has a copy of it until
+/// its program runs.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // The kernel does it in the end.
+        let _ = self.0.unlock();
+    }
 }
 
 impl Held {
@@ -268,7 +280,7 @@ fn check_name(name: &str) -> Result<(), LeaseError> {
 }
 
 /// Locks a folder; `None` while another process has it, and, unless it is to be made, if it is not there.
-fn lock(dir: &Path, make: bool) -> Result<Option<File>, LeaseError> {
+fn lock(dir: &Path, make: bool) -> Result<Option<Lock>, LeaseError> {
     let path = dir.join("lock");
     loop {
         if make {
@@ -281,15 +293,15 @@ fn lock(dir: &Path, make: bool) -> Result<Option<File>, LeaseError> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(at(&path)(error)),
         };
-        match file.try_lock() {
-            Ok(()) => {}
+        let lock = match file.try_lock() {
+            Ok(()) => Lock(file),
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(at(&path)(error)),
-        }
+        };
         // A lock on a file that was removed before it was locked keeps nobody out.
-        let own = file.metadata().map_err(at(&path))?;
+        let own = lock.0.metadata().map_err(at(&path))?;
         if std::fs::metadata(&path).is_ok_and(|there| (there.dev(), there.ino()) == (own.dev(), own.ino())) {
-            return Ok(Some(file));
+            return Ok(Some(lock));
         }
     }
 }
@@ -379,6 +391,18 @@ mod tests {
         leases
             .take("meshgate-a", "kind", Duration::ZERO)
             .expect("forgotten, so free, though the old lock is still held");
+    }
+
+    #[test]
+    fn a_child_that_is_just_being_started_holds_nothing() {
+        let (_dir, leases) = leases();
+        let held = made(&leases, "meshgate-a", Duration::ZERO);
+        // What a child has between its beginning and its program.
+        let copy = held._lock.0.try_clone().unwrap();
+        assert!(leases.leftovers("kind").unwrap().is_empty(), "the control: it is held");
+        drop(held);
+        assert_eq!(names(&leases.leftovers("kind").unwrap()), ["meshgate-a"]);
+        drop(copy);
     }
 
     #[test]
