@@ -85,6 +85,7 @@ pub struct Site {
     mesh: Option<TempPath>,
     claim: Option<Claim>,
     made: Option<Made>,
+    /// Whether the cluster stays, with what is on it.
     keep: bool,
 }
 
@@ -111,8 +112,9 @@ impl Site {
                 (reach, Some(made))
             }
         };
-        let mut site =
-            Self { backend: Backend::Remote(reach.clone()), mesh: None, claim: None, made, keep: target.keep };
+        // Whoever uses a cluster again does not end it either.
+        let keep = target.keep || target.reuse;
+        let mut site = Self { backend: Backend::Remote(reach.clone()), mesh: None, claim: None, made, keep };
         match site.settle(target, reach, cancel, progress).await {
             Ok(()) => Ok(site),
             Err(error) => {
@@ -151,7 +153,8 @@ impl Site {
     pub async fn close(self, well: bool, logs: &Path, progress: &dyn Fn(&str)) -> anyhow::Result<()> {
         let Some(mut made) = self.made else {
             return match self.claim {
-                Some(_) if self.keep => {
+                Some(claim) if self.keep => {
+                    claim.leave().await?;
                     progress("left on the cluster, as --keep asks; the next run sweeps it away");
                     Ok(())
                 }
@@ -159,8 +162,16 @@ impl Site {
                 None => Ok(()),
             };
         };
-        // What is on it goes with it.
-        drop(self.claim);
+        match self.claim {
+            // Whoever uses it again need not wait.
+            Some(claim) if self.keep => {
+                if let Err(error) = claim.leave().await {
+                    progress(&error.to_string());
+                }
+            }
+            // What is on it goes with it.
+            claim => drop(claim),
+        }
         if !well {
             match made.export_logs(logs).await {
                 Ok(()) => progress(&format!("the logs of the cluster: {}", logs.display())),

@@ -198,6 +198,40 @@ fn what_somebody_else_made_is_left_alone() {
 }
 
 #[test]
+fn in_a_namespace_of_others_only_what_was_put_there_goes() {
+    use k8s_openapi::api::apps::v1::Deployment;
+    use k8s_openapi::api::core::v1::{ConfigMap, Service};
+
+    let cluster = Cluster::up();
+    let client = cluster.client();
+    let theirs: ConfigMap = serde_json::from_value(serde_json::json!({"metadata": {"name": "theirs"}})).unwrap();
+    let default: kube::Api<ConfigMap> = kube::Api::namespaced(client.clone(), "default");
+    runtime().block_on(default.create(&Default::default(), &theirs)).unwrap();
+    let report = tempfile::tempdir().unwrap();
+    let kubeconfig = cluster.kubeconfig();
+    // The page puts kuard into the namespace `default`.
+    let run = |further: &[&str]| {
+        let mut arguments = vec!["run", "--cluster", "existing", "--kubeconfig", kubeconfig.to_str().unwrap()];
+        arguments.extend(["--controllers", "contour", "--recipe", "httpproxy", "--dialect", "modern"]);
+        arguments.extend(["--case", "routing/kuard", "--report-dir", report.path().to_str().unwrap()]);
+        cluster.meshgate(&[&arguments, further].concat())
+    };
+    let output = run(&["--keep"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let deployments = || names::<Deployment>(&client, false);
+    assert!(deployments().contains(&"kuard".to_owned()), "the control: {:?}", deployments());
+    assert!(names::<Service>(&client, true).contains(&"kuard".to_owned()));
+
+    // The next run sweeps it away before it begins, and what it made itself at its end.
+    let output = run(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains(" passed"), "{}", text(&output));
+    assert!(!deployments().contains(&"kuard".to_owned()), "{:?}", deployments());
+    assert!(!names::<Service>(&client, false).contains(&"kuard".to_owned()));
+    runtime().block_on(default.get("theirs")).expect("what others made there stays");
+}
+
+#[test]
 fn a_cluster_that_cannot_be_had_is_told_of_before_anything_begins() {
     let cluster = Cluster::up();
     let report = tempfile::tempdir().unwrap();

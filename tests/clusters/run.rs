@@ -76,6 +76,12 @@ fn a_person_reaches_the_controller_of_a_cluster_that_publishes_it() {
     holds(&get("b.routing-host.test"), &["200 OK", "echo-b"]);
     holds(&get("nobody.test"), &["404 Not Found"]);
     TcpStream::connect(https).unwrap();
+    // Used again it stays, and each time nobody has to wait for it.
+    for _ in 0..2 {
+        let again = run(&bench, "", "routing/host", &["--native-images", "--publish", "--reuse"]);
+        assert_eq!(again.status.code(), Some(0), "{}", text(&again));
+        holds(&text(&again), &[&format!("its controller is at http://{http}"), " passed"]);
+    }
 
     // Kept without, it cannot be used with it: kind publishes ports of a node when it makes it.
     let bench = Bench::new();

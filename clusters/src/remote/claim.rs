@@ -92,6 +92,19 @@ impl Claim {
         sweep::namespace(&self.reach, &self.client, NAMESPACE).await
     }
 
+    /// Leaves everything where it is, for somebody to look at, and the cluster to whoever claims it next and sweeps that away.
+    ///
+    /// # Errors
+    /// [`RemoteError::Api`].
+    pub async fn leave(self) -> Result<(), RemoteError> {
+        self.renewing.abort();
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), NAMESPACE);
+        match leases.delete(LEASE, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            deleted => deleted.map(drop).map_err(|error| self.reach.failed("giving its Lease back", error)),
+        }
+    }
+
     async fn vantage_points(&self, progress: &dyn Fn(&str)) -> Result<(), RemoteError> {
         progress("bringing up the pods that requests start from");
         let api: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
