@@ -3,6 +3,7 @@
 pub(crate) mod endpoints;
 pub(crate) mod inbound;
 pub(crate) mod outbound;
+pub(crate) mod place;
 pub(crate) mod profile;
 
 use std::{net::SocketAddr, time::Duration};

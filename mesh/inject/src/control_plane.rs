@@ -95,7 +95,7 @@ fn rights(namespace: &str) -> [Value; 3] {
             "kind": "ClusterRole",
             "metadata": {"name": name, "labels": labels(namespace)},
             "rules": [
-                rule("", &["services", "pods"]),
+                rule("", &["services", "pods", "nodes"]),
                 rule("discovery.k8s.io", &["endpointslices"]),
                 rule("linkerd.io", &["serviceprofiles"]),
                 rule("split.smi-spec.io", &["trafficsplits"]),

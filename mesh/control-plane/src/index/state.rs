@@ -10,7 +10,7 @@ use crate::{
     Key, Kind, Object,
     index::Topic,
     objects::{
-        Authentication, Authorization, EndpointSlice, Pod, RateLimit, Route, Server, Service, ServiceProfile,
+        Authentication, Authorization, EndpointSlice, Node, Pod, RateLimit, Route, Server, Service, ServiceProfile,
         TrafficSplit,
     },
 };
@@ -21,6 +21,7 @@ pub(crate) struct State {
     services: HashMap<Key, Service>,
     slices: HashMap<Key, EndpointSlice>,
     pods: HashMap<Key, Pod>,
+    nodes: HashMap<Key, Node>,
     profiles: HashMap<Key, ServiceProfile>,
     splits: HashMap<Key, TrafficSplit>,
     routes: HashMap<(Kind, Key), Route>,
@@ -52,6 +53,10 @@ impl State {
 
     pub(crate) fn pod(&self, key: &Key) -> Option<&Pod> {
         self.pods.get(key)
+    }
+
+    pub(crate) fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(&Key::new("", name))
     }
 
     /// The pod that has this address alone.
@@ -111,6 +116,7 @@ impl State {
             Kind::Service => self.services.len(),
             Kind::EndpointSlice => self.slices.len(),
             Kind::Pod => self.pods.len(),
+            Kind::Node => self.nodes.len(),
             Kind::ServiceProfile => self.profiles.len(),
             Kind::TrafficSplit => self.splits.len(),
             Kind::PolicyHttpRoute | Kind::GatewayHttpRoute | Kind::GatewayGrpcRoute => {
@@ -132,6 +138,7 @@ impl State {
             Kind::Service => self.services.keys().cloned().collect(),
             Kind::EndpointSlice => self.slices.keys().cloned().collect(),
             Kind::Pod => self.pods.keys().cloned().collect(),
+            Kind::Node => self.nodes.keys().cloned().collect(),
             Kind::ServiceProfile => self.profiles.keys().cloned().collect(),
             Kind::TrafficSplit => self.splits.keys().cloned().collect(),
             Kind::PolicyHttpRoute | Kind::GatewayHttpRoute | Kind::GatewayGrpcRoute => {
@@ -164,6 +171,7 @@ impl State {
             Object::Service(new) => self.services.get(key) == Some(new),
             Object::EndpointSlice(new) => self.slices.get(key) == Some(new),
             Object::Pod(new) => self.pods.get(key) == Some(new),
+            Object::Node(new) => self.nodes.get(key) == Some(new),
             Object::ServiceProfile(new) => self.profiles.get(key) == Some(new),
             Object::TrafficSplit(new) => self.splits.get(key) == Some(new),
             Object::Route(new) => self.routes.get(&(new.kind, key.clone())) == Some(new),
@@ -198,6 +206,10 @@ impl State {
                 }
                 self.pod_topics(&pod, topics);
                 self.pods.insert(pod.key.clone(), pod);
+            }
+            Object::Node(node) => {
+                topics.push(Topic::Node(node.key.name.clone()));
+                self.nodes.insert(node.key.clone(), node);
             }
             Object::ServiceProfile(profile) => {
                 self.profile_topics(&profile.key, topics);
@@ -270,6 +282,11 @@ impl State {
                     self.pods_by_ip.remove(ip, key);
                 }
                 self.pod_topics(&pod, &mut topics);
+            }
+            Kind::Node => {
+                if self.nodes.remove(key).is_some() {
+                    topics.push(Topic::Node(key.name.clone()));
+                }
             }
             Kind::ServiceProfile => {
                 if self.profiles.remove(key).is_some() {

@@ -1,13 +1,14 @@
 //! What streams wait for, and how they are woken.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::Key;
 
-/// What an answer depends on. Every question depends on exactly one topic.
+/// What an answer depends on. Every question depends on exactly one topic, but that about endpoints, which depends on where it is
+/// asked as well.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Topic {
     /// A Service by name: itself, its endpoints and their pods, its profiles, splits and routes.
@@ -16,6 +17,8 @@ pub(crate) enum Topic {
     Address(IpAddr),
     /// A pod by name.
     Pod(Key),
+    /// A node by name: where its pods' proxies are when they ask.
+    Node(Arc<str>),
 }
 
 /// The topics somebody waits for.
