@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     hash::Hash,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use crate::{
@@ -33,6 +33,7 @@ pub(crate) struct State {
 
     services_by_ip: Relation<IpAddr, Key>,
     pods_by_ip: Relation<IpAddr, Key>,
+    pods_by_host_port: Relation<SocketAddr, Key>,
     slices_by_service: Relation<Key, Key>,
     services_by_pod: Relation<Key, (Key, Key)>,
     splits_by_apex: Relation<Key, Key>,
@@ -62,6 +63,13 @@ impl State {
     /// The pod that has this address alone.
     pub(crate) fn pod_by_ip(&self, ip: IpAddr) -> Option<&Pod> {
         self.pods_by_ip.get(&ip).next().and_then(|key| self.pods.get(key))
+    }
+
+    /// The pod that has this address of a node as a `hostPort`, and where in the pod that leads.
+    pub(crate) fn pod_by_host_port(&self, address: SocketAddr) -> Option<(&Pod, SocketAddr)> {
+        let pod = self.pods_by_host_port.get(&address).next().and_then(|key| self.pods.get(key))?;
+        let (_, target) = pod.host_ports.iter().find(|(host, _)| *host == address)?;
+        Some((pod, *target))
     }
 
     /// The EndpointSlices of a Service.
@@ -204,6 +212,9 @@ impl State {
                 for ip in &pod.ips {
                     self.pods_by_ip.insert(*ip, pod.key.clone());
                 }
+                for (host, _) in &pod.host_ports {
+                    self.pods_by_host_port.insert(*host, pod.key.clone());
+                }
                 self.pod_topics(&pod, topics);
                 self.pods.insert(pod.key.clone(), pod);
             }
@@ -280,6 +291,9 @@ impl State {
                 let Some(pod) = self.pods.remove(key) else { return Vec::new() };
                 for ip in &pod.ips {
                     self.pods_by_ip.remove(ip, key);
+                }
+                for (host, _) in &pod.host_ports {
+                    self.pods_by_host_port.remove(host, key);
                 }
                 self.pod_topics(&pod, &mut topics);
             }
@@ -372,7 +386,8 @@ impl State {
 
     fn pod_topics(&self, pod: &Pod, topics: &mut Vec<Topic>) {
         topics.push(Topic::Pod(pod.key.clone()));
-        topics.extend(pod.ips.iter().map(|ip| Topic::Address(*ip)));
+        let hosts = pod.host_ports.iter().map(|(host, _)| host.ip());
+        topics.extend(pod.ips.iter().copied().chain(hosts).map(Topic::Address));
         topics.extend(self.services_by_pod.get(&pod.key).map(|(service, _)| Topic::Service(service.clone())));
     }
 

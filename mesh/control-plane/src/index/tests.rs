@@ -180,7 +180,12 @@ mod property {
                 }
             ),
             zone().prop_map(|zone| examples::node("n", zone)),
-            (pod(), ip(), any::<bool>()).prop_map(move |(name, ip, opaque)| annotated(examples::pod(name, ip), opaque)),
+            (pod(), ip(), any::<bool>(), ip()).prop_map(move |(name, ip, opaque, host)| {
+                let mut pod = annotated(examples::pod(name, ip), opaque);
+                pod["spec"]["containers"][0]["ports"][0]["hostPort"] = json!(80);
+                pod["status"]["hostIP"] = json!(host);
+                pod
+            }),
             (service(), namespace(), "[ab]").prop_map(|(service, namespace, route)| {
                 let routes = json!({"routes": [{"name": route, "condition": {"pathRegex": "/"}}]});
                 examples::profile(service, namespace, routes)

@@ -13,7 +13,7 @@ use crate::Key;
 pub(crate) enum Topic {
     /// A Service by name: itself, its endpoints and their pods, its profiles, splits and routes.
     Service(Key),
-    /// An address: the pod that has it, or the Service whose cluster IP it is with all of the above.
+    /// An address: the pod that has it, the pods that have ports of it, or the Service whose cluster IP it is with all of the above.
     Address(IpAddr),
     /// A pod by name.
     Pod(Key),

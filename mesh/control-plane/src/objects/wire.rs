@@ -222,6 +222,10 @@ pub(crate) struct HttpGet {
 pub(crate) struct ContainerPort {
     pub(crate) name: String,
     pub(crate) container_port: u16,
+    pub(crate) host_port: u16,
+    #[serde(rename = "hostIP")]
+    pub(crate) host_ip: String,
+    pub(crate) protocol: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -232,6 +236,10 @@ pub(crate) struct PodStatus {
     pub(crate) pod_ip: String,
     #[serde(rename = "podIPs")]
     pub(crate) pod_ips: Vec<PodIp>,
+    #[serde(rename = "hostIP")]
+    pub(crate) host_ip: String,
+    #[serde(rename = "hostIPs")]
+    pub(crate) host_ips: Vec<PodIp>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
