@@ -6,6 +6,7 @@
 mod endpoint_slice;
 mod extras;
 mod failure_accrual;
+mod load_bias;
 mod node;
 mod pod;
 mod policy;
@@ -24,6 +25,7 @@ use crate::Key;
 
 pub(crate) use endpoint_slice::{Endpoint, EndpointSlice};
 pub(crate) use extras::Extras;
+pub(crate) use load_bias::LoadBias;
 pub(crate) use node::Node;
 pub(crate) use pod::{InboundPolicy, Pod, Proxy};
 pub(crate) use policy::{

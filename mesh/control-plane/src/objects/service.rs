@@ -9,6 +9,7 @@ use crate::{
     objects::{
         Extras,
         failure_accrual::failure_accrual,
+        load_bias::{LoadBias, load_bias},
         wire::{self, annotation},
     },
 };
@@ -27,6 +28,8 @@ pub struct Service {
     pub(crate) opaque_ports: Option<PortSet>,
     /// When endpoints that fail are set aside; `None` is never.
     pub(crate) failure_accrual: Option<FailureAccrual>,
+    /// How endpoints that refuse work count for those who choose among them; `None` is as any other.
+    pub(crate) load_bias: Option<LoadBias>,
     /// Retries and timeouts of requests that no route is for.
     pub(crate) extras: Box<Extras>,
 }
@@ -93,6 +96,7 @@ impl From<wire::Service> for Service {
                 PortSet::from_items(list.split(','), by_name)
             }),
             failure_accrual: failure_accrual(&metadata),
+            load_bias: load_bias(&metadata),
             extras: Box::new(Extras::of(&metadata)),
             ports,
         }
