@@ -37,6 +37,7 @@ pub(crate) use route::{GrpcRule, HttpRule, Route, RouteBackend, Rules, match_eve
 pub(crate) use service::{AppProtocol, Service};
 pub(crate) use service_profile::{Override, ServiceProfile, default_retry_budget};
 pub(crate) use traffic_split::TrafficSplit;
+pub(crate) use wire::route::{Condition, ParentRef, ParentStatus};
 
 /// The annotation, on Services and pods, for ports that carry no HTTP.
 const OPAQUE_PORTS: &str = "config.linkerd.io/opaque-ports";

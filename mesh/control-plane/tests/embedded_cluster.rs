@@ -3,12 +3,14 @@
 
 mod cluster;
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use cluster::{api_of, api_server, client, kubeconfig};
+use futures::StreamExt;
 use kube::{
     Client,
     api::{Patch, PatchParams},
+    runtime::WatchStreamExt,
 };
 use linkerd2_proxy_api::{
     destination::{DestinationProfile, GetDestination, destination_client::DestinationClient, update},
@@ -16,7 +18,9 @@ use linkerd2_proxy_api::{
     inbound::{self, PortSpec, inbound_server_policies_client::InboundServerPoliciesClient},
     outbound::{TrafficSpec, outbound_policies_client::OutboundPoliciesClient, proxy_protocol, traffic_spec},
 };
-use meshgate_control_plane::{Authority, Cluster, IdentityDomain, Index, Server, Tls, Validity, serve_identity, watch};
+use meshgate_control_plane::{
+    Authority, Cluster, IdentityDomain, Index, Server, Tls, Validity, serve_identity, watch, write_statuses,
+};
 use meshgate_store::Store;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, time::timeout};
@@ -191,6 +195,95 @@ async fn routes_and_limits_become_policies_with_the_rights_of_the_manifests() {
             break;
         }
     }
+}
+
+#[tokio::test]
+async fn routes_say_what_became_of_them_with_the_rights_of_the_manifests() {
+    let server = api_server(Store::new()).await;
+    let admin = client(kubeconfig(&server, None)).await;
+    let options = meshgate_inject::Options { gateway_api: true, ..meshgate_inject::Options::default() };
+    for manifest in meshgate_inject::control_plane_manifests(&options) {
+        apply(&admin, &manifest).await;
+    }
+    let token = server.tokens().issue("linkerd", "linkerd-destination", &[], Duration::from_secs(3600)).unwrap().token;
+    let own = client(kubeconfig(&server, Some(token))).await;
+    let index = Index::new(Cluster::default());
+    let _watches = watch(&own, &index);
+    tokio::spawn(write_statuses(own, index));
+
+    let service = |name: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"},
+            "spec": {"ports": [{"port": 80}]},
+        })
+    };
+    apply(&admin, &service("web")).await;
+    for (api_version, kind) in [
+        ("policy.linkerd.io/v1beta3", "HTTPRoute"),
+        ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+        ("gateway.networking.k8s.io/v1", "GRPCRoute"),
+    ] {
+        let backend = format!("{}-{}", kind.to_lowercase(), api_version.len());
+        let parent = json!({"group": "", "kind": "Service", "name": "web", "port": 80});
+        let route = json!({
+            "apiVersion": api_version, "kind": kind, "metadata": {"name": "r", "namespace": "default"},
+            "spec": {
+                "parentRefs": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g"}, parent],
+                "rules": [{"backendRefs": [{"name": backend, "port": 80}]}],
+            },
+        });
+        apply(&admin, &route).await;
+        let found = status_where(&admin, &route, |parents| parents.len() == 1).await;
+        assert_eq!(found[0]["controllerName"], "linkerd.io/policy-controller");
+        assert_eq!(found[0]["parentRef"], parent);
+        assert_eq!(verdicts(&found[0]), ["Accepted True Accepted 1", "ResolvedRefs False BackendNotFound 1"]);
+        let since = found[0]["conditions"][0]["lastTransitionTime"].clone();
+        assert!(since.is_string(), "{found:?}");
+
+        // Somebody else's verdict stays when ours changes.
+        let other = json!({
+            "parentRef": {"name": "g"}, "controllerName": "example.com/gateways", "conditions": [],
+        });
+        let both = json!({"status": {"parents": [found[0], other]}});
+        let patch = Patch::Merge(&both);
+        api_of(&admin, &route).patch_status("r", &PatchParams::default(), &patch).await.unwrap();
+        apply(&admin, &service(&backend)).await;
+        let resolved = |parents: &[Value]| {
+            let ours = parents.iter().find(|parent| parent["controllerName"] == "linkerd.io/policy-controller");
+            ours.is_some_and(|ours| verdicts(ours)[1] == "ResolvedRefs True ResolvedRefs 1")
+        };
+        let found = status_where(&admin, &route, resolved).await;
+        assert_eq!(found[0], other);
+        assert_eq!(found[1]["conditions"][0]["lastTransitionTime"], since);
+    }
+}
+
+/// The conditions that a status has of a parent, as `Type Status Reason Generation`.
+fn verdicts(parent: &Value) -> Vec<String> {
+    let conditions = parent["conditions"].as_array().unwrap().iter();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let each = conditions.map(|one| {
+        let words = [&one["type"], &one["status"], &one["reason"]].map(text);
+        format!("{} {}", words.join(" "), one["observedGeneration"])
+    });
+    each.collect()
+}
+
+/// What the route's status says of its parents, once it is what is wanted.
+async fn status_where(client: &Client, route: &Value, wanted: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+    let api = api_of(client, route);
+    let config = kube::runtime::watcher::Config::default();
+    let mut routes = pin!(kube::runtime::watcher(api, config).applied_objects());
+    let found = timeout(DEADLINE, async {
+        loop {
+            let route = routes.next().await.expect("an open watch").unwrap();
+            let parents = route.data["status"]["parents"].as_array().cloned().unwrap_or_default();
+            if wanted(&parents) {
+                return parents;
+            }
+        }
+    });
+    found.await.expect("the status in time")
 }
 
 #[tokio::test]

@@ -98,6 +98,11 @@ impl State {
         by_precedence(self.routes_by_server.get(server).filter_map(|key| self.routes.get(key)))
     }
 
+    /// Every route.
+    pub(crate) fn all_routes(&self) -> impl Iterator<Item = &Route> {
+        self.routes.values()
+    }
+
     /// The Servers of a namespace.
     pub(crate) fn servers<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Server> {
         let servers = self.servers.range(Key::new(namespace, "")..);
@@ -246,6 +251,7 @@ impl State {
                 if !route.servers.is_empty() {
                     self.pods_of(&route.key.namespace, topics);
                 }
+                topics.push(Topic::Statuses);
                 self.routes.insert(key, route);
             }
             Object::Server(server) => {
@@ -314,6 +320,7 @@ impl State {
             }
             Kind::PolicyHttpRoute | Kind::GatewayHttpRoute | Kind::GatewayGrpcRoute => {
                 let Some(route) = self.routes.remove(&(kind, key.clone())) else { return Vec::new() };
+                topics.push(Topic::Statuses);
                 for (parent, _) in &route.parents {
                     self.routes_by_parent.remove(parent, &(kind, key.clone()));
                     self.service_topics(parent, &mut topics);
@@ -371,6 +378,9 @@ impl State {
     /// Services it sends to exist, hence the parents.
     fn service_topics(&self, key: &Key, topics: &mut Vec<Topic>) {
         self.name_topics(key, topics);
+        if self.routes_by_parent.contains(key) || self.routes_by_backend.contains(key) {
+            topics.push(Topic::Statuses);
+        }
         let routes = self.routes_by_backend.get(key).filter_map(|route| self.routes.get(route));
         for (parent, _) in routes.flat_map(|route| &route.parents).filter(|(parent, _)| parent != key) {
             self.name_topics(parent, topics);
@@ -440,6 +450,10 @@ impl<A: Eq + Hash, B: Ord> Relation<A, B> {
         if related.is_empty() {
             self.0.remove(from);
         }
+    }
+
+    fn contains(&self, from: &A) -> bool {
+        self.0.contains_key(from)
     }
 
     fn get(&self, from: &A) -> impl Iterator<Item = &B> {

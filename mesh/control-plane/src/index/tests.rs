@@ -22,6 +22,7 @@ fn wakes(index: &Index, change: impl FnOnce(&Index)) -> Vec<&'static str> {
         ("web ip", Topic::Address(ip("10.96.0.5"))),
         ("pod ip", Topic::Address(ip("10.244.0.7"))),
         ("pod", Topic::Pod(Key::new("default", "p"))),
+        ("statuses", Topic::Statuses),
     ];
     let receivers: Vec<_> = watched
         .into_iter()
@@ -74,7 +75,7 @@ fn routes_hear_of_their_backends() {
     });
     let index = examples::index([examples::service("web", "10.96.0.5"), route]);
     let woken = wakes(&index, |index| index.apply(&examples::service("api", "10.96.0.6")).unwrap());
-    assert_eq!(woken, ["web", "api", "web ip"]);
+    assert_eq!(woken, ["web", "api", "web ip", "statuses"]);
 }
 
 #[test]
@@ -140,7 +141,9 @@ mod property {
 
     use super::*;
     use crate::{
-        answers::{endpoints, endpoints::Endpoints, inbound::server, outbound, place::Place, profile},
+        answers::{
+            endpoints, endpoints::Endpoints, inbound::server, outbound, place::Place, profile, status, status::Due,
+        },
         names::ServiceName,
     };
 
@@ -262,6 +265,7 @@ mod property {
         Profile(Box<DestinationProfile>),
         Policy(Option<OutboundPolicy>),
         Server(inbound::Server),
+        Statuses(Vec<Due>),
     }
 
     fn answers(index: &Index) -> Vec<(Vec<Topic>, Answer)> {
@@ -291,6 +295,9 @@ mod property {
                 let key = Key::new("default", pod);
                 answers.push((vec![Topic::Pod(key.clone())], Answer::Server(server(state, cluster, &key, 8080))));
             }
+            let mut due = status::due(state);
+            due.sort_by_cached_key(|due| (due.kind, due.key.clone()));
+            answers.push((vec![Topic::Statuses], Answer::Statuses(due)));
             answers
         })
     }

@@ -19,6 +19,8 @@ pub(crate) enum Topic {
     Pod(Key),
     /// A node by name: where its pods' proxies are when they ask.
     Node(Arc<str>),
+    /// The statuses of routes: routes, and the Services that they name.
+    Statuses,
 }
 
 /// The topics somebody waits for.
