@@ -121,6 +121,88 @@ async fn objects_become_answers_with_the_rights_of_the_manifests() {
 }
 
 #[tokio::test]
+async fn a_proxy_is_told_of_its_zones_endpoints_and_of_a_host_port_with_the_rights_of_the_manifests() {
+    let server = api_server(Store::new()).await;
+    let admin = client(kubeconfig(&server, None)).await;
+    for manifest in meshgate_inject::control_plane_manifests(&meshgate_inject::Options::default()) {
+        apply(&admin, &manifest).await;
+    }
+    let token = server.tokens().issue("linkerd", "linkerd-destination", &[], Duration::from_secs(3600)).unwrap().token;
+    let node = |zone: &str| {
+        let labels = json!({"topology.kubernetes.io/zone": zone});
+        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "labels": labels}})
+    };
+    apply(&admin, &node("a")).await;
+    let metadata = json!({"name": "web", "namespace": "default"});
+    let ports = json!([{"name": "http", "port": 80, "targetPort": 8080}]);
+    apply(&admin, &json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": ports}}))
+        .await;
+    let endpoint = |ip: &str, zone: &str| {
+        json!({
+            "addresses": [ip], "conditions": {"ready": true}, "zone": zone, "hints": {"forZones": [{"name": zone}]},
+        })
+    };
+    apply(
+        &admin,
+        &json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": "web-1", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}},
+            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+            "endpoints": [endpoint("10.244.0.7", "a"), endpoint("10.244.0.8", "b")],
+        }),
+    )
+    .await;
+    apply(
+        &admin,
+        &json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "default"}}),
+    )
+    .await;
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"},
+        "spec": {"containers": [{"name": "web", "image": "web", "ports": [{"containerPort": 8080, "hostPort": 80}]}]},
+    });
+    apply(&admin, &pod).await;
+
+    let index = Index::new(Cluster::default());
+    let _watches = watch(&client(kubeconfig(&server, Some(token))).await, &index);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(Server::new(index).serve_destination(listener));
+    let mut destination = DestinationClient::connect(uri).await.unwrap();
+    let ask = |path: &str| GetDestination {
+        path: path.into(),
+        context_token: r#"{"ns":"default","nodeName":"n1","pod":"client"}"#.into(),
+        ..Default::default()
+    };
+    let mut updates = destination.get(ask("web.default.svc.cluster.local:80")).await.unwrap().into_inner();
+    for zone in ["a", "b"] {
+        apply(&admin, &node(zone)).await;
+        let Some(update::Update::Add(set)) = next(&mut updates).await.update else { panic!("expected endpoints") };
+        let labels: Vec<_> = set.addrs.iter().map(|one| &one.metric_labels).collect();
+        assert_eq!(labels.len(), 1, "{labels:?}");
+        assert_eq!((labels[0]["zone"].as_str(), labels[0]["zone_locality"].as_str()), (zone, "local"));
+        if zone == "b" {
+            assert!(
+                matches!(next(&mut updates).await.update, Some(update::Update::Remove(set)) if set.addrs.len() == 1)
+            );
+        }
+    }
+
+    let mut profiles = destination.get_profile(ask("172.18.0.2:80")).await.unwrap().into_inner();
+    assert!(next(&mut profiles).await.endpoint.unwrap().metric_labels.is_empty());
+    let status = json!({"status": {"phase": "Running", "podIP": "10.244.0.9", "hostIP": "172.18.0.2"}});
+    let patch = Patch::Merge(&status);
+    api_of(&admin, &pod).patch_status("p", &PatchParams::default(), &patch).await.unwrap();
+    profile_where(&mut profiles, |profile| {
+        profile
+            .endpoint
+            .as_ref()
+            .is_some_and(|endpoint| endpoint.metric_labels.get("pod").is_some_and(|pod| pod == "p"))
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn routes_and_limits_become_policies_with_the_rights_of_the_manifests() {
     let server = api_server(Store::new()).await;
     let admin = client(kubeconfig(&server, None)).await;
