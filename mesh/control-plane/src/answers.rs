@@ -3,7 +3,9 @@
 pub(crate) mod endpoints;
 pub(crate) mod inbound;
 pub(crate) mod outbound;
+pub(crate) mod place;
 pub(crate) mod profile;
+pub(crate) mod status;
 
 use std::{net::SocketAddr, time::Duration};
 

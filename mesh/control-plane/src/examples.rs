@@ -70,6 +70,15 @@ pub(crate) fn pod(name: &str, ip: &str) -> Value {
     })
 }
 
+/// A node in a zone.
+pub(crate) fn node(name: &str, zone: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": zone}},
+    })
+}
+
 /// ServiceProfile of `default/SERVICE` in a namespace.
 pub(crate) fn profile(service: &str, namespace: &str, spec: Value) -> Value {
     json!({

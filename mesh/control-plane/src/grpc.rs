@@ -69,6 +69,8 @@ async fn serve(services: Router, listener: TcpListener, tls: Option<Tls>) -> io:
 struct Workload {
     ns: String,
     pod: String,
+    #[serde(rename = "nodeName")]
+    node_name: String,
 }
 
 impl Workload {
@@ -78,7 +80,7 @@ impl Workload {
             return serde_json::from_str(text).ok();
         }
         let (ns, pod) = text.split_once(':')?;
-        Some(Self { ns: ns.into(), pod: pod.into() })
+        Some(Self { ns: ns.into(), pod: pod.into(), node_name: String::new() })
     }
 
     fn key(&self) -> Key {
@@ -86,11 +88,22 @@ impl Workload {
     }
 }
 
-/// The client's namespace in a destination's context token: `{"ns":"default",...}`, or `ns:default` in older proxies.
-fn client_namespace(token: &str) -> Option<String> {
-    let workload = Workload::parse(token)?;
-    let namespace = if workload.ns == "ns" { workload.pod } else { workload.ns };
-    (!namespace.is_empty()).then_some(namespace)
+/// Who asks for a destination.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Client {
+    namespace: Option<String>,
+    /// The name of the node that it is on.
+    node: Option<String>,
+}
+
+impl Client {
+    /// Reads a context token: `{"ns":"default","nodeName":"node",...}`, or `ns:default` in older proxies.
+    fn parse(token: &str) -> Self {
+        let workload = Workload::parse(token).unwrap_or_default();
+        let namespace = if workload.ns == "ns" { workload.pod } else { workload.ns };
+        let told = |text: String| (!text.is_empty()).then_some(text);
+        Self { namespace: told(namespace), node: told(workload.node_name) }
+    }
 }
 
 #[cfg(test)]

@@ -109,6 +109,11 @@ impl Index {
         let _ = self.0.synced.subscribe().wait_for(|synced| *synced).await;
     }
 
+    /// What changes whenever a topic does.
+    pub(crate) fn subscribe(&self, topic: Topic) -> watch::Receiver<u64> {
+        self.0.topics.subscribe(topic)
+    }
+
     fn look<T>(&self, compute: impl FnOnce(&State, &Cluster) -> T) -> T {
         compute(&self.0.state.read(), &self.0.cluster)
     }

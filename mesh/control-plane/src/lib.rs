@@ -2,12 +2,13 @@
 //!
 //! Data flows one way: **watches → [`Object`] → [`Index`] → answers → streams**.
 //!
-//! * [`watch`] lists and watches Services, EndpointSlices, Pods, ServiceProfiles, TrafficSplits, HTTPRoutes, GRPCRoutes and
+//! * [`watch`] lists and watches Services, EndpointSlices, Pods, Nodes, ServiceProfiles, TrafficSplits, HTTPRoutes, GRPCRoutes and
 //!   policies, and keeps of each object only what an answer needs ([`Object`]).
 //! * The [`Index`] holds those objects and who is asking about them. A change wakes the streams that ask about the
 //!   Service, address or pod that changed, and no others. Nothing polls.
 //! * `answers` are pure functions from the index's state to messages of `linkerd2-proxy-api`.
 //! * [`Server`] has the gRPC services. A stream computes its answer when woken and sends it if it differs from the last.
+//! * [`write_statuses`] writes what became of a route into its status, which is computed as an answer is.
 //! * [`Authority`] stands beside all that: it gives a proxy the certificate that its token entitles it to, and the control plane its own,
 //!   with which it speaks [`Tls`] on the ports on which it takes plaintext.
 //!
@@ -36,6 +37,7 @@ mod names;
 mod objects;
 mod ports;
 mod run;
+mod statuses;
 mod tls;
 mod watches;
 
@@ -49,5 +51,6 @@ pub use names::Key;
 pub use objects::{Kind, Object, ParseError};
 pub use ports::PortSet;
 pub use run::{RunError, main_from_env, run};
+pub use statuses::write_statuses;
 pub use tls::Tls;
 pub use watches::watch;

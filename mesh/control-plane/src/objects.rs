@@ -6,6 +6,8 @@
 mod endpoint_slice;
 mod extras;
 mod failure_accrual;
+mod load_bias;
+mod node;
 mod pod;
 mod policy;
 mod quantity;
@@ -21,8 +23,10 @@ use thiserror::Error;
 
 use crate::Key;
 
-pub(crate) use endpoint_slice::EndpointSlice;
+pub(crate) use endpoint_slice::{Endpoint, EndpointSlice};
 pub(crate) use extras::Extras;
+pub(crate) use load_bias::LoadBias;
+pub(crate) use node::Node;
 pub(crate) use pod::{InboundPolicy, Pod, Proxy};
 pub(crate) use policy::{
     Authentication, AuthenticationRef, Authorization, AuthorizationTarget, AuthorizedClients, Identities, IdentityRef,
@@ -33,6 +37,7 @@ pub(crate) use route::{GrpcRule, HttpRule, Route, RouteBackend, Rules, match_eve
 pub(crate) use service::{AppProtocol, Service};
 pub(crate) use service_profile::{Override, ServiceProfile, default_retry_budget};
 pub(crate) use traffic_split::TrafficSplit;
+pub(crate) use wire::route::{Condition, ParentRef, ParentStatus};
 
 /// The annotation, on Services and pods, for ports that carry no HTTP.
 const OPAQUE_PORTS: &str = "config.linkerd.io/opaque-ports";
@@ -46,6 +51,8 @@ pub enum Kind {
     EndpointSlice,
     /// `v1` Pod.
     Pod,
+    /// `v1` Node.
+    Node,
     /// `linkerd.io` ServiceProfile.
     ServiceProfile,
     /// `split.smi-spec.io` TrafficSplit.
@@ -72,10 +79,11 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Service,
         Self::EndpointSlice,
         Self::Pod,
+        Self::Node,
         Self::ServiceProfile,
         Self::TrafficSplit,
         Self::PolicyHttpRoute,
@@ -103,6 +111,9 @@ pub enum Object {
     /// A Pod.
     #[doc(hidden)]
     Pod(Pod),
+    /// A Node.
+    #[doc(hidden)]
+    Node(Node),
     /// A ServiceProfile.
     #[doc(hidden)]
     ServiceProfile(ServiceProfile),
@@ -164,6 +175,7 @@ impl Object {
                 Self::EndpointSlice(wire::read::<wire::EndpointSlice>(object).map_err(fields)?.into())
             }
             ("", "Pod") => Self::Pod(wire::read::<wire::Pod>(object).map_err(fields)?.into()),
+            ("", "Node") => Self::Node(wire::read::<wire::Node>(object).map_err(fields)?.into()),
             ("linkerd.io", "ServiceProfile") => {
                 Self::ServiceProfile(wire::read::<wire::ServiceProfile>(object).map_err(fields)?.into())
             }
@@ -205,6 +217,7 @@ impl Object {
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::Pod(_) => Kind::Pod,
+            Self::Node(_) => Kind::Node,
             Self::ServiceProfile(_) => Kind::ServiceProfile,
             Self::TrafficSplit(_) => Kind::TrafficSplit,
             Self::Route(route) => route.kind,
@@ -221,6 +234,7 @@ impl Object {
             Self::Service(object) => &object.key,
             Self::EndpointSlice(object) => &object.key,
             Self::Pod(object) => &object.key,
+            Self::Node(object) => &object.key,
             Self::ServiceProfile(object) => &object.key,
             Self::TrafficSplit(object) => &object.key,
             Self::Route(object) => &object.key,

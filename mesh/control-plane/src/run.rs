@@ -6,7 +6,7 @@ use clap::Parser;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
-use crate::{Authority, Config, Index, Server, Tls, admin, grpc::serve_identity, watches};
+use crate::{Authority, Config, Index, Server, Tls, admin, grpc::serve_identity, statuses, watches};
 
 /// Why the control plane ended, or did not start.
 #[derive(Debug, Error)]
@@ -42,6 +42,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     tracing::info!(destination = %config.destination_addr, policy = %config.policy_addr, admin = %config.admin_addr, "listening");
 
     let _watches = watches::watch(&client, &index);
+    let statuses = statuses::write_statuses(client.clone(), index.clone());
     let issuer = issuer(&config, client).map_err(RunError::Issuer)?;
     let server = Server::new(index.clone()).with_tls(issuer.as_ref().map(|(_, tls)| tls.clone()));
     let identity = identity(issuer, config.identity_addr).await?;
@@ -51,6 +52,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         result = server.serve_policy(policy) => result?,
         result = identity => result?,
         result = admin::serve(index, admin) => result?,
+        () = statuses => {}
         () = shutdown => tracing::info!("shutting down"),
     }
     Ok(())

@@ -39,6 +39,7 @@ pub fn watch(client: &Client, index: &Index) -> JoinSet<()> {
         start(Kind::Service).run::<wire::Service>(core("Service", "services"), |object| Object::Service(object.into())),
     );
     tasks.spawn(start(Kind::Pod).run::<wire::Pod>(core("Pod", "pods"), |object| Object::Pod(object.into())));
+    tasks.spawn(start(Kind::Node).run::<wire::Node>(core("Node", "nodes"), |object| Object::Node(object.into())));
     tasks.spawn(start(Kind::EndpointSlice).run::<wire::EndpointSlice>(
         vec![api("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")],
         |object| Object::EndpointSlice(object.into()),
@@ -51,18 +52,21 @@ pub fn watch(client: &Client, index: &Index) -> JoinSet<()> {
         versions("split.smi-spec.io", &["v1alpha2", "v1alpha1"], "TrafficSplit", "trafficsplits"),
         |object| Object::TrafficSplit(object.into()),
     ));
-    tasks.spawn(start(Kind::PolicyHttpRoute).run::<wire::route::HttpRoute>(
-        versions("policy.linkerd.io", &["v1beta3", "v1beta2"], "HTTPRoute", "httproutes"),
-        |object| Object::Route(Route::http(Kind::PolicyHttpRoute, object)),
-    ));
-    tasks.spawn(start(Kind::GatewayHttpRoute).run::<wire::route::HttpRoute>(
-        versions("gateway.networking.k8s.io", &["v1", "v1beta1"], "HTTPRoute", "httproutes"),
-        |object| Object::Route(Route::http(Kind::GatewayHttpRoute, object)),
-    ));
-    tasks.spawn(start(Kind::GatewayGrpcRoute).run::<wire::route::GrpcRoute>(
-        versions("gateway.networking.k8s.io", &["v1", "v1alpha2"], "GRPCRoute", "grpcroutes"),
-        |object| Object::Route(Route::grpc(object)),
-    ));
+    tasks.spawn(
+        start(Kind::PolicyHttpRoute).run::<wire::route::HttpRoute>(route_versions(Kind::PolicyHttpRoute), |object| {
+            Object::Route(Route::http(Kind::PolicyHttpRoute, object))
+        }),
+    );
+    tasks.spawn(
+        start(Kind::GatewayHttpRoute).run::<wire::route::HttpRoute>(route_versions(Kind::GatewayHttpRoute), |object| {
+            Object::Route(Route::http(Kind::GatewayHttpRoute, object))
+        }),
+    );
+    tasks.spawn(
+        start(Kind::GatewayGrpcRoute).run::<wire::route::GrpcRoute>(route_versions(Kind::GatewayGrpcRoute), |object| {
+            Object::Route(Route::grpc(object))
+        }),
+    );
     let policy = |served: &[&str], kind: &str, plural: &str| versions("policy.linkerd.io", served, kind, plural);
     tasks.spawn(
         start(Kind::Server)
@@ -108,6 +112,16 @@ fn api(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
 
 fn versions(group: &str, versions: &[&str], kind: &str, plural: &str) -> Vec<ApiResource> {
     versions.iter().map(|version| api(group, version, kind, plural)).collect()
+}
+
+/// The versions of a kind of route that are known, those that are preferred first; none of anything else.
+pub(crate) fn route_versions(kind: Kind) -> Vec<ApiResource> {
+    match kind {
+        Kind::PolicyHttpRoute => versions("policy.linkerd.io", &["v1beta3", "v1beta2"], "HTTPRoute", "httproutes"),
+        Kind::GatewayHttpRoute => versions("gateway.networking.k8s.io", &["v1", "v1beta1"], "HTTPRoute", "httproutes"),
+        Kind::GatewayGrpcRoute => versions("gateway.networking.k8s.io", &["v1", "v1alpha2"], "GRPCRoute", "grpcroutes"),
+        _ => Vec::new(),
+    }
 }
 
 /// The watch of one kind.

@@ -3,12 +3,14 @@
 
 mod cluster;
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use cluster::{api_of, api_server, client, kubeconfig};
+use futures::StreamExt;
 use kube::{
     Client,
     api::{Patch, PatchParams},
+    runtime::WatchStreamExt,
 };
 use linkerd2_proxy_api::{
     destination::{DestinationProfile, GetDestination, destination_client::DestinationClient, update},
@@ -16,7 +18,9 @@ use linkerd2_proxy_api::{
     inbound::{self, PortSpec, inbound_server_policies_client::InboundServerPoliciesClient},
     outbound::{TrafficSpec, outbound_policies_client::OutboundPoliciesClient, proxy_protocol, traffic_spec},
 };
-use meshgate_control_plane::{Authority, Cluster, IdentityDomain, Index, Server, Tls, Validity, serve_identity, watch};
+use meshgate_control_plane::{
+    Authority, Cluster, IdentityDomain, Index, Server, Tls, Validity, serve_identity, watch, write_statuses,
+};
 use meshgate_store::Store;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, time::timeout};
@@ -117,6 +121,88 @@ async fn objects_become_answers_with_the_rights_of_the_manifests() {
 }
 
 #[tokio::test]
+async fn a_proxy_is_told_of_its_zones_endpoints_and_of_a_host_port_with_the_rights_of_the_manifests() {
+    let server = api_server(Store::new()).await;
+    let admin = client(kubeconfig(&server, None)).await;
+    for manifest in meshgate_inject::control_plane_manifests(&meshgate_inject::Options::default()) {
+        apply(&admin, &manifest).await;
+    }
+    let token = server.tokens().issue("linkerd", "linkerd-destination", &[], Duration::from_secs(3600)).unwrap().token;
+    let node = |zone: &str| {
+        let labels = json!({"topology.kubernetes.io/zone": zone});
+        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "labels": labels}})
+    };
+    apply(&admin, &node("a")).await;
+    let metadata = json!({"name": "web", "namespace": "default"});
+    let ports = json!([{"name": "http", "port": 80, "targetPort": 8080}]);
+    apply(&admin, &json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": ports}}))
+        .await;
+    let endpoint = |ip: &str, zone: &str| {
+        json!({
+            "addresses": [ip], "conditions": {"ready": true}, "zone": zone, "hints": {"forZones": [{"name": zone}]},
+        })
+    };
+    apply(
+        &admin,
+        &json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": "web-1", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}},
+            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+            "endpoints": [endpoint("10.244.0.7", "a"), endpoint("10.244.0.8", "b")],
+        }),
+    )
+    .await;
+    apply(
+        &admin,
+        &json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "default"}}),
+    )
+    .await;
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"},
+        "spec": {"containers": [{"name": "web", "image": "web", "ports": [{"containerPort": 8080, "hostPort": 80}]}]},
+    });
+    apply(&admin, &pod).await;
+
+    let index = Index::new(Cluster::default());
+    let _watches = watch(&client(kubeconfig(&server, Some(token))).await, &index);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(Server::new(index).serve_destination(listener));
+    let mut destination = DestinationClient::connect(uri).await.unwrap();
+    let ask = |path: &str| GetDestination {
+        path: path.into(),
+        context_token: r#"{"ns":"default","nodeName":"n1","pod":"client"}"#.into(),
+        ..Default::default()
+    };
+    let mut updates = destination.get(ask("web.default.svc.cluster.local:80")).await.unwrap().into_inner();
+    for zone in ["a", "b"] {
+        apply(&admin, &node(zone)).await;
+        let Some(update::Update::Add(set)) = next(&mut updates).await.update else { panic!("expected endpoints") };
+        let labels: Vec<_> = set.addrs.iter().map(|one| &one.metric_labels).collect();
+        assert_eq!(labels.len(), 1, "{labels:?}");
+        assert_eq!((labels[0]["zone"].as_str(), labels[0]["zone_locality"].as_str()), (zone, "local"));
+        if zone == "b" {
+            assert!(
+                matches!(next(&mut updates).await.update, Some(update::Update::Remove(set)) if set.addrs.len() == 1)
+            );
+        }
+    }
+
+    let mut profiles = destination.get_profile(ask("172.18.0.2:80")).await.unwrap().into_inner();
+    assert!(next(&mut profiles).await.endpoint.unwrap().metric_labels.is_empty());
+    let status = json!({"status": {"phase": "Running", "podIP": "10.244.0.9", "hostIP": "172.18.0.2"}});
+    let patch = Patch::Merge(&status);
+    api_of(&admin, &pod).patch_status("p", &PatchParams::default(), &patch).await.unwrap();
+    profile_where(&mut profiles, |profile| {
+        profile
+            .endpoint
+            .as_ref()
+            .is_some_and(|endpoint| endpoint.metric_labels.get("pod").is_some_and(|pod| pod == "p"))
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn routes_and_limits_become_policies_with_the_rights_of_the_manifests() {
     let server = api_server(Store::new()).await;
     let admin = client(kubeconfig(&server, None)).await;
@@ -191,6 +277,95 @@ async fn routes_and_limits_become_policies_with_the_rights_of_the_manifests() {
             break;
         }
     }
+}
+
+#[tokio::test]
+async fn routes_say_what_became_of_them_with_the_rights_of_the_manifests() {
+    let server = api_server(Store::new()).await;
+    let admin = client(kubeconfig(&server, None)).await;
+    let options = meshgate_inject::Options { gateway_api: true, ..meshgate_inject::Options::default() };
+    for manifest in meshgate_inject::control_plane_manifests(&options) {
+        apply(&admin, &manifest).await;
+    }
+    let token = server.tokens().issue("linkerd", "linkerd-destination", &[], Duration::from_secs(3600)).unwrap().token;
+    let own = client(kubeconfig(&server, Some(token))).await;
+    let index = Index::new(Cluster::default());
+    let _watches = watch(&own, &index);
+    tokio::spawn(write_statuses(own, index));
+
+    let service = |name: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"},
+            "spec": {"ports": [{"port": 80}]},
+        })
+    };
+    apply(&admin, &service("web")).await;
+    for (api_version, kind) in [
+        ("policy.linkerd.io/v1beta3", "HTTPRoute"),
+        ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+        ("gateway.networking.k8s.io/v1", "GRPCRoute"),
+    ] {
+        let backend = format!("{}-{}", kind.to_lowercase(), api_version.len());
+        let parent = json!({"group": "", "kind": "Service", "name": "web", "port": 80});
+        let route = json!({
+            "apiVersion": api_version, "kind": kind, "metadata": {"name": "r", "namespace": "default"},
+            "spec": {
+                "parentRefs": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g"}, parent],
+                "rules": [{"backendRefs": [{"name": backend, "port": 80}]}],
+            },
+        });
+        apply(&admin, &route).await;
+        let found = status_where(&admin, &route, |parents| parents.len() == 1).await;
+        assert_eq!(found[0]["controllerName"], "linkerd.io/policy-controller");
+        assert_eq!(found[0]["parentRef"], parent);
+        assert_eq!(verdicts(&found[0]), ["Accepted True Accepted 1", "ResolvedRefs False BackendNotFound 1"]);
+        let since = found[0]["conditions"][0]["lastTransitionTime"].clone();
+        assert!(since.is_string(), "{found:?}");
+
+        // Somebody else's verdict stays when ours changes.
+        let other = json!({
+            "parentRef": {"name": "g"}, "controllerName": "example.com/gateways", "conditions": [],
+        });
+        let both = json!({"status": {"parents": [found[0], other]}});
+        let patch = Patch::Merge(&both);
+        api_of(&admin, &route).patch_status("r", &PatchParams::default(), &patch).await.unwrap();
+        apply(&admin, &service(&backend)).await;
+        let resolved = |parents: &[Value]| {
+            let ours = parents.iter().find(|parent| parent["controllerName"] == "linkerd.io/policy-controller");
+            ours.is_some_and(|ours| verdicts(ours)[1] == "ResolvedRefs True ResolvedRefs 1")
+        };
+        let found = status_where(&admin, &route, resolved).await;
+        assert_eq!(found[0], other);
+        assert_eq!(found[1]["conditions"][0]["lastTransitionTime"], since);
+    }
+}
+
+/// The conditions that a status has of a parent, as `Type Status Reason Generation`.
+fn verdicts(parent: &Value) -> Vec<String> {
+    let conditions = parent["conditions"].as_array().unwrap().iter();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let each = conditions.map(|one| {
+        let words = [&one["type"], &one["status"], &one["reason"]].map(text);
+        format!("{} {}", words.join(" "), one["observedGeneration"])
+    });
+    each.collect()
+}
+
+/// What the route's status says of its parents, once it is what is wanted.
+async fn status_where(client: &Client, route: &Value, wanted: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+    let api = api_of(client, route);
+    let config = kube::runtime::watcher::Config::default();
+    let mut routes = pin!(kube::runtime::watcher(api, config).applied_objects());
+    let found = timeout(DEADLINE, async {
+        loop {
+            let route = routes.next().await.expect("an open watch").unwrap();
+            let parents = route.data["status"]["parents"].as_array().cloned().unwrap_or_default();
+            if wanted(&parents) {
+                return parents;
+            }
+        }
+    });
+    found.await.expect("the status in time")
 }
 
 #[tokio::test]

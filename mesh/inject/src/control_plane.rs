@@ -80,10 +80,12 @@ fn labels(namespace: &str) -> Value {
     json!({annotations::CONTROL_PLANE_COMPONENT: "destination", annotations::CONTROL_PLANE_NS: namespace})
 }
 
-/// The account and exactly what it lists and watches.
+/// The account and exactly what it lists, watches and writes.
 fn rights(namespace: &str) -> [Value; 3] {
     let name = format!("linkerd-{namespace}-destination");
-    let rule = |group: &str, resources: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]});
+    let allow = |group: &str, resources: &[&str], verbs: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
+    let rule = |group: &str, resources: &[&str]| allow(group, resources, &["list", "watch"]);
+    const GATEWAY_API: &str = "gateway.networking.k8s.io";
     [
         json!({
             "apiVersion": "v1",
@@ -95,7 +97,7 @@ fn rights(namespace: &str) -> [Value; 3] {
             "kind": "ClusterRole",
             "metadata": {"name": name, "labels": labels(namespace)},
             "rules": [
-                rule("", &["services", "pods"]),
+                rule("", &["services", "pods", "nodes"]),
                 rule("discovery.k8s.io", &["endpointslices"]),
                 rule("linkerd.io", &["serviceprofiles"]),
                 rule("split.smi-spec.io", &["trafficsplits"]),
@@ -111,7 +113,12 @@ fn rights(namespace: &str) -> [Value; 3] {
                         "httplocalratelimitpolicies",
                     ],
                 ),
-                rule("gateway.networking.k8s.io", &["httproutes", "grpcroutes"]),
+                rule(GATEWAY_API, &["httproutes", "grpcroutes"]),
+                // What became of a route is written into its status.
+                allow("policy.linkerd.io", &["httproutes"], &["get"]),
+                allow("policy.linkerd.io", &["httproutes/status"], &["patch"]),
+                allow(GATEWAY_API, &["httproutes", "grpcroutes"], &["get"]),
+                allow(GATEWAY_API, &["httproutes/status", "grpcroutes/status"], &["patch"]),
             ],
         }),
         json!({

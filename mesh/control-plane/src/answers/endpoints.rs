@@ -7,7 +7,13 @@ use std::{
 
 use linkerd2_proxy_api::destination::{AddrSet, NoEndpoints, Update, WeightedAddr, WeightedAddrSet, update};
 
-use crate::{Cluster, answers, index::State, names::ServiceName};
+use crate::{
+    Cluster,
+    answers::{self, place::Place},
+    index::State,
+    names::ServiceName,
+    objects::Endpoint,
+};
 
 /// The endpoints of a Service at one moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,35 +24,52 @@ pub(crate) enum Endpoints {
     Ready(BTreeMap<SocketAddr, WeightedAddr>),
 }
 
-/// The endpoints behind a port of a Service, or the one whose hostname is asked for.
+/// The endpoints behind a port of a Service, or the one whose hostname is asked for, of which a client is told at its place.
 ///
 /// A port that the Service does not declare is that port of its pods, as in Linkerd's destination controller.
-pub(crate) fn endpoints(state: &State, cluster: &Cluster, name: &ServiceName, port: u16) -> Endpoints {
+pub(crate) fn endpoints(state: &State, cluster: &Cluster, name: &ServiceName, port: u16, place: &Place) -> Endpoints {
     let Some(service) = state.service(&name.service).filter(|service| !service.external) else {
         return Endpoints::Missing;
     };
     let declared = service.port(port);
-    let mut ready = BTreeMap::new();
+    let mut candidates = Vec::new();
     for slice in state.slices(&name.service) {
         let target = match declared {
             Some(declared) => slice.ports.iter().find(|(name, _)| *name == declared.name).map(|(_, number)| *number),
             None => Some(port),
         };
         let Some(target) = target else { continue };
-        for endpoint in &slice.endpoints {
-            if name.hostname.is_some() && name.hostname != endpoint.hostname {
-                continue;
-            }
-            let address = SocketAddr::new(endpoint.ip, target);
-            let pod = endpoint.pod.as_ref().and_then(|key| state.pod(key));
-            let mut answer = answers::endpoint(address, pod, cluster);
-            if let Some(zone) = &endpoint.zone {
-                answer.metric_labels.insert("zone".into(), zone.clone());
-            }
-            ready.insert(address, answer);
-        }
+        let named = slice.endpoints.iter().filter(|one| name.hostname.is_none() || name.hostname == one.hostname);
+        candidates.extend(named.map(|endpoint| (endpoint, SocketAddr::new(endpoint.ip, target))));
     }
-    Endpoints::Ready(ready)
+    retain_near(&mut candidates, place);
+    let ready = candidates.into_iter().map(|(endpoint, address)| {
+        let pod = endpoint.pod.as_ref().and_then(|key| state.pod(key));
+        let mut answer = answers::endpoint(address, pod, cluster);
+        if let Some(zone) = &endpoint.zone {
+            answer.metric_labels.insert("zone".into(), zone.clone());
+        }
+        let locality = place.locality(endpoint.zone.as_deref());
+        answer.metric_labels.insert("zone_locality".into(), locality.into());
+        (address, answer)
+    });
+    Endpoints::Ready(ready.collect())
+}
+
+/// Leaves the endpoints that are meant for a client at this place, as kube-proxy and Linkerd's destination controller do: those
+/// of its node if the Service says so, else those whose hints name its zone. Hints count if every endpoint has one, and some
+/// endpoint is for this zone: they are made so that each zone has its share, and are out of date otherwise.
+fn retain_near(candidates: &mut Vec<(&Endpoint, SocketAddr)>, place: &Place) {
+    if let Some(node) = &place.node {
+        candidates.retain(|(endpoint, _)| endpoint.node.as_ref() == Some(node));
+        return;
+    }
+    let Some(zone) = &place.zone else { return };
+    let here = |endpoint: &Endpoint| endpoint.for_zones.contains(zone);
+    let all_have_hints = candidates.iter().all(|(endpoint, _)| !endpoint.for_zones.is_empty());
+    if all_have_hints && candidates.iter().any(|(endpoint, _)| here(endpoint)) {
+        candidates.retain(|(endpoint, _)| here(endpoint));
+    }
 }
 
 /// The messages that bring a proxy from one moment to the next; the first moment has none before it.

@@ -50,7 +50,7 @@ pub(crate) fn server(state: &State, cluster: &Cluster, key: &Key, port: u16) -> 
     let own = pod.and_then(|pod| {
         state.servers(&key.namespace).find(|server| server.is_for(&key.namespace, &pod.labels, port, &names))
     });
-    let default = pod.map(|pod| pod.inbound_policy).unwrap_or_default();
+    let default = pod.map(|pod| pod.inbound_policy_at(port)).unwrap_or_default();
     let opaque = pod.and_then(|pod| pod.opaque_ports.as_ref()).unwrap_or(&cluster.opaque_ports).contains(port);
     let (protocol, labels, authorizations) = match own {
         Some(server) => {

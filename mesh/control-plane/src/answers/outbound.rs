@@ -21,13 +21,14 @@ use crate::{
     Cluster, Key,
     answers::{default_ref, duration, is_opaque, service_ref},
     index::State,
-    objects::{AppProtocol, Extras, Service},
+    objects::{AppProtocol, Extras, LoadBias, Service},
 };
 
 // All of these are what Linkerd's policy controller sends.
 const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_RTT: Duration = Duration::from_millis(30);
 const EWMA_DECAY: Duration = Duration::from_secs(10);
+const PENALTY_DECAY: Duration = Duration::from_secs(10);
 const QUEUE_CAPACITY: u32 = 100;
 const FAILFAST_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -51,10 +52,10 @@ pub(crate) fn by_address(state: &State, cluster: &Cluster, address: SocketAddr) 
 }
 
 fn of_service(state: &State, cluster: &Cluster, service: &Service, port: u16) -> OutboundPolicy {
-    let own = balancer(cluster, &service.key, port);
+    let own = balancer(cluster, &service.key, port, service.load_bias);
     let opaque = Opaque { routes: vec![opaque_route(default_ref("opaq"), own.clone(), Vec::new())] };
     let routes = state.routes(&service.key, port);
-    let to = Destination { state, cluster, extras: &service.extras, own: &own };
+    let to = Destination { state, cluster, extras: &service.extras, load_bias: service.load_bias, own: &own };
     let declared = service.port(port).and_then(|port| port.protocol);
     let failure_accrual = service.failure_accrual;
     let grpc = grpc::routes(&to, &routes);
@@ -83,6 +84,8 @@ struct Destination<'a> {
     cluster: &'a Cluster,
     /// For rules that say nothing of retries or timeouts themselves.
     extras: &'a Extras,
+    /// For all backends: who sends says how it chooses.
+    load_bias: Option<LoadBias>,
     /// For rules that name no backends.
     own: &'a Backend,
 }
@@ -97,7 +100,7 @@ impl Destination<'_> {
             Some(_) => None,
         };
         // Without a port the failure comes first; the balancer is there because a backend without one is not valid.
-        (balancer(self.cluster, service, port.unwrap_or(80)), problem)
+        (balancer(self.cluster, service, port.unwrap_or(80), self.load_bias), problem)
     }
 }
 
@@ -131,15 +134,27 @@ fn forwarded(address: SocketAddr) -> OutboundPolicy {
     policy(metadata, detect(vec![http::default_route(backend(), &Extras::default())], opaque, None))
 }
 
-fn balancer(cluster: &Cluster, service: &Key, port: u16) -> Backend {
+fn balancer(cluster: &Cluster, service: &Key, port: u16, bias: Option<LoadBias>) -> Backend {
     let path = format!("{}:{port}", service.fqdn(&cluster.domain));
     let discovery = endpoint_discovery::Kind::Dst(endpoint_discovery::DestinationGet { path });
-    let load = balance_p2c::PeakEwma { default_rtt: duration(DEFAULT_RTT), decay: duration(EWMA_DECAY) };
+    let (default_rtt, decay) = (duration(DEFAULT_RTT), duration(EWMA_DECAY));
+    let load = match bias {
+        None => balance_p2c::Load::PeakEwma(balance_p2c::PeakEwma { default_rtt, decay }),
+        Some(LoadBias { penalty, max_retry_after }) => {
+            balance_p2c::Load::PenaltyPeakEwma(balance_p2c::PenaltyPeakEwma {
+                default_rtt,
+                decay,
+                penalty: duration(penalty),
+                max_retry_after: duration(max_retry_after),
+                penalty_decay: duration(PENALTY_DECAY),
+            })
+        }
+    };
     Backend {
         metadata: Some(service_ref(service, port)),
         kind: Some(backend::Kind::Balancer(BalanceP2c {
             discovery: Some(EndpointDiscovery { kind: Some(discovery) }),
-            load: Some(balance_p2c::Load::PeakEwma(load)),
+            load: Some(load),
         })),
         queue: queue(),
     }

@@ -32,7 +32,8 @@ pub(crate) fn by_name(
     }
 }
 
-/// The profile of an address: of the Service whose cluster IP it is, or the endpoint that it is.
+/// The profile of an address: of the Service whose cluster IP it is, or the endpoint that it is. A `hostPort` is the endpoint of
+/// its pod, at the pod's own address: at the node's the pod's proxy could not be told which port a connection is for.
 ///
 /// A port that the Service does not declare has an empty profile; the policy for it forbids the connection.
 pub(crate) fn by_address(
@@ -48,7 +49,11 @@ pub(crate) fn by_address(
         let name = ServiceName { service: service.key.clone(), hostname: None };
         return of_service(state, cluster, service, &name, address.port(), client_namespace);
     }
-    let pod = state.pod_by_ip(address.ip());
+    let own = state.pod_by_ip(address.ip()).map(|pod| (pod, address));
+    let (pod, address) = match own.or_else(|| state.pod_by_host_port(address)) {
+        Some((pod, address)) => (Some(pod), address),
+        None => (None, address),
+    };
     let mut endpoint = answers::endpoint(address, pod, cluster);
     if let Some(pod) = pod {
         endpoint.metric_labels.insert("namespace".into(), pod.key.namespace.to_string());

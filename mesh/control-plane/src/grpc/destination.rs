@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     Server,
     answers::profile,
-    grpc::client_namespace,
+    grpc::Client,
     index::Topic,
     metrics::{Rpc, counted},
     names::Target,
@@ -19,17 +19,17 @@ impl Destination for Server {
     type GetProfileStream = BoxStream<'static, Result<DestinationProfile, Status>>;
 
     async fn get(&self, request: Request<GetDestination>) -> Result<Response<Self::GetStream>, Status> {
-        let path = request.into_inner().path;
+        let GetDestination { path, context_token, .. } = request.into_inner();
         let Some(Target::Service(name, port)) = Target::parse(&path, &self.index.cluster().domain) else {
             return Err(invalid(&path, &self.index.cluster().domain));
         };
-        let updates = self.index.follow_endpoints(name, port);
+        let updates = self.index.follow_endpoints(name, port, Client::parse(&context_token).node);
         Ok(Response::new(counted(&self.index, Rpc::Get, updates).map(Ok).boxed()))
     }
 
     async fn get_profile(&self, request: Request<GetDestination>) -> Result<Response<Self::GetProfileStream>, Status> {
         let GetDestination { path, context_token, .. } = request.into_inner();
-        let client = client_namespace(&context_token);
+        let client = Client::parse(&context_token).namespace;
         let profiles = match Target::parse(&path, &self.index.cluster().domain) {
             Some(Target::Service(name, port)) => self
                 .index

@@ -182,13 +182,15 @@ async fn streams_are_counted_while_they_are_open() {
 
 #[test]
 fn context_tokens_of_old_and_new_proxies() {
-    for (token, namespace) in [
-        (r#"{"ns":"emojivoto","nodeName":"n","pod":"p"}"#, Some("emojivoto")),
-        ("ns:emojivoto", Some("emojivoto")),
-        ("", None),
-        ("{}", None),
-        ("{", None),
+    for (token, namespace, node) in [
+        (r#"{"ns":"emojivoto","nodeName":"n","pod":"p"}"#, Some("emojivoto"), Some("n")),
+        (r#"{"ns":"emojivoto"}"#, Some("emojivoto"), None),
+        ("ns:emojivoto", Some("emojivoto"), None),
+        ("", None, None),
+        ("{}", None, None),
+        ("{", None, None),
     ] {
-        assert_eq!(client_namespace(token).as_deref(), namespace, "{token}");
+        let client = Client { namespace: namespace.map(str::to_owned), node: node.map(str::to_owned) };
+        assert_eq!(Client::parse(token), client, "{token}");
     }
 }

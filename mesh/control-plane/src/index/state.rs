@@ -3,14 +3,14 @@
 use std::{
     collections::{BTreeMap, HashMap},
     hash::Hash,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use crate::{
     Key, Kind, Object,
     index::Topic,
     objects::{
-        Authentication, Authorization, EndpointSlice, Pod, RateLimit, Route, Server, Service, ServiceProfile,
+        Authentication, Authorization, EndpointSlice, Node, Pod, RateLimit, Route, Server, Service, ServiceProfile,
         TrafficSplit,
     },
 };
@@ -21,6 +21,7 @@ pub(crate) struct State {
     services: HashMap<Key, Service>,
     slices: HashMap<Key, EndpointSlice>,
     pods: HashMap<Key, Pod>,
+    nodes: HashMap<Key, Node>,
     profiles: HashMap<Key, ServiceProfile>,
     splits: HashMap<Key, TrafficSplit>,
     routes: HashMap<(Kind, Key), Route>,
@@ -32,6 +33,7 @@ pub(crate) struct State {
 
     services_by_ip: Relation<IpAddr, Key>,
     pods_by_ip: Relation<IpAddr, Key>,
+    pods_by_host_port: Relation<SocketAddr, Key>,
     slices_by_service: Relation<Key, Key>,
     services_by_pod: Relation<Key, (Key, Key)>,
     splits_by_apex: Relation<Key, Key>,
@@ -54,9 +56,20 @@ impl State {
         self.pods.get(key)
     }
 
+    pub(crate) fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(&Key::new("", name))
+    }
+
     /// The pod that has this address alone.
     pub(crate) fn pod_by_ip(&self, ip: IpAddr) -> Option<&Pod> {
         self.pods_by_ip.get(&ip).next().and_then(|key| self.pods.get(key))
+    }
+
+    /// The pod that has this address of a node as a `hostPort`, and where in the pod that leads.
+    pub(crate) fn pod_by_host_port(&self, address: SocketAddr) -> Option<(&Pod, SocketAddr)> {
+        let pod = self.pods_by_host_port.get(&address).next().and_then(|key| self.pods.get(key))?;
+        let (_, target) = pod.host_ports.iter().find(|(host, _)| *host == address)?;
+        Some((pod, *target))
     }
 
     /// The EndpointSlices of a Service.
@@ -85,6 +98,11 @@ impl State {
         by_precedence(self.routes_by_server.get(server).filter_map(|key| self.routes.get(key)))
     }
 
+    /// Every route.
+    pub(crate) fn all_routes(&self) -> impl Iterator<Item = &Route> {
+        self.routes.values()
+    }
+
     /// The Servers of a namespace.
     pub(crate) fn servers<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Server> {
         let servers = self.servers.range(Key::new(namespace, "")..);
@@ -111,6 +129,7 @@ impl State {
             Kind::Service => self.services.len(),
             Kind::EndpointSlice => self.slices.len(),
             Kind::Pod => self.pods.len(),
+            Kind::Node => self.nodes.len(),
             Kind::ServiceProfile => self.profiles.len(),
             Kind::TrafficSplit => self.splits.len(),
             Kind::PolicyHttpRoute | Kind::GatewayHttpRoute | Kind::GatewayGrpcRoute => {
@@ -132,6 +151,7 @@ impl State {
             Kind::Service => self.services.keys().cloned().collect(),
             Kind::EndpointSlice => self.slices.keys().cloned().collect(),
             Kind::Pod => self.pods.keys().cloned().collect(),
+            Kind::Node => self.nodes.keys().cloned().collect(),
             Kind::ServiceProfile => self.profiles.keys().cloned().collect(),
             Kind::TrafficSplit => self.splits.keys().cloned().collect(),
             Kind::PolicyHttpRoute | Kind::GatewayHttpRoute | Kind::GatewayGrpcRoute => {
@@ -164,6 +184,7 @@ impl State {
             Object::Service(new) => self.services.get(key) == Some(new),
             Object::EndpointSlice(new) => self.slices.get(key) == Some(new),
             Object::Pod(new) => self.pods.get(key) == Some(new),
+            Object::Node(new) => self.nodes.get(key) == Some(new),
             Object::ServiceProfile(new) => self.profiles.get(key) == Some(new),
             Object::TrafficSplit(new) => self.splits.get(key) == Some(new),
             Object::Route(new) => self.routes.get(&(new.kind, key.clone())) == Some(new),
@@ -196,8 +217,15 @@ impl State {
                 for ip in &pod.ips {
                     self.pods_by_ip.insert(*ip, pod.key.clone());
                 }
+                for (host, _) in &pod.host_ports {
+                    self.pods_by_host_port.insert(*host, pod.key.clone());
+                }
                 self.pod_topics(&pod, topics);
                 self.pods.insert(pod.key.clone(), pod);
+            }
+            Object::Node(node) => {
+                topics.push(Topic::Node(node.key.name.clone()));
+                self.nodes.insert(node.key.clone(), node);
             }
             Object::ServiceProfile(profile) => {
                 self.profile_topics(&profile.key, topics);
@@ -223,6 +251,7 @@ impl State {
                 if !route.servers.is_empty() {
                     self.pods_of(&route.key.namespace, topics);
                 }
+                topics.push(Topic::Statuses);
                 self.routes.insert(key, route);
             }
             Object::Server(server) => {
@@ -269,7 +298,15 @@ impl State {
                 for ip in &pod.ips {
                     self.pods_by_ip.remove(ip, key);
                 }
+                for (host, _) in &pod.host_ports {
+                    self.pods_by_host_port.remove(host, key);
+                }
                 self.pod_topics(&pod, &mut topics);
+            }
+            Kind::Node => {
+                if self.nodes.remove(key).is_some() {
+                    topics.push(Topic::Node(key.name.clone()));
+                }
             }
             Kind::ServiceProfile => {
                 if self.profiles.remove(key).is_some() {
@@ -283,6 +320,7 @@ impl State {
             }
             Kind::PolicyHttpRoute | Kind::GatewayHttpRoute | Kind::GatewayGrpcRoute => {
                 let Some(route) = self.routes.remove(&(kind, key.clone())) else { return Vec::new() };
+                topics.push(Topic::Statuses);
                 for (parent, _) in &route.parents {
                     self.routes_by_parent.remove(parent, &(kind, key.clone()));
                     self.service_topics(parent, &mut topics);
@@ -340,6 +378,9 @@ impl State {
     /// Services it sends to exist, hence the parents.
     fn service_topics(&self, key: &Key, topics: &mut Vec<Topic>) {
         self.name_topics(key, topics);
+        if self.routes_by_parent.contains(key) || self.routes_by_backend.contains(key) {
+            topics.push(Topic::Statuses);
+        }
         let routes = self.routes_by_backend.get(key).filter_map(|route| self.routes.get(route));
         for (parent, _) in routes.flat_map(|route| &route.parents).filter(|(parent, _)| parent != key) {
             self.name_topics(parent, topics);
@@ -355,7 +396,8 @@ impl State {
 
     fn pod_topics(&self, pod: &Pod, topics: &mut Vec<Topic>) {
         topics.push(Topic::Pod(pod.key.clone()));
-        topics.extend(pod.ips.iter().map(|ip| Topic::Address(*ip)));
+        let hosts = pod.host_ports.iter().map(|(host, _)| host.ip());
+        topics.extend(pod.ips.iter().copied().chain(hosts).map(Topic::Address));
         topics.extend(self.services_by_pod.get(&pod.key).map(|(service, _)| Topic::Service(service.clone())));
     }
 
@@ -408,6 +450,10 @@ impl<A: Eq + Hash, B: Ord> Relation<A, B> {
         if related.is_empty() {
             self.0.remove(from);
         }
+    }
+
+    fn contains(&self, from: &A) -> bool {
+        self.0.contains_key(from)
     }
 
     fn get(&self, from: &A) -> impl Iterator<Item = &B> {

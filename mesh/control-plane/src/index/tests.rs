@@ -22,6 +22,7 @@ fn wakes(index: &Index, change: impl FnOnce(&Index)) -> Vec<&'static str> {
         ("web ip", Topic::Address(ip("10.96.0.5"))),
         ("pod ip", Topic::Address(ip("10.244.0.7"))),
         ("pod", Topic::Pod(Key::new("default", "p"))),
+        ("statuses", Topic::Statuses),
     ];
     let receivers: Vec<_> = watched
         .into_iter()
@@ -74,7 +75,7 @@ fn routes_hear_of_their_backends() {
     });
     let index = examples::index([examples::service("web", "10.96.0.5"), route]);
     let woken = wakes(&index, |index| index.apply(&examples::service("api", "10.96.0.6")).unwrap());
-    assert_eq!(woken, ["web", "api", "web ip"]);
+    assert_eq!(woken, ["web", "api", "web ip", "statuses"]);
 }
 
 #[test]
@@ -140,7 +141,9 @@ mod property {
 
     use super::*;
     use crate::{
-        answers::{endpoints, endpoints::Endpoints, inbound::server, outbound, profile},
+        answers::{
+            endpoints, endpoints::Endpoints, inbound::server, outbound, place::Place, profile, status, status::Due,
+        },
         names::ServiceName,
     };
 
@@ -155,6 +158,7 @@ mod property {
         let service = || proptest::sample::select(vec!["a", "b"]);
         let ip = || proptest::sample::select(vec!["10.96.0.1", "10.96.0.2", "10.244.0.1", "10.244.0.2"]);
         let pod = || proptest::sample::select(vec!["p", "q"]);
+        let zone = || proptest::sample::select(vec!["z1", "z2"]);
         let namespace = || proptest::sample::select(vec!["default", "client"]);
         let annotated = |mut object: Value, opaque: bool| {
             if opaque {
@@ -163,11 +167,28 @@ mod property {
             object
         };
         let object = prop_oneof![
-            (service(), ip(), any::<bool>())
-                .prop_map(move |(name, ip, opaque)| annotated(examples::service(name, ip), opaque)),
-            (service(), proptest::collection::vec((pod(), ip(), any::<bool>()), 0..3))
-                .prop_map(|(service, pods)| examples::slice(service, &pods)),
-            (pod(), ip(), any::<bool>()).prop_map(move |(name, ip, opaque)| annotated(examples::pod(name, ip), opaque)),
+            (service(), ip(), any::<bool>(), any::<bool>()).prop_map(move |(name, ip, opaque, local)| {
+                let mut service = annotated(examples::service(name, ip), opaque);
+                service["spec"]["internalTrafficPolicy"] = json!(if local { "Local" } else { "Cluster" });
+                service
+            }),
+            (service(), proptest::collection::vec((pod(), ip(), any::<bool>()), 0..3), zone()).prop_map(
+                |(service, pods, zone)| {
+                    let mut slice = examples::slice(service, &pods);
+                    for endpoint in slice["endpoints"].as_array_mut().unwrap() {
+                        endpoint["hints"] = json!({"forZones": [{"name": zone}]});
+                        endpoint["nodeName"] = json!("n");
+                    }
+                    slice
+                }
+            ),
+            zone().prop_map(|zone| examples::node("n", zone)),
+            (pod(), ip(), any::<bool>(), ip()).prop_map(move |(name, ip, opaque, host)| {
+                let mut pod = annotated(examples::pod(name, ip), opaque);
+                pod["spec"]["containers"][0]["ports"][0]["hostPort"] = json!(80);
+                pod["status"]["hostIP"] = json!(host);
+                pod
+            }),
             (service(), namespace(), "[ab]").prop_map(|(service, namespace, route)| {
                 let routes = json!({"routes": [{"name": route, "condition": {"pathRegex": "/"}}]});
                 examples::profile(service, namespace, routes)
@@ -244,30 +265,39 @@ mod property {
         Profile(Box<DestinationProfile>),
         Policy(Option<OutboundPolicy>),
         Server(inbound::Server),
+        Statuses(Vec<Due>),
     }
 
-    fn answers(index: &Index) -> Vec<(Topic, Answer)> {
+    fn answers(index: &Index) -> Vec<(Vec<Topic>, Answer)> {
         index.look(|state, cluster| {
             let mut answers = Vec::new();
             for service in ["a", "b"] {
                 let name = ServiceName { service: Key::new("default", service), hostname: None };
                 let topic = || Topic::Service(name.service.clone());
-                answers.push((topic(), Answer::Endpoints(endpoints::endpoints(state, cluster, &name, 80))));
+                for node in [None, Some("n")] {
+                    let place = Place::of(state, &name.service, node);
+                    let topics = node.map(|node| Topic::Node(node.into())).into_iter().chain([topic()]).collect();
+                    let endpoints = endpoints::endpoints(state, cluster, &name, 80, &place);
+                    answers.push((topics, Answer::Endpoints(endpoints)));
+                }
                 let profile = profile::by_name(state, cluster, &name, 80, Some("client"));
-                answers.push((topic(), Answer::Profile(Box::new(profile))));
-                answers.push((topic(), Answer::Policy(outbound::by_service(state, cluster, &name.service, 80))));
+                answers.push((vec![topic()], Answer::Profile(Box::new(profile))));
+                answers.push((vec![topic()], Answer::Policy(outbound::by_service(state, cluster, &name.service, 80))));
             }
             for text in ["10.96.0.1", "10.96.0.2", "10.244.0.1", "10.244.0.2"] {
                 let address = SocketAddr::new(ip(text), 80);
                 let topic = || Topic::Address(ip(text));
                 let profile = profile::by_address(state, cluster, address, Some("client"));
-                answers.push((topic(), Answer::Profile(Box::new(profile))));
-                answers.push((topic(), Answer::Policy(outbound::by_address(state, cluster, address))));
+                answers.push((vec![topic()], Answer::Profile(Box::new(profile))));
+                answers.push((vec![topic()], Answer::Policy(outbound::by_address(state, cluster, address))));
             }
             for pod in ["p", "q"] {
                 let key = Key::new("default", pod);
-                answers.push((Topic::Pod(key.clone()), Answer::Server(server(state, cluster, &key, 8080))));
+                answers.push((vec![Topic::Pod(key.clone())], Answer::Server(server(state, cluster, &key, 8080))));
             }
+            let mut due = status::due(state);
+            due.sort_by_cached_key(|due| (due.kind, due.key.clone()));
+            answers.push((vec![Topic::Statuses], Answer::Statuses(due)));
             answers
         })
     }
@@ -288,10 +318,14 @@ mod property {
             let mut left = std::collections::HashMap::new();
             for change in changes {
                 let before = answers(&index);
-                let receivers: Vec<_> = before.iter().map(|(topic, _)| index.0.topics.subscribe(topic.clone())).collect();
+                let subscribe = |topics: &Vec<Topic>| -> Vec<_> {
+                    topics.iter().map(|topic| index.0.topics.subscribe(topic.clone())).collect()
+                };
+                let receivers: Vec<_> = before.iter().map(|(topics, _)| subscribe(topics)).collect();
                 make(&index, &change);
-                for (((topic, old), (_, new)), receiver) in before.iter().zip(answers(&index)).zip(receivers) {
-                    prop_assert!(*old == new || receiver.has_changed().unwrap(), "{topic:?} was not woken by {change:?}");
+                for (((topics, old), (_, new)), receivers) in before.iter().zip(answers(&index)).zip(receivers) {
+                    let woken = receivers.iter().any(|receiver| receiver.has_changed().unwrap());
+                    prop_assert!(*old == new || woken, "{topics:?} was not woken by {change:?}");
                 }
                 match change {
                     Change::Apply(object) => {

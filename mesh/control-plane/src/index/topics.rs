@@ -1,21 +1,26 @@
 //! What streams wait for, and how they are woken.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::Key;
 
-/// What an answer depends on. Every question depends on exactly one topic.
+/// What an answer depends on. Every question depends on exactly one topic, but that about endpoints, which depends on where it is
+/// asked as well.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Topic {
     /// A Service by name: itself, its endpoints and their pods, its profiles, splits and routes.
     Service(Key),
-    /// An address: the pod that has it, or the Service whose cluster IP it is with all of the above.
+    /// An address: the pod that has it, the pods that have ports of it, or the Service whose cluster IP it is with all of the above.
     Address(IpAddr),
     /// A pod by name.
     Pod(Key),
+    /// A node by name: where its pods' proxies are when they ask.
+    Node(Arc<str>),
+    /// The statuses of routes: routes, and the Services that they name.
+    Statuses,
 }
 
 /// The topics somebody waits for.

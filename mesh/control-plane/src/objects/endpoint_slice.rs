@@ -22,6 +22,9 @@ pub(crate) struct Endpoint {
     pub(crate) ip: IpAddr,
     pub(crate) hostname: Option<String>,
     pub(crate) zone: Option<String>,
+    pub(crate) node: Option<String>,
+    /// The zones whose clients it is meant for; empty if that is left open.
+    pub(crate) for_zones: Vec<String>,
     pub(crate) pod: Option<Key>,
 }
 
@@ -48,10 +51,13 @@ impl From<wire::EndpointSlice> for EndpointSlice {
 
 /// Only the first address: the API leaves the meaning of further ones open, and no consumer uses them.
 fn read(endpoint: wire::SliceEndpoint, slice: &Key) -> Option<Endpoint> {
+    let zones = endpoint.hints.and_then(|hints| hints.for_zones).unwrap_or_default();
     Some(Endpoint {
         ip: endpoint.addresses.first()?.parse().ok()?,
         hostname: endpoint.hostname,
         zone: endpoint.zone,
+        node: endpoint.node_name,
+        for_zones: zones.into_iter().map(|zone| zone.name).collect(),
         pod: endpoint.target_ref.filter(|target| target.kind == "Pod").map(|target| {
             let namespace = if target.namespace.is_empty() { &slice.namespace } else { target.namespace.as_str() };
             Key::new(namespace, &target.name)

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -22,18 +22,24 @@ const PROXY_PORT: &str = "linkerd-proxy";
 
 const SKIPPED_PORTS: &str = "config.linkerd.io/skip-inbound-ports";
 
+const IDENTITY_PORTS: &str = "config.linkerd.io/proxy-require-identity-inbound-ports";
+
 /// What is kept of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pod {
     pub(crate) key: Key,
     /// Addresses that are this pod's alone: none for a pod on the node's network or one that has ended.
     pub(crate) ips: Vec<IpAddr>,
+    /// Its `hostPort`s: addresses of its node, and where in the pod each leads.
+    pub(crate) host_ports: Vec<(SocketAddr, SocketAddr)>,
     /// The labels of its metrics: `pod`, its owner's kind, `serviceaccount` and so on.
     pub(crate) metric_labels: HashMap<String, String>,
     /// The ports its annotation declares opaque; `None` if it has none, and the cluster's default holds.
     pub(crate) opaque_ports: Option<PortSet>,
     /// Who may connect to it.
     pub(crate) inbound_policy: InboundPolicy,
+    /// The ports at which whoever connects has to have an identity, whatever that policy is.
+    pub(crate) identity_ports: PortSet,
     /// Its proxy, if it has one.
     pub(crate) proxy: Option<Proxy>,
     /// Its labels, by which Servers select it.
@@ -45,6 +51,12 @@ pub struct Pod {
 }
 
 impl Pod {
+    /// Who may connect to a port where no Server says otherwise.
+    pub(crate) fn inbound_policy_at(&self, port: u16) -> InboundPolicy {
+        let wants_identity = self.identity_ports.contains(port);
+        if wants_identity { self.inbound_policy.authenticated() } else { self.inbound_policy }
+    }
+
     /// The names of a port.
     pub(crate) fn port_names(&self, port: u16) -> Vec<String> {
         self.named_ports.iter().filter(|(_, number)| *number == port).map(|(name, _)| name.clone()).collect()
@@ -107,6 +119,15 @@ impl InboundPolicy {
         .find(|policy| policy.name() == value)
     }
 
+    /// The policy of the same networks for clients with an identity. As with Linkerd, `deny` and `audit` stay what they are.
+    fn authenticated(self) -> Self {
+        match self {
+            Self::AllUnauthenticated => Self::AllAuthenticated,
+            Self::ClusterUnauthenticated => Self::ClusterAuthenticated,
+            Self::AllAuthenticated | Self::ClusterAuthenticated | Self::Deny | Self::Audit => self,
+        }
+    }
+
     /// The name, as the annotation has it.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -123,13 +144,16 @@ impl InboundPolicy {
 impl From<wire::Pod> for Pod {
     fn from(pod: wire::Pod) -> Self {
         let wire::Pod { metadata, spec, status } = pod;
-        let shared = spec.host_network || matches!(status.phase.as_str(), "Succeeded" | "Failed");
+        let ended = matches!(status.phase.as_str(), "Succeeded" | "Failed");
+        let shared = spec.host_network || ended;
+        let host_ports = if ended { Vec::new() } else { host_ports(&spec, &status) };
         let ips = std::iter::once(status.pod_ip).chain(status.pod_ips.into_iter().map(|entry| entry.ip));
         let mut ips: Vec<IpAddr> = ips.filter(|_| !shared).filter_map(|ip| ip.parse().ok()).collect();
         ips.dedup();
         Self {
             key: wire::key(&metadata),
             ips,
+            host_ports,
             metric_labels: metric_labels(&metadata, &spec.service_account_name),
             opaque_ports: annotation(&metadata, super::OPAQUE_PORTS).map(|list| {
                 let ports = spec.containers.iter().flat_map(|container| &container.ports);
@@ -139,12 +163,38 @@ impl From<wire::Pod> for Pod {
             inbound_policy: annotation(&metadata, "config.linkerd.io/default-inbound-policy")
                 .and_then(InboundPolicy::parse)
                 .unwrap_or_default(),
+            identity_ports: annotation(&metadata, IDENTITY_PORTS).map(PortSet::parse).unwrap_or_default(),
             proxy: Proxy::of(&metadata, &spec),
             named_ports: named_ports(&spec),
             probes: probes(&spec),
             labels: metadata.labels.unwrap_or_default(),
         }
     }
+}
+
+/// An address of the node leads to the pod's address of the same family; for a pod on the node's network that is the same address.
+fn host_ports(spec: &wire::PodSpec, status: &wire::PodStatus) -> Vec<(SocketAddr, SocketAddr)> {
+    let addresses = |one: &str, list: &[wire::PodIp]| -> BTreeSet<IpAddr> {
+        std::iter::once(one).chain(list.iter().map(|entry| &*entry.ip)).filter_map(|ip| ip.parse().ok()).collect()
+    };
+    let containers = spec.init_containers.iter().chain(&spec.containers).flat_map(|container| &container.ports);
+    let ports = containers.filter(|port| port.host_port != 0 && matches!(port.protocol.as_str(), "" | "TCP"));
+    let ports: Vec<_> = ports.collect();
+    if ports.is_empty() {
+        return Vec::new();
+    }
+    let (nodes, pods) = (addresses(&status.host_ip, &status.host_ips), addresses(&status.pod_ip, &status.pod_ips));
+    let each = nodes.iter().flat_map(|node| {
+        let pod = pods.iter().find(|pod| pod.is_ipv4() == node.is_ipv4());
+        let ports = ports.iter().filter(|port| {
+            let only: Option<IpAddr> = port.host_ip.parse().ok();
+            only.is_none_or(|only| only.is_unspecified() || only == *node)
+        });
+        ports.filter_map(move |port| {
+            Some((SocketAddr::new(*node, port.host_port), SocketAddr::new(*pod?, port.container_port)))
+        })
+    });
+    each.collect()
 }
 
 fn named_ports(spec: &wire::PodSpec) -> Vec<(String, u16)> {

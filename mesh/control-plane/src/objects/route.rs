@@ -9,9 +9,13 @@ use linkerd2_proxy_api::{grpc_route, http_route as api, http_types, outbound};
 
 use crate::{
     Key, Kind,
+    answers::status::CONTROLLER,
     objects::{
         extras::Extras,
-        wire::{self, route as spec},
+        wire::{
+            self,
+            route::{self as spec, ParentRef, ParentStatus},
+        },
     },
 };
 
@@ -24,12 +28,20 @@ pub struct Route {
     pub(crate) key: Key,
     /// Of routes that match a request alike the oldest has it.
     created: Option<Time>,
+    /// Of its spec.
+    pub(crate) generation: Option<i64>,
     /// The Services whose requests it routes; without a port, on every port.
     pub(crate) parents: Vec<(Key, Option<u16>)>,
+    /// The same as the route names them, as its status has to.
+    pub(crate) named_parents: Vec<ParentRef>,
+    /// What its status says of them under our name.
+    pub(crate) told: Vec<ParentStatus>,
     /// The Servers whose requests it authorizes and changes on arrival.
     pub(crate) servers: Vec<Key>,
     pub(crate) hosts: Vec<api::HostMatch>,
     pub(crate) rules: Rules,
+    /// Whether a backend is of a kind that the mesh does not know.
+    pub(crate) has_foreign_backends: bool,
 }
 
 /// The rules of a route.
@@ -112,7 +124,7 @@ impl Route {
         route: spec::Route<M>,
         rules: impl FnOnce(&Key, &[spec::RouteRule<M>], &Extras) -> Rules,
     ) -> Self {
-        let spec::Route { metadata, spec } = route;
+        let spec::Route { metadata, spec, status } = route;
         let key = wire::key(&metadata);
         let servers = spec
             .parent_refs
@@ -124,15 +136,19 @@ impl Route {
         let servers = servers.collect();
         let parents =
             spec.parent_refs.iter().filter(|parent| is_service(parent.group.as_deref(), parent.kind.as_deref()));
+        let backends = spec.rules.iter().flat_map(|rule| &rule.backend_refs);
+        let ours = status.parents.into_iter().filter(|parent| parent.controller_name == CONTROLLER);
         Self {
             kind,
             servers,
-            parents: parents
-                .map(|parent| (resolve(&key, parent.namespace.as_deref(), &parent.name), parent.port))
-                .collect(),
+            named_parents: parents.clone().cloned().collect(),
+            parents: parents.map(|parent| (parent.key(&key), parent.port)).collect(),
+            told: ours.collect(),
+            has_foreign_backends: backends.into_iter().any(|backend| !backend.is_service()),
             hosts: spec.hostnames.iter().map(|host| host_match(host)).collect(),
             rules: rules(&key, &spec.rules, &Extras::of(&metadata)),
             created: metadata.creation_timestamp,
+            generation: metadata.generation,
             key,
         }
     }
@@ -141,6 +157,20 @@ impl Route {
 /// A reference to a Service. A parent without a kind is a Gateway, which is no business of the mesh.
 fn is_service(group: Option<&str>, kind: Option<&str>) -> bool {
     kind == Some("Service") && matches!(group, Some("" | "core"))
+}
+
+impl ParentRef {
+    /// The parent of a route.
+    pub(crate) fn key(&self, route: &Key) -> Key {
+        resolve(route, self.namespace.as_deref(), &self.name)
+    }
+}
+
+impl spec::BackendRef {
+    /// Unlike a parent, a backend without group and kind is a Service.
+    fn is_service(&self) -> bool {
+        is_service(self.group.as_deref().or(Some("")), self.kind.as_deref().or(Some("Service")))
+    }
 }
 
 fn resolve(route: &Key, namespace: Option<&str>, name: &str) -> Key {
@@ -153,15 +183,11 @@ fn backends<F>(
     refs: &[spec::BackendRef],
     filters: impl Fn(&Key, &[spec::Filter]) -> Vec<F>,
 ) -> Vec<RouteBackend<F>> {
-    let each = refs.iter().map(|backend| {
-        // Unlike a parent, a backend without group and kind is a Service.
-        let service = is_service(backend.group.as_deref().or(Some("")), backend.kind.as_deref().or(Some("Service")));
-        RouteBackend {
-            service: resolve(route, backend.namespace.as_deref(), &backend.name),
-            port: backend.port.filter(|_| service),
-            weight: backend.weight.unwrap_or(1),
-            filters: filters(route, &backend.filters),
-        }
+    let each = refs.iter().map(|backend| RouteBackend {
+        service: resolve(route, backend.namespace.as_deref(), &backend.name),
+        port: backend.port.filter(|_| backend.is_service()),
+        weight: backend.weight.unwrap_or(1),
+        filters: filters(route, &backend.filters),
     });
     each.collect()
 }

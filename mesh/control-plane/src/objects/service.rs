@@ -9,6 +9,7 @@ use crate::{
     objects::{
         Extras,
         failure_accrual::failure_accrual,
+        load_bias::{LoadBias, load_bias},
         wire::{self, annotation},
     },
 };
@@ -20,11 +21,15 @@ pub struct Service {
     pub(crate) cluster_ips: Vec<IpAddr>,
     /// `type: ExternalName`: a name in somebody else's DNS, with no endpoints of its own.
     pub(crate) external: bool,
+    /// `internalTrafficPolicy: Local`: clients inside of the cluster are served on their own node or not at all.
+    pub(crate) local: bool,
     pub(crate) ports: Vec<ServicePort>,
     /// The ports its annotation declares opaque; `None` if it has none, and the cluster's default holds.
     pub(crate) opaque_ports: Option<PortSet>,
     /// When endpoints that fail are set aside; `None` is never.
     pub(crate) failure_accrual: Option<FailureAccrual>,
+    /// How endpoints that refuse work count for those who choose among them; `None` is as any other.
+    pub(crate) load_bias: Option<LoadBias>,
     /// Retries and timeouts of requests that no route is for.
     pub(crate) extras: Box<Extras>,
 }
@@ -85,11 +90,13 @@ impl From<wire::Service> for Service {
             // `None` and the empty string of headless and fresh Services are no addresses.
             cluster_ips: ips.iter().filter_map(|ip| ip.parse().ok()).collect(),
             external: spec.type_ == "ExternalName",
+            local: spec.internal_traffic_policy == "Local",
             opaque_ports: annotation(&metadata, super::OPAQUE_PORTS).map(|list| {
                 let by_name = |name: &str| ports.iter().find(|port| port.name == name).map(|port| port.port);
                 PortSet::from_items(list.split(','), by_name)
             }),
             failure_accrual: failure_accrual(&metadata),
+            load_bias: load_bias(&metadata),
             extras: Box::new(Extras::of(&metadata)),
             ports,
         }

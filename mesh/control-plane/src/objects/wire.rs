@@ -59,7 +59,7 @@ macro_rules! resource {
     )*};
 }
 
-resource!(Service, EndpointSlice, Pod, ServiceProfile, TrafficSplit, route::HttpRoute, route::GrpcRoute);
+resource!(Service, EndpointSlice, Pod, Node, ServiceProfile, TrafficSplit, route::HttpRoute, route::GrpcRoute);
 resource!(
     policy::Server,
     policy::ServerAuthorization,
@@ -104,6 +104,7 @@ pub(crate) struct ServiceSpec {
     #[serde(rename = "clusterIPs")]
     pub(crate) cluster_ips: Vec<String>,
     pub(crate) ports: Vec<ServicePort>,
+    pub(crate) internal_traffic_policy: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -141,6 +142,8 @@ pub(crate) struct SliceEndpoint {
     pub(crate) hostname: Option<String>,
     pub(crate) target_ref: Option<TargetRef>,
     pub(crate) zone: Option<String>,
+    pub(crate) node_name: Option<String>,
+    pub(crate) hints: Option<SliceHints>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -150,11 +153,28 @@ pub(crate) struct SliceConditions {
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct SliceHints {
+    pub(crate) for_zones: Option<Vec<ForZone>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ForZone {
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct TargetRef {
     pub(crate) kind: String,
     pub(crate) name: String,
     pub(crate) namespace: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Node {
+    pub(crate) metadata: ObjectMeta,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -202,6 +222,10 @@ pub(crate) struct HttpGet {
 pub(crate) struct ContainerPort {
     pub(crate) name: String,
     pub(crate) container_port: u16,
+    pub(crate) host_port: u16,
+    #[serde(rename = "hostIP")]
+    pub(crate) host_ip: String,
+    pub(crate) protocol: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -212,6 +236,10 @@ pub(crate) struct PodStatus {
     pub(crate) pod_ip: String,
     #[serde(rename = "podIPs")]
     pub(crate) pod_ips: Vec<PodIp>,
+    #[serde(rename = "hostIP")]
+    pub(crate) host_ip: String,
+    #[serde(rename = "hostIPs")]
+    pub(crate) host_ips: Vec<PodIp>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

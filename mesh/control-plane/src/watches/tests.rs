@@ -35,7 +35,7 @@ impl ApiServer {
     /// An API server with the kinds that every cluster has.
     async fn start() -> (Self, Client) {
         let server = Self::default();
-        for path in ["/api/v1/services", "/api/v1/pods", "/apis/discovery.k8s.io/v1/endpointslices"] {
+        for path in ["/api/v1/services", "/api/v1/pods", "/api/v1/nodes", "/apis/discovery.k8s.io/v1/endpointslices"] {
             server.install(path);
         }
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -5,10 +5,18 @@ use super::*;
 use crate::{Key, examples, names::Target};
 
 async fn ask(objects: Vec<serde_json::Value>, authority: &str) -> Endpoints {
+    ask_on(None, objects, authority).await
+}
+
+/// What a client on a node is told.
+async fn ask_on(node: Option<&str>, objects: Vec<serde_json::Value>, authority: &str) -> Endpoints {
     let index = examples::index(objects);
     index
         .answer(|state, cluster| match Target::parse(authority, &cluster.domain) {
-            Some(Target::Service(name, port)) => endpoints(state, cluster, &name, port),
+            Some(Target::Service(name, port)) => {
+                let place = Place::of(state, &name.service, node);
+                endpoints(state, cluster, &name, port, &place)
+            }
             other => panic!("{other:?}"),
         })
         .await
@@ -60,6 +68,68 @@ async fn endpoints_carry_their_pods_labels() {
     }
     // These are the set's.
     assert!(!endpoint.metric_labels.contains_key("namespace"));
+}
+
+#[tokio::test]
+async fn hints_are_followed_where_every_endpoint_has_one_unless_the_node_counts() {
+    /// Address, node, and the zones that the endpoint is meant for.
+    type Hinted<'a> = (&'a str, &'a str, &'a [&'a str]);
+    const THREE: [Hinted<'_>; 3] =
+        [("10.244.0.1", "n1", &["a"]), ("10.244.0.2", "n2", &["b", "a"]), ("10.244.0.3", "n3", &["b"])];
+    let one_without = [THREE[0], THREE[1], ("10.244.0.3", "n3", &[])];
+    let all: &[u8] = &[1, 2, 3];
+    for (node, policy, endpoints, want) in [
+        (Some("n1"), "Cluster", THREE, [1, 2].as_slice()),
+        (Some("n2"), "Cluster", THREE, &[2, 3]),
+        // A zone that no endpoint is for, a node that is not known, and a client that does not say.
+        (Some("n3"), "Cluster", THREE, all),
+        (Some("n4"), "Cluster", THREE, all),
+        (None, "Cluster", THREE, all),
+        (Some("n1"), "Cluster", one_without, all),
+        (Some("n2"), "Local", THREE, &[2]),
+        (Some("n4"), "Local", THREE, &[]),
+        (None, "Local", THREE, all),
+    ] {
+        let mut service = examples::service("web", "10.96.0.5");
+        service["spec"]["internalTrafficPolicy"] = json!(policy);
+        let mut objects =
+            vec![service, examples::node("n1", "a"), examples::node("n2", "b"), examples::node("n3", "c")];
+        // Each in a slice of its own: hints of one are nothing without those of the others.
+        for (ip, node, zones) in endpoints {
+            let mut slice = examples::slice("web", &[(ip, ip, true)]);
+            slice["metadata"]["name"] = json!(ip);
+            slice["endpoints"][0]["nodeName"] = json!(node);
+            if !zones.is_empty() {
+                let zones: Vec<_> = zones.iter().map(|zone| json!({"name": zone})).collect();
+                slice["endpoints"][0]["hints"] = json!({"forZones": zones});
+            }
+            objects.push(slice);
+        }
+        let told = ask_on(node, objects, "web.default.svc.cluster.local:80").await;
+        let want: Vec<_> = want.iter().map(|last| format!("10.244.0.{last}:8080")).collect();
+        assert_eq!(addresses(&told), want, "{node:?} {policy}");
+    }
+}
+
+#[tokio::test]
+async fn endpoints_are_local_remote_or_of_unknown_locality() {
+    let mut slice = examples::slice("web", &[("p", "10.244.0.7", true)]);
+    for (node, zone, want) in [
+        (Some("n1"), json!("z1"), "local"),
+        (Some("n2"), json!("z1"), "remote"),
+        (Some("n3"), json!("z1"), "unknown"),
+        (None, json!("z1"), "unknown"),
+        (Some("n1"), json!(null), "unknown"),
+    ] {
+        slice["endpoints"][0]["zone"] = zone.clone();
+        let objects = [examples::service("web", "10.96.0.5"), examples::node("n1", "z1"), examples::node("n2", "z2")];
+        let objects = objects.into_iter().chain([slice.clone()]).collect();
+        let told = ask_on(node, objects, "web.default.svc.cluster.local:80").await;
+        let Endpoints::Ready(ready) = told else { panic!("missing") };
+        let labels = &ready.values().next().unwrap().metric_labels;
+        assert_eq!(labels["zone_locality"], want, "{node:?} {zone}");
+        assert_eq!(labels.get("zone").map(String::as_str), zone.as_str());
+    }
 }
 
 #[test]
@@ -155,7 +225,7 @@ async fn endpoints_with_a_proxy_of_this_control_plane_have_its_identity() {
         index.mark_synced();
         let found = index
             .answer(|state, cluster| match Target::parse("web.default.svc.cluster.local:80", &cluster.domain) {
-                Some(Target::Service(name, port)) => endpoints(state, cluster, &name, port),
+                Some(Target::Service(name, port)) => endpoints(state, cluster, &name, port, &Place::default()),
                 other => panic!("{other:?}"),
             })
             .await;

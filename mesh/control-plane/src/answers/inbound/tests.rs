@@ -30,6 +30,30 @@ async fn everybody_may_connect_unless_the_pod_says_otherwise() {
 }
 
 #[tokio::test]
+async fn ports_that_want_an_identity_do_so_whatever_the_pods_policy() {
+    let ports = "9000-9001,8080";
+    for (policy, port, want) in [
+        ("all-unauthenticated", 8080, "all-authenticated"),
+        ("all-unauthenticated", 8081, "all-unauthenticated"),
+        ("cluster-unauthenticated", 9001, "cluster-authenticated"),
+        ("cluster-authenticated", 8080, "cluster-authenticated"),
+        ("deny", 8080, "deny"),
+        ("audit", 8080, "audit"),
+    ] {
+        let annotations = json!({
+            "config.linkerd.io/default-inbound-policy": policy,
+            "config.linkerd.io/proxy-require-identity-inbound-ports": ports,
+        });
+        let server = ask(annotations, port).await;
+        assert_eq!(server.labels["name"], want, "{policy} {port}");
+        for authz in server.authorizations {
+            let identified = matches!(authz.authentication.unwrap().permit.unwrap(), authn::Permit::MeshTls(_));
+            assert_eq!(identified, want.ends_with("-authenticated"), "{policy} {port}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn opaque_ports_skip_detection() {
     let kind = |server: Server| server.protocol.unwrap().kind.unwrap();
     let opaque = json!({"config.linkerd.io/opaque-ports": "web"});

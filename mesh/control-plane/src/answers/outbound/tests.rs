@@ -65,6 +65,45 @@ async fn a_service_is_detected_and_balanced() {
 }
 
 #[tokio::test]
+async fn a_service_that_penalizes_failures_does_so_at_its_own_endpoints_and_at_those_of_its_routes() {
+    let mut parent = web();
+    parent["metadata"]["annotations"] = json!({
+        "balancer.alpha.linkerd.io/penalize-failures": "true",
+        "balancer.alpha.linkerd.io/load-biaser-penalty": "2s",
+    });
+    let route = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": {"name": "r", "namespace": "default"},
+        "spec": {
+            "parentRefs": [{"group": "", "kind": "Service", "name": "web"}],
+            "rules": [{"backendRefs": [{"name": "api", "port": 80}]}, {}],
+        },
+    });
+    let objects = vec![parent, examples::service("api", "10.96.0.6"), route];
+    let routes = http_routes(ask(objects.clone(), "10.96.0.5:80").await.unwrap());
+    let penalties = |rule: &http_route::Rule| -> Vec<_> {
+        use http_route::distribution::Kind;
+        let backends: Vec<_> = match rule.backends.clone().unwrap().kind.unwrap() {
+            Kind::FirstAvailable(first) => first.backends,
+            Kind::RandomAvailable(random) => random.backends.into_iter().filter_map(|one| one.backend).collect(),
+            Kind::Empty(_) => Vec::new(),
+        };
+        let loads = backends.into_iter().map(|one| match one.backend.unwrap().kind.unwrap() {
+            backend::Kind::Balancer(BalanceP2c { load: Some(balance_p2c::Load::PenaltyPeakEwma(load)), .. }) => {
+                assert_eq!((load.default_rtt, load.decay), (duration(DEFAULT_RTT), duration(EWMA_DECAY)));
+                [load.penalty, load.max_retry_after, load.penalty_decay].map(|time| time.unwrap().seconds)
+            }
+            other => panic!("{other:?}"),
+        });
+        loads.collect()
+    };
+    assert_eq!(routes[0].rules.iter().map(penalties).collect::<Vec<_>>(), [[[2, 300, 10]], [[2, 300, 10]]]);
+    // Not where it is a backend only: who sends says.
+    let of_api = http_routes(ask(objects, "10.96.0.6:80").await.unwrap());
+    assert_eq!(first_backend(&of_api[0].rules[0]), "api.default.svc.cluster.local:80");
+}
+
+#[tokio::test]
 async fn what_has_no_policy() {
     let objects = vec![web(), examples::pod("p", "10.244.0.7")];
     for target in ["no.default.svc.cluster.local:80", "10.244.0.7:8080", "10.244.9.9:80"] {

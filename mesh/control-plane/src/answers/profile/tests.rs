@@ -51,6 +51,44 @@ async fn what_is_no_service_has_no_name() {
 }
 
 #[tokio::test]
+async fn a_host_port_is_the_endpoint_of_its_pod() {
+    let pod = |name: &str, port: Value| {
+        let mut pod = examples::pod(name, "10.244.0.7");
+        pod["spec"]["containers"][0]["ports"] = json!([port]);
+        pod["status"]["hostIP"] = json!("172.18.0.2");
+        pod["status"]["hostIPs"] = json!([{"ip": "172.18.0.2"}, {"ip": "fd00::2"}]);
+        pod
+    };
+    let with_port = pod("p", json!({"containerPort": 8080, "hostPort": 80, "protocol": "TCP"}));
+    let mut opaque = with_port.clone();
+    opaque["metadata"]["annotations"] = json!({"config.linkerd.io/opaque-ports": "8080"});
+    let mut on_host = pod("p", json!({"containerPort": 80, "hostPort": 80}));
+    on_host["spec"]["hostNetwork"] = json!(true);
+    on_host["status"]["podIP"] = json!("172.18.0.2");
+    on_host["status"]["podIPs"] = json!([{"ip": "172.18.0.2"}]);
+    let mut ended = with_port.clone();
+    ended["status"]["phase"] = json!("Succeeded");
+    let loopback = pod("p", json!({"containerPort": 8080, "hostPort": 80, "hostIP": "127.0.0.1"}));
+    let udp = pod("p", json!({"containerPort": 8080, "hostPort": 80, "protocol": "UDP"}));
+    for (what, object, asked, address, found, is_opaque) in [
+        ("a port", &with_port, "172.18.0.2:80", "10.244.0.7:8080", true, false),
+        ("another port", &with_port, "172.18.0.2:8080", "172.18.0.2:8080", false, false),
+        ("an opaque port", &opaque, "172.18.0.2:80", "10.244.0.7:8080", true, true),
+        ("a pod on the node's network", &on_host, "172.18.0.2:80", "172.18.0.2:80", true, false),
+        ("a pod that has ended", &ended, "172.18.0.2:80", "172.18.0.2:80", false, false),
+        ("a port of another address", &loopback, "172.18.0.2:80", "172.18.0.2:80", false, false),
+        ("an address of a family that the pod has not", &with_port, "[fd00::2]:80", "[fd00::2]:80", false, false),
+        ("another protocol", &udp, "172.18.0.2:80", "172.18.0.2:80", false, false),
+    ] {
+        let profile = ask(vec![object.clone()], asked, None).await;
+        let endpoint = profile.endpoint.unwrap();
+        assert_eq!(SocketAddr::try_from(endpoint.addr.unwrap()).unwrap(), address.parse().unwrap(), "{what}");
+        assert_eq!(endpoint.metric_labels.get("pod").map(String::as_str), found.then_some("p"), "{what}");
+        assert_eq!(profile.opaque_protocol, is_opaque, "{what}");
+    }
+}
+
+#[tokio::test]
 async fn a_pod_is_an_endpoint_with_its_labels() {
     let profile = ask(vec![examples::pod("web-5d4f-abc", "10.244.0.7")], "10.244.0.7:8080", None).await;
     let endpoint = profile.endpoint.unwrap();

@@ -1,7 +1,7 @@
 //! HTTPRoutes and GRPCRoutes as the API serves them. They differ in how they match.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub(crate) type HttpRoute = Route<HttpMatch>;
 pub(crate) type GrpcRoute = Route<GrpcMatch>;
@@ -12,6 +12,8 @@ pub(crate) struct Route<M> {
     pub(crate) metadata: ObjectMeta,
     #[serde(default)]
     pub(crate) spec: RouteSpec<M>,
+    #[serde(default)]
+    pub(crate) status: RouteStatus,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -22,13 +24,47 @@ pub(crate) struct RouteSpec<M> {
     pub(crate) rules: Vec<RouteRule<M>>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
+pub(crate) struct RouteStatus {
+    pub(crate) parents: Vec<ParentStatus>,
+}
+
+/// What a controller says of a parent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ParentStatus {
+    pub(crate) parent_ref: ParentRef,
+    pub(crate) controller_name: String,
+    pub(crate) conditions: Vec<Condition>,
+}
+
+/// A condition without its time, which says nothing of how things are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Condition {
+    #[serde(rename = "type")]
+    pub(crate) type_: String,
+    pub(crate) status: String,
+    pub(crate) reason: String,
+    pub(crate) message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) observed_generation: Option<i64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub(crate) struct ParentRef {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) group: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) kind: Option<String>,
     pub(crate) name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) namespace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) section_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) port: Option<u16>,
 }
 
