@@ -264,7 +264,7 @@ impl Inbound {
         };
         match connected {
             Ok(application) => tokio::select! {
-                () = tcp::join(io, application) => {}
+                _ = tcp::join(io, application) => {}
                 () = client.refused() => {
                     debug!(%target, client = %client.address, "a connection ends by a change of the port's policy");
                     let labels = authz_labels(target, &permit.labels, &client.peer);

@@ -11,10 +11,11 @@ mod labels;
 mod observe;
 mod process;
 mod registry;
+mod route;
 mod stream;
 mod tcp;
 
-pub(crate) use balancer::{BalancerFamilies, BalancerScope};
+pub(crate) use balancer::{BalancerFamilies, BalancerScope, BalancerState};
 pub(crate) use control::{ControlCall, ControlFamilies, ControlScope};
 pub(crate) use histogram::{Histogram, Shape};
 pub(crate) use http::{ErrorClass, HttpFamilies, HttpScope, Observation, grpc_status, is_grpc};
@@ -23,11 +24,13 @@ pub(crate) use labels::{
 };
 pub(crate) use observe::{Observer, Observers};
 pub(crate) use registry::{Counter, Family, Gauge, Keyed, Refresh, Registry, Seconds};
+pub(crate) use route::{TcpRoute, TcpRouteError, TcpRouteFamilies};
 pub(crate) use stream::{Sent, StreamFamilies, StreamObservation, StreamScope, Variant};
 pub(crate) use tcp::{DetectFamilies, TcpConnection, TcpFamilies, TcpScope};
 
 use std::{sync::Arc, time::Duration};
 
+use balancer::Balanced;
 use process::Process;
 
 /// A direction of traffic, as label.
@@ -78,6 +81,9 @@ pub(crate) struct Metrics {
     pub(crate) inbound_tcp_denied: Family<Counter>,
     pub(crate) inbound_tcp_terminated: Family<Counter>,
     pub(crate) balancers: BalancerFamilies,
+    /// Those of connections.
+    pub(crate) tcp_balancers: BalancerFamilies,
+    pub(crate) tcp_routes: TcpRouteFamilies,
     /// Those of HTTP's routes.
     policies: PolicyFamilies,
     /// Those of gRPC's.
@@ -166,7 +172,9 @@ impl Metrics {
                 "inbound_tcp_authz_terminate_total",
                 "Connections that ended when a port's policy changed.",
             ),
-            balancers: BalancerFamilies::new(&registry),
+            balancers: BalancerFamilies::new(&registry, Balanced::Requests),
+            tcp_balancers: BalancerFamilies::new(&registry, Balanced::Connections),
+            tcp_routes: TcpRouteFamilies::new(&registry),
             policies: PolicyFamilies::new(&registry, Variant::Http),
             grpc_policies: PolicyFamilies::new(&registry, Variant::Grpc),
             loops_refused: counter(
