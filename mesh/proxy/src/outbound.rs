@@ -135,10 +135,11 @@ impl Outbound {
             let destination = self.destination(&Target::Address(original));
             // A server that speaks first must not wait for a client that does not, so this comes before detection. A
             // client that speaks HTTP is told when discovery takes too long; another's connection is closed then.
-            if let Ok(plan) = time::timeout(self.discovery_timeout, destination.plan()).await
-                && plan.opaque
-            {
-                return self.opaque(io, original, &plan).await;
+            if let Ok(plan) = time::timeout(self.discovery_timeout, destination.plan()).await {
+                plan.protocol.increment();
+                if plan.opaque {
+                    return self.opaque(io, original, &plan).await;
+                }
             }
             Routing::Connection(destination)
         };

@@ -32,7 +32,7 @@ use crate::{
     balance::{Accrual, Balancer, Endpoint, EndpointFactory, EndpointInfo},
     control::Answer,
     http::{BoxedRequest, ProxyError, ResponseBody, SendError},
-    metrics::{Labels, Metrics, StreamFamilies, StreamScope, service_labels},
+    metrics::{Labels, Late, Metrics, StreamFamilies, StreamScope, service_labels},
     policy::{self, Routes, metadata_labels},
     profile::{ResponseClasses, ServiceProfile, overrides_policy},
     split::Split,
@@ -55,6 +55,9 @@ pub(super) struct Plan {
     pub(super) tcp: TcpPlan,
     /// Connections are passed on as they are, without detection.
     pub(super) opaque: bool,
+    /// Counts connections by what is known of their protocol before they are looked into. As with Linkerd's proxy, those of ingress
+    /// mode are not counted: what is spoken there is looked for before it is known where it goes.
+    pub(super) protocol: Late,
 }
 
 /// What to do with requests.
@@ -100,7 +103,8 @@ impl Plan {
     pub(super) fn forward(address: SocketAddr, parts: &Parts) -> Self {
         let endpoint = Arc::new(parts.factory.make(address, None, EndpointInfo::default()));
         let tcp = TcpPlan::forward(address, &endpoint, parts);
-        Self { http: HttpPlan::Backend(Backend::Endpoint(endpoint)), tcp, opaque: false }
+        let protocol = parts.protocol(None, None);
+        Self { http: HttpPlan::Backend(Backend::Endpoint(endpoint)), tcp, opaque: false, protocol }
     }
 
     pub(super) fn compile(
@@ -121,6 +125,7 @@ impl Plan {
             opaque: found.is_some_and(|profile| profile.opaque_protocol) || policy.is_some_and(is_opaque),
             http: parts.http(target, profile, found, policy),
             tcp: parts.tcp(target, found, policy),
+            protocol: parts.protocol(found, policy),
         }
     }
 }
@@ -162,6 +167,20 @@ impl Parts {
             }
         }
         self.fallback(target, profile).map_or(HttpPlan::NoSuchService, HttpPlan::Backend)
+    }
+
+    fn protocol(&self, profile: Option<&DestinationProfile>, policy: Option<&OutboundPolicy>) -> Late {
+        let kind = policy.and_then(|policy| policy.protocol.as_ref()?.kind.as_ref());
+        let protocol = match kind {
+            _ if profile.is_some_and(|profile| profile.opaque_protocol) => "opaq",
+            Some(Kind::Opaque(_)) => "opaq",
+            Some(Kind::Tls(_)) => "tls",
+            Some(Kind::Http1(_)) => "http/1",
+            Some(Kind::Http2(_) | Kind::Grpc(_)) => "http/2",
+            Some(Kind::Detect(_)) | None => "detect",
+        };
+        let parent = tcp::parent_labels(profile, policy);
+        Late::new(&self.metrics.outbound_protocols, Labels::new().with("protocol", protocol).followed_by(&parent))
     }
 
     /// Where traffic goes without routes and without policy.

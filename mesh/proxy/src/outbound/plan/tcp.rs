@@ -117,7 +117,7 @@ impl Parts {
             }
             None => (None, "fallback"),
         };
-        let parent = policy.map(parent_labels).unwrap_or_else(|| default_labels("parent", name));
+        let parent = parent_labels(profile, policy);
         TcpPlan {
             route: self.route(&Logical::of(target, parent), default_labels("route", name)),
             to: backend.map_or(Carried::Refused(TcpRouteError::Forbidden), Carried::to),
@@ -142,7 +142,7 @@ impl Parts {
 
     /// What a policy says about connections, if it does.
     fn tcp_policy(&self, target: &Target, policy: &OutboundPolicy) -> Option<TcpPlan> {
-        let logical = Logical::of(target, parent_labels(policy));
+        let logical = Logical::of(target, parent_labels(None, Some(policy)));
         let plan = |route: &OpaqueRoute, to| {
             let labels = route.metadata.as_ref().map(|metadata| metadata_labels("route", metadata));
             TcpPlan { route: self.route(&logical, labels.unwrap_or_default()), to }
@@ -250,8 +250,15 @@ impl Shared {
     }
 }
 
-fn parent_labels(policy: &OutboundPolicy) -> Labels {
-    policy.metadata.as_ref().map(|metadata| metadata_labels("parent", metadata)).unwrap_or_default()
+/// The labels of what a connection is for: the policy's, or of how its address was found.
+pub(super) fn parent_labels(profile: Option<&DestinationProfile>, policy: Option<&OutboundPolicy>) -> Labels {
+    match (policy, profile) {
+        (Some(policy), _) => {
+            policy.metadata.as_ref().map(|metadata| metadata_labels("parent", metadata)).unwrap_or_default()
+        }
+        (None, Some(_)) => default_labels("parent", "endpoint"),
+        (None, None) => default_labels("parent", "fallback"),
+    }
 }
 
 /// The labels of what no object of the cluster stands for.

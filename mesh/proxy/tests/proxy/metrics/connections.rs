@@ -285,3 +285,80 @@ async fn what_only_connections_use_is_no_balancer_of_requests() {
     assert_eq!(scrape.value(&format!("outbound_tcp_balancer_p2c_endpoints{{{}}}", balancer())), 1.0);
     assert_eq!(scrape.series("outbound_http_balancer_p2c_endpoints"), Vec::<&str>::new());
 }
+
+/// How many connections there were, by the labels of what they are for.
+fn protocol(name: &str, parent: &str) -> String {
+    format!("outbound_tcp_protocol_connections_total{{protocol=\"{name}\",{parent}}}")
+}
+
+#[tokio::test]
+async fn connections_are_counted_by_what_is_known_of_their_protocol() {
+    let app = App::named("web").await;
+    let known = policy("web", &[(&format!("{WEB}:80"), 1)]);
+    let Some(proxy_protocol::Kind::Detect(detect)) = known.protocol.clone().unwrap().kind else { panic!() };
+    for (kind, name) in [
+        (proxy_protocol::Kind::Detect(detect.clone()), "detect"),
+        (proxy_protocol::Kind::Http1(detect.http1.unwrap()), "http/1"),
+        (proxy_protocol::Kind::Http2(detect.http2.unwrap()), "http/2"),
+        (proxy_protocol::Kind::Opaque(detect.opaque.unwrap()), "opaq"),
+    ] {
+        let mesh = Setup::new().original(1, cluster_ip()).start().await;
+        mesh.control.service("web", cluster_ip(), &[app.address]);
+        let mut policy = known.clone();
+        policy.protocol.as_mut().unwrap().kind = Some(kind);
+        mesh.control.set_policy(&cluster_ip().to_string(), policy);
+        let mut connection = mesh.connect(1).await;
+        assert_eq!(connection.get("/", &[]).await.status, 200);
+        assert_eq!(connection.get("/", &[]).await.status, 200);
+        let scrape = Scrape::of(&mesh).await;
+        assert_eq!(scrape.value(&protocol(name, &service("parent", "web"))), 1.0);
+        assert_eq!(scrape.series("outbound_tcp_protocol_connections_total").len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_opaque_profile_says_what_is_known_as_well() {
+    let (app, other) = (echo().await, echo().await);
+    let mesh = Setup::new().original(1, app.address).original(2, other.address).start().await;
+    let mut opaque = endpoint(app.address);
+    opaque.opaque_protocol = true;
+    mesh.control.set_profile(&app.address.to_string(), Ok(opaque));
+    drop(carried(&mesh, 1).await);
+    drop(carried(&mesh, 2).await);
+    let scrape = Scrape::of(&mesh).await;
+    let parent = |name| format!("{},parent_port=\"\",parent_section_name=\"\"", default("parent", name));
+    assert_eq!(scrape.value(&protocol("opaq", &parent("endpoint"))), 1.0);
+    assert_eq!(scrape.value(&protocol("detect", &parent("fallback"))), 1.0);
+}
+
+#[tokio::test]
+async fn in_ingress_mode_nothing_is_known_of_a_protocol() {
+    let app = App::named("web").await;
+    let mesh = Setup::ingress().original(1, cluster_ip()).start().await;
+    mesh.control.service("web", cluster_ip(), &[app.address]);
+    assert_eq!(mesh.connect(1).await.get("/", &[]).await.status, 200);
+    assert_eq!(Scrape::of(&mesh).await.series("outbound_tcp_protocol_connections_total"), Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn bytes_are_counted_by_where_they_go() {
+    let app = echo().await;
+    for (says, locality) in
+        [(Some("local"), "Local"), (Some("remote"), "Remote"), (Some("unknown"), "Unknown"), (None, "Unknown")]
+    {
+        let mesh = Setup::new().original(1, app.address).start().await;
+        let mut profile = endpoint(app.address);
+        let labels = &mut profile.endpoint.as_mut().unwrap().metric_labels;
+        labels.extend(says.map(|says| ("zone_locality".to_owned(), says.to_owned())));
+        mesh.control.set_profile(&app.address.to_string(), Ok(profile));
+        let mut connection = carried(&mesh, 1).await;
+        connection.send("more").await;
+        assert_eq!(connection.read(4).await, b"more");
+        let scrape = Scrape::of(&mesh).await;
+        for op in ["Send", "Recv"] {
+            let labels = format!("op=\"{op}\",zone_locality=\"{locality}\"");
+            assert_eq!(scrape.value(&format!("outbound_tcp_transfer_cost_bytes_total{{{labels}}}")), 16.0);
+        }
+        assert_eq!(scrape.series("outbound_tcp_transfer_cost_bytes_total").len(), 2);
+    }
+}
