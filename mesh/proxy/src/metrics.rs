@@ -16,7 +16,7 @@ mod stream;
 mod tcp;
 
 pub(crate) use balancer::{BalancerFamilies, BalancerScope, BalancerState};
-pub(crate) use control::{ControlCall, ControlFamilies, ControlScope};
+pub(crate) use control::{ControlCall, ControlFamilies, ControlScope, Resolutions};
 pub(crate) use histogram::{Histogram, Shape};
 pub(crate) use http::{ErrorClass, HttpFamilies, HttpScope, Observation, grpc_status, is_grpc};
 pub(crate) use labels::{
