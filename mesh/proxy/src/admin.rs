@@ -2,7 +2,7 @@
 //!
 //! | path | method | what |
 //! |---|---|---|
-//! | `/metrics` | GET | every family, or those of `?name[]=`, or all but those of `?exclude[]=`, by name or kind |
+//! | `/metrics` | GET | every family, or those of `?name[]=`, or all but those of `?exclude[]=`, by name or kind; in gzip if asked for |
 //! | `/live`, `/ready` | GET | 200; `/ready` 503 as long as there is no certificate |
 //! | `/env.json` | GET | the variables `LINKERD2_PROXY_*` and `MESHGATE_PROXY_*` that are set, or those that the query names (`?A&B`) |
 //! | `/proxy-log-level` | GET, PUT | the filter of the log; only from loopback |
@@ -10,6 +10,8 @@
 //!
 //! `/env.json` shows less than Linkerd's does, which is the whole environment of the process: no variable that is not the proxy's, and
 //! no private key. What it shows of the identity is the name, the token's file and the trust anchors, which are no secrets.
+
+mod gzip;
 
 use std::{collections::BTreeMap, convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
@@ -90,7 +92,7 @@ impl Admin {
             return text(StatusCode::FORBIDDEN, "only requests from the proxy's own pod are allowed, over loopback\n");
         }
         match path {
-            "/metrics" => self.metrics(request.uri().query().unwrap_or_default()),
+            "/metrics" => self.metrics(&request),
             "/ready" if self.identity.is_certified() => text(StatusCode::OK, "ready\n"),
             "/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: no certificate has been issued yet\n"),
             "/live" => text(StatusCode::OK, "live\n"),
@@ -102,13 +104,14 @@ impl Admin {
 
     /// As exporters have it: `name[]` for these families, `exclude[]` for all others; and `exclude[]=histogram` for what has no buckets,
     /// which are more than three quarters of a busy proxy's three megabytes.
-    fn metrics(&self, query: &str) -> Response<Full<Bytes>> {
+    fn metrics<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        let query = request.uri().query().unwrap_or_default();
         let all = |key: &str| -> Vec<&str> { query.split('&').filter_map(|pair| pair.strip_prefix(key)).collect() };
         let (named, excluded) = (all("name[]="), all("exclude[]="));
         let left_out = |family: &str, kind: &str| {
             excluded.contains(&family) || excluded.contains(&kind) || !named.is_empty() && !named.contains(&family)
         };
-        text(StatusCode::OK, self.metrics.registry.render(left_out))
+        gzip::compressed(request.headers(), text(StatusCode::OK, ""), self.metrics.registry.render(left_out))
     }
 
     fn environment<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {

@@ -36,7 +36,7 @@ use crate::{
     connect::ConnectError,
     http::{BoxedRequest, ProxyError, ResponseBody, SendError},
     io::Io,
-    metrics::{BalancerScope, Labels, Refresh},
+    metrics::{BalancerScope, BalancerState, Labels, Refresh},
     profile::ResponseClasses,
 };
 
@@ -56,11 +56,20 @@ pub(crate) struct Balancer {
     /// Since when requests wait for an endpoint. As with Linkerd's, whose queue waits by itself, a request that is given up does not
     /// make the next one wait from the beginning.
     waiting_since: Mutex<Option<Instant>>,
+    /// What counts requests.
     scope: BalancerScope,
-    /// How many endpoints are counted as ready, and as pending.
-    counted: Mutex<[i64; 2]>,
+    counted: Mutex<Counted>,
     /// What keeps the endpoints current.
     follow: OnceLock<AbortHandle>,
+}
+
+/// What is counted of a balancer's endpoints.
+#[derive(Default)]
+struct Counted {
+    state: BalancerState,
+    /// What counts connections, by the labels of what they are for. Made for the first of them: most balancers are those of Services
+    /// that speak HTTP.
+    connections: Vec<(Labels, Arc<BalancerScope>)>,
 }
 
 impl Drop for Balancer {
@@ -68,8 +77,7 @@ impl Drop for Balancer {
         if let Some(follow) = self.follow.get() {
             follow.abort();
         }
-        self.scope.endpoints.add(-(self.endpoints.load().len() as i64));
-        self.count([0, 0]);
+        self.count(|state| (state.ready, state.pending, state.endpoints) = (0, 0, 0));
     }
 }
 
@@ -78,7 +86,7 @@ impl Refresh for Balancer {
     fn refresh(&self) {
         let endpoints = self.endpoints.load();
         let ready = endpoints.iter().filter(|endpoint| endpoint.health().is_up()).count();
-        self.count([ready as i64, (endpoints.len() - ready) as i64]);
+        self.count(|state| (state.ready, state.pending) = (ready as u64, (endpoints.len() - ready) as u64));
     }
 }
 
@@ -120,11 +128,41 @@ impl Balancer {
         balancer
     }
 
-    /// Differences, since another balancer may have the same labels.
-    fn count(&self, now: [i64; 2]) {
-        let before = std::mem::replace(&mut *self.counted.lock(), now);
-        self.scope.ready.add(now[0] - before[0]);
-        self.scope.pending.add(now[1] - before[1]);
+    pub(crate) fn name(&self) -> &NameAddr {
+        &self.name
+    }
+
+    /// What counts connections, with labels that say what they are for and which backend of it this is. To be kept: it is not found
+    /// without a lock.
+    pub(crate) fn connections(&self, labels: &Labels) -> Arc<BalancerScope> {
+        let mut counted = self.counted.lock();
+        if let Some((_, known)) = counted.connections.iter().find(|(of, _)| of == labels) {
+            return Arc::clone(known);
+        }
+        let scope = self.factory.metrics().tcp_balancers.scope(Some(labels), self.failfast_timeout);
+        scope.changed(&BalancerState::default(), &counted.state);
+        if self.shut.load(Ordering::Relaxed) {
+            scope.shut();
+        }
+        let scope = Arc::new(scope);
+        counted.connections.push((labels.clone(), Arc::clone(&scope)));
+        scope
+    }
+
+    /// Changes what is counted of the endpoints.
+    fn count(&self, change: impl FnOnce(&mut BalancerState)) {
+        let mut counted = self.counted.lock();
+        let before = counted.state;
+        change(&mut counted.state);
+        counted.each(&self.scope, |scope| scope.changed(&before, &counted.state));
+    }
+
+    /// Requests and connections are refused from now on, or taken again.
+    fn set_shut(&self, shut: bool) {
+        let counted = self.counted.lock();
+        if self.shut.swap(shut, Ordering::Relaxed) != shut {
+            counted.each(&self.scope, |scope| if shut { scope.shut() } else { scope.opened() });
+        }
     }
 
     /// Keeps the task that updates this balancer for as long as the balancer itself.
@@ -148,31 +186,29 @@ impl Balancer {
         let mut before: BTreeMap<SocketAddr, Arc<Endpoint>> =
             current.iter().map(|endpoint| (endpoint.address(), Arc::clone(endpoint))).collect();
         let mut next = BTreeMap::new();
+        let (mut reset, mut added, mut removed) = (0, 0, 0);
         match update {
-            EndpointUpdate::Reset(added) => {
-                let changed = self.add(&mut next, &before, added);
-                if changed > 0 || next.len() < before.len() {
-                    self.scope.reset.increment();
-                }
+            EndpointUpdate::Reset(all) => {
+                let changed = self.add(&mut next, &before, all);
+                reset = u64::from(changed > 0 || next.len() < before.len());
             }
-            EndpointUpdate::Add(added) => {
+            EndpointUpdate::Add(others) => {
                 next.clone_from(&before);
-                self.scope.added.add(self.add(&mut next, &before, added));
+                added = self.add(&mut next, &before, others);
             }
-            EndpointUpdate::Remove(removed) => {
-                for address in removed {
-                    if before.remove(&address).is_some() {
-                        self.scope.removed.increment();
-                    }
-                }
+            EndpointUpdate::Remove(gone) => {
+                removed = gone.iter().filter(|address| before.remove(address).is_some()).count() as u64;
                 next = before;
             }
         }
-        self.scope.endpoints.add(next.len() as i64 - current.len() as i64);
+        self.count(|state| {
+            state.endpoints = next.len() as u64;
+            state.reset += reset;
+            state.added += added;
+            state.removed += removed;
+        });
         if !next.is_empty() {
-            if self.shut.swap(false, Ordering::Relaxed) {
-                self.scope.opened();
-            }
+            self.set_shut(false);
             *self.waiting_since.lock() = None;
         }
         self.endpoints.store(Arc::new(next.into_values().collect()));
@@ -207,7 +243,7 @@ impl Balancer {
         classes: Option<&Arc<ResponseClasses>>,
     ) -> Result<Response<ResponseBody>, ProxyError> {
         let mut tried = Tried::default();
-        let mut endpoint = self.next(Some(&self.scope)).await?;
+        let mut endpoint = self.next(&self.scope).await?;
         loop {
             match endpoint.send(request, classes.cloned()).await {
                 Ok(response) => return Ok(response),
@@ -227,10 +263,10 @@ impl Balancer {
         }
     }
 
-    /// A connection to one endpoint, for anything but HTTP, and the endpoint.
-    pub(crate) async fn connect(&self) -> Result<(Io, Arc<Endpoint>), ProxyError> {
+    /// A connection to one endpoint, for anything but HTTP, and the endpoint. `scope` counts it.
+    pub(crate) async fn connect(&self, scope: &BalancerScope) -> Result<(Io, Arc<Endpoint>), ProxyError> {
         let mut tried = Tried::default();
-        let mut endpoint = self.next(None).await?;
+        let mut endpoint = self.next(scope).await?;
         loop {
             match endpoint.connect().await {
                 Ok(io) => return Ok((io, endpoint)),
@@ -244,17 +280,17 @@ impl Balancer {
         self.choose(tried).ok_or(ProxyError::Connect(error))
     }
 
-    /// The endpoint for a request or a connection, as soon as there is one. `scope` counts requests.
-    async fn next(&self, scope: Option<&BalancerScope>) -> Result<Arc<Endpoint>, ProxyError> {
+    /// The endpoint for a request or a connection, as soon as there is one. `scope` counts it.
+    async fn next(&self, scope: &BalancerScope) -> Result<Arc<Endpoint>, ProxyError> {
         let first = Tried::default();
         if let Some(endpoint) = self.choose(&first) {
-            scope.inspect(|scope| scope.passed());
+            scope.passed();
             return Ok(endpoint);
         }
         if self.shut.load(Ordering::Relaxed) {
             return Err(ProxyError::LoadShed(self.name.clone()));
         }
-        let _waits = scope.map(BalancerScope::waits);
+        let _waits = scope.waits();
         let mut known = self.known.subscribe();
         let since = *self.waiting_since.lock().get_or_insert_with(Instant::now);
         let waiting = async {
@@ -267,9 +303,7 @@ impl Balancer {
             }
         };
         time::timeout_at(since + self.failfast_timeout, waiting).await.map_err(|_| {
-            if !self.shut.swap(true, Ordering::Relaxed) {
-                self.scope.shut();
-            }
+            self.set_shut(true);
             ProxyError::FailFast(self.name.clone())
         })
     }
@@ -303,6 +337,13 @@ impl Balancer {
         })?;
         chosen.health().chosen();
         Some(Arc::clone(chosen))
+    }
+}
+
+impl Counted {
+    fn each(&self, requests: &BalancerScope, count: impl Fn(&BalancerScope)) {
+        count(requests);
+        self.connections.iter().for_each(|(_, scope)| count(scope));
     }
 }
 

@@ -75,10 +75,12 @@ impl Control {
         identity: &LocalIdentity,
         metrics: &Metrics,
     ) -> Result<Self, tonic::transport::Error> {
-        let channel = |service: &ControlAddr| channel::lazy(service, connector, identity, As::Certified);
+        let channel = |client, service: &ControlAddr| {
+            channel::lazy(service, connector, identity, As::Certified, metrics.control.resolutions(client))
+        };
         let policies = match &config.policy_addr {
             Some(service) => {
-                let channel = channel(service)?;
+                let channel = channel("policy", service)?;
                 Some(PolicyService {
                     outbound: OutboundPoliciesClient::new(channel.clone()),
                     inbound: InboundServerPoliciesClient::new(channel),
@@ -88,7 +90,7 @@ impl Control {
             None => None,
         };
         Ok(Self {
-            destination: DestinationClient::new(channel(&config.destination_addr)?),
+            destination: DestinationClient::new(channel("destination", &config.destination_addr)?),
             policies,
             facts: Arc::new(Facts {
                 context: config.destination_context.clone(),

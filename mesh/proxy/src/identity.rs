@@ -129,7 +129,8 @@ pub(crate) fn start(
     identity.token()?;
     let (known, credentials) = watch::channel(None);
     let local = LocalIdentity(Some(Certified { trust: identity.trust.clone(), credentials }));
-    let client = IdentityClient::new(channel::lazy(&config.addr, connector, &local, As::Anybody)?);
+    let resolutions = metrics.control.resolutions("identity");
+    let client = IdentityClient::new(channel::lazy(&config.addr, connector, &local, As::Anybody, resolutions)?);
     tokio::spawn(identity.keep(client, known, metrics.clone()));
     Ok(local)
 }

@@ -193,6 +193,7 @@ impl Inbound {
                 return Err(io::Error::other("a transport header of a client that does not say who it is"));
             }
             let (port, session, rest) = transport_header::read(&mut transport, deadline).await?;
+            self.count_header(port, session, &peer);
             target.set_port(port);
             policy = self.ports.of(port);
             prefix = rest;
@@ -205,6 +206,19 @@ impl Inbound {
         let mut io = self.io(transport, target, peer.label(), &policy);
         io.unread(prefix);
         Ok(Arrival { io, target, peer, policy, known })
+    }
+
+    /// `target_name` is that of a gateway's connections, which are refused.
+    fn count_header(&self, port: u16, session: Option<Session>, peer: &Peer) {
+        let session = match session {
+            Some(Session::Http1(_)) => "http/1",
+            Some(Session::Http2(_)) => "http/2",
+            None => "",
+        };
+        let labels = Labels::new().with("session_protocol", session).with_display("target_port", port);
+        let client = peer.client_id().map(AsRef::as_ref).unwrap_or_default();
+        let labels = labels.with("target_name", "").with("client_id", client);
+        self.metrics.inbound_transport_headers.hold(&labels).increment();
     }
 
     fn io(&self, transport: Transport, target: SocketAddr, tls: Tls<'_>, policy: &Policy) -> Io {
@@ -264,7 +278,7 @@ impl Inbound {
         };
         match connected {
             Ok(application) => tokio::select! {
-                () = tcp::join(io, application) => {}
+                _ = tcp::join(io, application) => {}
                 () = client.refused() => {
                     debug!(%target, client = %client.address, "a connection ends by a change of the port's policy");
                     let labels = authz_labels(target, &permit.labels, &client.peer);

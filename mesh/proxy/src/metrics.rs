@@ -11,23 +11,26 @@ mod labels;
 mod observe;
 mod process;
 mod registry;
+mod route;
 mod stream;
 mod tcp;
 
-pub(crate) use balancer::{BalancerFamilies, BalancerScope};
-pub(crate) use control::{ControlCall, ControlFamilies, ControlScope};
+pub(crate) use balancer::{BalancerFamilies, BalancerScope, BalancerState};
+pub(crate) use control::{ControlCall, ControlFamilies, ControlScope, Resolutions};
 pub(crate) use histogram::{Histogram, Shape};
 pub(crate) use http::{ErrorClass, HttpFamilies, HttpScope, Observation, grpc_status, is_grpc};
 pub(crate) use labels::{
     Labels, Tls, endpoint_labels, inbound_labels, inbound_source_labels, outbound_source_labels, service_labels,
 };
 pub(crate) use observe::{Observer, Observers};
-pub(crate) use registry::{Counter, Family, Gauge, Keyed, Refresh, Registry, Seconds};
+pub(crate) use registry::{Counter, Family, Gauge, Keyed, Late, Refresh, Registry, Seconds};
+pub(crate) use route::{TcpRoute, TcpRouteError, TcpRouteFamilies};
 pub(crate) use stream::{Sent, StreamFamilies, StreamObservation, StreamScope, Variant};
-pub(crate) use tcp::{DetectFamilies, TcpConnection, TcpFamilies, TcpScope};
+pub(crate) use tcp::{DetectFamilies, TcpConnection, TcpFamilies, TcpScope, ZoneLocality};
 
 use std::{sync::Arc, time::Duration};
 
+use balancer::Balanced;
 use process::Process;
 
 /// A direction of traffic, as label.
@@ -68,8 +71,10 @@ pub(crate) struct Metrics {
     pub(crate) inbound_http_errors: Family<Counter>,
     pub(crate) outbound_tcp_errors: Family<Counter>,
     pub(crate) inbound_tcp_errors: Family<Counter>,
+    pub(crate) outbound_protocols: Family<Counter>,
     pub(crate) outbound_detections: DetectFamilies,
     pub(crate) inbound_detections: DetectFamilies,
+    pub(crate) inbound_transport_headers: Family<Counter>,
     pub(crate) inbound_http_allowed: Family<Counter>,
     pub(crate) inbound_http_denied: Family<Counter>,
     pub(crate) inbound_http_unrouted: Family<Counter>,
@@ -78,6 +83,9 @@ pub(crate) struct Metrics {
     pub(crate) inbound_tcp_denied: Family<Counter>,
     pub(crate) inbound_tcp_terminated: Family<Counter>,
     pub(crate) balancers: BalancerFamilies,
+    /// Those of connections.
+    pub(crate) tcp_balancers: BalancerFamilies,
+    pub(crate) tcp_routes: TcpRouteFamilies,
     /// Those of HTTP's routes.
     policies: PolicyFamilies,
     /// Those of gRPC's.
@@ -142,6 +150,10 @@ impl Metrics {
             inbound_http_errors: counter("inbound_http_errors_total", "Answers that this proxy made up for an error."),
             outbound_tcp_errors: counter("outbound_tcp_errors_total", "Connections that failed in this proxy."),
             inbound_tcp_errors: counter("inbound_tcp_errors_total", "Connections that failed in this proxy."),
+            outbound_protocols: counter(
+                "outbound_tcp_protocol_connections_total",
+                "Connections by what the control plane says that is spoken on them.",
+            ),
             outbound_detections: DetectFamilies::new(
                 &registry,
                 ["outbound_tcp_detect_http_results_total", "outbound_tcp_detect_http_duration_seconds"],
@@ -149,6 +161,10 @@ impl Metrics {
             inbound_detections: DetectFamilies::new(
                 &registry,
                 ["inbound_tcp_detect_http_results_total", "inbound_tcp_detect_http_duration_seconds"],
+            ),
+            inbound_transport_headers: counter(
+                "inbound_tcp_transport_header_connections_total",
+                "Connections of other proxies that say which port they are for.",
             ),
             inbound_http_allowed: counter("inbound_http_authz_allow_total", "Requests that a port's policy let in."),
             inbound_http_denied: counter("inbound_http_authz_deny_total", "Requests that a port's policy refused."),
@@ -166,7 +182,9 @@ impl Metrics {
                 "inbound_tcp_authz_terminate_total",
                 "Connections that ended when a port's policy changed.",
             ),
-            balancers: BalancerFamilies::new(&registry),
+            balancers: BalancerFamilies::new(&registry, Balanced::Requests),
+            tcp_balancers: BalancerFamilies::new(&registry, Balanced::Connections),
+            tcp_routes: TcpRouteFamilies::new(&registry),
             policies: PolicyFamilies::new(&registry, Variant::Http),
             grpc_policies: PolicyFamilies::new(&registry, Variant::Grpc),
             loops_refused: counter(

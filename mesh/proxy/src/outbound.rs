@@ -31,13 +31,13 @@ use crate::{
     identity::LocalIdentity,
     io::{Io, Transport},
     loop_guard::LoopGuard,
-    metrics::{Counter, Direction, Keyed, Labels, Metrics, Tls, outbound_source_labels},
+    metrics::{Counter, Direction, Keyed, Labels, Metrics, TcpRouteError, Tls, outbound_source_labels},
     process::Drain,
     tcp,
 };
 use balancers::Balancers;
 use destination::Destination;
-use plan::{Parts, Plan, TcpPlan};
+use plan::{Carried, Parts, Plan};
 
 /// Linkerd's pool: idle HTTP/1 connections are kept for 3 s.
 pub(crate) const POOL_IDLE: Duration = Duration::from_secs(3);
@@ -135,10 +135,11 @@ impl Outbound {
             let destination = self.destination(&Target::Address(original));
             // A server that speaks first must not wait for a client that does not, so this comes before detection. A
             // client that speaks HTTP is told when discovery takes too long; another's connection is closed then.
-            if let Ok(plan) = time::timeout(self.discovery_timeout, destination.plan()).await
-                && plan.opaque
-            {
-                return self.opaque(io, original, &plan).await;
+            if let Ok(plan) = time::timeout(self.discovery_timeout, destination.plan()).await {
+                plan.protocol.increment();
+                if plan.opaque {
+                    return self.opaque(io, original, &plan).await;
+                }
             }
             Routing::Connection(destination)
         };
@@ -209,12 +210,21 @@ impl Outbound {
     /// Linkerd takes such a connection for opaque at once. But a client that pools HTTP connections keeps spare ones that stay
     /// silent for longer than this, and the requests it sends on them later would go past all routing.
     async fn server_spoke_first(&self, io: &mut Io, original: SocketAddr, plan: &Plan) -> bool {
-        let Some((mut server, _load)) = self.connect_opaque(original, plan).await else { return true };
+        let (mut server, _load) = match self.connect_opaque(original, plan).await {
+            Ok(connected) => connected,
+            Err(error) => {
+                plan.tcp.route.opened().fail(error);
+                return true;
+            }
+        };
         tokio::select! {
             biased;
             spoke = io.speaks() => spoke.is_err(),
             _ = server.speaks() => {
-                tcp::join(io, &mut server).await;
+                let connection = plan.tcp.route.opened();
+                if !tcp::join(io, &mut server).await {
+                    connection.fail(TcpRouteError::Unexpected);
+                }
                 true
             }
         }
@@ -222,30 +232,36 @@ impl Outbound {
 
     /// Passes bytes on, to wherever the plan sends them.
     async fn opaque(&self, io: Io, original: SocketAddr, plan: &Plan) {
-        if let Some((server, _load)) = self.connect_opaque(original, plan).await {
-            tcp::join(io, server).await;
+        let connection = plan.tcp.route.opened();
+        match self.connect_opaque(original, plan).await {
+            Ok((server, _load)) => {
+                if !tcp::join(io, server).await {
+                    connection.fail(TcpRouteError::Unexpected);
+                }
+            }
+            Err(error) => connection.fail(error),
         }
     }
 
-    /// A connection to wherever the plan sends bytes; `None` when there is none, which has been counted then.
-    async fn connect_opaque(&self, original: SocketAddr, plan: &Plan) -> Option<(Io, EndpointLoad)> {
-        let TcpPlan::Backends(backends) = &plan.tcp else {
-            debug!(%original, "the policy forbids the connection");
-            self.tcp_error(original, "forbidden TCP route");
-            return None;
-        };
-        let Some(backend) = backends.choose(&mut rand::rng(), plan::Backend::is_available).cloned() else {
-            self.tcp_error(original, "unexpected");
-            return None;
-        };
-        match backend.connect().await {
-            Ok(connected) => Some(connected),
-            Err(error) => {
-                debug!(%original, %error, "a connection could not be passed on");
-                self.tcp_error(original, error.label().unwrap_or("i/o"));
-                None
+    /// A connection to wherever the plan sends bytes. If there is none, that has been counted but for the route.
+    async fn connect_opaque(&self, original: SocketAddr, plan: &Plan) -> Result<(Io, EndpointLoad), TcpRouteError> {
+        let backends = match &plan.tcp.to {
+            Carried::Backends(backends) => backends,
+            Carried::Refused(error) => {
+                debug!(%original, "the policy forbids the connection");
+                self.tcp_error(original, "forbidden TCP route");
+                return Err(*error);
             }
-        }
+        };
+        let Some(backend) = backends.choose(&mut rand::rng(), plan::TcpBackend::is_available) else {
+            self.tcp_error(original, "unexpected");
+            return Err(TcpRouteError::Unexpected);
+        };
+        backend.connect().await.map_err(|error| {
+            debug!(%original, %error, "a connection could not be passed on");
+            self.tcp_error(original, error.label().unwrap_or("i/o"));
+            TcpRouteError::Unexpected
+        })
     }
 
     fn tcp_error(&self, original: SocketAddr, error: &str) {

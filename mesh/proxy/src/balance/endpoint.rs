@@ -25,7 +25,8 @@ use crate::{
     io::Io,
     loop_guard::LoopGuard,
     metrics::{
-        Direction, HttpScope, Labels, Metrics, Observers, Tls, endpoint_labels, grpc_status, inbound_labels, is_grpc,
+        Direction, HttpScope, Labels, Metrics, Observers, TcpScope, Tls, ZoneLocality, endpoint_labels, grpc_status,
+        inbound_labels, is_grpc,
     },
     profile::ResponseClasses,
     tls::{Peer, ServerIdentity},
@@ -125,6 +126,7 @@ impl EndpointFactory {
         let start = || Labels::new().with("direction", Direction::Outbound.label());
         let labels = |start| endpoint_labels(start, authority.as_deref(), address, tls, &info.metric_labels);
         let (http, tcp) = (labels(start()), labels(start().with("peer", "dst")));
+        let tcp = self.metrics.tcp.endpoint(tcp, ZoneLocality::of(&info.metric_labels));
         let guard = self.guard.as_ref().filter(|_| local);
         self.with_labels(address, info, guard.cloned(), http, tcp)
     }
@@ -132,7 +134,7 @@ impl EndpointFactory {
     /// The application at an address of the proxy's own pod, for the requests of one peer that `permit` lets in.
     pub(crate) fn application(&self, address: SocketAddr, peer: &Peer, permit: &Labels) -> Endpoint {
         let tcp = Labels::new().with("direction", Direction::Inbound.label()).with("peer", "dst").with_target(address);
-        let tcp = Tls::None("loopback").on(tcp);
+        let tcp = self.metrics.tcp.scope(Tls::None("loopback").on(tcp));
         let http = inbound_labels(address, peer.label(), permit);
         self.with_labels(address, EndpointInfo::default(), None, http, tcp)
     }
@@ -143,9 +145,8 @@ impl EndpointFactory {
         info: EndpointInfo,
         guard: Option<LoopGuard>,
         http: Labels,
-        tcp: Labels,
+        tcp: Arc<TcpScope>,
     ) -> Endpoint {
-        let tcp = self.metrics.tcp.scope(tcp);
         Endpoint {
             address,
             guard,

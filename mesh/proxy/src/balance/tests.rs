@@ -80,12 +80,12 @@ async fn without_endpoints_the_first_request_waits_and_the_next_do_not() {
     assert!(!balancer.is_available());
 
     let start = time::Instant::now();
-    assert!(matches!(balancer.next(None).await, Err(ProxyError::FailFast(_))));
+    assert!(matches!(balancer.next(&balancer.scope).await, Err(ProxyError::FailFast(_))));
     assert!(start.elapsed() >= FAILFAST);
-    assert!(matches!(balancer.next(None).now_or_never(), Some(Err(ProxyError::LoadShed(_)))));
+    assert!(matches!(balancer.next(&balancer.scope).now_or_never(), Some(Err(ProxyError::LoadShed(_)))));
 
     balancer.update(EndpointUpdate::Add(addresses([1])));
-    assert!(matches!(balancer.next(None).now_or_never(), Some(Ok(_))));
+    assert!(matches!(balancer.next(&balancer.scope).now_or_never(), Some(Ok(_))));
 }
 
 #[tokio::test]
@@ -94,23 +94,23 @@ async fn a_request_that_is_given_up_does_not_make_the_next_wait_from_the_beginni
     const GIVEN_UP: Duration = Duration::from_millis(200);
     let balancer = balancer(FAILFAST);
     balancer.update(EndpointUpdate::Reset(BTreeMap::new()));
-    assert!(time::timeout(GIVEN_UP, balancer.next(None)).await.is_err());
+    assert!(time::timeout(GIVEN_UP, balancer.next(&balancer.scope)).await.is_err());
     // The time is over whenever the next one comes.
     time::sleep_until(time::Instant::now() + FAILFAST - GIVEN_UP).await;
-    assert!(matches!(balancer.next(None).now_or_never(), Some(Err(ProxyError::FailFast(_)))));
+    assert!(matches!(balancer.next(&balancer.scope).now_or_never(), Some(Err(ProxyError::FailFast(_)))));
 
     // Once there was an endpoint, the time begins anew.
     balancer.update(EndpointUpdate::Add(addresses([1])));
     balancer.update(EndpointUpdate::Reset(BTreeMap::new()));
     let start = time::Instant::now();
-    assert!(matches!(balancer.next(None).await, Err(ProxyError::FailFast(_))));
+    assert!(matches!(balancer.next(&balancer.scope).await, Err(ProxyError::FailFast(_))));
     assert!(start.elapsed() >= FAILFAST);
 }
 
 #[tokio::test]
 async fn a_waiting_request_gets_the_first_endpoint_that_comes() {
     let balancer = balancer(Duration::from_secs(60));
-    let (endpoint, ()) = tokio::join!(balancer.next(None), async {
+    let (endpoint, ()) = tokio::join!(balancer.next(&balancer.scope), async {
         tokio::task::yield_now().await;
         balancer.update(EndpointUpdate::Add(addresses([1])));
     });

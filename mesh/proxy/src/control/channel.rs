@@ -13,6 +13,7 @@ use crate::{
     connect::{ConnectError, Connector},
     identity::LocalIdentity,
     io::Transport,
+    metrics::Resolutions,
     tls::ServerIdentity,
 };
 
@@ -27,12 +28,13 @@ pub(crate) enum As {
     Anybody,
 }
 
-/// A channel to a service. It connects when it is first used.
+/// A channel to a service. It connects when it is first used. `resolutions` counts how often its name is looked up.
 pub(crate) fn lazy(
     service: &ControlAddr,
     connector: &Connector,
     identity: &LocalIdentity,
     speaker: As,
+    resolutions: Resolutions,
 ) -> Result<Channel, tonic::transport::Error> {
     let endpoint = Endpoint::from_shared(format!("http://{}", service.authority))?
         .http2_keep_alive_interval(KEEP_ALIVE)
@@ -42,6 +44,7 @@ pub(crate) fn lazy(
         server: service.name.as_ref().map(ServerIdentity::named),
         identity: identity.clone(),
         speaker,
+        resolutions,
     });
     Ok(endpoint.connect_with_connector_lazy(service_fn(move |uri: Uri| {
         let dialer = Arc::clone(&dialer);
@@ -58,6 +61,7 @@ struct Dialer {
     server: Option<ServerIdentity>,
     identity: LocalIdentity,
     speaker: As,
+    resolutions: Resolutions,
 }
 
 impl Dialer {
@@ -67,7 +71,9 @@ impl Dialer {
             self.identity.clone().certified().await;
         }
         let mut last = io::Error::new(io::ErrorKind::NotFound, format!("`{authority}` has no address"));
-        for address in self.connector.look_up(authority).await? {
+        let found = self.connector.look_up(authority).await;
+        self.resolutions.count(authority, &found);
+        for address in found? {
             match self.connect(address).await {
                 Ok(transport) => return Ok(transport),
                 Err(error) => last = io::Error::other(error),

@@ -50,7 +50,9 @@ impl Upgrade {
             drain.spawn(async move {
                 let server = async { server?.await.ok() };
                 match tokio::join!(client, server) {
-                    (Ok(client), Some(server)) => tcp::join(client, server).await,
+                    (Ok(client), Some(server)) => {
+                        tcp::join(client, server).await;
+                    }
                     _ => debug!("an upgrade did not happen"),
                 }
             });

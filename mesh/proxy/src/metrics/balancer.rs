@@ -1,4 +1,4 @@
-//! The families of balancers: their endpoints, and the requests that wait for one.
+//! The families of balancers: their endpoints, and what waits for one.
 
 use std::{
     sync::Arc,
@@ -7,7 +7,25 @@ use std::{
 
 use super::{Counter, Family, Gauge, Histogram, Labels, Registry, Seconds, Shape, registry::Metric};
 
-/// `outbound_http_balancer_*`.
+/// What a balancer chooses endpoints for, which its families are named by. A balancer of requests is that of connections as well where
+/// both go to the same Service.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Balanced {
+    Requests,
+    Connections,
+}
+
+/// The name of a family.
+macro_rules! named {
+    ($balanced:expr, $after:literal) => {
+        match $balanced {
+            Balanced::Requests => concat!("outbound_http_balancer_", $after),
+            Balanced::Connections => concat!("outbound_tcp_balancer_", $after),
+        }
+    };
+}
+
+/// `outbound_http_balancer_*` or `outbound_tcp_balancer_*`. Their texts say requests of either.
 #[derive(Clone)]
 pub(crate) struct BalancerFamilies {
     endpoints: Family<Gauge>,
@@ -23,18 +41,29 @@ pub(crate) struct BalancerFamilies {
     timeout: Family<Seconds<false>>,
 }
 
+/// What is so of a balancer's endpoints.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct BalancerState {
+    /// How many get requests.
+    pub(crate) ready: u64,
+    /// How many are set aside.
+    pub(crate) pending: u64,
+    /// All of them.
+    pub(crate) endpoints: u64,
+    /// What the control plane has changed about them.
+    pub(crate) reset: u64,
+    pub(crate) added: u64,
+    pub(crate) removed: u64,
+}
+
 /// The series of the balancer of one backend of one parent.
 pub(crate) struct BalancerScope {
-    /// Endpoints that get requests.
-    pub(crate) ready: Arc<Gauge>,
-    /// Endpoints that are set aside.
-    pub(crate) pending: Arc<Gauge>,
-    /// All of them.
-    pub(crate) endpoints: Arc<Gauge>,
-    /// What the control plane has changed about them.
-    pub(crate) reset: Arc<Counter>,
-    pub(crate) added: Arc<Counter>,
-    pub(crate) removed: Arc<Counter>,
+    ready: Arc<Gauge>,
+    pending: Arc<Gauge>,
+    endpoints: Arc<Gauge>,
+    reset: Arc<Counter>,
+    added: Arc<Counter>,
+    removed: Arc<Counter>,
     length: Arc<Gauge>,
     requests: Arc<Counter>,
     latency: Arc<Histogram>,
@@ -46,45 +75,42 @@ pub(crate) struct BalancerScope {
 }
 
 impl BalancerFamilies {
-    pub(super) fn new(registry: &Registry) -> Self {
+    pub(super) fn new(registry: &Registry, of: Balanced) -> Self {
         let gauge = |name, help| registry.family(name, help);
         let counter = |name, help| registry.family(name, help);
         let seconds = |name, help| registry.family(name, help);
         Self {
-            endpoints: gauge("outbound_http_balancer_endpoints", "Endpoints of a balancer, by state."),
-            p2c_endpoints: gauge("outbound_http_balancer_p2c_endpoints", "Endpoints of a balancer."),
+            endpoints: gauge(named!(of, "endpoints"), "Endpoints of a balancer, by state."),
+            p2c_endpoints: gauge(named!(of, "p2c_endpoints"), "Endpoints of a balancer."),
             updates: counter(
-                "outbound_http_balancer_p2c_updates_total",
+                named!(of, "p2c_updates_total"),
                 "Changes to a balancer's endpoints by the control plane.",
             ),
-            length: gauge("outbound_http_balancer_queue_length", "Requests that wait for an endpoint."),
+            length: gauge(named!(of, "queue_length"), "Requests that wait for an endpoint."),
             requests: counter(
-                "outbound_http_balancer_queue_requests_total",
+                named!(of, "queue_requests_total"),
                 "Requests that have asked for an endpoint, and were not refused at once.",
             ),
             latency: registry.shaped(
-                "outbound_http_balancer_queue_latency_seconds",
+                named!(of, "queue_latency_seconds"),
                 "How long requests have waited for an endpoint.",
                 &Shape::QUEUE,
             ),
-            opened: counter(
-                "outbound_http_balancer_queue_gate_open_total",
-                "How often a balancer began to take requests.",
-            ),
+            opened: counter(named!(of, "queue_gate_open_total"), "How often a balancer began to take requests."),
             shut: counter(
-                "outbound_http_balancer_queue_gate_shut_total",
+                named!(of, "queue_gate_shut_total"),
                 "How often a balancer began to refuse requests at once.",
             ),
             open_time: seconds(
-                "outbound_http_balancer_queue_gate_open_time_seconds",
+                named!(of, "queue_gate_open_time_seconds"),
                 "Since when a balancer takes requests, in seconds of the Unix epoch.",
             ),
             shut_time: seconds(
-                "outbound_http_balancer_queue_gate_shut_time_seconds",
+                named!(of, "queue_gate_shut_time_seconds"),
                 "Since when a balancer refuses requests, in seconds of the Unix epoch.",
             ),
             timeout: seconds(
-                "outbound_http_balancer_queue_gate_timeout_seconds",
+                named!(of, "queue_gate_timeout_seconds"),
                 "How long requests wait before a balancer refuses others.",
             ),
         }
@@ -122,6 +148,17 @@ impl BalancerFamilies {
 }
 
 impl BalancerScope {
+    /// What was so `before` is so no longer, but this. Differences are counted, since another balancer may have the same labels.
+    pub(crate) fn changed(&self, before: &BalancerState, now: &BalancerState) {
+        let moved = |before: u64, now: u64| now.cast_signed() - before.cast_signed();
+        self.ready.add(moved(before.ready, now.ready));
+        self.pending.add(moved(before.pending, now.pending));
+        self.endpoints.add(moved(before.endpoints, now.endpoints));
+        self.reset.add(now.reset - before.reset);
+        self.added.add(now.added - before.added);
+        self.removed.add(now.removed - before.removed);
+    }
+
     /// Requests are taken from now on.
     pub(crate) fn opened(&self) {
         self.opened.increment();

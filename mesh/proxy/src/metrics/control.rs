@@ -1,18 +1,25 @@
 //! The families of calls to the control plane: `control_*`.
 
-use std::{sync::Arc, time::Instant};
+use std::{io, net::SocketAddr, sync::Arc, time::Instant};
 
 use tonic::Status;
 
-use super::{Counter, Family, Histogram, Labels, Registry, Shape, Tls};
+use super::{Counter, Family, Histogram, Labels, Late, Registry, Shape, Tls};
 use crate::ControlAddr;
 
-/// `control_request_total`, `control_response_total` and `control_response_latency_ms`.
+/// `control_request_total`, `control_response_total`, `control_response_latency_ms` and `control_dns_resolutions_total`.
 #[derive(Clone)]
 pub(crate) struct ControlFamilies {
     requests: Family<Counter>,
     responses: Family<Counter>,
     latencies: Family<Histogram>,
+    resolutions: Family<Counter>,
+}
+
+/// How often the name of a service was looked up.
+pub(crate) struct Resolutions {
+    found: Late,
+    not_found: Late,
 }
 
 /// The series of the calls to one service.
@@ -41,7 +48,19 @@ impl ControlFamilies {
                 "How long the control plane took to answer.",
                 &Shape::LATENCY_MS,
             ),
+            resolutions: registry.family(
+                "control_dns_resolutions_total",
+                "How often names of the control plane were looked up, by what came of it.",
+            ),
         }
+    }
+
+    /// Those of the client of a service: `identity`, `destination` or `policy`. The resolver is the system's, which asks for addresses
+    /// of both kinds at once, as Linkerd's does if there are no SRV records.
+    pub(crate) fn resolutions(&self, client: &str) -> Resolutions {
+        let labels = |result| Labels::new().with("client", client).with("record_type", "A/AAAA").with("result", result);
+        let late = |result| Late::new(&self.resolutions, labels(result));
+        Resolutions { found: late("ok"), not_found: late("not_found") }
     }
 
     /// The series of a service.
@@ -54,6 +73,19 @@ impl ControlFamilies {
             latencies: self.latencies.hold(&answered(labels.clone())),
             responses: self.responses.clone(),
             labels,
+        }
+    }
+}
+
+impl Resolutions {
+    /// `host:port` has been looked up. For an address nobody was asked.
+    pub(crate) fn count(&self, authority: &str, found: &io::Result<Vec<SocketAddr>>) {
+        if authority.parse::<SocketAddr>().is_ok() {
+            return;
+        }
+        match found {
+            Ok(addresses) if !addresses.is_empty() => self.found.increment(),
+            Ok(_) | Err(_) => self.not_found.increment(),
         }
     }
 }

@@ -6,10 +6,13 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use tokio::runtime::Handle;
+
 use super::{
     Gauge, Labels, Registry,
     registry::{Refresh, Seconds},
 };
+use crate::tls;
 
 /// Linux counts the time of processes in hundredths of a second for whoever reads of them, on every architecture.
 const TICK: Duration = Duration::from_millis(10);
@@ -25,7 +28,7 @@ pub(crate) struct Process {
     open_files: Arc<Gauge>,
     max_files: Arc<Gauge>,
     /// They say the same all the time.
-    _constants: (Arc<Gauge>, Arc<Seconds<false>>),
+    _constants: (Arc<Gauge>, Arc<Gauge>, Arc<Seconds<false>>, Option<Arc<Gauge>>),
 }
 
 impl Process {
@@ -41,6 +44,14 @@ impl Process {
             .with("version", env!("CARGO_PKG_VERSION"));
         let build = registry.family::<Gauge>("proxy_build_info", "What this proxy was built from.").hold(&build);
         build.set(1);
+        let tls = registry.family::<Gauge>("rustls_info", "What this proxy's TLS can do.").hold(&tls_labels());
+        tls.set(1);
+        // Most of what Linkerd's proxy says of its runtime besides only an unstable tokio tells.
+        let workers = Handle::try_current().ok().map(|runtime| {
+            let workers = gauge("tokio_rt_workers", "The runtime's worker threads.");
+            workers.set(i64::try_from(runtime.metrics().num_workers()).unwrap_or(i64::MAX));
+            workers
+        });
         let start = "When the process started, in seconds of the Unix epoch.";
         let start = registry.family::<Seconds<false>>("process_start_time_seconds", start).hold(&none);
         start.set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
@@ -53,7 +64,7 @@ impl Process {
             threads: gauge("process_threads", "Threads."),
             open_files: gauge("process_open_fds", "Open files."),
             max_files: gauge("process_max_fds", "How many files may be open."),
-            _constants: (build, start),
+            _constants: (build, tls, start, workers),
         });
         let refreshed: std::sync::Weak<Self> = Arc::downgrade(&process);
         registry.refresh(refreshed);
@@ -91,6 +102,20 @@ impl Process {
         self.max_files.set(most.unwrap_or(i64::MAX));
         Ok(())
     }
+}
+
+/// Labels as Linkerd's (`linkerd/app/core/src/tls_info.rs`): lists have a comma behind each item.
+fn tls_labels() -> Labels {
+    let provider = tls::provider();
+    let list = |items: &mut dyn Iterator<Item = Option<&'static str>>| -> String {
+        items.flatten().flat_map(|item| [item, ","]).collect()
+    };
+    Labels::new()
+        .with("tls_suites", &list(&mut provider.cipher_suites.iter().map(|suite| suite.suite().as_str())))
+        .with("tls_kx_groups", &list(&mut provider.kx_groups.iter().map(|group| group.name().as_str())))
+        .with("tls_rand", &format!("{:?}", provider.secure_random))
+        .with("tls_key_provider", &format!("{:?}", provider.key_provider))
+        .with_display("tls_fips", provider.fips())
 }
 
 impl Refresh for Process {

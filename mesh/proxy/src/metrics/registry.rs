@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write,
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -146,6 +146,23 @@ impl<M: Metric> Family<M> {
     /// A series that nobody sees.
     pub(crate) fn unseen(&self) -> Arc<M> {
         Arc::new(M::new(self.0.shape))
+    }
+}
+
+/// A counter that is made when it first counts, for what may never happen.
+pub(crate) struct Late {
+    family: Family<Counter>,
+    labels: Labels,
+    counter: OnceLock<Arc<Counter>>,
+}
+
+impl Late {
+    pub(crate) fn new(family: &Family<Counter>, labels: Labels) -> Self {
+        Self { family: family.clone(), labels, counter: OnceLock::new() }
+    }
+
+    pub(crate) fn increment(&self) {
+        self.counter.get_or_init(|| self.family.hold(&self.labels)).increment();
     }
 }
 

@@ -1,10 +1,11 @@
 //! The families of connections: `tcp_*`, and what their first bytes looked like.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use super::{Counter, Family, Gauge, Histogram, Keyed, Labels, Registry, Shape};
 
-/// `tcp_open_total`, `tcp_open_connections`, `tcp_read_bytes_total`, `tcp_write_bytes_total` and `tcp_close_total`.
+/// `tcp_open_total`, `tcp_open_connections`, `tcp_read_bytes_total`, `tcp_write_bytes_total`, `tcp_close_total` and
+/// `outbound_tcp_transfer_cost_bytes_total`.
 #[derive(Clone)]
 pub(crate) struct TcpFamilies {
     open_total: Family<Counter>,
@@ -12,6 +13,36 @@ pub(crate) struct TcpFamilies {
     read: Family<Counter>,
     written: Family<Counter>,
     close: Family<Counter>,
+    cost: Family<Counter>,
+}
+
+/// Where an endpoint is, as the control plane says (`zone_locality`, Linkerd's `endpoint_translator.go`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ZoneLocality {
+    Unknown,
+    /// In this proxy's own zone.
+    Local,
+    /// In another, which bytes may cost something to get to.
+    Remote,
+}
+
+impl ZoneLocality {
+    /// By what the control plane says about an endpoint.
+    pub(crate) fn of(metric_labels: &BTreeMap<String, String>) -> Self {
+        match metric_labels.get("zone_locality").map(String::as_str) {
+            Some("local") => Self::Local,
+            Some("remote") => Self::Remote,
+            _ => Self::Unknown,
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Unknown => "Unknown",
+            Self::Local => "Local",
+            Self::Remote => "Remote",
+        }
+    }
 }
 
 /// `*_tcp_detect_http_results_total` and `*_tcp_detect_http_duration_seconds`.
@@ -45,6 +76,13 @@ pub(crate) struct TcpScope {
     written: Arc<Counter>,
     close: Family<Counter>,
     closed: Keyed<&'static str, Counter>,
+    /// Those of the endpoint's zone, if it is one that may be elsewhere.
+    cost: Option<Cost>,
+}
+
+struct Cost {
+    received: Arc<Counter>,
+    sent: Arc<Counter>,
 }
 
 /// One open connection; dropping it counts it as closed.
@@ -62,12 +100,27 @@ impl TcpFamilies {
             read: counter("tcp_read_bytes_total", "Bytes read from peers."),
             written: counter("tcp_write_bytes_total", "Bytes written to peers."),
             close: counter("tcp_close_total", "Connections closed."),
+            cost: counter(
+                "outbound_tcp_transfer_cost_bytes_total",
+                "Bytes that went to endpoints and came from them, by where these are.",
+            ),
         }
     }
 
     /// The series with these labels.
     pub(crate) fn scope(&self, labels: Labels) -> Arc<TcpScope> {
+        self.make(labels, None)
+    }
+
+    /// Those of an endpoint that is not in this pod.
+    pub(crate) fn endpoint(&self, labels: Labels, locality: ZoneLocality) -> Arc<TcpScope> {
+        let cost = |op| self.cost.hold(&Labels::new().with("op", op).with("zone_locality", locality.label()));
+        self.make(labels, Some(Cost { received: cost("Recv"), sent: cost("Send") }))
+    }
+
+    fn make(&self, labels: Labels, cost: Option<Cost>) -> Arc<TcpScope> {
         Arc::new(TcpScope {
+            cost,
             open_total: self.open_total.hold(&labels),
             open: self.open.hold(&labels),
             read: self.read.hold(&labels),
@@ -91,10 +144,16 @@ impl TcpScope {
 impl TcpConnection {
     pub(crate) fn read(&self, bytes: usize) {
         self.scope.read.add(bytes as u64);
+        if let Some(cost) = &self.scope.cost {
+            cost.received.add(bytes as u64);
+        }
     }
 
     pub(crate) fn written(&self, bytes: usize) {
         self.scope.written.add(bytes as u64);
+        if let Some(cost) = &self.scope.cost {
+            cost.sent.add(bytes as u64);
+        }
     }
 
     /// Remembers the first error, for the label `errno`.

@@ -12,27 +12,27 @@
 //! This is what was measured on Linkerd's proxy, but for the last row: there a request to a name that the control plane
 //! has an error for hangs, or waits 3 s for endpoints that it knows cannot come.
 
+mod tcp;
+
 use std::{net::SocketAddr, sync::Arc};
 
 use ::http::Response;
 use linkerd2_proxy_api::{
     destination::{DestinationProfile, WeightedAddr},
-    outbound::{
-        Backend as ApiBackend, OpaqueRoute, OutboundPolicy, backend, backend::endpoint_discovery, opaque_route,
-        proxy_protocol::Kind,
-    },
+    outbound::{Backend as ApiBackend, OutboundPolicy, backend, backend::endpoint_discovery, proxy_protocol::Kind},
 };
 use tonic::Code;
 use tracing::warn;
+
+pub(super) use tcp::{Carried, TcpBackend, TcpPlan};
 
 use super::balancers::Balancers;
 use crate::{
     NameAddr, Target,
     balance::{Accrual, Balancer, Endpoint, EndpointFactory, EndpointInfo},
     control::Answer,
-    http::{BoxedRequest, EndpointLoad, ProxyError, ResponseBody, SendError},
-    io::Io,
-    metrics::{Labels, Metrics, StreamFamilies, StreamScope, service_labels},
+    http::{BoxedRequest, ProxyError, ResponseBody, SendError},
+    metrics::{Labels, Late, Metrics, StreamFamilies, StreamScope, service_labels},
     policy::{self, Routes, metadata_labels},
     profile::{ResponseClasses, ServiceProfile, overrides_policy},
     split::Split,
@@ -55,6 +55,9 @@ pub(super) struct Plan {
     pub(super) tcp: TcpPlan,
     /// Connections are passed on as they are, without detection.
     pub(super) opaque: bool,
+    /// Counts connections by what is known of their protocol before they are looked into. As with Linkerd's proxy, those of ingress
+    /// mode are not counted: what is spoken there is looked for before it is known where it goes.
+    pub(super) protocol: Late,
 }
 
 /// What to do with requests.
@@ -71,14 +74,6 @@ pub(super) enum HttpPlan {
     NoPolicy,
     /// The control plane has an error for the name.
     Failed(String),
-}
-
-/// What to do with other connections.
-pub(super) enum TcpPlan {
-    /// Pass them on.
-    Backends(Split<Backend>),
-    /// Close them: the policy says so.
-    Forbidden,
 }
 
 /// What all backends of a policy have in common.
@@ -106,8 +101,10 @@ pub(super) struct PolicyBackend {
 impl Plan {
     /// Everything goes to this address.
     pub(super) fn forward(address: SocketAddr, parts: &Parts) -> Self {
-        let backend = Backend::Endpoint(Arc::new(parts.factory.make(address, None, EndpointInfo::default())));
-        Self { http: HttpPlan::Backend(backend.clone()), tcp: TcpPlan::Backends(parts.only(backend)), opaque: false }
+        let endpoint = Arc::new(parts.factory.make(address, None, EndpointInfo::default()));
+        let tcp = TcpPlan::forward(address, &endpoint, parts);
+        let protocol = parts.protocol(None, None);
+        Self { http: HttpPlan::Backend(Backend::Endpoint(endpoint)), tcp, opaque: false, protocol }
     }
 
     pub(super) fn compile(
@@ -128,6 +125,7 @@ impl Plan {
             opaque: found.is_some_and(|profile| profile.opaque_protocol) || policy.is_some_and(is_opaque),
             http: parts.http(target, profile, found, policy),
             tcp: parts.tcp(target, found, policy),
+            protocol: parts.protocol(found, policy),
         }
     }
 }
@@ -171,26 +169,18 @@ impl Parts {
         self.fallback(target, profile).map_or(HttpPlan::NoSuchService, HttpPlan::Backend)
     }
 
-    fn tcp(&self, target: &Target, profile: Option<&DestinationProfile>, policy: Option<&OutboundPolicy>) -> TcpPlan {
-        if let Some(profile) = profile {
-            let legs = self.legs(profile);
-            if !legs.is_empty() {
-                return TcpPlan::Backends(legs);
-            }
-        }
-        if let Some((policy, routes)) = policy.and_then(|policy| Some((policy, opaque_routes(policy)?))) {
-            let rules = || routes.iter().flat_map(|route| &route.rules);
-            if rules().any(|rule| rule.filters.iter().any(|filter| filter.kind.is_some())) {
-                return TcpPlan::Forbidden;
-            }
-            if let Some(backends) = rules().find_map(|rule| rule.backends.as_ref()) {
-                return TcpPlan::Backends(self.opaque_backends(backends, &Shared::connections(policy)));
-            }
-        }
-        match self.fallback(target, profile) {
-            Some(backend) => TcpPlan::Backends(self.only(backend)),
-            None => TcpPlan::Forbidden,
-        }
+    fn protocol(&self, profile: Option<&DestinationProfile>, policy: Option<&OutboundPolicy>) -> Late {
+        let kind = policy.and_then(|policy| policy.protocol.as_ref()?.kind.as_ref());
+        let protocol = match kind {
+            _ if profile.is_some_and(|profile| profile.opaque_protocol) => "opaq",
+            Some(Kind::Opaque(_)) => "opaq",
+            Some(Kind::Tls(_)) => "tls",
+            Some(Kind::Http1(_)) => "http/1",
+            Some(Kind::Http2(_) | Kind::Grpc(_)) => "http/2",
+            Some(Kind::Detect(_)) | None => "detect",
+        };
+        let parent = tcp::parent_labels(profile, policy);
+        Late::new(&self.metrics.outbound_protocols, Labels::new().with("protocol", protocol).followed_by(&parent))
     }
 
     /// Where traffic goes without routes and without policy.
@@ -212,21 +202,28 @@ impl Parts {
     }
 
     fn legs(&self, profile: &DestinationProfile) -> Split<Backend> {
-        let legs = ServiceProfile::legs(profile).map(|(name, weight)| {
-            let parent = NameAddr::new(&profile.fully_qualified_name, name.port());
-            (self.balanced(parent.as_ref().unwrap_or(&name), &name), weight)
-        });
-        Split::new(legs)
+        let legs = ServiceProfile::legs(profile);
+        Split::new(legs.map(|(name, weight)| (Backend::Balanced(self.leg(profile, &name)), weight)))
+    }
+
+    /// The balancer of a leg of a profile's split.
+    fn leg(&self, profile: &DestinationProfile, name: &NameAddr) -> Arc<Balancer> {
+        let parent = NameAddr::new(&profile.fully_qualified_name, name.port());
+        self.balancer(parent.as_ref().unwrap_or(name), name)
     }
 
     fn only(&self, backend: Backend) -> Split<Backend> {
         Split::new([(backend, 1)])
     }
 
-    /// A Service of which nothing is known but its name, as a backend of another.
     fn balanced(&self, parent: &NameAddr, name: &NameAddr) -> Backend {
+        Backend::Balanced(self.balancer(parent, name))
+    }
+
+    /// The balancer of a Service of which nothing is known but its name, as a backend of another.
+    fn balancer(&self, parent: &NameAddr, name: &NameAddr) -> Arc<Balancer> {
         let labels = service_labels("parent", parent).followed_by(&service_labels("backend", name));
-        Backend::Balanced(self.balancers.get(name, None, Some(labels)))
+        self.balancers.get(name, None, Some(labels))
     }
 
     fn forward(&self, endpoint: &WeightedAddr) -> Option<Backend> {
@@ -253,23 +250,6 @@ impl Parts {
             warn!(backend = ?api.metadata, "a backend of a policy is ignored: it has no address and no `name:port`");
         }
         backend
-    }
-
-    fn opaque_backends(&self, distribution: &opaque_route::Distribution, shared: &Shared) -> Split<Backend> {
-        use opaque_route::distribution::Kind as Distribution;
-        match &distribution.kind {
-            Some(Distribution::FirstAvailable(first)) => Split::new(
-                first
-                    .backends
-                    .iter()
-                    .find_map(|route| self.backend(route.backend.as_ref()?, shared))
-                    .map(|backend| (backend, 1)),
-            ),
-            Some(Distribution::RandomAvailable(random)) => Split::new(random.backends.iter().filter_map(|weighted| {
-                Some((self.backend(weighted.backend.as_ref()?.backend.as_ref()?, shared)?, weighted.weight))
-            })),
-            Some(Distribution::Empty(_)) | None => Split::new([]),
-        }
     }
 }
 
@@ -300,15 +280,6 @@ impl Backend {
             },
         }
     }
-
-    /// A connection for anything but HTTP. What comes along counts as load until it is dropped.
-    pub(super) async fn connect(&self) -> Result<(Io, EndpointLoad), ProxyError> {
-        let (io, endpoint) = match self {
-            Self::Balanced(balancer) => balancer.connect().await?,
-            Self::Endpoint(endpoint) => (endpoint.connect().await.map_err(ProxyError::Connect)?, Arc::clone(endpoint)),
-        };
-        Ok((io, EndpointLoad::new(&endpoint)))
-    }
 }
 
 impl Shared {
@@ -316,12 +287,6 @@ impl Shared {
     fn requests(policy: &OutboundPolicy) -> Self {
         let parent = policy.metadata.as_ref().map(|metadata| metadata_labels("parent", metadata));
         Self { parent: Some(parent.unwrap_or_default()), accrual: policy::accrual(policy) }
-    }
-
-    /// Connections that are not looked into. They have no failures to count, and what only they use is no balancer of requests.
-    fn connections(policy: &OutboundPolicy) -> Self {
-        let Self { parent, accrual } = Self::requests(policy);
-        Self { parent: parent.filter(|_| accrual.is_none() && !is_opaque(policy)), accrual: None }
     }
 }
 
@@ -332,12 +297,4 @@ fn backend_labels(api: &ApiBackend) -> Labels {
 fn is_opaque(policy: &OutboundPolicy) -> bool {
     let kind = policy.protocol.as_ref().and_then(|protocol| protocol.kind.as_ref());
     matches!(kind, Some(Kind::Opaque(_) | Kind::Tls(_)))
-}
-
-fn opaque_routes(policy: &OutboundPolicy) -> Option<&[OpaqueRoute]> {
-    match policy.protocol.as_ref()?.kind.as_ref()? {
-        Kind::Opaque(opaque) => Some(&opaque.routes),
-        Kind::Detect(detect) => detect.opaque.as_ref().map(|opaque| &opaque.routes[..]),
-        Kind::Http1(_) | Kind::Http2(_) | Kind::Grpc(_) | Kind::Tls(_) => None,
-    }
 }

@@ -1,6 +1,8 @@
 //! The admin server: what it answers, what it refuses, and what it changes.
 
-use std::time::Duration;
+use std::{io::Read, time::Duration};
+
+use flate2::read::GzDecoder;
 
 use crate::support::Setup;
 
@@ -70,4 +72,24 @@ async fn a_log_that_is_not_the_proxys_stays_as_it_is() {
     let mesh = Setup::new().start().await;
     assert_eq!(mesh.admin().await.get("/proxy-log-level", &[]).await.status, 404);
     assert_eq!(mesh.ask_admin("PUT", "/proxy-log-level", "debug").await.status, 404);
+}
+
+#[tokio::test]
+async fn metrics_are_compressed_for_who_takes_it() {
+    let mesh = Setup::new().start().await;
+    let mut connection = mesh.admin().await;
+    let plain = connection.get("/metrics?name[]=proxy_build_info", &[]).await;
+    assert_eq!((plain.header("content-encoding"), plain.header("vary")), (None, Some("accept-encoding")));
+    assert!(plain.body.contains("proxy_build_info{"), "{}", plain.body);
+
+    let request = "GET /metrics?name[]=proxy_build_info HTTP/1.1\r\nhost: a\r\naccept-encoding: gzip\r\n\r\n";
+    connection.send(request).await;
+    let (status, headers) = connection.head().await;
+    let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap());
+    assert_eq!((status.as_u16(), header("content-encoding")), (200, Some("gzip")));
+    assert_eq!(header("content-type"), plain.header("content-type"));
+    let body = connection.read(header("content-length").unwrap().parse().unwrap()).await;
+    let mut text = String::new();
+    GzDecoder::new(&body[..]).read_to_string(&mut text).unwrap();
+    assert_eq!(text, plain.body);
 }

@@ -526,6 +526,12 @@ async fn opaque_ports_are_reached_through_the_proxys_own() {
     let target = format!("target_addr=\"{}\"", app.address);
     assert_eq!(server.sum(&["tcp_open_total", "peer=\"src\"", &client_id, &target]).await, 1);
     assert_eq!(server.sum(&["request_total"]).await, 0);
+    let header =
+        format!("session_protocol=\"\",target_port=\"{}\",target_name=\"\",client_id=\"{CLIENT}\"", app.address.port());
+    let headers = "inbound_tcp_transport_header_connections_total";
+    assert_eq!(server.metric(&format!("{headers}{{{header}}}")).await, Some(1));
+    // The one that wrote the header has read none.
+    assert_eq!(client.sum(&[headers]).await, 0);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What the proxy counts, by the exact text of its series.
 
 mod balancers;
+mod connections;
 mod inbound;
 mod process;
 mod routes;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Scrape, cluster_ip};
-use crate::support::{App, Authority, Setup};
+use crate::support::{App, Authority, ControlPlane, Setup};
 
 fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
@@ -18,6 +18,11 @@ async fn the_process_is_what_the_kernel_says_it_is() {
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
     let build = format!("date=\"\",git_sha=\"\",profile=\"{profile}\",vendor=\"meshgate\",version=\"{version}\"");
     assert_eq!(scrape.value(&format!("proxy_build_info{{{build}}}")), 1.0);
+    // The suites are those of Linkerd's proxy, the rest is what this library has.
+    let tls = "tls_suites=\"TLS13_AES_128_GCM_SHA256,TLS13_AES_256_GCM_SHA384,TLS13_CHACHA20_POLY1305_SHA256,\",\
+               tls_kx_groups=\"X25519,secp256r1,secp384r1,\",tls_rand=\"Ring\",tls_key_provider=\"Ring\",tls_fips=\"false\"";
+    assert_eq!(scrape.value(&format!("rustls_info{{{tls}}}")), 1.0);
+    assert_eq!(scrape.value("tokio_rt_workers"), 1.0, "as many as the test's runtime has");
     // The clock tells the process microseconds.
     assert!((before - 0.001..=now()).contains(&scrape.value("process_start_time_seconds")));
     let (virtual_memory, resident) =
@@ -94,4 +99,39 @@ async fn a_scrape_may_be_of_some_families_only() {
     assert!(counts.iter().all(|family| all.contains(family)) && counts.contains(&"request_total".to_owned()));
     let text = mesh.admin().await.get("/metrics?exclude[]=histogram", &[]).await.body;
     assert!(mesh.metrics().await.contains("_bucket{") && !text.contains("_bucket{"));
+}
+
+#[tokio::test]
+async fn names_of_the_control_plane_are_counted_when_they_are_looked_up() {
+    let control = ControlPlane::start().await;
+    let named = format!("localhost:{}", control.address().port());
+    let mesh = Setup::new()
+        .with("LINKERD2_PROXY_DESTINATION_SVC_ADDR", &named)
+        .with("LINKERD2_PROXY_POLICY_SVC_ADDR", "nobody.invalid:8090")
+        .original(1, cluster_ip())
+        .start_with(control)
+        .await;
+    let resolutions = |client: &str, result: &str| {
+        let labels = format!("client=\"{client}\",record_type=\"A/AAAA\",result=\"{result}\"");
+        format!("control_dns_resolutions_total{{{labels}}}")
+    };
+    // What is asked for has no answer without a policy.
+    let mut waits = mesh.connect(1).await;
+    waits.send("GET / HTTP/1.1\r\nhost: web\r\n\r\n").await;
+    let scrape = Scrape::once(&mesh, &resolutions("destination", "ok"), 1.0).await;
+    assert_eq!(scrape.find(&resolutions("destination", "not_found")), None);
+    // It is asked for again and again.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while Scrape::of(&mesh).await.find(&resolutions("policy", "not_found")).is_none() {
+        assert!(Instant::now() < deadline, "a name that nobody has was not looked up");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(Scrape::of(&mesh).await.find(&resolutions("policy", "ok")), None);
+
+    // The control: an address is asked for nowhere.
+    let app = App::named("web").await;
+    let mesh = Setup::new().original(1, cluster_ip()).start().await;
+    mesh.control.service("web", cluster_ip(), &[app.address]);
+    assert_eq!(mesh.connect(1).await.get("/", &[]).await.status, 200);
+    assert_eq!(Scrape::of(&mesh).await.series("control_dns_resolutions_total"), Vec::<&str>::new());
 }
