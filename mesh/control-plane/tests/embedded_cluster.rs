@@ -18,6 +18,7 @@ use linkerd2_proxy_api::{
     inbound::{self, PortSpec, inbound_server_policies_client::InboundServerPoliciesClient},
     outbound::{TrafficSpec, outbound_policies_client::OutboundPoliciesClient, proxy_protocol, traffic_spec},
 };
+use meshgate_api::Running;
 use meshgate_control_plane::{
     Authority, Cluster, IdentityDomain, Index, Server, Tls, Validity, serve_identity, watch, write_statuses,
 };
@@ -35,6 +36,19 @@ async fn apply(client: &Client, object: &Value) {
     api_of(client, object).patch(name, &PatchParams::apply("test").force(), &patch).await.unwrap();
 }
 
+/// An API server with the control plane's manifests: who may everything there, and who may what they say. It ends when it is dropped.
+async fn installed() -> (Running, Client, Client) {
+    let server = api_server(Store::new()).await;
+    let admin = client(kubeconfig(&server, None)).await;
+    let options = meshgate_inject::Options { gateway_api: true, ..meshgate_inject::Options::default() };
+    for manifest in meshgate_inject::control_plane_manifests(&options) {
+        apply(&admin, &manifest).await;
+    }
+    let token = server.tokens().issue("linkerd", "linkerd-destination", &[], Duration::from_secs(3600)).unwrap().token;
+    let own = client(kubeconfig(&server, Some(token))).await;
+    (server, admin, own)
+}
+
 async fn next<T>(stream: &mut Streaming<T>) -> T {
     timeout(DEADLINE, stream.message()).await.expect("an answer in time").unwrap().expect("an open stream")
 }
@@ -45,14 +59,9 @@ async fn profile_where(stream: &mut Streaming<DestinationProfile>, wanted: impl 
 
 #[tokio::test]
 async fn objects_become_answers_with_the_rights_of_the_manifests() {
-    let server = api_server(Store::new()).await;
-    let admin = client(kubeconfig(&server, None)).await;
-    for manifest in meshgate_inject::control_plane_manifests(&meshgate_inject::Options::default()) {
-        apply(&admin, &manifest).await;
-    }
-    let token = server.tokens().issue("linkerd", "linkerd-destination", &[], Duration::from_secs(3600)).unwrap().token;
+    let (_server, admin, own) = installed().await;
     let index = Index::new(Cluster::default());
-    let _watches = watch(&client(kubeconfig(&server, Some(token))).await, &index);
+    let _watches = watch(&own, &index);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(Server::new(index.clone()).serve_destination(listener));
@@ -122,12 +131,7 @@ async fn objects_become_answers_with_the_rights_of_the_manifests() {
 
 #[tokio::test]
 async fn a_proxy_is_told_of_its_zones_endpoints_and_of_a_host_port_with_the_rights_of_the_manifests() {
-    let server = api_server(Store::new()).await;
-    let admin = client(kubeconfig(&server, None)).await;
-    for manifest in meshgate_inject::control_plane_manifests(&meshgate_inject::Options::default()) {
-        apply(&admin, &manifest).await;
-    }
-    let token = server.tokens().issue("linkerd", "linkerd-destination", &[], Duration::from_secs(3600)).unwrap().token;
+    let (_server, admin, own) = installed().await;
     let node = |zone: &str| {
         let labels = json!({"topology.kubernetes.io/zone": zone});
         json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "labels": labels}})
@@ -164,7 +168,7 @@ async fn a_proxy_is_told_of_its_zones_endpoints_and_of_a_host_port_with_the_righ
     apply(&admin, &pod).await;
 
     let index = Index::new(Cluster::default());
-    let _watches = watch(&client(kubeconfig(&server, Some(token))).await, &index);
+    let _watches = watch(&own, &index);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(Server::new(index).serve_destination(listener));
@@ -204,15 +208,9 @@ async fn a_proxy_is_told_of_its_zones_endpoints_and_of_a_host_port_with_the_righ
 
 #[tokio::test]
 async fn routes_and_limits_become_policies_with_the_rights_of_the_manifests() {
-    let server = api_server(Store::new()).await;
-    let admin = client(kubeconfig(&server, None)).await;
-    let options = meshgate_inject::Options { gateway_api: true, ..meshgate_inject::Options::default() };
-    for manifest in meshgate_inject::control_plane_manifests(&options) {
-        apply(&admin, &manifest).await;
-    }
-    let token = server.tokens().issue("linkerd", "linkerd-destination", &[], Duration::from_secs(3600)).unwrap().token;
+    let (_server, admin, own) = installed().await;
     let index = Index::new(Cluster::default());
-    let _watches = watch(&client(kubeconfig(&server, Some(token))).await, &index);
+    let _watches = watch(&own, &index);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(Server::new(index.clone()).serve_policy(listener));
@@ -281,14 +279,7 @@ async fn routes_and_limits_become_policies_with_the_rights_of_the_manifests() {
 
 #[tokio::test]
 async fn routes_say_what_became_of_them_with_the_rights_of_the_manifests() {
-    let server = api_server(Store::new()).await;
-    let admin = client(kubeconfig(&server, None)).await;
-    let options = meshgate_inject::Options { gateway_api: true, ..meshgate_inject::Options::default() };
-    for manifest in meshgate_inject::control_plane_manifests(&options) {
-        apply(&admin, &manifest).await;
-    }
-    let token = server.tokens().issue("linkerd", "linkerd-destination", &[], Duration::from_secs(3600)).unwrap().token;
-    let own = client(kubeconfig(&server, Some(token))).await;
+    let (_server, admin, own) = installed().await;
     let index = Index::new(Cluster::default());
     let _watches = watch(&own, &index);
     tokio::spawn(write_statuses(own, index));
