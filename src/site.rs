@@ -224,9 +224,12 @@ async fn make(
     let mut cluster = KindCluster::up(&options, &leases, cancel, progress).await?;
     let furnished = async {
         if target.publish {
-            let without = "--publish needs a cluster that was made with it, which the one of --reuse was not";
-            let http = cluster.address(PUBLISHED[0]).await.context(without)?;
-            let https = cluster.address(PUBLISHED[1]).await?;
+            let why = match target.reuse {
+                true => "--publish needs a cluster that was made with it, which the one of --reuse was not",
+                false => "--publish",
+            };
+            let http = cluster.address(PUBLISHED[0]).await.context(why)?;
+            let https = cluster.address(PUBLISHED[1]).await.context(why)?;
             progress(&format!("while a cell is up, its controller is at http://{http} and https://{https}"));
         }
         progress("loading images");

@@ -39,9 +39,14 @@ impl Cluster {
 
     /// `meshgate run` there, with one quick recipe.
     fn run(&self, report: &Path, further: &[&str]) -> Output {
+        self.run_recipe("traefik", "ingress-middleware", report, further)
+    }
+
+    /// `meshgate run` there, with one recipe.
+    fn run_recipe(&self, controller: &str, recipe: &str, report: &Path, further: &[&str]) -> Output {
         let kubeconfig = self.kubeconfig();
         let mut arguments = vec!["run", "--cluster", "existing", "--kubeconfig", kubeconfig.to_str().unwrap()];
-        arguments.extend(["--controllers", "traefik", "--recipe", "ingress-middleware", "--dialect", "modern"]);
+        arguments.extend(["--controllers", controller, "--recipe", recipe, "--dialect", "modern"]);
         arguments.extend(["--report-dir", report.to_str().unwrap()]);
         arguments.extend(further);
         self.meshgate(&arguments)
@@ -208,13 +213,10 @@ fn in_a_namespace_of_others_only_what_was_put_there_goes() {
     let default: kube::Api<ConfigMap> = kube::Api::namespaced(client.clone(), "default");
     runtime().block_on(default.create(&Default::default(), &theirs)).unwrap();
     let report = tempfile::tempdir().unwrap();
-    let kubeconfig = cluster.kubeconfig();
     // The page puts kuard into the namespace `default`.
     let run = |further: &[&str]| {
-        let mut arguments = vec!["run", "--cluster", "existing", "--kubeconfig", kubeconfig.to_str().unwrap()];
-        arguments.extend(["--controllers", "contour", "--recipe", "httpproxy", "--dialect", "modern"]);
-        arguments.extend(["--case", "routing/kuard", "--report-dir", report.path().to_str().unwrap()]);
-        cluster.meshgate(&[&arguments, further].concat())
+        let further = [&["--case", "routing/kuard"], further].concat();
+        cluster.run_recipe("contour", "httpproxy", report.path(), &further)
     };
     let output = run(&["--keep"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
