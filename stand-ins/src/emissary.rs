@@ -34,6 +34,7 @@ use crate::envoy::{self, Envoy, model::Config};
 use crate::flags::Flags;
 use crate::objects::{ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, Kind, Object, Objects, SECRETS, SERVICES, items};
 use crate::run::{Controller, Translation, run};
+use crate::services;
 use crate::status::{Complaint, StatusUpdate};
 use backends::Backends;
 use listeners::Listeners;
@@ -132,8 +133,8 @@ impl Emissary {
         };
         let own = |service: &&Object| service.namespace().as_deref() == Some(self.namespace.as_str());
         let service = objects.all(SERVICES).filter(own).find(marked)?;
-        let addresses: Vec<&Value> = items(&service.data, "/status/loadBalancer/ingress").collect();
-        Some(json!({"loadBalancer": {"ingress": addresses}}))
+        let addresses: Vec<Value> = items(&service.data, "/status/loadBalancer/ingress").cloned().collect();
+        Some(services::ingress_status(&addresses))
     }
 }
 

@@ -19,8 +19,6 @@ mod ingresses;
 
 use std::collections::BTreeSet;
 
-use serde_json::json;
-
 use crate::envoy::model::{Action, Config, HeaderOps, PathMatch, Route, Tls, VirtualHost};
 use crate::envoy::{self, Envoy};
 use crate::flags::Flags;
@@ -95,7 +93,7 @@ impl Controller for Gce {
         let mut complaints = BTreeSet::new();
         let mut statuses = Vec::new();
         let (namespace, service) = &self.forwarding_rule;
-        let status = json!({"loadBalancer": {"ingress": services::published(objects, namespace, service)}});
+        let status = services::ingress_status(&services::published(objects, namespace, service));
         for ingress in objects.all(INGRESSES).filter(|object| self.is_ours(object)) {
             let mut complain = |problem: Problem| {
                 let (reason, message) = problem.event();

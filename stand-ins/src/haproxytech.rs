@@ -22,8 +22,6 @@ mod translate;
 
 use std::collections::BTreeSet;
 
-use serde_json::json;
-
 use crate::flags::Flags;
 use crate::objects::{CONFIG_MAPS, ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, Kind, Objects, SECRETS, SERVICES};
 use crate::run::{Controller, Translation, run};
@@ -56,8 +54,7 @@ impl Controller for Haproxytech {
         let model = translate::model(objects, &self.settings, &taken, &mut complaints);
         let mut statuses = Vec::new();
         if let Some((namespace, service)) = &self.settings.publish {
-            let addresses = services::published(objects, namespace, service);
-            let status = json!({"loadBalancer": {"ingress": addresses}});
+            let status = services::ingress_status(&services::published(objects, namespace, service));
             let updates = taken.iter().filter_map(|it| StatusUpdate::unless_there(INGRESSES, it, status.clone()));
             statuses = updates.collect();
         }

@@ -66,8 +66,7 @@ impl Controller for Kong {
         if let Some((namespace, service)) = &self.settings.publish
             && self.settings.update_status
         {
-            let addresses = services::published(objects, namespace, service);
-            let status = serde_json::json!({"loadBalancer": {"ingress": addresses}});
+            let status = services::ingress_status(&services::published(objects, namespace, service));
             let updates = taken.iter().filter_map(|it| StatusUpdate::unless_there(INGRESSES, it, status.clone()));
             statuses = updates.collect();
         }

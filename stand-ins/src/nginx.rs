@@ -60,8 +60,7 @@ impl Controller for IngressNginx {
         if let Some((namespace, service)) = self.flags.object("publish-service")
             && self.flags.or("update-status", "true") == "true"
         {
-            let addresses = services::published(objects, namespace, service);
-            let status = serde_json::json!({"loadBalancer": {"ingress": addresses}});
+            let status = services::ingress_status(&services::published(objects, namespace, service));
             let update =
                 |ingress: &translate::Taken| StatusUpdate::unless_there(INGRESSES, &ingress.object, status.clone());
             statuses = taken.iter().filter_map(update).collect();

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use kube::ResourceExt as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::objects::{Object, Objects, SERVICES, items, text};
 
@@ -98,8 +98,18 @@ fn number(value: &Value) -> Option<u16> {
     value.as_u64().and_then(|number| u16::try_from(number).ok())
 }
 
-/// The addresses that a Service is published at, as an Ingress' status lists them.
+/// The addresses that a Service is published at, as its status lists them.
 pub(crate) fn published(objects: &Objects, namespace: &str, service: &str) -> Vec<Value> {
     let Some(service) = objects.get(SERVICES, namespace, service) else { return Vec::new() };
     items(&service.data, "/status/loadBalancer/ingress").cloned().collect()
+}
+
+/// The status of an Ingress that is reached at these addresses. It has no place for how they lead to a Service (`ipMode`): the API server
+/// would drop that, and a controller that looks for it writes the same status for ever.
+pub(crate) fn ingress_status(addresses: &[Value]) -> Value {
+    let mut addresses = addresses.to_vec();
+    for address in addresses.iter_mut().filter_map(Value::as_object_mut) {
+        address.remove("ipMode");
+    }
+    json!({"loadBalancer": {"ingress": addresses}})
 }

@@ -22,7 +22,6 @@ mod weights;
 use std::collections::BTreeSet;
 
 use rcgen::{CertificateParams, DnType, KeyPair};
-use serde_json::json;
 
 use crate::flags::Flags;
 use crate::objects::{ENDPOINT_SLICES, INGRESSES, Kind, Objects, SECRETS, SERVICES};
@@ -67,7 +66,7 @@ impl Controller for Traefik1 {
             let addresses = services::published(objects, namespace, service);
             // Without an address there is nothing to say yet.
             if !addresses.is_empty() {
-                let status = json!({"loadBalancer": {"ingress": addresses}});
+                let status = services::ingress_status(&addresses);
                 let update = |ingress| StatusUpdate::unless_there(INGRESSES, ingress, status.clone());
                 statuses = taken.into_iter().filter_map(update).collect();
             }

@@ -10,7 +10,7 @@ use super::headers::{Policy, Variables, with_settings};
 use super::settings::{Settings, duration};
 use crate::envoy::model::{Action, Config, Forward, HeaderOps, PathMatch, Redirect, Route, Tls, VirtualHost, Weighted};
 use crate::objects::{INGRESSES, Object, annotation, items, text};
-use crate::services::PortRef;
+use crate::services::{self, PortRef};
 use crate::status::{Complaint, StatusUpdate};
 
 /// Adds the hosts of the Ingresses, and returns the statuses that they should have.
@@ -27,7 +27,7 @@ pub(crate) fn add(
         adder.secure_hosts(config);
         adder.rules(config);
     }
-    let status = json!({"loadBalancer": {"ingress": addresses}});
+    let status = services::ingress_status(addresses);
     taken.iter().filter_map(|ingress| StatusUpdate::unless_there(INGRESSES, ingress, status.clone())).collect()
 }
 

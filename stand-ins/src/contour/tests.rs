@@ -30,7 +30,7 @@ spec: {clusterIP: 10.96.0.8, ports: [{name: http, port: 81}]}
 kind: Service
 metadata: {name: envoy, namespace: projectcontour}
 spec: {clusterIP: 10.96.0.9, ports: []}
-status: {loadBalancer: {ingress: [{ip: 203.0.113.10}]}}
+status: {loadBalancer: {ingress: [{ip: 203.0.113.10, ipMode: VIP}]}}
 ---
 kind: EndpointSlice
 metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
@@ -202,7 +202,7 @@ fn a_status_is_written_once() {
     let spec = "{virtualhost: {fqdn: a.test}, routes: [{services: [{name: web, port: 80}]}]}";
     let statuses = translate(&proxy("a", spec)).statuses;
     assert_eq!(statuses.len(), 1);
-    let status = "status: {currentStatus: valid, description: Valid HTTPProxy, loadBalancer: {ingress: [{ip: 203.0.113.10}]}, \
+    let status = "status: {currentStatus: valid, description: Valid HTTPProxy, loadBalancer: {ingress: [{ip: 203.0.113.10, ipMode: VIP}]}, \
                   conditions: [{type: Valid, status: \"True\", observedGeneration: 0, reason: Valid, message: Valid HTTPProxy, \
                   lastTransitionTime: \"2026-01-01T00:00:00Z\"}]}\n";
     let there = proxy("a", spec) + status;

@@ -33,7 +33,7 @@ spec: {clusterIP: 10.96.0.7, ports: [{name: http, port: 80}]}
 kind: Service
 metadata: {name: emissary-ingress, namespace: emissary, labels: {app.kubernetes.io/component: ambassador-service}}
 spec: {clusterIP: 10.96.0.9, ports: []}
-status: {loadBalancer: {ingress: [{ip: 203.0.113.10}]}}
+status: {loadBalancer: {ingress: [{ip: 203.0.113.10, ipMode: VIP}]}}
 ---
 kind: EndpointSlice
 metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}

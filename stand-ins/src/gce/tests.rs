@@ -1,6 +1,6 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -26,7 +26,7 @@ spec: {clusterIP: 10.96.0.8, ports: [{name: http, port: 81}, {name: admin, port:
 kind: Service
 metadata: {name: load-balancer, namespace: google-cloud}
 spec: {clusterIP: 10.96.0.9, ports: []}
-status: {loadBalancer: {ingress: [{ip: 203.0.113.10}]}}
+status: {loadBalancer: {ingress: [{ip: 203.0.113.10, ipMode: VIP}]}}
 ---
 kind: EndpointSlice
 metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}

@@ -1,5 +1,7 @@
 use std::path::Path;
 
+use serde_json::json;
+
 use super::*;
 use crate::haproxytech::render::MAIN;
 
@@ -24,7 +26,7 @@ spec: {clusterIP: 10.96.0.9, ports: [{port: 81}]}
 kind: Service
 metadata: {name: ingress, namespace: haproxy}
 spec: {clusterIP: 10.96.0.8, ports: []}
-status: {loadBalancer: {ingress: [{ip: 203.0.113.10}]}}
+status: {loadBalancer: {ingress: [{ip: 203.0.113.10, ipMode: VIP}]}}
 ---
 kind: EndpointSlice
 metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
@@ -74,6 +76,14 @@ fn a_route_leads_to_the_services_ready_endpoints() {
     let servers: serde_json::Value = serde_json::from_str(&translation.files[Path::new(slots::SERVERS)]).unwrap();
     assert_eq!(servers["shop_svc_web_http"], json!({"room": 42, "addresses": ["10.244.0.3:8080"]}));
     assert_eq!(translation.statuses.len(), 1);
+}
+
+#[test]
+fn a_status_that_is_there_is_not_written_again() {
+    let there =
+        ingress("a", "{}", "shop.test", "/a", "web") + "status: {loadBalancer: {ingress: [{ip: 203.0.113.10}]}}\n";
+    assert_eq!(translate(&there).statuses, []);
+    assert_eq!(translate(&there.replace("203.0.113.10", "203.0.113.11")).statuses.len(), 1, "the control");
 }
 
 #[test]

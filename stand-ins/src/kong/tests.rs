@@ -20,7 +20,7 @@ spec: {clusterIP: 10.96.0.9, ports: [{name: http, port: 80}]}
 kind: Service
 metadata: {name: proxy, namespace: kong}
 spec: {clusterIP: 10.96.0.8, ports: []}
-status: {loadBalancer: {ingress: [{ip: 203.0.113.10}]}}
+status: {loadBalancer: {ingress: [{ip: 203.0.113.10, ipMode: VIP}]}}
 ---
 kind: EndpointSlice
 metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
@@ -74,6 +74,13 @@ fn a_route_sends_to_endpoints_or_to_the_service_and_keeps_the_host() {
         ],
     );
     assert_eq!(translation.statuses.len(), 2);
+}
+
+#[test]
+fn a_status_that_is_there_is_not_written_again() {
+    let there = ingress("a", "{}", "/", "web") + "status: {loadBalancer: {ingress: [{ip: 203.0.113.10}]}}\n";
+    assert_eq!(translate(&there).statuses, []);
+    assert_eq!(translate(&there.replace("203.0.113.10", "203.0.113.11")).statuses.len(), 1, "the control");
 }
 
 #[test]
@@ -199,4 +206,5 @@ fn a_host_has_the_certificate_of_its_secret() {
     there.says(MAIN, &["ssl_certificate tls/shop-cert.pem;"]);
     let missing = translate(&(ingress("a", "{}", "/", "web") + tls));
     assert!(!conf(&missing).contains("shop-cert") && missing.messages()[0].contains("failed to fetch the secret"));
+    assert_eq!(conf(&missing).matches("ssl_certificate tls/").count(), 1, "the default server's is everybody's");
 }

@@ -17,7 +17,7 @@ spec: {clusterIP: 10.96.0.7, ports: [{name: http, port: 80}]}
 kind: Service
 metadata: {name: ingress, namespace: ingress-nginx}
 spec: {clusterIP: 10.96.0.8, ports: []}
-status: {loadBalancer: {ingress: [{ip: 203.0.113.10}]}}
+status: {loadBalancer: {ingress: [{ip: 203.0.113.10, ipMode: VIP}]}}
 ---
 kind: EndpointSlice
 metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
@@ -182,6 +182,7 @@ fn a_host_has_the_certificate_of_its_secret_and_redirects() {
     assert!(conf(&there).contains("return 308 https://$host$request_uri;"));
     let missing = translate(&ingress);
     assert!(!conf(&missing).contains("shop-cert") && missing.messages()[0].contains("Secret shop/cert"));
+    assert_eq!(conf(&missing).matches("ssl_certificate tls/").count(), 1, "the default server's is everybody's");
 }
 
 #[test]

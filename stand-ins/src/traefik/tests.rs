@@ -1,4 +1,4 @@
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -27,7 +27,7 @@ spec: {type: ExternalName, externalName: outside.test, ports: [{port: 81}]}
 kind: Service
 metadata: {name: traefik, namespace: traefik}
 spec: {clusterIP: 10.96.0.8, ports: []}
-status: {loadBalancer: {ingress: [{ip: 203.0.113.10}]}}
+status: {loadBalancer: {ingress: [{ip: 203.0.113.10, ipMode: VIP}]}}
 ---
 kind: EndpointSlice
 metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
