@@ -8,7 +8,7 @@ use super::model::{ANY, Match, Model, Route, Server, Upstream};
 use super::settings::{Listener, Settings};
 use super::transform::{Outcome, Transformer};
 use crate::data_plane::Files;
-use crate::nginx::text::{Text, map, quoted};
+use crate::nginx::text::{Text, certificate, map, quoted};
 use crate::nginx::{ENDPOINTS, MAIN, endpoints};
 
 /// The certificate of hosts without one of their own.
@@ -161,9 +161,7 @@ fn server(text: &mut Text, settings: &Settings, plugins: &Plugins<'_>, host: &st
     for listener in &settings.listeners {
         listen(text, listener, each, host == ANY);
     }
-    let certificate = server.certificate.as_deref().unwrap_or(DEFAULT_CERTIFICATE);
-    text.line(format!("ssl_certificate tls/{certificate};"));
-    text.line(format!("ssl_certificate_key tls/{certificate};"));
+    certificate(text, server.certificate.as_deref(), host == ANY, DEFAULT_CERTIFICATE);
     // Errors of nginx' own, not those of backends.
     text.line("error_page 502 = @error_502;");
     text.block("location @error_502", |text| {

@@ -11,7 +11,7 @@ use super::annotations::{Auth, Canary};
 use super::endpoints;
 use super::model::{Location, Match, Model, Server, Upstream};
 use super::settings::Settings;
-use super::text::{Text, map, quoted};
+use super::text::{Text, certificate, map, quoted};
 use crate::data_plane::Files;
 use crate::flags::Flags;
 
@@ -170,9 +170,8 @@ fn server(text: &mut Text, model: &Model, settings: &Settings, flags: &Flags, ho
     text.line("http2 on;");
     text.line(format!("listen {}{default};", flags.number("http-port", 80)));
     text.line(format!("listen {}{default} ssl;", flags.number("https-port", 443)));
-    let certificate = server.certificate.as_deref().filter(|name| !name.is_empty()).unwrap_or(DEFAULT_CERTIFICATE);
-    text.line(format!("ssl_certificate tls/{certificate};"));
-    text.line(format!("ssl_certificate_key tls/{certificate};"));
+    let own = server.certificate.as_deref().filter(|name| !name.is_empty());
+    certificate(text, own, host == "_", DEFAULT_CERTIFICATE);
     text.line("set $proxy_upstream_name \"-\";");
     if host == "_" {
         text.block("location /healthz", |text| {
