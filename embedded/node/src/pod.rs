@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use meshgate_net::Netns;
 use meshgate_store::{Status, Subresource, WriteOptions};
 use parking_lot::Mutex;
+use serde::Deserialize as _;
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{Notify, watch};
@@ -258,7 +259,7 @@ impl PodContext {
         let containers: Vec<_> =
             self.slots.iter().map(|slot| (&slot.spec, slot.role, slot.state.borrow().clone())).collect();
         let mut change = |object: &mut Value| {
-            let pod: Pod = serde_json::from_value(object.clone())
+            let pod = Pod::deserialize(&*object)
                 .map_err(|error| Status::internal(format!("the stored pod cannot be read: {error}")))?;
             if pod.metadata.uid.as_deref() != Some(self.uid.as_str()) {
                 return Err(Status::not_found(&kinds::pods(), &self.name));

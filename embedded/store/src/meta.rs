@@ -228,14 +228,14 @@ fn same_meta(old: &Value, new: &Value) -> bool {
 
 /// Whether two `managedFields` are the same but for their times.
 pub(crate) fn same_managers(old: Option<&Value>, new: Option<&Value>) -> bool {
-    let entries = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
-    let (mut old, mut new) = (entries(old), entries(new));
-    for entry in old.iter_mut().chain(&mut new) {
-        if let Some(entry) = entry.as_object_mut() {
-            entry.remove("time");
-        }
+    fn entries(value: Option<&Value>) -> &[Value] {
+        value.and_then(Value::as_array).map_or(&[], Vec::as_slice)
     }
-    old == new
+    fn fields(entry: &Value) -> impl Iterator<Item = (&String, &Value)> {
+        entry.as_object().into_iter().flatten().filter(|(key, _)| *key != "time")
+    }
+    entries(old).len() == entries(new).len()
+        && entries(old).iter().zip(entries(new)).all(|(old, new)| fields(old).eq(fields(new)))
 }
 
 /// Drops what Go would not print: null and empty maps and lists in metadata, a null status.
