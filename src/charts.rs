@@ -41,7 +41,8 @@ pub fn offered(mut fixtures: Fixtures, controllers: &[String], target: &Target) 
         if let (Some(version), None) = (version.filter(|version| !known(version)), &target.chart_version) {
             let known: Vec<String> = chart.versions.iter().map(|(version, by)| format!("{version} by {by}")).collect();
             bail!(
-                "--install helm: no version of the chart is known to install {name} {version} (known: {}); name one with --chart-version",
+                "--install helm: no version of the chart is known to install {name} {version} (known: {}); name one with --chart-version, \
+                 or for each side of a gate with --from-chart and --to-chart",
                 known.join(", ")
             );
         }

@@ -8,6 +8,7 @@ use meshgate_harness::matrix;
 use meshgate_harness::report::expected::{Verdicts, is_expected};
 use meshgate_harness::report::gate::Comparison;
 
+use crate::target::Install;
 use crate::{fail, output, run};
 
 /// Two versions of a controller, or two reports.
@@ -27,6 +28,12 @@ pub struct Args {
     /// The version to move to
     #[arg(long, value_name = "VERSION")]
     to: Option<String>,
+    /// The version of the chart in use, with `--install helm`; the one that is known to install the controller's version when left out
+    #[arg(long, value_name = "VERSION", requires = "controller", conflicts_with = "chart_version")]
+    from_chart: Option<String>,
+    /// The version of the chart to move to
+    #[arg(long, value_name = "VERSION", requires = "controller", conflicts_with = "chart_version")]
+    to_chart: Option<String>,
     #[command(flatten)]
     run: run::Args,
 }
@@ -70,28 +77,50 @@ fn execute(args: Args) -> anyhow::Result<Gated> {
     let (Some(controller), Some(from), Some(to)) = (args.controller, args.from, args.to) else {
         bail!("expected BASELINE CANDIDATE.json, or --controller NAME --from VERSION --to VERSION");
     };
-    let mut run = args.run.clone();
-    run.controllers = [&from, &to].map(|version| format!("{controller}@{version}")).into();
-    let fixtures = run::fixtures_of(&run)?;
-    // Both names are checked before the first of two runs begins.
-    for version in [&from, &to] {
-        matrix::known_version(fixtures.controller(&controller)?, version)?;
+    if args.run.target.install != Install::Helm && (args.from_chart.is_some() || args.to_chart.is_some()) {
+        bail!("--from-chart and --to-chart say which chart installs each side: add --install helm");
     }
-    let side = |version: &str| {
+    let [from, to] = [(from, args.from_chart), (to, args.to_chart)]
+        .map(|(version, chart)| Side::of(&args.run, &controller, version, chart));
+    // Both are checked before the first of two runs begins.
+    for side in [&from, &to] {
+        matrix::known_version(run::fixtures_of(&side.run)?.controller(&controller)?, &side.version)?;
+    }
+    let comparison = Comparison::of(&from.verdicts(&controller)?, &to.verdicts(&controller)?);
+    let text = format!("{controller} {} -> {}\n{}", from.name, to.name, comparison.render());
+    Ok(Gated { text, open: !comparison.regressed() })
+}
+
+/// One of the two that are compared.
+struct Side {
+    /// The controller's version.
+    version: String,
+    /// The version, and the chart where one was named.
+    name: String,
+    /// What is run of it.
+    run: run::Args,
+}
+
+impl Side {
+    fn of(run: &run::Args, controller: &str, version: String, chart: Option<String>) -> Self {
         let mut run = run.clone();
         run.controllers = vec![format!("{controller}@{version}")];
-        run.report_dir = args.run.report_dir.join(version);
-        output::tell(&format!("{controller} {version}:\n"));
-        let report = run::execute(&run)?;
+        let (name, folder) = match &chart {
+            Some(chart) => (format!("{version} (chart {chart})"), format!("{version}-chart-{chart}")),
+            None => (version.clone(), version.clone()),
+        };
+        run.report_dir = run.report_dir.join(folder);
+        run.target.chart_version = chart.or(run.target.chart_version);
+        Self { version, name, run }
+    }
+
+    fn verdicts(&self, controller: &str) -> anyhow::Result<Verdicts> {
+        output::tell(&format!("{controller} {}:\n", self.name));
+        let report = run::execute(&self.run)?;
         if run::nothing_ran(&report) {
-            bail!(
-                "no cell of {controller} {version} could be set up; see {}",
-                run.report_dir.join("report.md").display()
-            );
+            let path = self.run.report_dir.join("report.md");
+            bail!("no cell of {controller} {} could be set up; see {}", self.name, path.display());
         }
-        Ok(report)
-    };
-    let comparison = Comparison::of(&Verdicts::of(&side(&from)?), &Verdicts::of(&side(&to)?));
-    let text = format!("{controller} {from} -> {to}\n{}", comparison.render());
-    Ok(Gated { text, open: !comparison.regressed() })
+        Ok(Verdicts::of(&report))
+    }
 }

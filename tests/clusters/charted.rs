@@ -87,3 +87,38 @@ fn a_dry_run_tells_of_the_charts_objects() {
     let own = by(&[]);
     assert!(!own.contains(of_chart[0]) && own.contains("ClusterRole traefik\n"), "the control: {own}");
 }
+
+#[test]
+fn two_versions_of_a_chart_are_gated_at_the_same_version_of_the_controller() {
+    let bench = Bench::new();
+    let repository = Repository::serve(&bench);
+    let gate = |further: &[&str]| {
+        let mut command = Command::new(MESHGATE);
+        command.args(["gate", "--controller", "traefik", "--from", "3.7.15", "--to", "3.7.15"]);
+        command.args(["--recipe", "ingress-middleware", "--dialect", "modern", "--case", "routing/host"]);
+        command.arg("--report-dir").arg(bench.join("report")).args(further);
+        command.envs(repository.environment()).env("XDG_STATE_HOME", bench.join("home")).output().unwrap()
+    };
+    let helm = ["--install", "helm", "--chart-repository", &repository.url];
+    let output = gate(&[&helm[..], &["--from-chart", "40.1.0", "--to-chart", "41.1.0"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    holds(&text(&output), &["traefik 3.7.15 (chart 40.1.0) -> 3.7.15 (chart 41.1.0)"]);
+    for chart in ["40.1.0", "41.1.0"] {
+        let report = read_json(&bench.join(&format!("report/3.7.15-chart-{chart}/report.json")));
+        assert_eq!(report["cells"][0]["implementation"]["control_plane"], format!("real (chart {chart})"));
+    }
+
+    let refused = |further: &[&str], part: &str| {
+        let output = gate(further);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        holds(&text(&output), &[part]);
+    };
+    refused(&["--to-chart", "41.1.0"], "which chart installs each side: add --install helm");
+    refused(&[&helm[..], &["--to-chart", "41.1.0", "--chart-version", "41.1.0"]].concat(), "cannot be used with");
+    refused(
+        &[&helm[..], &["--from-chart", "41.1.0"]].concat(),
+        "for each side of a gate with --from-chart and --to-chart",
+    );
+    let absent = ["--from-chart", "99.0.0", "--to-chart", "41.1.0"];
+    refused(&[&helm[..], &absent].concat(), "no chart \"traefik\" at version 99.0.0");
+}
