@@ -5,7 +5,8 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -17,6 +18,8 @@ use crate::world;
 
 /// `USER_HZ`, in which `/proc` counts: the same on every architecture that Linux has left.
 const TICKS_PER_SECOND: u64 = 100;
+/// How long a process that was killed may take to end.
+const ENDS: Duration = Duration::from_secs(2);
 /// How much of its log is shown when a proxy fails.
 const TAIL_LINES: usize = 12;
 
@@ -95,12 +98,24 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        for pid in self.pids() {
+        let pids = self.pids();
+        for pid in &pids {
             // It may have ended already.
-            let _ = i32::try_from(pid).map(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL));
+            let _ = i32::try_from(*pid).map(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL));
         }
         let _ = self.child.wait();
+        // nginx' workers outlive their master by a moment, with its ports, which the next proxy is to have.
+        let deadline = Instant::now() + ENDS;
+        while pids.iter().any(|pid| lives(*pid)) && Instant::now() < deadline {
+            sleep(Duration::from_millis(1));
+        }
     }
+}
+
+/// Whether a process still has what it opened.
+fn lives(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    fields(&stat).and_then(|mut fields| fields.next()).is_some_and(|state| state != "Z")
 }
 
 /// How long the calling thread could have run so far, but something else did.
@@ -160,6 +175,14 @@ mod tests {
         assert_eq!(ticks(STAT), Some(168));
         assert_eq!(resident("Name:\tx\nVmHWM:\t  9 kB\nVmRSS:\t    5120 kB\n"), Some(5120));
         assert_eq!(resident("Name:\tkthread\n"), None);
+    }
+
+    #[test]
+    fn a_process_that_has_ended_does_not_live() {
+        assert!(lives(std::process::id()));
+        let mut child = Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        assert!(!lives(child.id()));
     }
 
     #[test]
