@@ -32,7 +32,7 @@ use serde_json::{Value, json};
 
 use crate::envoy::{self, Envoy, model::Config};
 use crate::flags::Flags;
-use crate::objects::{ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, Kind, Object, Objects, SECRETS, SERVICES, items};
+use crate::objects::{ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, Kind, Object, Objects, SECRETS, SERVICES};
 use crate::run::{Controller, Translation, run};
 use crate::services;
 use crate::status::{Complaint, StatusUpdate};
@@ -133,8 +133,7 @@ impl Emissary {
         };
         let own = |service: &&Object| service.namespace().as_deref() == Some(self.namespace.as_str());
         let service = objects.all(SERVICES).filter(own).find(marked)?;
-        let addresses: Vec<Value> = items(&service.data, "/status/loadBalancer/ingress").cloned().collect();
-        Some(services::ingress_status(&addresses))
+        Some(services::ingress_status(&services::published(objects, &self.namespace, &service.name_any())))
     }
 }
 

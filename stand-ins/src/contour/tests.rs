@@ -257,6 +257,9 @@ spec:
       http: {paths: [{path: /a, pathType: Prefix, backend: {service: {name: api, port: {name: http}}}}]}
 "#;
     let plain = translate(ingress);
+    assert_eq!(plain.statuses.len(), 1);
+    let there = format!("{ingress}status: {{loadBalancer: {{ingress: [{{ip: 203.0.113.10}}]}}}}\n");
+    assert_eq!(translate(&there).statuses, [], "it is there");
     let found = routes(&plain, "i.test").unwrap();
     assert_eq!(found[0]["match"]["path_separated_prefix"], "/a");
     assert_eq!(found[0]["route"]["cluster"], "shop/api/81/h2c");

@@ -443,6 +443,8 @@ spec:
     assert_eq!(found[2]["match"], json!({"prefix": "/"}));
     assert_eq!(translation.statuses.len(), 1);
     assert!(format!("{:?}", translation.statuses).contains("203.0.113.10"));
+    let there = format!("{class}{ingress}status: {{loadBalancer: {{ingress: [{{ip: 203.0.113.10}}]}}}}\n");
+    assert_eq!(translate(&there).statuses, [], "it is there");
     assert_eq!(
         routes(&translate(&format!("{class}{}", ingress.replace("Name: ambassador", "Name: nginx"))), "*"),
         Some(vec![])

@@ -120,6 +120,8 @@ fn the_annotation_decides_whose_an_ingress_is_and_a_class_by_name_is_nobodys() {
         let translation = gce(flags).translate(&objects(&further));
         assert_eq!(routes(&translation, "a.test").is_some(), ours, "{further}");
         assert_eq!(translation.statuses.len(), usize::from(ours));
+        let there = further + "status: {loadBalancer: {ingress: [{ip: 203.0.113.10}]}}\n";
+        assert_eq!(gce(flags).translate(&objects(&there)).statuses, [], "it is there");
     }
 }
 
