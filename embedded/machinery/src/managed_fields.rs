@@ -21,7 +21,7 @@ use serde_json::Value;
 
 pub use apply::apply;
 pub use conflict::{ApplyError, Conflict};
-pub use field_set::{FieldSet, FieldSetError, PathElement};
+pub use field_set::{FieldSet, PathElement};
 pub use text::{Wire, expanded};
 
 use crate::shape::Shape;

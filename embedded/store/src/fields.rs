@@ -24,6 +24,30 @@ pub(crate) fn decode(kind: &ResourceType, version: &str, object: &mut Value, str
     Ok(())
 }
 
+/// The same for what is to replace `current`: a part that is as it was has been through this before. Not so in custom objects,
+/// whose schema may have changed since.
+pub(crate) fn decode_changes(
+    kind: &ResourceType,
+    version: &str,
+    current: &Value,
+    object: &mut Value,
+    strict: bool,
+) -> Result<(), Status> {
+    let stored_form = kind.builtin && kind.versions.first().is_some_and(|stored| stored.name == version);
+    let (Some(old), Some(new), true) = (current.as_object(), object.as_object_mut(), stored_form) else {
+        return decode(kind, version, object, strict);
+    };
+    let is_type = |key: &str| key == "apiVersion" || key == "kind";
+    let same: Vec<&String> =
+        old.iter().filter(|(key, value)| !is_type(key) && new.get(*key) == Some(value)).map(|(key, _)| key).collect();
+    let kept: Vec<(String, Value)> = same.into_iter().filter_map(|key| new.remove_entry(key)).collect();
+    decode(kind, version, object, strict)?;
+    if let Some(new) = object.as_object_mut() {
+        new.extend(kept);
+    }
+    Ok(())
+}
+
 /// Fills in the defaults of a custom object's schema.
 pub(crate) fn apply_defaults(kind: &ResourceType, version: &str, object: &mut Value) {
     if let Some(schema) = schema_of(kind, version) {
@@ -101,4 +125,45 @@ fn refused(error: &ApplyError) -> Status {
     let mut status = Status::new(409, "Conflict", error.to_string());
     status.details = json!({"causes": causes});
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::builtin;
+
+    /// What takes the place of a stored object comes out of the shorter way as out of the longer one.
+    #[test]
+    fn what_changed_is_decoded_as_the_whole_would_be() {
+        let kind = builtin::types().find(|kind| kind.kind == "Deployment").unwrap();
+        let current = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "web", "labels": {"app": "web"}},
+            "spec": {"replicas": 1, "template": {"spec": {"containers": [{"name": "web"}]}}},
+            "status": {"replicas": 1},
+        });
+        let changes: [fn(&mut Value); 8] = [
+            |_| {},
+            |object| object["spec"]["replicas"] = json!("two"),
+            |object| object["spec"]["unknown"] = json!(1),
+            |object| object["unknown"] = json!(1),
+            |object| object["metadata"]["labels"]["gone"] = Value::Null,
+            |object| object["metadata"]["labels"] = json!(["x"]),
+            |object| object["status"] = json!({"replicas": 2, "unknown": 1}),
+            |object| drop(object.as_object_mut().and_then(|object| object.remove("spec"))),
+        ];
+        for (index, change) in changes.iter().enumerate() {
+            for strict in [false, true] {
+                let mut whole = current.clone();
+                change(&mut whole);
+                let mut changed = whole.clone();
+                let expected = decode(&kind, "v1", &mut whole, strict).map_err(|error| error.message);
+                let found = decode_changes(&kind, "v1", &current, &mut changed, strict).map_err(|error| error.message);
+                assert_eq!(found, expected, "change {index}");
+                if found.is_ok() {
+                    assert_eq!(changed, whole, "change {index}");
+                }
+            }
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! `metadata.managedFields`: one entry per manager, operation, version and subresource.
 
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{FieldSet, Writer};
@@ -65,8 +66,8 @@ impl Entry {
             _ => return None,
         };
         let fields = match entry.get("fieldsV1") {
-            Some(Value::String(text)) => FieldSet::from_fields_v1(&serde_json::from_str(text).ok()?).ok()?,
-            Some(tree) => FieldSet::from_fields_v1(tree).ok()?,
+            Some(Value::String(text)) => serde_json::from_str(text).ok()?,
+            Some(tree) => FieldSet::deserialize(tree).ok()?,
             None => FieldSet::default(),
         };
         Some(Self {
@@ -89,7 +90,8 @@ impl Entry {
             "apiVersion": self.api_version,
             "time": self.time,
             "fieldsType": "FieldsV1",
-            "fieldsV1": self.fields.to_fields_v1().to_string(),
+            // A set has nothing that JSON has no form for.
+            "fieldsV1": serde_json::to_string(&self.fields).unwrap_or_default(),
         });
         if !self.subresource.is_empty() {
             entry["subresource"] = self.subresource.as_str().into();
@@ -111,11 +113,10 @@ pub(super) fn is_reset(object: &Value) -> bool {
 
 /// Writes the entries to an object, as it is stored: appliers first, then by age.
 pub(super) fn write(object: &mut Value, mut entries: Vec<Entry>) {
-    entries.sort_by(|a, b| {
-        let key =
-            |entry: &Entry| (entry.operation, entry.time.clone(), entry.manager.clone(), entry.subresource.clone());
-        key(a).cmp(&key(b))
-    });
+    fn key(entry: &Entry) -> (Operation, &str, &str, &str) {
+        (entry.operation, &entry.time, &entry.manager, &entry.subresource)
+    }
+    entries.sort_by(|a, b| key(a).cmp(&key(b)));
     let Some(object) = object.as_object_mut() else { return };
     let metadata = object.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
     let Some(metadata) = metadata.as_object_mut() else { return };

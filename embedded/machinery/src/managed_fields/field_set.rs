@@ -1,9 +1,15 @@
 //! Sets of paths, and the `fieldsV1` form of them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde_json::{Map, Value};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::Value;
+
+/// In `fieldsV1`, the name of what holds the other names.
+const ITSELF: &str = ".";
 
 /// One step of a path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,7 +24,7 @@ pub enum PathElement {
     Index(usize),
 }
 
-/// A set of paths, as a tree. An empty set is the default.
+/// A set of paths, as a tree. An empty set is the default. Its serialized form is that of `fieldsV1`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldSet {
     /// Whether the path that ends here is in the set; never at the root.
@@ -26,32 +32,20 @@ pub struct FieldSet {
     children: BTreeMap<PathElement, FieldSet>,
 }
 
-/// Why a `fieldsV1` value could not be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FieldSetError {
-    /// A value is not an object.
-    #[error("fieldsV1: expected an object at {0:?}, found something else")]
-    NotAnObject(String),
-    /// A name has no known prefix, or what follows the prefix is malformed.
-    #[error("fieldsV1: expected a name like f:field, k:{{\"key\":\"value\"}}, v:value, i:0 or \".\", found {0:?}")]
-    Element(String),
-}
-
 impl PathElement {
-    fn parse(text: &str) -> Result<Self, FieldSetError> {
-        let error = || FieldSetError::Element(text.to_owned());
-        let json = |text: &str| serde_json::from_str::<Value>(text).map_err(|_| error());
-        let (prefix, rest) = text.split_once(':').ok_or_else(error)?;
+    fn parse(text: &str) -> Option<Self> {
+        let json = |text: &str| serde_json::from_str::<Value>(text).ok();
+        let (prefix, rest) = text.split_once(':')?;
         match prefix {
-            "f" => Ok(Self::Field(rest.to_owned())),
-            "v" => Ok(Self::Value(json(rest)?.to_string())),
-            "i" => rest.parse().map(Self::Index).map_err(|_| error()),
+            "f" => Some(Self::Field(rest.to_owned())),
+            "v" => Some(Self::Value(json(rest)?.to_string())),
+            "i" => rest.parse().map(Self::Index).ok(),
             // Parsing and printing sorts the names.
             "k" => match json(rest)? {
-                Value::Object(keys) => Ok(Self::key(keys.into_iter().collect())),
-                _ => Err(error()),
+                Value::Object(keys) => Some(Self::key(keys.into_iter().collect())),
+                _ => None,
             },
-            _ => Err(error()),
+            _ => None,
         }
     }
 
@@ -89,38 +83,6 @@ impl fmt::Display for PathElement {
 }
 
 impl FieldSet {
-    /// Reads the `fieldsV1` form.
-    pub fn from_fields_v1(fields: &Value) -> Result<Self, FieldSetError> {
-        let mut set = Self::read(fields, "")?;
-        set.owned = false;
-        Ok(set)
-    }
-
-    fn read(fields: &Value, at: &str) -> Result<Self, FieldSetError> {
-        let fields = fields.as_object().ok_or_else(|| FieldSetError::NotAnObject(at.to_owned()))?;
-        let mut set = Self { owned: fields.is_empty(), children: BTreeMap::new() };
-        for (name, value) in fields {
-            if name == "." {
-                set.owned = true;
-            } else {
-                set.children.insert(PathElement::parse(name)?, Self::read(value, name)?);
-            }
-        }
-        Ok(set)
-    }
-
-    /// The `fieldsV1` form.
-    pub fn to_fields_v1(&self) -> Value {
-        let mut fields = Map::new();
-        if self.owned && !self.children.is_empty() {
-            fields.insert(".".to_owned(), Value::Object(Map::new()));
-        }
-        for (element, child) in &self.children {
-            fields.insert(element.write(), child.to_fields_v1());
-        }
-        Value::Object(fields)
-    }
-
     /// Whether no path is in the set.
     pub fn is_empty(&self) -> bool {
         !self.owned && self.children.values().all(Self::is_empty)
@@ -233,12 +195,73 @@ impl FieldSet {
     }
 }
 
+impl Serialize for FieldSet {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let itself = self.owned && !self.children.is_empty();
+        let mut map = serializer.serialize_map(Some(self.children.len() + usize::from(itself)))?;
+        if itself {
+            map.serialize_entry(ITSELF, &Self::default())?;
+        }
+        for (element, child) in &self.children {
+            map.serialize_entry(&element.write(), child)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for FieldSet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let root = Node.deserialize(deserializer)?;
+        Ok(Self { owned: false, ..root })
+    }
+}
+
+/// A set below the root: one without names is the path that leads to it.
+struct Node;
+
+impl<'de> DeserializeSeed<'de> for Node {
+    type Value = FieldSet;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<FieldSet, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Node {
+    type Value = FieldSet;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("fieldsV1: an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FieldSet, A::Error> {
+        let mut set = FieldSet::default();
+        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+            if name == ITSELF {
+                map.next_value::<IgnoredAny>()?;
+                set.owned = true;
+            } else {
+                let wanted = "a name like f:field, k:{\"key\":\"value\"}, v:value, i:0 or \".\"";
+                let element = PathElement::parse(&name)
+                    .ok_or_else(|| A::Error::custom(format!("fieldsV1: expected {wanted}, found {name:?}")))?;
+                set.children.insert(element, map.next_value_seed(Node)?);
+            }
+        }
+        set.owned |= set.children.is_empty();
+        Ok(set)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+
+    fn read(fields: &Value) -> Result<FieldSet, serde_json::Error> {
+        FieldSet::deserialize(fields)
+    }
 
     #[test]
     fn fields_v1_is_read_and_written() {
@@ -250,8 +273,9 @@ mod tests {
                     "f:ports": {"k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}, "f:containerPort": {}}}}},
             },
         });
-        let set = FieldSet::from_fields_v1(&fields).unwrap();
-        assert_eq!(set.to_fields_v1(), fields);
+        let set = read(&fields).unwrap();
+        assert_eq!(serde_json::to_value(&set).unwrap(), fields);
+        assert_eq!(serde_json::to_string(&set).unwrap(), fields.to_string());
         assert_eq!(
             set.paths(),
             [
@@ -269,15 +293,15 @@ mod tests {
 
     #[test]
     fn keys_are_sorted_whatever_order_they_come_in() {
-        let a = FieldSet::from_fields_v1(&json!({"k:{\"b\":1, \"a\":2}": {}})).unwrap();
-        let b = FieldSet::from_fields_v1(&json!({"k:{\"a\":2,\"b\":1}": {}})).unwrap();
+        let a = read(&json!({"k:{\"b\":1, \"a\":2}": {}})).unwrap();
+        let b = read(&json!({"k:{\"a\":2,\"b\":1}": {}})).unwrap();
         assert_eq!(a, b);
     }
 
     #[test]
     fn malformed_sets_are_refused() {
         for fields in [json!([]), json!({"spec": {}}), json!({"k:[]": {}}), json!({"f:a": 1}), json!({"i:x": {}})] {
-            assert!(FieldSet::from_fields_v1(&fields).is_err(), "{fields}");
+            assert!(read(&fields).is_err(), "{fields}");
         }
     }
 
@@ -296,7 +320,7 @@ mod tests {
     proptest! {
         #[test]
         fn writing_and_reading_is_the_identity(set in set()) {
-            prop_assert_eq!(FieldSet::from_fields_v1(&set.to_fields_v1()).unwrap(), set);
+            prop_assert_eq!(serde_json::from_str::<FieldSet>(&serde_json::to_string(&set).unwrap()).unwrap(), set);
         }
 
         #[test]

@@ -1,3 +1,4 @@
+use serde::Deserialize;
 use serde_json::json;
 
 use super::*;
@@ -51,7 +52,7 @@ fn entry<'v>(object: &'v Value, manager: &str) -> &'v Value {
 }
 
 fn owned(object: &Value, manager: &str) -> Vec<String> {
-    FieldSet::from_fields_v1(&entry(&expanded(object), manager)["fieldsV1"]).unwrap().paths()
+    FieldSet::deserialize(&entry(&expanded(object), manager)["fieldsV1"]).unwrap().paths()
 }
 
 #[test]
@@ -255,10 +256,10 @@ fn ownership_moves_from_client_side_to_server_side_apply() {
 
     let mut entries = expanded(&live)["metadata"]["managedFields"].as_array().unwrap().clone();
     let former = entries.iter().position(|entry| entry["manager"] == "kubectl-client-side-apply").unwrap();
-    let former = FieldSet::from_fields_v1(&entries.remove(former)["fieldsV1"]).unwrap();
-    let mut union = FieldSet::from_fields_v1(&entries[0]["fieldsV1"]).unwrap();
+    let former = FieldSet::deserialize(&entries.remove(former)["fieldsV1"]).unwrap();
+    let mut union = FieldSet::deserialize(&entries[0]["fieldsV1"]).unwrap();
     union.add(&former);
-    entries[0]["fieldsV1"] = union.to_fields_v1();
+    entries[0]["fieldsV1"] = serde_json::to_value(&union).unwrap();
     let mut handed_over = live.clone();
     let patch = json!([{"op": "replace", "path": "/metadata/managedFields", "value": entries}]);
     crate::patch::json_patch(&mut handed_over, &patch).unwrap();

@@ -103,7 +103,7 @@ fn replace_owned(
 ) -> Result<Object, Status> {
     let kind = state.resource(resource)?;
     let version = meta::check_kind(&kind, &object)?;
-    fields::decode(&kind, &version, &mut object, options.strict)?;
+    fields::decode_changes(&kind, &version, current, &mut object, options.strict)?;
     conversion::upgrade(&kind, &version, &mut object);
     meta::prepare_update(&kind, current, &mut object)?;
     meta::stamp_kind(&kind, &mut object);
@@ -209,20 +209,23 @@ fn keep_the_other_part(kind: &ResourceType, current: &Value, subresource: Subres
                 object.as_object_mut().map(|map| map.remove("status"));
             }
         },
-        Subresource::Status => {
-            let status = object.get("status").cloned();
-            let managers = object.pointer("/metadata/managedFields").cloned();
-            *object = current.clone();
-            match status {
-                Some(status) => object["status"] = status,
-                None => {
-                    object.as_object_mut().map(|map| map.remove("status"));
-                }
-            }
-            if let Some(managers) = managers {
-                set_meta(object, "managedFields", managers);
-            }
+        Subresource::Status => restore_all_but_status(current, object),
+    }
+}
+
+/// What is as it was, which is most of a large object, is not copied.
+fn restore_all_but_status(current: &Value, object: &mut Value) {
+    let (Some(old), Some(new)) = (current.as_object(), object.as_object_mut()) else { return };
+    let metadata = new.get_mut("metadata").filter(|metadata| old.get("metadata") != Some(metadata));
+    let managers = metadata.and_then(Value::as_object_mut).and_then(|metadata| metadata.remove("managedFields"));
+    new.retain(|key, _| key == "status" || old.contains_key(key));
+    for (key, value) in old.iter().filter(|(key, _)| *key != "status") {
+        if new.get(key) != Some(value) {
+            new.insert(key.clone(), value.clone());
         }
+    }
+    if let Some(managers) = managers {
+        set_meta(object, "managedFields", managers);
     }
 }
 
@@ -350,5 +353,39 @@ fn pod_grace(pod: &Value, options: &DeleteOptions) -> i64 {
     match asked.unwrap_or(30) {
         negative if negative < 0 => 1,
         grace => grace,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_write_brings_the_status_and_its_owners_and_nothing_else() {
+        let current = json!({
+            "metadata": {"name": "a", "labels": {"a": "b"}, "managedFields": [{"manager": "one"}]},
+            "spec": {"replicas": 1},
+            "status": {"replicas": 1},
+        });
+        let restored = |mut object: Value| {
+            restore_all_but_status(&current, &mut object);
+            object
+        };
+        let with = |pointer: &str, value: Value| {
+            let mut object = current.clone();
+            *object.pointer_mut(pointer).unwrap() = value;
+            object
+        };
+        assert_eq!(restored(with("/status", json!({"replicas": 2}))), with("/status", json!({"replicas": 2})));
+        assert_eq!(restored(with("/spec", json!({"replicas": 2}))), current);
+        assert_eq!(restored(with("/metadata/labels", json!({}))), current);
+        let owners = json!([{"manager": "two"}]);
+        assert_eq!(restored(with("/metadata/managedFields", owners.clone())), with("/metadata/managedFields", owners));
+        let mut less = current.clone();
+        less.as_object_mut().unwrap().retain(|key, _| key == "metadata");
+        less["more"] = json!(1);
+        let mut without = current.clone();
+        without.as_object_mut().unwrap().remove("status");
+        assert_eq!(restored(less), without);
     }
 }
