@@ -40,7 +40,8 @@ fn execute(args: &Args, started: Instant, teller: &Teller) -> anyhow::Result<()>
     let controller = spec.controller(&fixtures)?;
     let recipe = spec.recipe(&controller)?;
     let cases: Vec<_> = meshgate_suites::cases().into_iter().copied().collect();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // Cells run beside each other; a second worker in one would cost more in waking it than it does.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let assignment = Assignment { spec: &spec, fixtures: &fixtures, controller: &controller, recipe: &recipe };
     runtime.block_on(cell::run(&assignment, &cases, started, teller))?;
     // What still runs of an embedded cluster ends with this process: it is the first of its PID namespace.

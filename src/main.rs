@@ -1,4 +1,4 @@
-//! The one binary: the command line for people, and every role that Meshgate plays in a cluster.
+//! The one binary: the command line for people, and every role that Meshgate plays in a cluster (`roles`).
 //!
 //! Arguments are parsed here and nothing else happens here; the work is in the libraries.
 
@@ -24,6 +24,7 @@ mod list;
 mod output;
 mod progress;
 mod report;
+mod roles;
 mod run;
 mod site;
 mod target;
@@ -62,53 +63,9 @@ enum Command {
     Completions(completions::Args),
     /// Write manual pages
     Man(completions::ManArgs),
-    /// Role: the mesh proxy
-    #[command(hide = true, disable_help_flag = true)]
-    Proxy(Rest),
-    /// Role: the init container that redirects a pod's traffic to the proxy
-    #[command(hide = true, disable_help_flag = true)]
-    ProxyInit(Rest),
-    /// Role: the mesh's control plane
-    #[command(hide = true, disable_help_flag = true)]
-    ControlPlane(Rest),
-    /// Role: the webhook that adds the mesh proxy to new pods
-    #[command(hide = true, disable_help_flag = true)]
-    ProxyInjector(Rest),
-    /// Role: a demo application
-    #[command(hide = true, disable_help_flag = true)]
-    App(Rest),
-    /// Role: the control plane of a controller that cannot be had as a native program
-    #[command(hide = true, disable_help_flag = true)]
-    StandIn(Rest),
     /// Role: one cell, started by `run`
     #[command(hide = true)]
     Cell(cell::Args),
-    /// Role: the first process of a container on the embedded cluster
-    #[command(hide = true, disable_help_flag = true)]
-    PodExec(Rest),
-}
-
-/// The arguments of a role, parsed by the role itself.
-#[derive(clap::Args)]
-struct Rest {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    arguments: Vec<std::ffi::OsString>,
-}
-
-impl Command {
-    /// Roles that play a program of the mesh or of a pod set up their own log, or have none.
-    fn is_ours_to_log(&self) -> bool {
-        !matches!(
-            self,
-            Self::Proxy(_)
-                | Self::ProxyInit(_)
-                | Self::ControlPlane(_)
-                | Self::ProxyInjector(_)
-                | Self::App(_)
-                | Self::StandIn(_)
-                | Self::PodExec(_)
-        )
-    }
 }
 
 /// Logs warnings to standard error, or what `MESHGATE_LOG` asks for, such as `debug` or `meshgate_node=trace`.
@@ -131,10 +88,12 @@ fn arguments() -> Vec<OsString> {
 
 fn main() -> ExitCode {
     // No thread may exist before this point, and roles that enter namespaces need it to stay so.
-    let command = Cli::parse_from(arguments()).command;
-    if command.is_ours_to_log() {
-        log();
+    let arguments = arguments();
+    if let Some(ended) = roles::play(&arguments) {
+        return ended;
     }
+    let command = Cli::parse_from(arguments).command;
+    log();
     match command {
         Command::Run(args) => run::main(args),
         Command::List(args) => list::main(args),
@@ -148,20 +107,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::main(args),
         Command::Completions(args) => completions::main(args),
         Command::Man(args) => completions::man(args),
-        Command::Proxy(_) => meshgate_proxy::main_from_env(),
-        Command::ProxyInit(rest) => meshgate_proxy::init::main(rest.arguments),
-        Command::ControlPlane(_) => match meshgate_control_plane::main_from_env() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(1, &error),
-        },
-        Command::ProxyInjector(_) => match meshgate_control_plane::injector_main_from_env() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(1, &error),
-        },
-        Command::App(rest) => meshgate_apps::main(rest.arguments),
-        Command::StandIn(rest) => meshgate_stand_ins::main(rest.arguments),
         Command::Cell(args) => cell::main(args),
-        Command::PodExec(rest) => meshgate_node::pod_exec_main(rest.arguments),
     }
 }
 

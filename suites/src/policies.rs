@@ -127,7 +127,7 @@ fn limit(server: &str, per_second: usize) -> Value {
 /// The bounds hold however slow the machine is: each second lets so many through, and what was not used before lets as many through at
 /// once.
 async fn rate_limit(context: Context) -> CaseResult {
-    const REQUESTS: usize = 10 * PER_SECOND;
+    const REQUESTS: usize = 5 * PER_SECOND;
     let pod = only_pod(&context, &context.plan.full("app")).await?;
     let before = Proxy::Pod(pod).read(&context).await?;
     let began = Instant::now();

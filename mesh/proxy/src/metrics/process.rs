@@ -93,7 +93,11 @@ impl Process {
     }
 
     fn read_files(&self) -> io::Result<()> {
-        let open = fs::read_dir("/proc/self/fd")?.count();
+        // Since Linux 6.2 the directory's size is the number of open files; before, it is 0.
+        let open = match fs::metadata("/proc/self/fd")?.len() {
+            0 => u64::try_from(fs::read_dir("/proc/self/fd")?.count()).unwrap_or(u64::MAX),
+            open => open,
+        };
         self.open_files.set(i64::try_from(open).unwrap_or(i64::MAX));
         let limits = fs::read_to_string("/proc/self/limits")?;
         let most = limits.lines().find_map(|line| line.strip_prefix("Max open files"));

@@ -1,0 +1,39 @@
+//! The roles that this binary plays in a cluster, each with a command line of its own.
+//!
+//! They are told apart before the command line for people is read: to know every command and option of that takes longer than
+//! everything else that a container's start does, and each container starts this binary twice.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Each role by its name, and how it is played with the arguments behind the name.
+const ROLES: &[(&str, fn(Vec<OsString>) -> ExitCode)] = &[
+    // The mesh proxy.
+    ("proxy", |_| meshgate_proxy::main_from_env()),
+    // The init container that redirects a pod's traffic to the proxy.
+    ("proxy-init", meshgate_proxy::init::main),
+    // The mesh's control plane.
+    ("control-plane", |_| ended(meshgate_control_plane::main_from_env())),
+    // The webhook that adds the mesh proxy to new pods.
+    ("proxy-injector", |_| ended(meshgate_control_plane::injector_main_from_env())),
+    // A demo application.
+    ("app", meshgate_apps::main),
+    // The control plane of a controller that cannot be had as a native program.
+    ("stand-in", meshgate_stand_ins::main),
+    // The first process of a container on the embedded cluster.
+    ("pod-exec", meshgate_node::pod_exec_main),
+];
+
+/// Plays the role that the first argument names, if it names one. Roles set up their own log, or have none.
+pub fn play(arguments: &[OsString]) -> Option<ExitCode> {
+    let (name, rest) = arguments.get(1..)?.split_first()?;
+    let (_, play) = ROLES.iter().find(|(role, _)| name == role)?;
+    Some(play(rest.to_vec()))
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => crate::fail(1, &error),
+    }
+}
