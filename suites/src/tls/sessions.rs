@@ -22,7 +22,7 @@ use crate::counters::{Moved, Proxy, only_pod, settle};
 pub const CASES: &[Case] = &[
     Case {
         id: "tls/terminated",
-        summary: "HTTPS that the controller ends: the proxy counts TCP on the way in and everything on the way out",
+        summary: "HTTPS that the controller ends: the proxy counts TCP on the way in, and on the way out every request, encrypted once more",
         needs: &[Need::Serves, Need::Template("tls"), Need::Proxy, Need::OncePerRecipe],
         claims: &[Evidence::Confirms("notes.https-tcp-stats"), Evidence::Confirms("notes.https-complete-outgoing")],
         stage: Stage::Shared,
@@ -95,7 +95,7 @@ async fn terminated(context: Context) -> CaseResult {
         check("the scheme that the backend sees").equal(answer(&record)?.scheme, "http")?;
     }
     let outgoing = |count| {
-        let labels = [("direction", "outbound".to_owned()), ("target_ip", pod.to_string())];
+        let labels = [("direction", "outbound".to_owned()), ("target_ip", pod.to_string()), ("tls", "true".to_owned())];
         [
             Moved::new("request_total", labels.clone(), count),
             Moved::new("response_total", labels, count).and([("status_code", "200"), ("classification", "success")]),
