@@ -6,8 +6,11 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// Each role by its name, and how it is played with the arguments behind the name.
-const ROLES: &[(&str, fn(Vec<OsString>) -> ExitCode)] = &[
+/// How a role is played, with the arguments behind its name.
+type Play = fn(Vec<OsString>) -> ExitCode;
+
+/// Each role by its name.
+const ROLES: &[(&str, Play)] = &[
     // The mesh proxy.
     ("proxy", |_| meshgate_proxy::main_from_env()),
     // The init container that redirects a pod's traffic to the proxy.
