@@ -42,10 +42,12 @@ pub fn cases() -> Vec<&'static Case> {
 mod tests {
     use super::*;
     use meshgate_fixtures::Fixtures;
+    use meshgate_harness::case::Evidence;
+    use std::collections::BTreeSet;
 
     #[test]
     fn ids_are_unique_and_well_formed() {
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         for case in cases() {
             let (area, name) =
                 case.id.split_once('/').unwrap_or_else(|| panic!("{}: expected area/behaviour", case.id));
@@ -81,5 +83,21 @@ mod tests {
                 assert!(claims.get(evidence.claim()).is_some(), "{} cites {}", case.id, evidence.claim());
             }
         }
+    }
+
+    /// Who reads that a sentence of the page does not hold is told what to do.
+    #[test]
+    fn every_claim_that_may_be_refuted_has_a_remedy() {
+        let fixtures = Fixtures::built_in().unwrap();
+        let recipes = fixtures.controllers.values().flat_map(|controller| controller.recipes.values());
+        let by_recipes = recipes.flat_map(|recipe| recipe.claims.values()).flat_map(|says| says.refutes.clone());
+        let by_cases = cases().into_iter().flat_map(|case| case.claims).filter_map(|evidence| match evidence {
+            Evidence::Confirms(_) => None,
+            Evidence::Refutes(id) | Evidence::HoldsAsDocumented(id) => Some((*id).to_owned()),
+        });
+        let refuted: BTreeSet<String> = by_recipes.chain(by_cases).collect();
+        let remedy = |id: &String| fixtures.claims.get(id).and_then(|claim| claim.instead.as_deref());
+        let without: Vec<&String> = refuted.iter().filter(|id| remedy(id).is_none()).collect();
+        assert!(without.is_empty(), "no `instead` in claims.yaml: {without:?}");
     }
 }
