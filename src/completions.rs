@@ -116,7 +116,7 @@ mod tests {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::Elvish, Shell::PowerShell] {
             let script = script(shell);
             assert!(script.contains("explain"), "{shell}");
-            assert!(!script.contains("proxy-init") && !script.contains("pod-exec"), "{shell}");
+            assert!(!script.contains("Role: one cell") && !script.contains("meshgate,cell"), "{shell}");
         }
         let bash = script(Shell::Bash);
         for name in ["traefik", "ingress-middleware", "routing/host", "documented"] {
@@ -130,6 +130,6 @@ mod tests {
         clap_mangen::generate_to(visible(), dir.path()).unwrap();
         let page = |name: &str| dir.path().join(name).exists();
         assert!(page("meshgate.1") && page("meshgate-run.1") && page("meshgate-explain.1"));
-        assert!(!page("meshgate-proxy.1") && !page("meshgate-cell.1"));
+        assert!(!page("meshgate-cell.1"));
     }
 }

@@ -1,7 +1,7 @@
 //! The roles that this binary plays in a cluster, each with a command line of its own.
 //!
-//! They are told apart before the command line for people is read: to know every command and option of that takes longer than
-//! everything else that a container's start does, and each container starts this binary twice.
+//! They are told apart before the command line for people is read, which knows every command and option before it reads the first
+//! argument: a container of Meshgate's own image starts this binary twice.
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -37,10 +37,12 @@ pub(crate) fn decode_changes(
     let (Some(old), Some(new), true) = (current.as_object(), object.as_object_mut(), stored_form) else {
         return decode(kind, version, object, strict);
     };
-    let is_type = |key: &str| key == "apiVersion" || key == "kind";
-    let same: Vec<&String> =
-        old.iter().filter(|(key, value)| !is_type(key) && new.get(*key) == Some(value)).map(|(key, _)| key).collect();
-    let kept: Vec<(String, Value)> = same.into_iter().filter_map(|key| new.remove_entry(key)).collect();
+    let mut kept = Vec::new();
+    for (key, value) in old.iter().filter(|(key, _)| *key != "apiVersion" && *key != "kind") {
+        if new.get(key) == Some(value) {
+            kept.extend(new.remove_entry(key));
+        }
+    }
     decode(kind, version, object, strict)?;
     if let Some(new) = object.as_object_mut() {
         new.extend(kept);

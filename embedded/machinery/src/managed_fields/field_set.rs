@@ -1,6 +1,5 @@
 //! Sets of paths, and the `fieldsV1` form of them.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -236,7 +235,7 @@ impl<'de> Visitor<'de> for Node {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FieldSet, A::Error> {
         let mut set = FieldSet::default();
-        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+        while let Some(name) = map.next_key::<String>()? {
             if name == ITSELF {
                 map.next_value::<IgnoredAny>()?;
                 set.owned = true;

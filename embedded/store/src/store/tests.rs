@@ -479,6 +479,15 @@ fn custom_objects_are_pruned_defaulted_and_validated() {
     assert_eq!(put(&Value::Null).unwrap_err().code, 422, "a custom object is not replaced blindly");
     let updated = put(&created["metadata"]["resourceVersion"]).unwrap();
     assert_eq!(updated["metadata"]["generation"], 2);
+    // A schema that is changed later holds from the next write on, whatever that writes.
+    let mut later = |crd: &mut Value| {
+        crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"] =
+            json!({"size": {"type": "integer"}, "shape": {"type": "string", "default": "round"}});
+        Ok(())
+    };
+    store.modify(&crds, "", "widgets.example.com", Subresource::Main, &options(), &mut later).unwrap();
+    let touched = store.modify(&resource, "default", "a", Subresource::Main, &options(), &mut |_| Ok(())).unwrap();
+    assert_eq!(touched["spec"], json!({"size": 2, "shape": "round"}));
 }
 
 #[test]
