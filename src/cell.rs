@@ -1,26 +1,24 @@
 //! The role `cell`: one cell of the matrix in a process of its own.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::Context;
 use meshgate_harness::cell::{self, Assignment, Spec, Teller};
 use meshgate_harness::event::Event;
 use meshgate_net::namespaces;
 
-use crate::fail;
+use crate::{fail, roles};
 
-/// The spec, as JSON.
-#[derive(clap::Args)]
-pub struct Args {
-    spec: String,
-}
+/// The name of the role.
+pub const ROLE: &str = "cell";
 
 /// Enters namespaces where the cluster is to be inside them, then runs the cell.
-pub fn main(args: Args) -> ExitCode {
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    crate::log();
     let started = Instant::now();
     let teller = Teller::default();
-    match execute(&args, started, &teller) {
+    match execute(&arguments, started, &teller) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             teller.tell(&Event::Broken { reason: format!("{error:#}"), artefacts: Vec::new() });
@@ -29,8 +27,8 @@ pub fn main(args: Args) -> ExitCode {
     }
 }
 
-fn execute(args: &Args, started: Instant, teller: &Teller) -> anyhow::Result<()> {
-    let spec: Spec = serde_json::from_str(&args.spec).context("the spec of the cell is not understood")?;
+fn execute(arguments: &[OsString], started: Instant, teller: &Teller) -> anyhow::Result<()> {
+    let spec: Spec = roles::spec(arguments)?;
     // No thread may exist before this.
     if spec.backend.needs_namespaces() {
         namespaces::enter()?;

@@ -14,8 +14,8 @@ use meshgate_clusters::lease::state_folder;
 use crate::{fail, output};
 
 mod down;
-mod inside;
-mod keeper;
+pub mod inside;
+pub mod keeper;
 mod up;
 
 /// Which step.
@@ -33,12 +33,6 @@ enum Command {
     Down(down::Args),
     /// Print the path of a cluster's kubeconfig
     Kubeconfig(Name),
-    /// Role: keeps a cluster running, started by `up`
-    #[command(hide = true)]
-    Keeper(keeper::Args),
-    /// Role: the cluster itself, started by the keeper
-    #[command(hide = true)]
-    Inside(inside::Args),
 }
 
 /// Which cluster.
@@ -72,8 +66,6 @@ pub fn main(args: Args) -> ExitCode {
             }
             output::print(&format!("{}\n", path.display()))
         }),
-        Command::Keeper(args) => keeper::execute(&args),
-        Command::Inside(args) => inside::execute(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

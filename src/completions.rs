@@ -31,7 +31,7 @@ pub struct ManArgs {
 /// Prints a completion script.
 pub fn main(args: Args) -> ExitCode {
     let script = || {
-        let mut command = with_names(visible(), &crate::run::fixtures(None)?);
+        let mut command = with_names(Cli::command(), &crate::run::fixtures(None)?);
         let mut script = Vec::new();
         clap_complete::generate(args.shell, &mut command, "meshgate", &mut script);
         output::print(&String::from_utf8(script)?)
@@ -46,23 +46,12 @@ pub fn main(args: Args) -> ExitCode {
 pub fn man(args: ManArgs) -> ExitCode {
     let write = || {
         std::fs::create_dir_all(&args.output)?;
-        clap_mangen::generate_to(visible(), &args.output)
+        clap_mangen::generate_to(Cli::command(), &args.output)
     };
     match write().with_context(|| format!("cannot write manual pages to {}", args.output.display())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(2, &error),
     }
-}
-
-/// The command line without the roles, which are for machines.
-fn visible() -> Command {
-    let whole = Cli::command();
-    let subcommands: Vec<Command> = whole.get_subcommands().filter(|command| !command.is_hide_set()).cloned().collect();
-    let mut command = Command::new("meshgate").version(env!("CARGO_PKG_VERSION")).subcommands(subcommands);
-    if let Some(about) = whole.get_about() {
-        command = command.about(about.clone());
-    }
-    command
 }
 
 /// With the names that there are: a shell offers the controllers, recipes, dialects and cases of this version. The parser itself takes
@@ -103,20 +92,20 @@ fn with_names(command: Command, fixtures: &Fixtures) -> Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::roles;
 
     fn script(shell: Shell) -> String {
-        let mut command = with_names(visible(), &Fixtures::built_in().unwrap());
+        let mut command = with_names(Cli::command(), &Fixtures::built_in().unwrap());
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut command, "meshgate", &mut script);
         String::from_utf8(script).unwrap()
     }
 
     #[test]
-    fn shells_offer_commands_and_names_and_no_roles() {
+    fn shells_offer_commands_and_names() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::Elvish, Shell::PowerShell] {
             let script = script(shell);
             assert!(script.contains("explain"), "{shell}");
-            assert!(!script.contains("Role: one cell") && !script.contains("meshgate,cell"), "{shell}");
         }
         let bash = script(Shell::Bash);
         for name in ["traefik", "ingress-middleware", "routing/host", "documented"] {
@@ -124,12 +113,22 @@ mod tests {
         }
     }
 
+    /// A shell offers hidden commands as well, so there are to be none: a role is not a command.
     #[test]
-    fn every_command_has_a_manual_page_and_roles_have_none() {
+    fn no_command_is_a_role() {
+        fn look(command: &Command) {
+            assert!(!command.is_hide_set() && roles::of(command.get_name()).is_none(), "{}", command.get_name());
+            command.get_subcommands().for_each(look);
+        }
+        look(&Cli::command());
+        assert!(roles::of("cluster-keeper").is_some());
+    }
+
+    #[test]
+    fn every_command_has_a_manual_page() {
         let dir = tempfile::tempdir().unwrap();
-        clap_mangen::generate_to(visible(), dir.path()).unwrap();
+        clap_mangen::generate_to(Cli::command(), dir.path()).unwrap();
         let page = |name: &str| dir.path().join(name).exists();
         assert!(page("meshgate.1") && page("meshgate-run.1") && page("meshgate-explain.1"));
-        assert!(!page("meshgate-cell.1"));
     }
 }

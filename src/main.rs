@@ -1,4 +1,4 @@
-//! The one binary: the command line for people, and every role that Meshgate plays in a cluster (`roles`).
+//! The one binary: the command line for people, and every role that Meshgate plays (`roles`).
 //!
 //! Arguments are parsed here and nothing else happens here; the work is in the libraries.
 
@@ -63,9 +63,6 @@ enum Command {
     Completions(completions::Args),
     /// Write manual pages
     Man(completions::ManArgs),
-    /// Role: one cell, started by `run`
-    #[command(hide = true)]
-    Cell(cell::Args),
 }
 
 /// Logs warnings to standard error, or what `MESHGATE_LOG` asks for, such as `debug` or `meshgate_node=trace`.
@@ -107,7 +104,6 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::main(args),
         Command::Completions(args) => completions::main(args),
         Command::Man(args) => completions::man(args),
-        Command::Cell(args) => cell::main(args),
     }
 }
 

@@ -219,7 +219,7 @@ const OFFICIAL: &str = "image";
 fn options(args: &Args, backend: &Backend) -> anyhow::Result<Options> {
     let own = backend.needs_namespaces();
     Ok(Options {
-        command: vec![std::env::current_exe()?.into(), "cell".into()],
+        command: vec![std::env::current_exe()?.into(), crate::cell::ROLE.into()],
         // Cells have the same namespaces: one cluster carries one at a time.
         parallel: if own { args.parallel } else { 1 },
         cell_limit: Duration::from_secs(if own { 600 } else { 1800 }),

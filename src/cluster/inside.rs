@@ -24,11 +24,8 @@ pub fn node_socket(port: u16) -> String {
     format!("node-{port}.sock")
 }
 
-/// The spec, as JSON.
-#[derive(clap::Args)]
-pub struct Args {
-    spec: String,
-}
+/// The name of the role.
+pub const ROLE: &str = "cluster-inside";
 
 /// What the inside is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -44,10 +41,9 @@ pub struct Spec {
 }
 
 /// Starts the cluster, writes its kubeconfig, tells `ready`, and serves until standard input closes.
-pub fn execute(args: &Args) -> anyhow::Result<()> {
+pub fn execute(spec: &Spec) -> anyhow::Result<()> {
     namespaces::enter()?;
     namespaces::exit_when_stdin_closes();
-    let spec: Spec = serde_json::from_str(&args.spec)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let bind = |name: &str| {

@@ -18,11 +18,8 @@ use super::inside;
 /// How long the end of the cluster inside is awaited.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The spec, as JSON.
-#[derive(clap::Args)]
-pub struct Args {
-    spec: String,
-}
+/// The name of the role.
+pub const ROLE: &str = "cluster-keeper";
 
 /// What the keeper is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -82,17 +79,16 @@ pub fn running(dir: &Path) -> Option<i32> {
 /// not waited for has no arguments.
 pub fn is_keeper(pid: i32) -> bool {
     std::fs::read(format!("/proc/{pid}/cmdline"))
-        .is_ok_and(|command| command.split(|byte| *byte == 0).any(|argument| argument == b"keeper"))
+        .is_ok_and(|command| command.split(|byte| *byte == 0).any(|argument| argument == ROLE.as_bytes()))
 }
 
 /// Starts the inside, tells [`Ready`] as a line of JSON, and relays until it or the inside is ended.
-pub fn execute(args: &Args) -> anyhow::Result<()> {
-    let spec: Spec = serde_json::from_str(&args.spec)?;
+pub fn execute(spec: &Spec) -> anyhow::Result<()> {
     // A session of its own: closing the terminal that started it is no reason to end.
     let _ = setsid();
     std::fs::write(spec.dir.join("pid"), std::process::id().to_string())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(keep(&spec));
+    let result = runtime.block_on(keep(spec));
     let _ = std::fs::remove_dir_all(&spec.dir);
     result
 }
@@ -121,7 +117,7 @@ async fn keep(spec: &Spec) -> anyhow::Result<()> {
         prepared: spec.prepared.clone(),
     };
     let mut child = Command::new(std::env::current_exe()?)
-        .args(["cluster", "inside"])
+        .arg(inside::ROLE)
         .arg(serde_json::to_string(&inside)?)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

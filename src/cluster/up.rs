@@ -62,7 +62,7 @@ pub fn execute(args: &Args) -> anyhow::Result<()> {
         prepared,
     };
     let mut child = Command::new(std::env::current_exe()?)
-        .args(["cluster", "keeper"])
+        .arg(keeper::ROLE)
         .arg(serde_json::to_string(&spec)?)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
