@@ -271,8 +271,10 @@ fn of_recipe(
         Mode::Ingress => dialects.iter().copied().map(Some).collect(),
     };
     let whole = variants.iter().copied().max().flatten();
+    // Dialects follow an override alike, and nothing else.
     let same = |dialect: Dialect| {
-        whole.is_some_and(|whole| recipe.promises(dialect.as_str()) == recipe.promises(whole.as_str()))
+        let promises = recipe.promises(dialect.as_str());
+        whole.is_some_and(|whole| promises == recipe.promises(whole.as_str()) && promises.sets_override)
     };
     variants
         .into_iter()
