@@ -93,6 +93,12 @@ impl Kubernetes {
         })
     }
 
+    /// An object as it is now.
+    pub async fn get(&self, object: &Value) -> anyhow::Result<DynamicObject> {
+        let (api, name) = self.api_of(object).await?;
+        api.get(&name).await.with_context(|| format!("cannot get {}", describe(object)))
+    }
+
     /// Applies many objects: definitions and namespaces first, then the rest at once.
     pub async fn apply_all(&self, objects: &[Value]) -> anyhow::Result<()> {
         let manifests: Vec<Manifest> = objects.iter().cloned().map(Manifest::from).collect();

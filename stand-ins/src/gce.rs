@@ -27,7 +27,7 @@ use crate::run::{Controller, Translation, run};
 use crate::services;
 use crate::status::{Complaint, StatusUpdate};
 use backends::Backends;
-use ingresses::{LoadBalancer, Problem};
+use ingresses::{LoadBalancer, Problem, Project};
 
 const BACKEND_CONFIGS: Kind = Kind::new("cloud.google.com", "v1", "BackendConfig", "backendconfigs");
 
@@ -49,7 +49,16 @@ pub(crate) async fn main(flags: Flags) -> anyhow::Result<()> {
     // All instances share it: which of their addresses an Ingress has is then at least one and the same.
     let lease = (namespace.clone(), flags.or("lock-object-name", "ingress-gce-lock").to_owned());
     let service = std::env::var("FORWARDING_RULE_SERVICE").unwrap_or_default();
-    let gce = Gce { flags, forwarding_rule: (namespace, service), google: google_certificate()? };
+    let names = |variable| {
+        let names = std::env::var(variable).unwrap_or_default();
+        names.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+    };
+    let project = Project {
+        addresses: names("RESERVED_ADDRESSES"),
+        certificates: names("KEPT_CERTIFICATES"),
+        certificate: google_certificate()?,
+    };
+    let gce = Gce { flags, forwarding_rule: (namespace, service), project };
     run("loadbalancer-controller", gce, Envoy::new()?, health_port, Some(lease)).await
 }
 
@@ -64,8 +73,7 @@ struct Gce {
     flags: Flags,
     /// Namespace and name of the Service whose address stands for that of the load balancer.
     forwarding_rule: (String, String),
-    /// Chain and key, PEM.
-    google: (String, String),
+    project: Project,
 }
 
 impl Gce {
@@ -99,7 +107,7 @@ impl Controller for Gce {
                 let (reason, message) = problem.event();
                 complaints.insert(Complaint::new(INGRESSES, ingress, reason, message));
             };
-            match LoadBalancer::of(ingress, &mut backends, &self.google) {
+            match LoadBalancer::of(ingress, &mut backends, &self.project) {
                 Ok((load_balancer, warning)) => {
                     warning.into_iter().for_each(&mut complain);
                     load_balancer.add_to(&mut config);

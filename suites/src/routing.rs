@@ -11,6 +11,7 @@ use meshgate_harness::probe::{Record, Request, describe, outcome};
 use meshgate_harness::verdict::{Failure, check};
 use serde::Deserialize;
 
+mod addresses;
 mod books;
 mod commands;
 mod connections;
@@ -30,6 +31,7 @@ pub const CASES: &[&[Case]] = &[
     books::CASES,
     kuard::CASES,
     commands::CASES,
+    addresses::CASES,
 ];
 
 /// Echo backends remember requests with this header.

@@ -1,6 +1,6 @@
 //! An Ingress as a load balancer: URL map, certificates, forwarding rules.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt;
 use serde_json::Value;
@@ -46,6 +46,17 @@ type Pair = (String, String);
 /// A Secret's certificate, and the hosts that it is said to be for.
 type OfHosts = (Vec<String>, Pair);
 
+/// What a project at Google has, of which the cluster knows the names.
+#[derive(Debug, Default)]
+pub(crate) struct Project {
+    /// Reserved addresses.
+    pub(crate) addresses: BTreeSet<String>,
+    /// Certificates that Google keeps.
+    pub(crate) certificates: BTreeSet<String>,
+    /// The chain and key in the place of each of those, PEM.
+    pub(crate) certificate: Pair,
+}
+
 /// What Google is asked for.
 #[derive(Debug)]
 pub(crate) struct LoadBalancer {
@@ -57,25 +68,36 @@ pub(crate) struct LoadBalancer {
 }
 
 impl LoadBalancer {
-    /// The load balancer of an Ingress, and perhaps something to complain of all the same. `google` is the certificate in the place of
-    /// those that Google keeps.
+    /// The load balancer of an Ingress, and perhaps something to complain of all the same.
     ///
     /// # Errors
     /// Why there is none.
     pub(crate) fn of(
         ingress: &Object,
         backends: &mut Backends<'_>,
-        google: &Pair,
+        project: &Project,
     ) -> Result<(Self, Option<Problem>), Problem> {
+        if let Some(name) = annotation(ingress, "kubernetes.io/ingress.global-static-ip-name")
+            && !project.addresses.contains(name)
+        {
+            // Of a name; the address itself is none (`pkg/loadbalancers/addresses.go`).
+            let why = format!("the given static IP name {name} doesn't translate to an existing static IP");
+            return Err(Problem::Sync(why));
+        }
         let hosts = url_map(ingress, backends)?;
         let (secrets, warning) = match secrets(ingress, backends)? {
             Some(secrets) => (secrets, None),
             None => (Vec::new(), Some(Problem::NoCertificates)),
         };
         let kept_by_google = annotation(ingress, "ingress.gcp.kubernetes.io/pre-shared-cert");
-        let default = match kept_by_google.filter(|names| names.split(',').any(|name| !name.trim().is_empty())) {
-            Some(_) => Some(google),
-            None => secrets.first().map(|(_, pair)| pair),
+        let names = kept_by_google.into_iter().flat_map(|names| names.split(',')).map(str::trim);
+        let names: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
+        if let Some(unknown) = names.iter().find(|name| !project.certificates.contains(**name)) {
+            return Err(Problem::Sync(format!("The resource 'sslCertificates/{unknown}' was not found")));
+        }
+        let default = match names.is_empty() {
+            false => Some(&project.certificate),
+            true => secrets.first().map(|(_, pair)| pair),
         };
         // The client's SNI chooses among all of the load balancer's certificates, and which names these have is in them. What the Ingress
         // says of its Secrets' hosts is not read by the real one; here it stands for that.

@@ -53,7 +53,9 @@ metadata: {name: cert, namespace: shop}
 
 fn gce(flags: &str) -> Gce {
     let forwarding_rule = ("google-cloud".to_owned(), "load-balancer".to_owned());
-    Gce { flags: Flags::new(flags.split(' ').map(str::to_owned)), forwarding_rule, google: pair().clone() }
+    let names = |name: &str| BTreeSet::from([name.to_owned()]);
+    let project = Project { addresses: names("reserved"), certificates: names("managed"), certificate: pair().clone() };
+    Gce { flags: Flags::new(flags.split(' ').map(str::to_owned)), forwarding_rule, project }
 }
 
 fn translate(further: &str) -> Translation {
@@ -312,6 +314,12 @@ fn certificates_are_of_secrets_or_kept_by_google_and_missing_ones_leave_plain_ht
         (with_tls("kubernetes.io/ingress.allow-http: \"false\"", "cert"), true, false, None),
         (with_tls("", "nowhere"), false, true, Some("Could not find TLS certificates.")),
         (with_tls(shared, "nowhere"), true, true, Some("Could not find TLS certificates.")),
+        (
+            simple("ingress.gcp.kubernetes.io/pre-shared-cert: \"managed, other\""),
+            false,
+            false,
+            Some("Error syncing to GCP: The resource 'sslCertificates/other' was not found"),
+        ),
         (with_tls("", "broken"), false, false, Some("Error syncing to GCP: secret \"broken\" has no certificate")),
     ] {
         let translation = translate(&further);
@@ -321,5 +329,19 @@ fn certificates_are_of_secrets_or_kept_by_google_and_missing_ones_leave_plain_ht
         let found = complaints(&translation);
         assert_eq!(found.len(), usize::from(complaint.is_some()), "{found:?}");
         assert!(found.iter().all(|found| found.starts_with(complaint.unwrap_or_default())), "{found:?}");
+    }
+}
+
+#[test]
+fn an_address_is_asked_for_by_its_name() {
+    let asking = |name: &str| translate(&simple(&format!("kubernetes.io/ingress.global-static-ip-name: \"{name}\"")));
+    let reserved = asking("reserved");
+    assert!(complaints(&reserved).is_empty() && routes(&reserved, "a.test").is_some());
+    for name in ["203.0.113.10", "other"] {
+        let refused = asking(name);
+        assert!(routes(&refused, "a.test").is_none() && refused.statuses.is_empty());
+        let wanted =
+            format!("Error syncing to GCP: the given static IP name {name} doesn't translate to an existing static IP");
+        assert_eq!(complaints(&refused), [wanted]);
     }
 }
