@@ -89,7 +89,7 @@ fn is_definition(object: &Value) -> bool {
 }
 
 /// Whether two manifests are of one object.
-fn same(one: &Value, other: &Value) -> bool {
+pub fn same(one: &Value, other: &Value) -> bool {
     ["/apiVersion", "/kind", "/metadata/namespace", "/metadata/name"]
         .iter()
         .all(|at| one.pointer(at) == other.pointer(at))
@@ -186,7 +186,14 @@ impl Blueprint<'_> {
     fn paths(&self, plans: &BTreeMap<&'static str, Plan>) -> anyhow::Result<Vec<Manifest>> {
         let mut manifests = Vec::new();
         let values = values(self.controller, &self.cell.version, &self.controller.workload, "")?;
-        for template in &self.controller.install {
+        let without = |template: &&Template, name: &String| template.path.ends_with(&format!("/{name}"));
+        for name in &self.recipe.without {
+            if !self.controller.install.iter().any(|template| without(&template, name)) {
+                anyhow::bail!("without: expected a file of the controller's install/, found {name:?}");
+            }
+        }
+        let installed = |template: &&Template| !self.recipe.without.iter().any(|name| without(template, name));
+        for template in self.controller.install.iter().filter(installed) {
             manifests.extend(from_file(template, template.instantiate(&values)?));
         }
         for template in &self.recipe.install {
@@ -233,6 +240,12 @@ impl Blueprint<'_> {
             }
         }
         Ok(from_file(template, objects))
+    }
+
+    /// The objects of a further instance that reads no routes, as those of the first are.
+    pub fn further_instance(&self, name: &str) -> anyhow::Result<Vec<Value>> {
+        let manifests = self.instance_manifests(name, &plan::selector(std::iter::empty()), &BTreeMap::new())?;
+        Ok(manifests.map(|manifest| manifest.object).collect())
     }
 
     /// Injects the mesh proxy into an app. The probe's proxy runs in the cell's mode, if that is one of a proxy; the others in

@@ -128,6 +128,8 @@ pub enum Need {
     App(&'static str),
     /// Two objects may each have routes of the same host.
     SharesHosts,
+    /// The controller writes the address at which it is reached into the status of the recipe's routes.
+    PublishesAddress,
     /// A request arrives with the client's Host.
     KeepsHost,
     /// The recipe says this of the controller's weights.
@@ -167,6 +169,7 @@ impl fmt::Display for Need {
             Self::ClientOverride(ClientOverride::Passed) => f.write_str("a client's l5d-dst-override passed on"),
             Self::App(name) => write!(f, "the application {name}"),
             Self::SharesHosts => f.write_str("two objects that may have routes of one host"),
+            Self::PublishesAddress => f.write_str("a controller that writes its address into a route's status"),
             Self::KeepsHost => f.write_str("the client's Host kept"),
             Self::Weights(Weights::Honoured) => f.write_str("the controller's weights honoured"),
             Self::Weights(Weights::Void) => f.write_str("the controller's weights void"),
@@ -264,6 +267,10 @@ impl Need {
                 (recipe.apps.iter().any(|app| app == name), format!("the recipe is not judged with {name}"))
             }
             Self::SharesHosts => (promises.shares_hosts, "the controller takes no two objects for one host".into()),
+            Self::PublishesAddress => (
+                !recipe.publishes.is_empty(),
+                "the controller does not write its address into the status of the recipe's routes".into(),
+            ),
             Self::KeepsHost => {
                 (promises.keeps_host, "the controller puts another Host in place of the client's".into())
             }

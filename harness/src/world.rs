@@ -248,6 +248,11 @@ impl World {
         self.blueprint().inject_app(object);
     }
 
+    /// The Deployment and Service of a further instance of the controller, which nobody has applied yet. It reads no routes.
+    pub fn further_instance(&self, name: &str) -> anyhow::Result<Vec<Value>> {
+        self.blueprint().further_instance(name)
+    }
+
     /// Where clients outside reach a Service of type LoadBalancer.
     pub async fn entrance(&self, namespace: &str, service: &str, deadline: Instant) -> anyhow::Result<Entrance> {
         let api: Api<ServiceObject> = Api::namespaced(self.kubernetes.client(), namespace);

@@ -11,7 +11,7 @@ use meshgate_harness::verdict::{Failure, check};
 use crate::counters::{Moved, Proxy};
 
 /// How long routes may take.
-const SETTLES: Duration = Duration::from_secs(20);
+pub const SETTLES: Duration = Duration::from_secs(20);
 
 /// More forms than this in a row do not fail by the known failure, which takes every second one.
 const TRIES: usize = 8;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use meshgate_fixtures::{ClientOverride, Mode};
-use meshgate_harness::case::{Case, CaseFuture, Evidence, Need, Stage};
+use meshgate_harness::case::{Case, CaseFuture, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::matrix::Dialect;
 use meshgate_harness::plan::{Backend, Plan};
@@ -15,6 +15,7 @@ use crate::counters::fqdn;
 mod access;
 mod auth;
 mod error_page;
+mod nominated;
 mod outside;
 mod own;
 mod smuggled;
@@ -26,8 +27,16 @@ const SETTLES: Duration = Duration::from_secs(20);
 const OVERRIDE: &str = "l5d-dst-override";
 
 /// The cases of this area.
-pub const CASES: &[&[Case]] =
-    &[SPELLINGS, auth::CASES, error_page::CASES, outside::CASES, own::CASES, smuggled::CASES, access::CASES];
+pub const CASES: &[&[Case]] = &[
+    SPELLINGS,
+    nominated::CASES,
+    auth::CASES,
+    error_page::CASES,
+    outside::CASES,
+    own::CASES,
+    smuggled::CASES,
+    access::CASES,
+];
 
 /// What a client's own header does.
 const SPELLINGS: &[Case] = &[
@@ -75,20 +84,6 @@ const SPELLINGS: &[Case] = &[
                 request.version(Version::H2c).header(OVERRIDE, other)
             }))
         })
-    },
-    Case {
-        needs: &[Need::Serves, Need::SetsOverride],
-        claims: &[Evidence::Confirms("ingress.header-added")],
-        ..spelling(
-            "headers/client-override-connection",
-            "Naming the header in Connection does not take the recipe's own away",
-            |context| {
-                // What is nominated goes no further than the next hop, the client's own as well.
-                Box::pin(spelled(context, Names::Nothing, |request, other| {
-                    request.header(OVERRIDE, other).header("Connection", OVERRIDE)
-                }))
-            },
-        )
     },
     Case {
         id: "headers/application-sees-none",

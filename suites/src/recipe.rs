@@ -1,26 +1,31 @@
 //! The recipes that the page prints and that no longer do what it says.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use meshgate_fixtures::{ClientOverride, Mode};
+use meshgate_fixtures::{ClientOverride, Mode, Template};
+use meshgate_harness::blueprint;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::metrics::Families;
 use meshgate_harness::plan::Backend;
-use meshgate_harness::probe::{self, Batch, Request, Seen};
-use meshgate_harness::verdict::{CaseResult, Outcome, check};
-use serde_json::json;
+use meshgate_harness::probe::{Batch, Record, Request, Seen};
+use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
+use serde_json::{Value, json};
 
 use crate::counters::fqdn;
+
+/// How long the controller may take to follow a change.
+const SETTLES: Duration = Duration::from_secs(10);
 
 /// The cases of this area.
 pub const CASES: &[&[Case]] = &[&[
     Case {
         id: "recipe/as-printed",
-        summary: "The manifests as printed lead nowhere, while the application behind them answers",
+        summary: "The manifests as printed lead nowhere, with the one thing that they lack to the application, and without it nowhere again",
         needs: &[Need::ServesNothing, Need::Manifests],
         claims: &[],
-        stage: Stage::Shared,
+        stage: Stage::Alone,
         plan: |plan| plan.app("emojivoto"),
         run: |context| Box::pin(as_printed(context)),
     },
@@ -58,25 +63,38 @@ pub const CASES: &[&[Case]] = &[&[
 ]];
 
 async fn as_printed(context: Context) -> CaseResult {
+    let recipe = &context.world.recipe;
+    let (mut printed, mends) = (as_they_are(&recipe.manifests)?, as_they_are(&recipe.mends)?);
+    printed.extend(as_they_are(&recipe.install)?);
+    let kubernetes = &context.world.kubernetes;
     let target = context.world.ingress.at(context.world.controller.ports.http).to_string();
-    let record = context.send(Request::get(target, "/").host("example.com")).await;
-    check("the page's request, Host: example.com").that(
-        record.status.is_some_and(|status| status >= 400),
-        "an answer of the controller that there is no such route",
-        probe::outcome(&record),
-    )?;
-    // The control: the application is there, and answers whoever asks it by its name.
-    let direct = Request::get("web-svc.emojivoto:80", "/");
-    let records = context.send_inside(Batch::of(vec![direct])).await?;
-    let record = records.into_iter().next().unwrap_or_default();
-    check("the control, emojivoto itself").that(record.is(200), "200", probe::outcome(&record))?;
+    let request = Request::get(target, "/").host("example.com");
+    let nowhere = |record: &Record| !record.status.is_some_and(|status| status < 400);
+    context.until(SETTLES, "the page's request leads nowhere", request.clone(), nowhere).await?;
+    // The control, without which a controller that has read nothing yet would do as well as one that takes nothing of what is printed.
+    kubernetes.apply_all(&mends).await?;
+    let mended =
+        context.until(SETTLES, "it is answered once they are mended", request.clone(), |record| record.is(200)).await;
+    let (replaced, added): (Vec<_>, Vec<_>) =
+        mends.into_iter().partition(|mend| printed.iter().any(|object| blueprint::same(object, mend)));
+    kubernetes.delete_all(&added).await?;
+    if !replaced.is_empty() {
+        kubernetes.apply_all(&printed).await?;
+    }
+    mended?;
+    context.until(SETTLES, "it leads nowhere again", request, nowhere).await?;
     Ok(Outcome::Pass)
+}
+
+fn as_they_are(templates: &[Template]) -> Result<Vec<Value>, Failure> {
+    let objects = templates.iter().map(|template| template.instantiate(&BTreeMap::new()));
+    Ok(objects.collect::<Result<Vec<_>, _>>().map_err(anyhow::Error::from)?.concat())
 }
 
 async fn refused(context: Context) -> CaseResult {
     let kubernetes = &context.world.kubernetes;
     for template in &context.world.recipe.refused {
-        for mut object in template.instantiate(&BTreeMap::new()).map_err(anyhow::Error::from)? {
+        for mut object in as_they_are(std::slice::from_ref(template))? {
             let answer = kubernetes
                 .apply(&object)
                 .await

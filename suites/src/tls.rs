@@ -11,6 +11,8 @@ mod rotation;
 mod sessions;
 mod string_port;
 
+pub(crate) use sessions::terminate;
+
 /// The cases of this area.
 pub const CASES: &[&[Case]] =
     &[sessions::CASES, addresses::CASES, string_port::CASES, identity::CASES, rotation::CASES];

@@ -1,4 +1,4 @@
-//! Pods without the token that Kubernetes mounts, from which a proxy may have to prove who it is.
+//! A controller without the token that Kubernetes mounts, from which the proxy beside it may have to prove who it is.
 
 use std::time::Duration;
 
@@ -9,7 +9,6 @@ use meshgate_harness::context::Context;
 use meshgate_harness::convergence::converge;
 use meshgate_harness::matrix::Dialect;
 use meshgate_harness::metrics::Families;
-use meshgate_harness::plan::{NAMESPACE, Plan};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 use serde_json::{Value, json};
 
@@ -18,88 +17,98 @@ const SETTLES: Duration = Duration::from_secs(20);
 
 const PROXY: &str = "linkerd-proxy";
 
+/// The instance without a token.
+const NAME: &str = "tokenless";
+
 /// The cases of this file.
 pub const CASES: &[Case] = &[
     Case {
         id: "modes/token-mounted",
-        summary: "Without the token of its service account a pod's proxy does not start, and says why",
+        summary: "Beside a controller without the token of its service account the proxy does not start, and says why",
         needs: &[Need::Mode(Mode::Ingress), Need::Dialect(Dialect::Documented), Need::OncePerController],
         claims: &[Evidence::Confirms("contour.token")],
         stage: Stage::Waiting,
-        plan: control,
+        plan: |_| {},
         run: |context| Box::pin(mounted(context)),
     },
     Case {
         id: "modes/token-projected",
-        summary: "A proxy has a token of its own: a pod without that of its service account is certified all the same",
+        summary: "A proxy has a token of its own: beside a controller without that of its service account it is certified all the same",
         needs: &[Need::Mode(Mode::Ingress), Need::Dialect(Dialect::Modern), Need::OncePerController],
         claims: &[Evidence::Refutes("contour.token")],
         stage: Stage::Waiting,
-        plan: control,
+        plan: |_| {},
         run: |context| Box::pin(projected(context)),
     },
 ];
 
-/// The control: the same pod with the token that Kubernetes mounts. No case runs before it is ready.
-fn control(plan: &mut Plan) {
-    plan.backend("pods", 1, &[]);
+/// A further instance of the controller whose pods have no such token, as Contour's Envoy has none by its own manifests. That of the cell,
+/// which differs in that alone, is the control: no case runs before it is ready.
+fn without_token(context: &Context) -> Result<Vec<Value>, Failure> {
+    let mut objects = context.world.further_instance(NAME)?;
+    for object in objects.iter_mut().filter(|object| object["kind"] == "Deployment") {
+        object["spec"]["template"]["spec"]["automountServiceAccountToken"] = json!(false);
+    }
+    Ok(objects)
 }
 
-/// The Deployment of a pod without that token, and the label `app` of its pods.
-fn without_token(context: &Context) -> (Value, String) {
-    let name = context.plan.full("tokenless");
-    let mut deployment = context.plan.workloads.first().cloned().unwrap_or_default();
-    deployment["metadata"]["name"] = json!(name);
-    deployment["spec"]["selector"]["matchLabels"]["app"] = json!(name);
-    deployment["spec"]["template"]["metadata"]["labels"]["app"] = json!(name);
-    deployment["spec"]["template"]["spec"]["automountServiceAccountToken"] = json!(false);
-    context.world.inject_app(&mut deployment);
-    (deployment, name)
+/// The pods of an instance.
+async fn pods(context: &Context, instance: &str) -> anyhow::Result<Vec<Pod>> {
+    let labels = format!("app.kubernetes.io/instance={instance}");
+    context.world.kubernetes.pods(&context.world.controller.namespace, &labels).await
 }
 
 async fn mounted(context: Context) -> CaseResult {
-    let (deployment, app) = without_token(&context);
-    context.world.kubernetes.apply(&deployment).await?;
+    let objects = without_token(&context)?;
+    context.world.kubernetes.apply_all(&objects).await?;
     let reason = converge(SETTLES, || async {
-        let pods = context.world.kubernetes.pods(NAMESPACE, &format!("app={app}")).await.unwrap_or_default();
+        let pods = pods(&context, NAME).await.unwrap_or_default();
         pods.iter().find_map(ended).ok_or_else(|| "it runs".to_owned())
     })
     .await
-    .map_err(|seen| check("the proxy of a pod without a token").failure("to have ended", seen))?;
+    .map_err(|seen| check("the proxy beside a controller without a token").failure("to have ended", seen));
+    context.world.kubernetes.delete_all(&objects).await?;
+    let reason = reason?;
     check("why the proxy ended").that(
         reason.contains("LINKERD2_PROXY_IDENTITY_TOKEN_FILE") && reason.contains("automountServiceAccountToken"),
         "that there is no token, and how there is one",
         &reason,
     )?;
-    certified(&context, &context.plan.full("pods")).await?;
-    context.world.kubernetes.delete(&deployment).await?;
+    certified(&context, &context.world.controller.workload).await?;
     Ok(Outcome::Pass)
 }
 
 async fn projected(context: Context) -> CaseResult {
-    let (deployment, app) = without_token(&context);
-    context.world.kubernetes.apply(&deployment).await?;
-    for app in [app, context.plan.full("pods")] {
-        certified(&context, &app).await?;
-    }
-    context.world.kubernetes.delete(&deployment).await?;
+    let objects = without_token(&context)?;
+    context.world.kubernetes.apply_all(&objects).await?;
+    let judged = certified(&context, NAME).await;
+    context.world.kubernetes.delete_all(&objects).await?;
+    judged?;
+    certified(&context, &context.world.controller.workload).await?;
     Ok(Outcome::Pass)
 }
 
-/// Waits until the one pod's proxy has a certificate.
-async fn certified(context: &Context, app: &str) -> Result<(), Failure> {
+/// Waits until the proxy in a pod of an instance has a certificate.
+async fn certified(context: &Context, instance: &str) -> Result<(), Failure> {
     converge(SETTLES, || async {
-        let pods = context.pods_of(app).await.map_err(|error| format!("{error:?}"))?;
-        let [(name, address)] = pods.as_slice() else { return Err(format!("{} pods with addresses", pods.len())) };
-        let metrics = context.metrics_of(*address, Families::Counts).await;
-        let metrics = metrics.map_err(|_| format!("{name}: its proxy does not answer"))?;
-        match metrics.sum("control_identity_cert_refreshes_total", &[("result", "ok")]) {
-            issued if issued >= 1.0 => Ok(()),
-            _ => Err(format!("{name}: none was issued")),
+        let pods = pods(context, instance).await.map_err(|error| format!("{error:#}"))?;
+        let addresses = pods.iter().filter_map(|pod| pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok());
+        let mut seen = "no pod with an address".to_owned();
+        for address in addresses {
+            seen = match context.metrics_of(address, Families::Counts).await {
+                Ok(metrics) if metrics.sum("control_identity_cert_refreshes_total", &[("result", "ok")]) >= 1.0 => {
+                    return Ok(());
+                }
+                Ok(_) => format!("{address}: none was issued"),
+                Err(_) => format!("{address}: its proxy does not answer"),
+            };
         }
+        Err(seen)
     })
     .await
-    .map_err(|seen| check(format!("the certificate of {app}'s proxy")).failure("one that was issued", seen))
+    .map_err(|seen| {
+        check(format!("the certificate of the proxy beside {instance}")).failure("one that was issued", seen)
+    })
 }
 
 /// What the proxy of a pod said when it ended.

@@ -2,10 +2,10 @@
 
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
-use meshgate_harness::probe::{Request, describe, outcome};
+use meshgate_harness::probe::{Record, Request, describe, outcome};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 
-use crate::books::{form, get, id, insist, location, open, plan};
+use crate::books::{SETTLES, form, get, id, insist, location, open, plan};
 
 /// The cases of this file.
 pub const CASES: &[Case] = &[
@@ -26,6 +26,15 @@ pub const CASES: &[Case] = &[
         stage: Stage::Alone,
         plan,
         run: |context| Box::pin(forms(context)),
+    },
+    Case {
+        id: "routing/books-any-host",
+        summary: "A route for any host opens books under any host and path, and under none once it is gone",
+        needs: &[Need::Serves, Need::App("books"), Need::Template("default-backend"), Need::OncePerRecipe],
+        claims: &[],
+        stage: Stage::Alone,
+        plan,
+        run: |context| Box::pin(any_host(context)),
     },
 ];
 
@@ -59,6 +68,28 @@ async fn pages(context: Context) -> CaseResult {
     let absent = get(&context, "/books/9999")?;
     let record = context.send(absent.clone()).await;
     check("where the page of no book leads to").equal(location(&record, &absent)?, base(&context)? + "/")?;
+    Ok(Outcome::Pass)
+}
+
+async fn any_host(context: Context) -> CaseResult {
+    open(&context).await?;
+    let mut plan = (*context.plan).clone();
+    let route = plan.route_to("any", "booksapp", "webapp").port(7000).template("default-backend");
+    let objects = route.objects(&context.world.recipe).map_err(anyhow::Error::from)?;
+    let unknown = get(&context, "/")?.host("books.nobody.test");
+    let kubernetes = &context.world.kubernetes;
+    kubernetes.apply_all(&objects).await?;
+    let judged = async {
+        let opens = |record: &Record| record.is(200) && record.body.contains("Middlemarch");
+        context.until(SETTLES, "books under a host of no route", unknown.clone(), opens).await?;
+        let text = page(&context, Request { path: "/books/6".into(), ..unknown.clone() }).await?;
+        check("the page of a book under that host").that(text.contains("880 pages"), "its 880 pages", "none")
+    }
+    .await;
+    kubernetes.delete_all(&objects).await?;
+    judged?;
+    // The control: it was that route.
+    context.until(SETTLES, "no books under it any more", unknown, |record| record.is(404)).await?;
     Ok(Outcome::Pass)
 }
 

@@ -69,6 +69,20 @@ pub const CASES: &[Case] = &[
         run: |context| Box::pin(several_ports(context)),
     },
     Case {
+        id: "routing/two-paths",
+        summary: "Two paths in one object are two destinations, by Service and port",
+        needs: &[Need::Serves, Need::Template("two-paths"), Need::OncePerRecipe],
+        claims: &[],
+        stage: Stage::Shared,
+        plan: |plan| {
+            plan.service("a", Backend::A);
+            plan.service("b", Backend::B);
+            let other = plan.full("b");
+            plan.route("both", "a").template("two-paths").value("other_service", other).value("other_port", "8081");
+        },
+        run: |context| Box::pin(two_paths(context)),
+    },
+    Case {
         id: "routing/default-backend",
         summary: "While there is a default backend it answers what no route does, and only that",
         needs: &[Need::Serves, Need::Template("default-backend"), Need::OncePerRecipe],
@@ -124,6 +138,15 @@ async fn several_ports(context: Context) -> CaseResult {
         let seen = context.seen(route).await?;
         check(format!("the container port behind the Service's port {}", context.route(route)?.port))
             .equal((seen.service.as_str(), seen.port), (Backend::A.name(), port))?;
+    }
+    Ok(Outcome::Pass)
+}
+
+async fn two_paths(context: Context) -> CaseResult {
+    for (path, backend, port) in [("/", Backend::A, 8080), ("/another-endpoint", Backend::B, 8081)] {
+        let seen = context.expect_seen(Request { path: path.into(), ..context.get("both")? }).await?;
+        check(format!("backend and port of {path}"))
+            .equal((seen.service.as_str(), seen.port), (backend.name(), port))?;
     }
     Ok(Outcome::Pass)
 }

@@ -62,9 +62,14 @@ const COMMON_NAME: &str = "the controller's certificate";
 fn terminating(plan: &mut Plan) {
     let app = plan.backend("app", 1, &[]);
     plan.service_for("main", &app);
-    let secret = plan.full("certificate");
-    let host = plan.route("main", "main").template("tls").value("secret", secret.clone()).host.clone();
+    terminate(plan, "main", "main");
     plan.route("plain", "main");
+}
+
+/// A route to a Service over HTTPS, which the controller ends with a certificate of its own.
+pub(crate) fn terminate(plan: &mut Plan, route: &str, service: &str) {
+    let secret = plan.full("certificate");
+    let host = plan.route(route, service).template("tls").value("secret", secret.clone()).host.clone();
     // Without the Secret the route shows another certificate, and the case says so.
     if let Ok((certificate, key)) = certificate(&host) {
         plan.object(json!({
