@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use meshgate_fixtures::Fixtures;
-use meshgate_harness::report::{ClaimVerdict, Report, markdown};
+use meshgate_harness::report::{CellReport, ClaimVerdict, Report, markdown};
 use meshgate_harness::verdict::Verdict;
 
 use crate::{fail, output, run};
@@ -47,10 +47,12 @@ fn claims(report: &Report, fixtures: &Fixtures) -> String {
             (verdict, _) => markdown::name(verdict),
         };
         *totals.entry(name).or_default() += 1;
+        // A stand-in can be wrong about the controller that it plays.
+        let by = if report.witnesses(claim).stand_ins_alone { format!("{name} (stand-in)") } else { name.to_owned() };
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{name:<10} {:<32} {}", claim.id, claim.text);
+        let _ = writeln!(text, "{by:<20} {:<32} {}", claim.id, claim.text);
         let mut also = |what: &str, line: &str| {
-            let _ = writeln!(text, "{:<10} {what}: {line}", "");
+            let _ = writeln!(text, "{:<20} {what}: {line}", "");
         };
         if let Some(verdict) = claim.documented {
             also("under the documented dialect", markdown::name(verdict));
@@ -66,16 +68,18 @@ fn claims(report: &Report, fixtures: &Fixtures) -> String {
     text
 }
 
-/// Each weakness once per recipe, with the remedy that the recipe names.
+/// Each weakness once per recipe, with the remedy that the recipe names and whether the recipes that the remedy names do what they promise.
 fn findings(report: &Report) -> String {
-    let mut found: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    let mut found: BTreeMap<String, (Vec<String>, Vec<&str>)> = BTreeMap::new();
     for cell in &report.cells {
         for case in cell.cases.iter().filter(|case| case.verdict == Verdict::Finding) {
             let reason = case.reason.as_deref().unwrap_or_default();
             // `NAME: OBSERVED. REMEDY`
             let (name, rest) = reason.split_once(": ").unwrap_or((reason, ""));
             let remedy = rest.split_once(". ").map_or(rest, |(_, remedy)| remedy);
-            let cases = found.entry(format!("{}/{}  {name}: {remedy}", cell.controller, cell.recipe)).or_default();
+            let (remedies, cases) =
+                found.entry(format!("{}/{}  {name}: {remedy}", cell.controller, cell.recipe)).or_default();
+            *remedies = named(remedy).map(|recipe| stands(report, cell, recipe)).collect();
             if !cases.contains(&case.id.as_str()) {
                 cases.push(&case.id);
             }
@@ -84,6 +88,89 @@ fn findings(report: &Report) -> String {
     if found.is_empty() {
         return String::new();
     }
-    let lines = found.into_iter().map(|(finding, cases)| format!("  {finding}\n    seen by {}\n", cases.join(", ")));
+    let lines = found.into_iter().map(|(finding, (remedies, cases))| {
+        let remedies: String = remedies.into_iter().map(|line| format!("    {line}\n")).collect();
+        format!("  {finding}\n    seen by {}\n{remedies}", cases.join(", "))
+    });
     format!("\nfindings, each with its remedy:\n{}", lines.collect::<String>())
+}
+
+/// The recipes in a sentence: `use recipe A or B`, `use recipe A or a TrafficSplit`.
+fn named(remedy: &str) -> impl Iterator<Item = &str> {
+    let mut words =
+        remedy.split(|c: char| !c.is_ascii_alphanumeric() && !"-'".contains(c)).filter(|word| !word.is_empty());
+    let mut before = "";
+    let mut listed = false;
+    std::iter::from_fn(move || {
+        for word in words.by_ref() {
+            let follows = before.eq_ignore_ascii_case("recipe") || listed && before == "or" && word != "a";
+            // `A or B`: the word between does not end the list.
+            listed = follows || listed && word == "or";
+            before = word;
+            if follows {
+                return Some(word);
+            }
+        }
+        None
+    })
+}
+
+/// Whether a recipe of the cell's controller does what it promises, as far as the report goes.
+fn stands(report: &Report, cell: &CellReport, recipe: &str) -> String {
+    let cells = report.cells.iter().filter(|other| {
+        (&other.controller, &other.version, other.recipe.as_str()) == (&cell.controller, &cell.version, recipe)
+    });
+    let (mut green, mut red) = (0, 0);
+    for case in cells.flat_map(|cell| &cell.cases) {
+        match case.verdict {
+            Verdict::Pass | Verdict::Finding => green += 1,
+            Verdict::Fail | Verdict::NotRun => red += 1,
+            Verdict::NotApplicable => {}
+        }
+    }
+    match (green, red) {
+        (0, 0) => format!("recipe {recipe}: not in this report"),
+        (_, 0) => format!("recipe {recipe}: does as it promises, in {green} cases"),
+        _ => format!("recipe {recipe}: not as it promises, in {red} of {} cases", green + red),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_recipes_of_a_remedy_are_found() {
+        let named = |text| named(text).collect::<Vec<_>>();
+        assert_eq!(
+            named("No header is set; use recipe httpproxy-services or ingress-policy."),
+            ["httpproxy-services", "ingress-policy"]
+        );
+        assert_eq!(named("void; use recipe mapping or a TrafficSplit."), ["mapping"]);
+        assert_eq!(
+            named("use service-level middlewares (recipe ingressroute-weighted, Traefik 3.7 and later)"),
+            ["ingressroute-weighted"]
+        );
+        assert_eq!(named("Recipe backend-config puts a value of one's own in its place."), ["backend-config"]);
+        assert_eq!(named("as this recipe's template does, or use recipe pod-ip"), ["pod-ip"]);
+        assert_eq!(named("or use a TrafficSplit"), [""; 0]);
+    }
+
+    /// What is said of a weakness is worth something only where the way out exists.
+    #[test]
+    fn every_recipe_that_a_remedy_names_exists() {
+        let fixtures = Fixtures::built_in().unwrap();
+        let mut found = 0;
+        for controller in fixtures.controllers.values() {
+            for (recipe, remedy) in
+                controller.recipes.values().flat_map(|it| it.findings.values().map(|to| (&it.name, to)))
+            {
+                for name in named(remedy) {
+                    assert!(controller.recipes.contains_key(name), "{}/{recipe}: {remedy}: {name:?}", controller.name);
+                    found += 1;
+                }
+            }
+        }
+        assert!(found > 10, "{found}");
+    }
 }

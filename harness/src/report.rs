@@ -20,6 +20,9 @@ pub mod junit;
 pub mod markdown;
 pub mod recipes;
 pub mod terminal;
+mod witnesses;
+
+pub use witnesses::Witnesses;
 
 /// The value of `schema`.
 pub const SCHEMA: &str = "meshgate.report/v1";

@@ -51,9 +51,10 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     section(report, out, "Findings", |verdict| verdict == Verdict::Finding)?;
     writeln!(out, "\n## Claims of the page\n\n| claim | verdict | cases |\n|---|---|---|")?;
     for claim in report.claims.iter().filter(|claim| claim.verdict != ClaimVerdict::Untested) {
+        let by = if report.witnesses(claim).stand_ins_alone { " (stand-in)" } else { "" };
         let verdict = match (claim.verdict, claim.documented) {
-            (verdict, Some(documented)) => format!("{} (documented dialect: {})", name(verdict), name(documented)),
-            (verdict, None) => name(verdict).to_owned(),
+            (verdict, Some(documented)) => format!("{}{by} (documented dialect: {})", name(verdict), name(documented)),
+            (verdict, None) => format!("{}{by}", name(verdict)),
         };
         writeln!(out, "| {} | {verdict} | {} |", claim.text.replace('|', "\\|"), claim.cases.join(", "))?;
     }
