@@ -177,6 +177,29 @@ impl fmt::Display for Need {
     }
 }
 
+/// How it begins why a case does not apply that another cell of the run judges, whose name follows.
+const UNDER_EVERY_DIALECT: &str = "the same under every dialect, and judged under ";
+const FOR_EVERY_RECIPE: &str = "the same for every recipe of the controller, and judged in ";
+const FOR_THE_SAME_PROMISES: &str =
+    "the same for every recipe of the controller that promises the same, and judged in ";
+
+/// Which other cell of a run judges what a case does not apply to here only because it comes to the same there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LeftTo<'a> {
+    /// The one of the same recipe under this dialect.
+    Dialect(&'a str),
+    /// The one of this recipe, in the same mode and dialect.
+    Recipe(&'a str),
+}
+
+impl<'a> LeftTo<'a> {
+    /// Read from why the case does not apply, as a report has it; `None` where it has other reasons.
+    pub fn of(reason: &'a str) -> Option<Self> {
+        let recipe = || reason.strip_prefix(FOR_EVERY_RECIPE).or_else(|| reason.strip_prefix(FOR_THE_SAME_PROMISES));
+        reason.strip_prefix(UNDER_EVERY_DIALECT).map(Self::Dialect).or_else(|| recipe().map(Self::Recipe))
+    }
+}
+
 /// Why a case does not apply that is about the proxy beside the controller.
 const NO_PROXY: &str = "the load balancer is outside the mesh: there is no proxy beside it";
 
@@ -218,23 +241,15 @@ impl Need {
             }
             Self::OncePerRecipe => {
                 let beside = cell.beside.map_or("", Dialect::as_str);
-                (cell.beside.is_none(), format!("the same under every dialect, and judged under {beside}"))
+                (cell.beside.is_none(), format!("{UNDER_EVERY_DIALECT}{beside}"))
             }
             Self::OncePerController => {
                 let judge = cell.shared_in.as_deref().unwrap_or_default();
-                (
-                    cell.shared_in.is_none(),
-                    format!("the same for every recipe of the controller, and judged in {judge}"),
-                )
+                (cell.shared_in.is_none(), format!("{FOR_EVERY_RECIPE}{judge}"))
             }
             Self::OncePerPromises => {
                 let judge = cell.alike_in.as_deref().unwrap_or_default();
-                (
-                    cell.alike_in.is_none(),
-                    format!(
-                        "the same for every recipe of the controller that promises the same, and judged in {judge}"
-                    ),
-                )
+                (cell.alike_in.is_none(), format!("{FOR_THE_SAME_PROMISES}{judge}"))
             }
             Self::RouteMetrics => {
                 (promises.route_metrics, "the recipe promises no route metrics at the controller".into())

@@ -76,7 +76,7 @@ fn a_report_is_printed_in_every_format() {
         ("matrix", "  ingress-middleware/modern  1\n"),
         ("markdown", "# "),
         ("html", "<!DOCTYPE html>"),
-        ("recipes", "### ingress-middleware"),
+        ("recipes", "#### traefik/ingress-middleware"),
         ("badge", "\"schemaVersion\":1"),
     ] {
         let done = bench.run(&format!("report --report-dir a --format {format}"));
@@ -90,7 +90,9 @@ fn claims_come_with_their_verdicts_and_what_to_do_instead() {
     let (bench, _) = two_runs();
     let done = bench.run("claims --report-dir a");
     done.expect(0, &[]);
-    for part in ["untested   modes.two-ways", " claims: ", "untestable gce.certificate-time", "why: "] {
+    for part in
+        ["untested             modes.two-ways", " claims: ", "untestable           gce.certificate-time", "why: "]
+    {
         assert!(done.stdout.contains(part), "{part}: {}", done.stdout);
     }
     assert!(!done.stdout.contains("instead:"), "nothing is refuted by one case: {}", done.stdout);

@@ -1,13 +1,38 @@
-//! The recipes as a page for people, `docs/recipes.md`: how to wire each controller, what was measured, and what the documentation
-//! says that no longer holds.
+//! The recipes as a page for people, `docs/recipes.md`: for each controller and mode the recipe to use, what was measured, and what the
+//! documentation says that no longer holds.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use indexmap::IndexMap;
-use meshgate_fixtures::{Balances, ClientOverride, Fixtures, Promises, Recipe, Weights};
+use meshgate_fixtures::{Balances, ClientOverride, Controller, Fixtures, Mode, Promises, Version, Weights};
 
-use crate::report::{CellReport, ClaimVerdict, Report};
+use crate::case::LeftTo;
+use crate::report::{CellReport, Report};
 use crate::verdict::Verdict;
+
+mod choice;
+mod head;
+mod page;
+mod parts;
+
+use choice::{Judged, best, variant};
+pub use head::PLACEHOLDERS;
+use page::Refuted;
+pub use parts::{Part, installed, mode, parts};
+
+/// The command that writes the page, after a run of everything.
+pub const COMMAND: &str = "meshgate report --format recipes > docs/recipes.md";
+
+/// Further templates that a reader may want, with what they are for.
+const EXTRAS: [(&str, &str); 6] = [
+    ("grpc", "gRPC"),
+    ("weighted", "weights of the controller's own"),
+    ("auth", "asking another Service whether a request may pass"),
+    ("error-page", "error pages by another Service"),
+    ("default-backend", "a default backend"),
+    ("tls", "TLS that ends at the controller"),
+];
 
 /// The Markdown text, of what the report and the fixtures have in common.
 pub fn render(report: &Report, fixtures: &Fixtures) -> String {
@@ -18,64 +43,194 @@ pub fn render(report: &Report, fixtures: &Fixtures) -> String {
 }
 
 fn write(report: &Report, fixtures: &Fixtures, out: &mut String) -> std::fmt::Result {
-    writeln!(
-        out,
-        "# Recipes, as measured\n\n\
-         Written by `meshgate report --format recipes` from a report. A recipe's promises are what its cases assert; under each stands what was\n\
-         measured. In ingress mode a recipe runs under two dialects of the proxy: `documented` routes as the page says, `modern` as today's Linkerd.\n\
-         In outside mode there is no proxy beside what carries the traffic."
-    )?;
-    let mut controllers: IndexMap<&str, IndexMap<&str, Vec<&CellReport>>> = IndexMap::new();
-    for cell in &report.cells {
-        controllers.entry(&cell.controller).or_default().entry(&cell.recipe).or_default().push(cell);
+    head::write(report, out)?;
+    let controllers: Vec<Seen<'_>> = seen(report, fixtures);
+    head::overview(&controllers, out)?;
+    let refuted = Refuted::of(report, fixtures);
+    for seen in &controllers {
+        controller(seen, &refuted, out)?;
     }
-    for (name, recipes) in controllers {
-        let Some(controller) = fixtures.controllers.get(name) else { continue };
-        let cell = recipes.values().flatten().next();
-        let version = cell.map(|cell| cell.version.to_string()).unwrap_or_default();
-        let planes = &controller.implementation;
-        writeln!(
-            out,
-            "\n## {name} {version}\n\n{}. Control plane: {}; data plane: {}.",
-            controller.summary, planes.control_plane, planes.data_plane
-        )?;
-        for (name, cells) in recipes {
-            if let Some(recipe) = controller.recipes.get(name) {
-                self::recipe(recipe, &cells, out)?;
-            }
-        }
-    }
-    refuted(report, fixtures, out)
+    refuted.in_general(out)
 }
 
-fn recipe(recipe: &Recipe, cells: &[&CellReport], out: &mut String) -> std::fmt::Result {
-    writeln!(out, "\n### {} ({} mode)\n\n{}.", recipe.name, recipe.mode.as_str(), recipe.summary)?;
+/// A controller with what a report has of it.
+struct Seen<'a> {
+    controller: &'a Controller,
+    version: &'a Version,
+    recipes: Vec<Judged<'a>>,
+}
+
+impl<'a> Seen<'a> {
+    /// Its recipes of one mode whose routes answer.
+    fn working(&self, mode: Mode) -> Vec<&Judged<'a>> {
+        let working = |judged: &&Judged<'_>| judged.recipe.mode == mode && judged.promises().serves;
+        self.recipes.iter().filter(working).collect()
+    }
+}
+
+/// The controllers of a report, each at the newest version that it has of it.
+fn seen<'a>(report: &'a Report, fixtures: &'a Fixtures) -> Vec<Seen<'a>> {
+    let mut controllers: IndexMap<&str, Vec<&CellReport>> = IndexMap::new();
+    for cell in &report.cells {
+        controllers.entry(&cell.controller).or_default().push(cell);
+    }
+    let seen = |(name, cells): (&str, Vec<&'a CellReport>)| {
+        let controller = fixtures.controllers.get(name)?;
+        let version = cells.iter().map(|cell| &cell.version).max()?;
+        let mut recipes: BTreeMap<&str, Vec<&CellReport>> = BTreeMap::new();
+        for cell in cells.into_iter().filter(|cell| cell.version == *version) {
+            recipes.entry(&cell.recipe).or_default().push(cell);
+        }
+        let all: Vec<&CellReport> = recipes.values().flatten().copied().collect();
+        let judged = |(name, cells)| Judged::of(controller.recipes.get(name)?, cells, &all);
+        Some(Seen { controller, version, recipes: recipes.into_iter().filter_map(judged).collect() })
+    };
+    controllers.into_iter().filter_map(seen).collect()
+}
+
+/// `[controller/recipe](#...)`, which leads to the heading of that text.
+fn link(controller: &str, recipe: &str) -> String {
+    format!("[{controller}/{recipe}](#{controller}{recipe})")
+}
+
+fn controller(seen: &Seen<'_>, refuted: &Refuted<'_>, out: &mut String) -> std::fmt::Result {
+    let Seen { controller, version, recipes } = seen;
+    let name = &controller.name;
+    let planes = &controller.implementation;
+    writeln!(
+        out,
+        "\n## {name} {version}\n\n{}. Control plane: {}; data plane: {}.",
+        controller.summary, planes.control_plane, planes.data_plane
+    )?;
+    let installed = installed(controller);
+    if !installed.is_empty() {
+        let mut kinds: Vec<&str> = installed.iter().flat_map(|part| parts::kinds(&part.text)).collect();
+        kinds.dedup();
+        writeln!(out, "\nBesides the controller itself, its classes and its rights, it was measured with")?;
+        folded(&kinds.join(", "), &installed, out)?;
+    }
+    for mode in Mode::ALL {
+        let working = seen.working(mode);
+        if working.is_empty() {
+            continue;
+        }
+        writeln!(out, "\n### {name} in {} mode", mode.as_str())?;
+        match self::mode(controller, mode) {
+            Some(text) => yaml(&text, out)?,
+            None => writeln!(out, "\nWhat carries the traffic is outside the cluster: there is no pod to annotate.")?,
+        }
+        let best = best(&working);
+        match best {
+            Some(judged) if working.len() == 1 => {
+                writeln!(out, "\n**Use {}**, the only recipe of this mode.", link(name, &judged.recipe.name))?;
+            }
+            Some(judged) => {
+                let of = working.len();
+                writeln!(
+                    out,
+                    "\n**Use {}**: of the {of} recipes of this mode that work it promises most.",
+                    link(name, &judged.recipe.name)
+                )?;
+            }
+            None => writeln!(out, "\n**Use none of these.**")?,
+        }
+        // The one to use comes first.
+        let is_best = |judged: &Judged<'_>| best.is_some_and(|best| best.recipe.name == judged.recipe.name);
+        let (first, others): (Vec<&Judged<'_>>, Vec<&Judged<'_>>) =
+            working.iter().copied().partition(|judged| is_best(judged));
+        for judged in first {
+            recipe(controller, judged, true, out)?;
+        }
+        for judged in others {
+            recipe(controller, judged, false, out)?;
+        }
+    }
+    let broken: Vec<&Judged<'_>> = recipes.iter().filter(|judged| !judged.promises().serves).collect();
+    if !broken.is_empty() {
+        writeln!(out, "\n### {name}: what does not work")?;
+        for judged in broken {
+            recipe(controller, judged, false, out)?;
+        }
+    }
+    refuted.of_controller(controller, out)
+}
+
+fn recipe(controller: &Controller, judged: &Judged<'_>, to_use: bool, out: &mut String) -> std::fmt::Result {
+    let Judged { recipe, cells, .. } = judged;
+    let serves = judged.promises().serves;
+    let mode = if serves { String::new() } else { format!(" ({} mode)", recipe.mode.as_str()) };
+    writeln!(out, "\n#### {}/{}\n\n{}{mode}.", controller.name, recipe.name, recipe.summary)?;
     if !recipe.source.is_empty() {
         writeln!(out, "From {}.", recipe.source)?;
     }
+    if let Some(since) = &recipe.since {
+        writeln!(out, "Since {} {since}.", controller.name)?;
+    }
+    if let Some(host) = &recipe.host {
+        writeln!(out, "Clients have to ask for the host `{host}`.")?;
+    }
     writeln!(out)?;
+    match judged.objection() {
+        Some(objection) if serves => writeln!(out, "* **not to be used**: {objection}")?,
+        _ => {}
+    }
+    if !serves {
+        writeln!(out, "* {}", answered(judged))?;
+    }
     for cell in cells {
-        let variant = cell.dialect.map_or(cell.mode.as_str(), |dialect| dialect.as_str());
-        writeln!(out, "* `{variant}`: promises {}; measured: {}", promises(recipe.promises(variant)), measured(cell))?;
+        let variant = variant(cell);
+        let promises = promises(recipe.promises(variant));
+        writeln!(out, "* `{variant}` promises {promises}; measured: {}", measured(cell))?;
     }
     for (name, remedy) in &recipe.findings {
-        let seen = |cell: &&&CellReport| {
-            let says = |reason: &Option<String>| {
-                reason.as_deref().is_some_and(|reason| reason.starts_with(&format!("{name}:")))
-            };
-            cell.cases.iter().any(|case| case.verdict == Verdict::Finding && says(&case.reason))
-        };
-        let observed = if cells.iter().any(|cell| seen(&cell)) { "observed" } else { "declared" };
-        writeln!(out, "* finding `{name}`, {observed}: {remedy}")?;
+        let mut cases = cells.iter().flat_map(|cell| &cell.cases).filter(|case| case.verdict == Verdict::Finding);
+        let begins = format!("{name}: ");
+        let seen = cases.any(|case| case.reason.as_deref().is_some_and(|reason| reason.starts_with(&begins)));
+        writeln!(out, "* finding `{name}`, {}: {remedy}", if seen { "observed" } else { "declared" })?;
     }
-    let shown = recipe.install.iter().chain(recipe.templates.get("route")).chain(&recipe.manifests);
-    for template in shown {
-        writeln!(out, "\n```yaml\n{}\n```", template.text().trim_end())?;
+    let (own, extras): (Vec<Part>, Vec<Part>) =
+        parts(recipe, to_use).into_iter().partition(|part| part.title.is_none());
+    if serves {
+        own.iter().try_for_each(|part| yaml(&part.text, out))?;
+    } else {
+        folded("the manifests", &own, out)?;
     }
-    Ok(())
+    let mut titled: IndexMap<&str, Vec<Part>> = IndexMap::new();
+    for part in extras {
+        titled.entry(part.title.unwrap_or_default()).or_default().push(part);
+    }
+    titled.iter().try_for_each(|(title, parts)| folded(title, parts, out))
 }
 
-fn promises(promises: &Promises) -> String {
+/// What came back where nothing works.
+fn answered(judged: &Judged<'_>) -> String {
+    if !judged.recipe.refused.is_empty() {
+        return "**does not work**: the API server refuses the manifest".to_owned();
+    }
+    let mut outcomes: IndexMap<&str, ()> = IndexMap::new();
+    for case in judged.cells.iter().flat_map(|cell| &cell.cases).filter(|case| case.id.starts_with("recipe/")) {
+        let samples = case.observations.iter().flat_map(|observations| &observations.samples);
+        outcomes.extend(samples.filter(|sample| sample.controller).map(|sample| (sample.outcome.as_str(), ())));
+    }
+    let outcomes: Vec<&str> = outcomes.into_keys().collect();
+    match outcomes.as_slice() {
+        [] => "**does not work**".to_owned(),
+        outcomes => format!("**does not work**: requests are answered {}", outcomes.join(", ")),
+    }
+}
+
+fn yaml(text: &str, out: &mut String) -> std::fmt::Result {
+    writeln!(out, "\n```yaml\n{text}\n```")
+}
+
+fn folded(title: &str, parts: &[Part], out: &mut String) -> std::fmt::Result {
+    writeln!(out, "\n<details><summary>{title}</summary>")?;
+    parts.iter().try_for_each(|part| yaml(&part.text, out))?;
+    writeln!(out, "\n</details>")
+}
+
+/// A recipe's promises in words, one after the other.
+pub fn promises(promises: &Promises) -> String {
     if !promises.serves {
         return "no working route".to_owned();
     }
@@ -98,6 +253,7 @@ fn promises(promises: &Promises) -> String {
     said.join(", ")
 }
 
+/// What a cell judged, and where the rest is judged that holds for it as well.
 fn measured(cell: &CellReport) -> String {
     let count = |verdict| cell.cases.iter().filter(|case| case.verdict == verdict).count();
     let named = [
@@ -107,17 +263,26 @@ fn measured(cell: &CellReport) -> String {
         (Verdict::NotRun, "**not run**"),
     ];
     let parts = named.into_iter().map(|(verdict, name)| (count(verdict), name)).filter(|(count, _)| *count > 0);
-    let parts: Vec<String> = parts.map(|(count, name)| format!("{count} {name}")).collect();
-    if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") }
+    let said = |(count, name)| match (count, name) {
+        (1, "findings") => "1 finding".to_owned(),
+        (count, name) => format!("{count} {name}"),
+    };
+    let mut parts: Vec<String> = parts.map(said).collect();
+    if parts.is_empty() {
+        parts.push("nothing".to_owned());
+    }
+    let mut left: IndexMap<LeftTo, usize> = IndexMap::new();
+    for case in cell.cases.iter().filter(|case| case.verdict == Verdict::NotApplicable) {
+        if let Some(to) = case.reason.as_deref().and_then(LeftTo::of) {
+            *left.entry(to).or_default() += 1;
+        }
+    }
+    parts.extend(left.into_iter().map(|(to, count)| match to {
+        LeftTo::Dialect(name) => format!("{count} that come to the same are judged under `{name}`"),
+        LeftTo::Recipe(name) => format!("{count} that come to the same are judged in recipe {name}"),
+    }));
+    parts.join(", ")
 }
 
-fn refuted(report: &Report, fixtures: &Fixtures, out: &mut String) -> std::fmt::Result {
-    writeln!(out, "\n## What the page says that no longer holds\n\n| section | the page | instead |\n|---|---|---|")?;
-    for claim in report.claims.iter().filter(|claim| claim.verdict == ClaimVerdict::Refuted) {
-        let known = fixtures.claims.get(&claim.id);
-        let section = known.map_or("", |claim| claim.section.as_str());
-        let instead = known.and_then(|claim| claim.instead.as_deref()).unwrap_or_default();
-        writeln!(out, "| {section} | {} | {} |", claim.text.replace('|', "\\|"), instead.replace('|', "\\|"))?;
-    }
-    Ok(())
-}
+#[cfg(test)]
+mod tests;
