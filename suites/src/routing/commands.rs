@@ -24,7 +24,8 @@ use tokio::process::{Child, ChildStdout, Command};
 pub const CASES: &[Case] = &[
     Case {
         id: "routing/external-ip-command",
-        summary: "The page's kubectl command prints the external address where it still finds the Service, and the controller answers there",
+        summary: "The page's kubectl command prints the external address where it still finds the Service, else with today's label, and the \
+                  controller answers there",
         needs: &[Need::Cluster(Ability::OutsideClients), Need::OncePerController],
         claims: &[],
         stage: Stage::Shared,
@@ -46,17 +47,24 @@ async fn external_ip(context: Context) -> CaseResult {
     let world = &context.world;
     let page = &world.controller.external_ip;
     let columns = "custom-columns=EXTERNAL-IP:.status.loadBalancer.ingress[0].ip";
-    let printed = kubectl(&context, &["get", "svc", "--all-namespaces", "-l", &page.selector, "-o", columns]).await?;
-    let mut lines = printed.lines().map(str::trim);
-    check("the first line").equal(lines.next(), Some("EXTERNAL-IP"))?;
-    let found: BTreeSet<String> = lines.map(str::to_owned).collect();
     // Other cases may have further instances of the controller, with the same label.
     let all: BTreeSet<String> =
         world.instances.values().chain([&world.ingress]).map(|entrance| entrance.ip.to_string()).collect();
-    let expected = if page.found { all } else { BTreeSet::new() };
-    check(format!("the addresses below, by the page's selector {}", page.selector)).equal(&found, &expected)?;
+    let by_page = (&page.selector, if page.found { all.clone() } else { BTreeSet::new() });
+    // Also the control of a command that finds nothing: there is something to be found.
+    let by_today = page.today.as_ref().map(|label| {
+        let none = label.without_address.then(|| "<none>".to_owned());
+        (&label.selector, all.into_iter().chain(none).collect())
+    });
+    for (selector, expected) in std::iter::once(by_page).chain(by_today) {
+        let printed = kubectl(&context, &["get", "svc", "--all-namespaces", "-l", selector, "-o", columns]).await?;
+        let mut lines = printed.lines().map(str::trim);
+        check("the first line").equal(lines.next(), Some("EXTERNAL-IP"))?;
+        let found: BTreeSet<String> = lines.map(str::to_owned).collect();
+        check(format!("the addresses below, by the selector {selector}")).equal(&found, &expected)?;
+    }
 
-    // Also the control of a command that finds nothing: there is something to be found. It knows no such host, and says so.
+    // It knows no such host, and says so.
     let target = world.ingress.at(world.controller.ports.http).to_string();
     let record = context.send(Request::get(target, "/").host("nobody.test")).await;
     let answers = record.error.is_none() && record.status.is_some();
