@@ -253,6 +253,12 @@ impl World {
         self.blueprint().further_instance(name)
     }
 
+    /// Injects the mesh proxy into an app as `meshgate inject --ingress` does.
+    pub fn inject_with_flag(&self, object: &mut Value) {
+        let options = inject::Options { mode: inject::Mode::Ingress, ..self.injection.clone() };
+        inject::inject_object(object, &options);
+    }
+
     /// Where clients outside reach a Service of type LoadBalancer.
     pub async fn entrance(&self, namespace: &str, service: &str, deadline: Instant) -> anyhow::Result<Entrance> {
         let api: Api<ServiceObject> = Api::namespaced(self.kubernetes.client(), namespace);

@@ -97,7 +97,7 @@ const SPELLINGS: &[Case] = &[
     Case {
         id: "headers/application-sees-it",
         summary: "In default mode a client's header reaches the application",
-        needs: &[Need::Serves, Need::Mode(Mode::Default)],
+        needs: &[Need::Serves, Need::Mode(Mode::Default), Need::ClientOverride(ClientOverride::Passed)],
         claims: &[],
         stage: Stage::Shared,
         plan: two_services,

@@ -7,6 +7,7 @@
 use meshgate_harness::case::Case;
 
 mod balancing;
+mod inject_flag;
 mod outside;
 mod override_header;
 mod per_request;
@@ -15,4 +16,4 @@ mod token;
 
 /// The cases of this area.
 pub const CASES: &[&[Case]] =
-    &[balancing::CASES, per_request::CASES, override_header::CASES, outside::CASES, token::CASES];
+    &[balancing::CASES, per_request::CASES, override_header::CASES, outside::CASES, token::CASES, inject_flag::CASES];

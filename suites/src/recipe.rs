@@ -7,6 +7,7 @@ use meshgate_fixtures::{ClientOverride, Mode, Template};
 use meshgate_harness::blueprint;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
+use meshgate_harness::matrix::Dialect;
 use meshgate_harness::metrics::Families;
 use meshgate_harness::plan::Backend;
 use meshgate_harness::probe::{Batch, Record, Request, Seen};
@@ -46,6 +47,23 @@ pub const CASES: &[&[Case]] = &[&[
         stage: Stage::Shared,
         plan: |plan| {
             plan.serve("main", Backend::A);
+        },
+        run: |context| Box::pin(annotation_no_op(context)),
+    },
+    Case {
+        id: "recipe/header-needed",
+        summary: "Without what the recipe adds to a route no header is set: the proxy never learns the Service's name",
+        needs: &[
+            Need::Serves,
+            Need::Mode(Mode::Ingress),
+            Need::Dialect(Dialect::Modern),
+            Need::SetsOverride,
+            Need::Template("bare"),
+        ],
+        claims: &[],
+        stage: Stage::Shared,
+        plan: |plan| {
+            plan.serve("main", Backend::A).template("bare");
         },
         run: |context| Box::pin(annotation_no_op(context)),
     },

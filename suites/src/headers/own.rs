@@ -1,6 +1,7 @@
-//! The header that a load balancer outside the mesh sets, or does not: nobody acts on it, and nobody takes it away.
+//! The header that a load balancer outside the mesh sets, or does not, or a controller whose proxy is in default mode: nobody acts on it, and
+//! nobody takes it away.
 //!
-//! Only the proxy that sends a request follows `l5d-dst-override`; the one that receives it does not look at it (Linkerd's neither).
+//! Only the proxy in ingress mode that sends a request follows `l5d-dst-override`; the one that receives it does not look at it (Linkerd's neither).
 
 use meshgate_clusters::Vantage;
 use meshgate_fixtures::{ClientOverride, Mode};
@@ -25,6 +26,16 @@ pub const CASES: &[Case] = &[
         run: |context| Box::pin(header_void(context)),
     },
     Case {
+        id: "headers/default-header-void",
+        summary: "In default mode the header that the recipe sets decides nothing and reaches the application: the same one is followed in \
+                  ingress mode",
+        needs: &[Need::Serves, Need::Mode(Mode::Default), Need::Value("override")],
+        claims: &[],
+        stage: Stage::Shared,
+        plan: leading_elsewhere,
+        run: |context| Box::pin(default_header_void(context)),
+    },
+    Case {
         id: "headers/outside-header-set",
         summary: "The header that the load balancer sets takes the place of a client's and reaches the application",
         needs: &[Need::Serves, Need::Mode(Mode::Outside), Need::ClientOverride(ClientOverride::Replaced)],
@@ -47,7 +58,7 @@ pub const CASES: &[Case] = &[
     },
 ];
 
-/// An instance of what carries the traffic that has a proxy beside it, in ingress mode.
+/// An instance of what carries the traffic whose proxy is in ingress mode.
 const INSIDE: &str = "inside";
 
 /// `main` is where the route leads, `other` what the header names, whoever sets it.
@@ -73,6 +84,22 @@ async fn header_void(context: Context) -> CaseResult {
     let inside = named(context.get_at(INSIDE, "main")?);
     context.until(SETTLES, "the control: the header to be followed inside the mesh", inside, from(Backend::B)).await?;
     Ok(Outcome::Pass)
+}
+
+async fn default_header_void(context: Context) -> CaseResult {
+    let from = |backend: Backend| move |record: &Record| record.is(200) && record.service() == Some(backend.name());
+    let request = context.get("main")?;
+    context.until(SETTLES, "the controller to serve the route", request.clone(), from(Backend::A)).await?;
+    let seen = context.expect_seen(request).await?;
+    check("the backend, wherever the header leads").equal(seen.service.as_str(), Backend::A.name())?;
+    check("l5d-dst-override at the application").equal(values(&seen), vec![other(&context).as_str()])?;
+    // The control: an instance whose proxy is in ingress mode sends where the very same header says.
+    let followed = context.get_at(INSIDE, "main")?;
+    context
+        .until(SETTLES, "the control: the header to be followed in ingress mode", followed, from(Backend::B))
+        .await?;
+    let observed = "the header named another Service, and went past the proxy to the application".to_owned();
+    Ok(Outcome::Weakness { name: "header-void", observed })
 }
 
 async fn header_set(context: Context) -> CaseResult {

@@ -75,7 +75,8 @@ pub const CASES: &[Case] = &[
             Need::Dialect(Dialect::Documented),
             Need::Template("rewrite-host"),
         ],
-        claims: &[],
+        // What comes to the other ingress comes there by the Host that the first put in place of the client's.
+        claims: &[Evidence::Confirms("ingress.host-modified")],
         stage: Stage::Alone,
         plan: |plan| {
             unguarded(plan, UNGUARDED);

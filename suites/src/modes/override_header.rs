@@ -10,6 +10,7 @@ use meshgate_fixtures::Mode;
 use meshgate_harness::case::{Case, Evidence, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::matrix::{Dialect, Mesh};
+use meshgate_harness::plan::NAMESPACE;
 use meshgate_harness::probe::{self, Record, Request, Version};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 
@@ -42,6 +43,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "modes/header-without-port",
         summary: "A name without a port means port 80",
+        claims: &[Evidence::Confirms("nginx.port"), Evidence::Confirms("traefik.port")],
         run: |context| Box::pin(without_port(context)),
         ..INGRESS
     },
@@ -50,6 +52,19 @@ pub const CASES: &[Case] = &[
         summary: "The name of a port is not understood: it means port 80, whatever port the Service calls so",
         claims: &[Evidence::Confirms("notes.numeric-port"), Evidence::Confirms("notes.string-port-80")],
         run: |context| Box::pin(named_port(context)),
+        ..INGRESS
+    },
+    Case {
+        id: "modes/header-short-name",
+        summary: "A name that is not whole names no Service: it is refused with a reason, though DNS would find it",
+        needs: &[
+            Need::Mesh(Mesh::Bundled),
+            Need::Mode(Mode::Ingress),
+            Need::Dialect(Dialect::Modern),
+            Need::OncePerController,
+        ],
+        claims: &[Evidence::Confirms("nginx.fqdn"), Evidence::Confirms("traefik.fqdn")],
+        run: |context| Box::pin(short_name(context)),
         ..INGRESS
     },
     Case {
@@ -177,6 +192,17 @@ async fn named_port(context: Context) -> CaseResult {
     leads_to(&context, &format!("{b}:alt"), B).await?;
     leads_to(&context, &format!("{b}:http"), B).await?;
     leads_to(&context, &format!("{b}:8081"), ("echo-b", 8081)).await?;
+    Ok(Outcome::Pass)
+}
+
+async fn short_name(context: Context) -> CaseResult {
+    let name = context.plan.full("a");
+    for short in [format!("{name}.{NAMESPACE}.svc"), format!("{name}.{NAMESPACE}"), name] {
+        let record = ask(&context, dial(&context).header(OVERRIDE, format!("{short}:80"))).await?;
+        refused(&format!("the answer with {OVERRIDE}: {short}:80"), &record, &[502], &short)?;
+    }
+    // The control: the whole name of the same Service.
+    leads_to(&context, &format!("{}:80", fqdn(&context, "a")), A).await?;
     Ok(Outcome::Pass)
 }
 

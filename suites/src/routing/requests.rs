@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use meshgate_clusters::{Stream, Vantage};
-use meshgate_harness::case::{Case, Need, Stage};
+use meshgate_harness::case::{Case, Evidence, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::convergence::converge;
 use meshgate_harness::plan::{Backend, Plan};
@@ -46,6 +46,7 @@ pub const CASES: &[Case] = &[
     }),
     Case {
         needs: &[Need::Serves, Need::KeepsHost, Need::OncePerRecipe],
+        claims: &[Evidence::Confirms("ingress.no-rewrite")],
         ..case("routing/upstream-host", "The backend sees the Host that the client sent", |context| {
             Box::pin(upstream_host(context))
         })

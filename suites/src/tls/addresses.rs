@@ -24,7 +24,7 @@ pub const CASES: &[Case] = &[
         id: "tls/traffic-policy-cluster",
         summary: "externalTrafficPolicy Cluster hides the client's address behind the node's, and delays nothing",
         needs: NEEDS,
-        claims: &[Evidence::Refutes("notes.delay")],
+        claims: &[Evidence::Refutes("notes.delay"), Evidence::Confirms("notes.source-obscured")],
         stage: Stage::Shared,
         plan: |plan| plain_backend(plan, "Cluster"),
         run: |context| Box::pin(policy(context, "Cluster", Vantage::Node)),
@@ -33,8 +33,7 @@ pub const CASES: &[Case] = &[
         id: "tls/traffic-policy-local",
         summary: "externalTrafficPolicy Local keeps the client's address, and is as fast as Cluster",
         needs: NEEDS,
-        // What obscures the client's address is mended, though there was no delay to mend with it.
-        claims: &[Evidence::Confirms("notes.local-fixes")],
+        claims: &[Evidence::Confirms("notes.local-keeps-source")],
         stage: Stage::Shared,
         plan: |plan| plain_backend(plan, "Local"),
         run: |context| Box::pin(policy(context, "Local", CLIENT)),
