@@ -271,7 +271,7 @@ fn measured(cell: &CellReport) -> String {
     if parts.is_empty() {
         parts.push("nothing".to_owned());
     }
-    let mut left: IndexMap<LeftTo, usize> = IndexMap::new();
+    let mut left: IndexMap<LeftTo<'_>, usize> = IndexMap::new();
     for case in cell.cases.iter().filter(|case| case.verdict == Verdict::NotApplicable) {
         if let Some(to) = case.reason.as_deref().and_then(LeftTo::of) {
             *left.entry(to).or_default() += 1;
