@@ -98,7 +98,7 @@ fn findings(report: &Report) -> String {
 /// The recipes in a sentence: `use recipe A or B`, `use recipe A or a TrafficSplit`.
 fn named(remedy: &str) -> impl Iterator<Item = &str> {
     let mut words =
-        remedy.split(|c: char| !c.is_ascii_alphanumeric() && !"-'".contains(c)).filter(|word| !word.is_empty());
+        remedy.split(|c: char| !c.is_ascii_alphanumeric() && !"-'/".contains(c)).filter(|word| !word.is_empty());
     let mut before = "";
     let mut listed = false;
     std::iter::from_fn(move || {
@@ -115,10 +115,12 @@ fn named(remedy: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether a recipe of the cell's controller does what it promises, as far as the report goes.
+/// Whether a recipe of the cell's controller, or that of another, does what it promises, as far as the report goes.
 fn stands(report: &Report, cell: &CellReport, recipe: &str) -> String {
+    let (controller, name) = recipe.split_once('/').unwrap_or((&cell.controller, recipe));
     let cells = report.cells.iter().filter(|other| {
-        (&other.controller, &other.version, other.recipe.as_str()) == (&cell.controller, &cell.version, recipe)
+        let at_this_version = other.controller != cell.controller || other.version == cell.version;
+        other.controller == controller && other.recipe == name && at_this_version
     });
     let (mut green, mut red) = (0, 0);
     for case in cells.flat_map(|cell| &cell.cases) {
@@ -147,6 +149,7 @@ mod tests {
             ["httpproxy-services", "ingress-policy"]
         );
         assert_eq!(named("void; use recipe mapping or a TrafficSplit."), ["mapping"]);
+        assert_eq!(named("3 does it first, so use recipe traefik/ingress-middleware."), ["traefik/ingress-middleware"]);
         assert_eq!(
             named("use service-level middlewares (recipe ingressroute-weighted, Traefik 3.7 and later)"),
             ["ingressroute-weighted"]

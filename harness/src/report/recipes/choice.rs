@@ -73,7 +73,8 @@ impl<'a> Judged<'a> {
             promises.route_metrics,
             promises.split,
             weights,
-            promises.client_override == ClientOverride::Replaced,
+            // In default mode the proxy acts upon nobody's.
+            self.recipe.mode != Mode::Default && promises.client_override == ClientOverride::Replaced,
             Reverse(self.recipe.findings.len()),
             EXTRAS.iter().filter(|(name, _)| self.recipe.templates.contains_key(*name)).count(),
         )
