@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use meshgate_clusters::Kind;
-use meshgate_fixtures::Fixtures;
+use meshgate_fixtures::{Controller, Fixtures};
 use meshgate_harness::jobs;
 use meshgate_harness::matrix::{self, Place, Selection};
 
@@ -83,17 +83,24 @@ fn list(args: &Args, fixtures: &Fixtures) -> anyhow::Result<String> {
         What::Controllers => {
             for controller in fixtures.controllers.values() {
                 let versions: Vec<&str> = controller.versions.iter().map(|version| version.0.as_str()).collect();
-                line(format!("{}  {}\n  versions: {}", controller.name, controller.summary, versions.join(", ")));
+                line(format!(
+                    "{}  {}{}\n  versions: {}",
+                    controller.name,
+                    controller.summary,
+                    played(controller),
+                    versions.join(", ")
+                ));
             }
         }
         What::Recipes => {
             for controller in fixtures.controllers.values() {
                 for recipe in controller.recipes.values() {
                     line(format!(
-                        "{}/{} ({} mode)\n  {}",
+                        "{}/{} ({} mode){}\n  {}",
                         controller.name,
                         recipe.name,
                         recipe.mode.as_str(),
+                        played(controller),
                         recipe.summary
                     ));
                     for (name, remedy) in &recipe.findings {
@@ -104,7 +111,7 @@ fn list(args: &Args, fixtures: &Fixtures) -> anyhow::Result<String> {
         }
         What::Cells => {
             for cell in matrix::cells(fixtures, &args.jobs.selection(), Place::USUAL)? {
-                line(cell.id());
+                line(format!("{cell}{}", played(fixtures.controller(&cell.controller)?)));
             }
         }
         What::Jobs => line(serde_json::to_string(&args.jobs.of(fixtures)?)?),
@@ -120,6 +127,11 @@ fn list(args: &Args, fixtures: &Fixtures) -> anyhow::Result<String> {
         }
     }
     Ok(text)
+}
+
+/// Who plays a controller, behind its name, where that is not the controller itself.
+fn played(controller: &Controller) -> String {
+    controller.implementation.note().map(|note| format!(" ({note})")).unwrap_or_default()
 }
 
 impl Jobs {

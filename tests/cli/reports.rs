@@ -137,6 +137,69 @@ fn the_gate_ends_with_what_it_found() {
 }
 
 #[test]
+fn a_stand_in_is_named_in_every_row() {
+    let (bench, _) = two_runs();
+    // Two cells, so that what is said once for all rows does not do; of the longest names, so that the words have to fit.
+    let folder = |control_plane: &str| {
+        let mut report = Report::read(&bench.join("a/report.json")).unwrap();
+        let cell = &mut report.cells[0];
+        cell.implementation.control_plane = control_plane.into();
+        (cell.controller, cell.recipe) = ("ingress-nginx".into(), "custom-headers-as-printed".into());
+        report.cells.push(report.cells[0].clone());
+        let dir = tempfile::tempdir().unwrap();
+        report.write(dir.path()).unwrap();
+        dir
+    };
+    let played = folder("stand-in");
+    let itself = folder("real");
+    let printed = |dir: &tempfile::TempDir, format: &str| {
+        bench.run(&format!("report --report-dir {} --format {format}", dir.path().display())).stdout
+    };
+    let file = |dir: &tempfile::TempDir, name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    // For each format its rows, by what each begins with, and how many there are; the matrix and the badge have one for both.
+    type Rows<'a> = (&'a str, String, String, &'a str, usize);
+    let rows: [Rows<'_>; 6] = [
+        ("matrix", printed(&played, "matrix"), printed(&itself, "matrix"), "ingress-nginx@", 1),
+        ("badge", printed(&played, "badge"), printed(&itself, "badge"), "\"label\"", 1),
+        ("report.md", file(&played, "report.md"), file(&itself, "report.md"), "| ingress-nginx@", 2),
+        ("report.json", file(&played, "report.json"), file(&itself, "report.json"), "\"implementation\"", 2),
+        ("report.html", file(&played, "report.html"), file(&itself, "report.html"), "<tr data-cell", 2),
+        ("junit.xml", file(&played, "junit.xml"), file(&itself, "junit.xml"), "<testsuite ", 2),
+    ];
+    for (format, of_stand_in, of_itself, begin, count) in &rows {
+        let each: Vec<&str> = of_stand_in.split(begin).skip(1).collect();
+        assert_eq!(each.len(), *count, "{format}: {of_stand_in}");
+        for row in each {
+            // The page has its data behind its table.
+            let row = row.split("<script").next().unwrap();
+            assert!(row.contains("stand-in"), "{format}: {row}");
+        }
+        let table = of_itself.split("<script").next().unwrap();
+        assert!(!table.contains("stand-in"), "the control, {format}: {table}");
+    }
+    let explained = bench.run(&format!("explain --report-dir {} routing/host", played.path().display())).stdout;
+    assert!(explained.contains("control plane stand-in"), "{explained}");
+    let wide = rows[0].1.lines().filter(|line| line.len() > 80).count();
+    assert_eq!(wide, 0, "{}", rows[0].1);
+    let lists: [(&str, fn(&str) -> bool); 3] = [
+        ("controllers", |line| !line.starts_with(' ')),
+        ("recipes", |line| !line.starts_with(' ')),
+        ("cells", |_| true),
+    ];
+    for (list, leads_a_row) in lists {
+        let done = bench.run(&format!("list {list}"));
+        let named = |line: &&str| line.contains("(stand-in, ");
+        let of = |name: &str| -> Vec<String> {
+            let begins = |line: &&str| leads_a_row(line) && line.split([' ', '/', '@']).next() == Some(name);
+            done.stdout.lines().filter(begins).map(str::to_owned).collect()
+        };
+        let (played, itself) = (of("contour"), of("traefik"));
+        assert!(!played.is_empty() && played.iter().all(|line| named(&line.as_str())), "{list}: {played:#?}");
+        assert!(!itself.is_empty() && !itself.iter().any(|line| named(&line.as_str())), "{list}: {itself:#?}");
+    }
+}
+
+#[test]
 fn the_status_of_a_report_is_that_of_its_run() {
     let status = |verdict| {
         let (dir, _) = with_verdict(verdict);

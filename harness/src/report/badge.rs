@@ -27,15 +27,24 @@ pub fn render(report: &Report) -> String {
     format!("{badge}\n")
 }
 
-/// What all cells have in common: `traefik 3.7.15 ingress`, `traefik 3.7.15`, or only that it is Meshgate that says so.
+/// What all cells have in common: `traefik 3.7.15 ingress`, `traefik 3.7.15`, or only that it is Meshgate that says so; and who plays the
+/// controller where it is not itself.
 fn label(report: &Report) -> String {
-    let controllers: BTreeSet<_> = report.cells.iter().map(|cell| (&cell.controller, &cell.version.0)).collect();
+    let controllers: BTreeSet<_> = report
+        .cells
+        .iter()
+        .map(|cell| (&cell.controller, &cell.version.0, cell.implementation.note().unwrap_or_default()))
+        .collect();
     let modes: BTreeSet<_> = report.cells.iter().map(|cell| cell.mode.as_str()).collect();
-    match (only(controllers), only(modes)) {
-        (Some((controller, version)), Some(mode)) => format!("{controller} {version} {mode}"),
-        (Some((controller, version)), None) => format!("{controller} {version}"),
-        (None, _) => "meshgate".to_owned(),
+    let Some((controller, version, note)) = only(controllers) else { return "meshgate".to_owned() };
+    let mut label = format!("{controller} {version}");
+    if let Some(mode) = only(modes) {
+        label += &format!(" {mode}");
     }
+    if !note.is_empty() {
+        label += &format!(" ({note})");
+    }
+    label
 }
 
 fn only<T>(set: BTreeSet<T>) -> Option<T> {

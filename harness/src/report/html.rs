@@ -12,6 +12,7 @@ use std::path::{Component, Path};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
+use meshgate_fixtures::Implementation;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -194,6 +195,7 @@ fn matrix(report: &Report, areas: &[String]) -> Markup {
                                 th scope="row" {
                                     a href={ "#cell=" (fragment(&cell.id)) } { (cell.recipe) } " "
                                     span .variant { (variant(cell)) }
+                                    @if let Some(note) = cell.implementation.note() { " " (played(&cell.implementation, &note)) }
                                     @if cell.broken.is_some() { " " span .badge .not-run { "? broke" } }
                                 }
                                 @for area in areas { (counts(cell, area)) }
@@ -209,6 +211,11 @@ fn matrix(report: &Report, areas: &[String]) -> Markup {
 /// A name that may be broken into lines at its underscores.
 fn broken(name: &str) -> Markup {
     html! { @for (index, word) in name.split('_').enumerate() { @if index > 0 { "_" wbr; } (word) } }
+}
+
+/// A mark of a row: a table is filtered and scrolled, and the group's heading may be out of sight.
+fn played(by: &Implementation, note: &str) -> Markup {
+    html! { abbr .played title={ "The controller is played by: " (note) } { (by.control_plane) } }
 }
 
 fn variant(cell: &CellReport) -> String {

@@ -12,6 +12,9 @@ pub fn render(report: &Report) -> String {
     let mut junit = Junit::new("meshgate");
     for cell in &report.cells {
         let mut suite = TestSuite::new(cell.id.clone());
+        suite
+            .add_property(("control-plane", cell.implementation.control_plane.as_str()))
+            .add_property(("data-plane", cell.implementation.data_plane.as_str()));
         if let Some(broken) = &cell.broken {
             suite.set_system_err(broken.clone());
         }

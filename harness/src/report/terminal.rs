@@ -65,11 +65,11 @@ pub fn render(report: &Report, width: usize) -> String {
     let mut text = String::new();
     let mut controller = None;
     for ((cell, name), counts) in report.cells.iter().zip(&names).zip(&counts) {
-        let of = (&cell.controller, &cell.version);
+        let of = (&cell.controller, &cell.version, &cell.implementation);
         if controller != Some(of) {
             // A blank line between controllers, and the heads again beside each: a long matrix is read without scrolling back.
             text.push_str(if controller.is_some() { "\n" } else { "" });
-            table.row(&format!("{}@{}", cell.controller, cell.version), &heads, &mut text);
+            table.row(&heading(cell), &heads, &mut text);
             controller = Some(of);
         }
         table.row(name, counts, &mut text);
@@ -94,6 +94,12 @@ pub fn render(report: &Report, width: usize) -> String {
     text.push('\n');
     wrap(&sums, ", ", width, &mut text);
     text
+}
+
+/// A controller, and who plays it where it is not itself.
+fn heading(cell: &CellReport) -> String {
+    let note = cell.implementation.note().map(|note| format!(" ({note})")).unwrap_or_default();
+    format!("{}@{}{note}", cell.controller, cell.version)
 }
 
 /// A cell below its controller: its recipe, and its dialect or mode.
