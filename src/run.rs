@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use meshgate_clusters::{Backend, Kind};
+use meshgate_clusters::{Backend, Kind, Player};
 use meshgate_fixtures::{Fixtures, Recipe, nearest};
 use meshgate_harness::blueprint;
 use meshgate_harness::case::Case;
@@ -13,6 +13,7 @@ use meshgate_harness::cell::Spec;
 use meshgate_harness::matrix::{self, Cell, Dialect, Mesh, Selection};
 use meshgate_harness::report::{Environment, Report};
 use meshgate_harness::runner::{self, Job, Options};
+use meshgate_images::Catalogue;
 use tokio_util::sync::CancellationToken;
 
 use crate::charts::{self, Charts};
@@ -187,7 +188,13 @@ pub fn execute(args: &Args) -> anyhow::Result<Report> {
 /// A job for each cell.
 fn jobs(args: &Args, plan: &Plan, fixtures: &Fixtures, charts: &Charts, site: &Site) -> anyhow::Result<Vec<Job>> {
     let report_dir = std::path::absolute(&args.report_dir)?;
+    let catalogue = Catalogue::built_in(std::env::current_exe()?);
+    let official = args.target.runs_official_images();
     let job = |cell: &Cell| {
+        let player = match official {
+            true => Player::default(),
+            false => catalogue.player(&blueprint::images(&*charts.controller(fixtures, cell)?, &cell.version)?)?,
+        };
         let spec = Spec {
             cell: cell.clone(),
             cases: plan.cases.iter().map(|case| case.id.to_owned()).collect(),
@@ -201,8 +208,8 @@ fn jobs(args: &Args, plan: &Plan, fixtures: &Fixtures, charts: &Charts, site: &S
             chart: charts.file(cell),
             where_to: args.target.repeat(),
         };
-        let mut job = Job::new(spec, fixtures, &plan.cases)?;
-        if args.target.runs_official_images() {
+        let mut job = Job::new(spec, &player, fixtures, &plan.cases)?;
+        if official {
             job.implementation.control_plane = OFFICIAL.to_owned();
         }
         if let Some(rendered) = charts.of(cell) {

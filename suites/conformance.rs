@@ -18,6 +18,7 @@ use meshgate_harness::matrix::{self, Cell, Place, Selection};
 use meshgate_harness::report::CaseReport;
 use meshgate_harness::runner::{self, Job, Options};
 use meshgate_harness::verdict::Verdict;
+use meshgate_images::Catalogue;
 
 /// The binary under test: it runs the cells and is every Meshgate image in them.
 const MESHGATE: &str = env!("CARGO_BIN_EXE_meshgate");
@@ -126,9 +127,12 @@ fn run(fixtures: &Fixtures, cells: &[Cell], keys: &[Key], board: &Board) -> anyh
     let backend = Backend::Embedded(prepared);
     let report_dir = std::path::absolute(concat!(env!("CARGO_TARGET_TMPDIR"), "/conformance"))?;
     let indices: Vec<usize> = cases.keys().copied().collect();
+    let catalogue = Catalogue::built_in(MESHGATE);
     let jobs: Vec<Job> = cases
         .into_iter()
         .map(|(index, cases)| {
+            let controller = fixtures.controller(&cells[index].controller)?;
+            let player = catalogue.player(&blueprint::images(controller, &cells[index].version)?)?;
             let spec = Spec {
                 cell: cells[index].clone(),
                 cases,
@@ -142,7 +146,7 @@ fn run(fixtures: &Fixtures, cells: &[Cell], keys: &[Key], board: &Board) -> anyh
                 chart: None,
                 where_to: String::new(),
             };
-            Job::new(spec, fixtures, &meshgate_suites::cases())
+            Job::new(spec, &player, fixtures, &meshgate_suites::cases())
         })
         .collect::<anyhow::Result<_>>()?;
     let options =

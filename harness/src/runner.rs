@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt};
+use meshgate_clusters::Player;
 use meshgate_fixtures::{Fixtures, Implementation};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::Command;
@@ -43,13 +44,17 @@ pub struct Job {
 }
 
 impl Job {
-    /// A job from its spec; `cases` are all there are.
-    pub fn new(spec: Spec, fixtures: &Fixtures, cases: &[&Case]) -> anyhow::Result<Self> {
+    /// A job from its spec; `player` is who plays the controller, `cases` are all there are.
+    pub fn new(spec: Spec, player: &Player, fixtures: &Fixtures, cases: &[&Case]) -> anyhow::Result<Self> {
         let controller = fixtures.controller(&spec.cell.controller)?;
         let recipe = spec.recipe(controller)?;
         let applies = |case: &&&Case| case.not_applicable(&spec.cell, &recipe).is_none();
         let work = cases.iter().filter(|case| spec.cases.iter().any(|id| id == case.id)).filter(applies).count();
-        Ok(Self { implementation: controller.implementation.clone(), spec, work })
+        let mut implementation = controller.implementation.clone();
+        if let Some(program) = &player.instead {
+            implementation.control_plane = program.display().to_string();
+        }
+        Ok(Self { implementation, spec, work })
     }
 }
 

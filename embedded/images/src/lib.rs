@@ -52,6 +52,13 @@ impl Program {
     }
 }
 
+/// Who plays a controller, where that is not what the fixtures say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Player {
+    /// The program that a variable has put in the place of a stand-in.
+    pub instead: Option<PathBuf>,
+}
+
 /// A program with the environment that it needs.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Tool {
@@ -106,6 +113,18 @@ pub enum ImageError {
         path: PathBuf,
         /// What it should be.
         program: String,
+    },
+    /// A variable names a program for a stand-in's place, in which it could not do its work.
+    #[error(
+        "{environment}={path}: the controller's own program cannot take the place of its stand-in: {why}; unset {environment}"
+    )]
+    Irreplaceable {
+        /// The variable.
+        environment: String,
+        /// Its value.
+        path: PathBuf,
+        /// Why not.
+        why: String,
     },
     /// It is not in the cache, and could not be fetched.
     #[error(
