@@ -3,7 +3,7 @@
 use std::fmt;
 use std::pin::Pin;
 
-use meshgate_clusters::Ability;
+use meshgate_clusters::{Ability, Feature};
 use meshgate_fixtures::{Balances, ClientOverride, Mode, Promises, Recipe, Weights};
 
 use crate::context::Context;
@@ -80,6 +80,8 @@ pub enum Need {
     Serves,
     /// The cluster can do this.
     Cluster(Ability),
+    /// The controller's data plane can do this.
+    DataPlane(Feature),
     /// It is in this mesh.
     Mesh(Mesh),
     /// The recipe's routes answer nothing: it has manifests that do not work.
@@ -145,6 +147,7 @@ impl fmt::Display for Need {
                 f.write_str("a cluster that can be told names of the outside world")
             }
             Self::Cluster(Ability::OutsideClients) => f.write_str("a cluster with clients outside"),
+            Self::DataPlane(feature) => write!(f, "a data plane with {feature}"),
             Self::Mesh(mesh) => write!(f, "the mesh {}", mesh.as_str()),
             Self::ServesNothing => f.write_str("a recipe whose routes answer nothing"),
             Self::RefusedManifests => f.write_str("manifests that no cluster takes any more"),
@@ -220,6 +223,10 @@ impl Need {
             Self::Cluster(ability) => {
                 let why = cell.cluster.lacks(ability);
                 (why.is_none(), why.unwrap_or_default().into())
+            }
+            Self::DataPlane(feature) => {
+                let lack = cell.lacks.iter().find(|lack| lack.feature == feature);
+                (lack.is_none(), lack.map(|lack| lack.why.clone()).unwrap_or_default())
             }
             Self::Mesh(mesh) => (cell.mesh == mesh, format!("only in the mesh {}", mesh.as_str())),
             Self::ServesNothing => (!promises.serves, "the recipe's routes work".into()),
@@ -324,5 +331,27 @@ impl Case {
             plan.hosts(form);
         }
         plan
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meshgate_clusters::Lack;
+    use meshgate_fixtures::Fixtures;
+
+    use super::*;
+    use crate::matrix::{self, Place, Selection};
+
+    #[test]
+    fn what_a_data_plane_lacks_is_the_reason() {
+        let fixtures = Fixtures::built_in().unwrap();
+        let mut cell = matrix::cells(&fixtures, &Selection::default(), Place::USUAL).unwrap().remove(0);
+        let recipe = fixtures.controller(&cell.controller).unwrap().recipe(&cell.recipe).unwrap();
+        let need = Need::DataPlane(Feature::Http2WithoutTls);
+        let missing = |cell: &Cell| need.missing(cell, recipe, recipe.promises(cell.variant()));
+        assert_eq!(missing(&cell), None);
+        cell.lacks.push(Lack { feature: Feature::Http2WithoutTls, why: "this one is too old".into() });
+        assert_eq!(missing(&cell).as_deref(), Some("this one is too old"));
+        assert_eq!(need.to_string(), "a data plane with HTTP/2 without TLS");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use meshgate_clusters::Kind;
+use meshgate_clusters::{Kind, Lack};
 use meshgate_fixtures::{Controller, Fixtures, Mode, Recipe, Version, nearest};
 use serde::{Deserialize, Serialize};
 
@@ -103,6 +103,8 @@ pub struct Cell {
     pub cluster: Kind,
     /// The mesh.
     pub mesh: Mesh,
+    /// What the controller's data plane cannot do, as far as that is known: none where the cluster gets it by itself.
+    pub lacks: Vec<Lack>,
 }
 
 impl Cell {
@@ -292,6 +294,7 @@ fn of_recipe(
             }),
             cluster: place.cluster,
             mesh: place.mesh,
+            lacks: Vec::new(),
         })
         .collect()
 }

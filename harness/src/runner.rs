@@ -45,7 +45,8 @@ pub struct Job {
 
 impl Job {
     /// A job from its spec; `player` is who plays the controller, `cases` are all there are.
-    pub fn new(spec: Spec, player: &Player, fixtures: &Fixtures, cases: &[&Case]) -> anyhow::Result<Self> {
+    pub fn new(mut spec: Spec, player: &Player, fixtures: &Fixtures, cases: &[&Case]) -> anyhow::Result<Self> {
+        spec.cell.lacks.clone_from(&player.lacks);
         let controller = fixtures.controller(&spec.cell.controller)?;
         let recipe = spec.recipe(controller)?;
         let applies = |case: &&&Case| case.not_applicable(&spec.cell, &recipe).is_none();
@@ -277,6 +278,7 @@ mod tests {
             alike_in: None,
             cluster: Kind::Embedded,
             mesh: Mesh::Bundled,
+            lacks: Vec::new(),
         };
         let spec = Spec {
             cell,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use meshgate_clusters::Feature;
 use meshgate_fixtures::{ClientOverride, Mode};
 use meshgate_harness::case::{Case, CaseFuture, Need, Stage};
 use meshgate_harness::context::Context;
@@ -68,7 +69,7 @@ const SPELLINGS: &[Case] = &[
         Box::pin(spelled(context, Names::Nothing, in_trailer))
     }),
     Case {
-        needs: &[Need::Serves, Need::Template("grpc")],
+        needs: &[Need::Serves, Need::Template("grpc"), Need::DataPlane(Feature::Http2WithoutTls)],
         // A controller that does not know trailers breaks the connection, which the proxy before it shares between clients.
         stage: Stage::Alone,
         ..spelling("headers/client-override-http2-trailer", "Nor is it over HTTP/2", |context| {
@@ -78,7 +79,7 @@ const SPELLINGS: &[Case] = &[
         })
     },
     Case {
-        needs: &[Need::Serves, Need::Template("grpc")],
+        needs: &[Need::Serves, Need::Template("grpc"), Need::DataPlane(Feature::Http2WithoutTls)],
         ..spelling("headers/client-override-http2", "Nor does it over HTTP/2", |context| {
             Box::pin(spelled(context, Names::Other, |request, other| {
                 request.version(Version::H2c).header(OVERRIDE, other)

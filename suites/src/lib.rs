@@ -41,8 +41,9 @@ pub fn cases() -> Vec<&'static Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use meshgate_clusters::Feature;
     use meshgate_fixtures::Fixtures;
-    use meshgate_harness::case::Evidence;
+    use meshgate_harness::case::{Evidence, Need};
     use std::collections::BTreeSet;
 
     #[test]
@@ -83,6 +84,17 @@ mod tests {
                 assert!(claims.get(evidence.claim()).is_some(), "{} cites {}", case.id, evidence.claim());
             }
         }
+    }
+
+    /// Whatever is sent to a recipe's gRPC routes is HTTP/2 without TLS.
+    #[test]
+    fn what_needs_grpc_routes_needs_a_data_plane_that_has_them_without_tls() {
+        let has = |case: &Case, need| case.needs.contains(&need);
+        let (grpc, http2) = (Need::Template("grpc"), Need::DataPlane(Feature::Http2WithoutTls));
+        let differ: Vec<&str> =
+            cases().into_iter().filter(|case| has(case, grpc) != has(case, http2)).map(|case| case.id).collect();
+        assert_eq!(differ, [""; 0]);
+        assert!(cases().into_iter().any(|case| has(case, http2)));
     }
 
     /// Who reads that a sentence of the page does not hold is told what to do.

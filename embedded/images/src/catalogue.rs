@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::debian::Packaged;
+use crate::features::{self, Feature};
 use crate::wheel::{Shop, Wheel};
 use crate::{ImageError, Player, Program, Tool, cache_dir, python};
 
@@ -54,6 +55,9 @@ enum Source {
 struct ToolEntry {
     name: String,
     environment: String,
+    /// With which versions came what older ones lack.
+    #[serde(default)]
+    since: BTreeMap<Feature, String>,
     /// Where it comes from.
     #[serde(flatten)]
     wheel: Option<Pinned>,
@@ -173,12 +177,14 @@ impl Catalogue {
     /// Who plays the controller whose images these are, as far as they are known.
     ///
     /// # Errors
-    /// See [`ImageError`]: a variable that names no program, or one for which there is no place.
+    /// See [`ImageError`]: a variable that names no program, or one for which there is no place; a data plane that is not here yet.
     pub fn player(&self, images: &[String]) -> Result<Player, ImageError> {
         let mut player = Player::default();
         for entry in images.iter().filter_map(|image| self.entry(image)) {
-            if let (Source::StandIn { .. }, Some(path)) = (&entry.source, entry.given()?) {
-                player.instead = Some(path);
+            let Source::StandIn { data_plane, .. } = &entry.source else { continue };
+            player.instead = entry.given()?.or(player.instead);
+            if let Some(tool) = self.tools.iter().find(|tool| tool.name == *data_plane && !tool.since.is_empty()) {
+                player.lacks = features::lacks(&tool.name, &self.tool(data_plane, None)?, &tool.since);
             }
         }
         Ok(player)

@@ -8,6 +8,7 @@
 mod catalogue;
 mod check;
 mod debian;
+mod features;
 mod wheel;
 
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 pub use catalogue::Catalogue;
 pub use check::Check;
 pub use debian::on_path;
+pub use features::{Feature, Lack};
 
 /// What stands for an image.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -52,11 +54,13 @@ impl Program {
     }
 }
 
-/// Who plays a controller, where that is not what the fixtures say.
+/// Who plays a controller, as far as that is decided by this machine and not by the fixtures.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Player {
     /// The program that a variable has put in the place of a stand-in.
     pub instead: Option<PathBuf>,
+    /// What its data plane cannot do.
+    pub lacks: Vec<Lack>,
 }
 
 /// A program with the environment that it needs.

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::endpoints::{Endpoints, Zone};
-use super::older;
+use super::older::{self, Older};
 use super::render::{ENDPOINTS, MAIN};
 use crate::data_plane::{self, DataPlane, Files, Program};
 
@@ -21,8 +21,8 @@ const NGINX: &str = "nginx";
 pub(crate) struct Nginx {
     folder: TempDir,
     endpoints: Endpoints,
-    /// Whether it has to be told the addresses in its configuration.
-    older: bool,
+    /// Whether it has to be told the addresses in its configuration, and what else it lacks.
+    older: Option<Older>,
     running: Option<Program>,
     /// What it serves, without the endpoints that it asks for.
     served: Files,
@@ -35,8 +35,9 @@ impl Nginx {
         let told = Command::new(NGINX).arg("-v").output().await.context("cannot start nginx -v")?;
         let told = String::from_utf8_lossy(&told.stderr);
         let older = older::is(&told);
-        if older {
-            tracing::warn!("{}: HTTP/2 with TLS only, and a reload for every pod that comes or goes", told.trim());
+        if let Some(older) = older {
+            let http2 = if older.http2_by_server { "" } else { "HTTP/2 with TLS only, and " };
+            tracing::warn!("{}: {http2}a reload for every pod that comes or goes", told.trim());
         }
         Ok(Self { folder, endpoints: Endpoints::start().await?, older, running: None, served: Files::new() })
     }
@@ -53,10 +54,10 @@ impl DataPlane for Nginx {
         let mut tried = files.clone();
         let zone = tried.remove(Path::new(ENDPOINTS)).unwrap_or_default();
         let zone: Zone = serde_json::from_str(&zone).context(ENDPOINTS)?;
-        if self.older
+        if let Some(older) = self.older
             && let Some(main) = tried.get_mut(Path::new(MAIN))
         {
-            *main = older::spelled(main, &zone);
+            *main = older::spelled(main, &zone, older);
         }
         self.endpoints.set(zone);
         if tried == self.served {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use meshgate_clusters::Vantage;
+use meshgate_clusters::{Feature, Vantage};
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::metrics::Metrics;
@@ -39,7 +39,13 @@ pub const CASES: &[Case] = &[
     Case {
         id: "route_metrics/grpc-status",
         summary: "gRPC responses count by grpc-status, which makes a 200 a success or a failure",
-        needs: &[Need::Serves, Need::RouteMetrics, Need::Template("grpc"), Need::OncePerRecipe],
+        needs: &[
+            Need::Serves,
+            Need::RouteMetrics,
+            Need::Template("grpc"),
+            Need::DataPlane(Feature::Http2WithoutTls),
+            Need::OncePerRecipe,
+        ],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {

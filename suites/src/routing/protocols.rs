@@ -1,7 +1,7 @@
 //! Protocols beyond plain HTTP/1.1: gRPC, WebSocket, HTTP/2.
 
 use meshgate_apps::echo::grpc::{EchoReply, EchoRequest, SERVICE};
-use meshgate_clusters::Vantage;
+use meshgate_clusters::{Feature, Vantage};
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::plan::{Backend, Plan};
@@ -17,7 +17,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "routing/grpc-unary",
         summary: "A unary gRPC call reaches its Service and ends with the trailers of success",
-        needs: &[Need::Serves, Need::Template("grpc"), Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::Template("grpc"), Need::DataPlane(Feature::Http2WithoutTls), Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: speaks_grpc,
@@ -26,7 +26,7 @@ pub const CASES: &[Case] = &[
     Case {
         id: "routing/grpc-streaming",
         summary: "gRPC streams flow in both directions at once, and an error's code and trailers come through",
-        needs: &[Need::Serves, Need::Template("grpc"), Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::Template("grpc"), Need::DataPlane(Feature::Http2WithoutTls), Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: speaks_grpc,
@@ -47,7 +47,7 @@ pub const CASES: &[Case] = &[
         id: "routing/http2-to-ingress",
         summary: "A client that speaks HTTP/2 with prior knowledge is served, many requests on one connection",
         // A controller that takes gRPC from clients without TLS takes HTTP/2 with prior knowledge.
-        needs: &[Need::Serves, Need::Template("grpc"), Need::OncePerRecipe],
+        needs: &[Need::Serves, Need::Template("grpc"), Need::DataPlane(Feature::Http2WithoutTls), Need::OncePerRecipe],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {

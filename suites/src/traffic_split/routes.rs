@@ -3,6 +3,7 @@
 //! The proxy beside the controller follows them for the Service that the request is for, as it does those of any other client.
 
 use meshgate_apps::echo::grpc::SERVICE;
+use meshgate_clusters::Feature;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::plan::{Backend, NAMESPACE, Plan};
@@ -35,7 +36,14 @@ pub const CASES: &[Case] = &[
     Case {
         id: "traffic_split/grpc-route",
         summary: "A GRPCRoute of a Service sends the calls of one method to another Service, and only while it is there",
-        needs: &[Need::Serves, Need::Split, Need::Template("grpc"), Need::OncePerRecipe, Need::OncePerPromises],
+        needs: &[
+            Need::Serves,
+            Need::Split,
+            Need::Template("grpc"),
+            Need::DataPlane(Feature::Http2WithoutTls),
+            Need::OncePerRecipe,
+            Need::OncePerPromises,
+        ],
         claims: &[],
         stage: Stage::Shared,
         plan: |plan| {
