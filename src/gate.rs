@@ -41,8 +41,8 @@ pub struct Args {
 /// 0 no regression, 1 regression, 2 could not run.
 pub fn main(args: Args) -> ExitCode {
     match execute(args) {
-        Ok(Gated { text, open }) => match output::print(&text) {
-            Ok(()) => ExitCode::from(u8::from(!open)),
+        Ok(Gated { text, status }) => match output::print(&text) {
+            Ok(()) => ExitCode::from(status),
             Err(error) => fail(2, &error),
         },
         Err(error) => fail(2, &error),
@@ -53,8 +53,14 @@ pub fn main(args: Args) -> ExitCode {
 struct Gated {
     /// For a person.
     text: String,
-    /// Whether the candidate may pass.
-    open: bool,
+    /// The exit status.
+    status: u8,
+}
+
+impl Gated {
+    fn of(text: String, open: bool) -> Self {
+        Self { text, status: u8::from(!open) }
+    }
 }
 
 fn execute(args: Args) -> anyhow::Result<Gated> {
@@ -62,7 +68,7 @@ fn execute(args: Args) -> anyhow::Result<Gated> {
         let comparison = Comparison::of(&Verdicts::read(baseline)?, &Verdicts::read(candidate)?);
         let mut text = format!("{} -> {}\n{}", baseline.display(), candidate.display(), comparison.render());
         if !is_expected(baseline) {
-            return Ok(Gated { text, open: !comparison.regressed() });
+            return Ok(Gated::of(text, !comparison.regressed()));
         }
         if !comparison.is_same() {
             let dir = candidate.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -72,7 +78,7 @@ fn execute(args: Args) -> anyhow::Result<Gated> {
                 baseline.display()
             );
         }
-        return Ok(Gated { text, open: comparison.is_same() });
+        return Ok(Gated::of(text, comparison.is_same()));
     }
     let (Some(controller), Some(from), Some(to)) = (args.controller, args.from, args.to) else {
         bail!("expected BASELINE CANDIDATE.json, or --controller NAME --from VERSION --to VERSION");
@@ -88,7 +94,20 @@ fn execute(args: Args) -> anyhow::Result<Gated> {
     }
     let comparison = Comparison::of(&from.verdicts(&controller)?, &to.verdicts(&controller)?);
     let text = format!("{controller} {} -> {}\n{}", from.name, to.name, comparison.render());
-    Ok(Gated { text, open: !comparison.regressed() })
+    Ok(Gated::of(text, !comparison.regressed()))
+}
+
+/// What the runs of both sides would make, in place of a comparison.
+fn outlook(controller: &str, sides: [&Side; 2]) -> anyhow::Result<Gated> {
+    let mut gated = Gated { text: String::new(), status: 0 };
+    for side in sides {
+        let run::Outlook { text, blocked } = run::outlook(&side.run)?;
+        gated.text += &format!("{controller} {}:\n{text}", side.name);
+        if blocked {
+            gated.status = 2;
+        }
+    }
+    Ok(gated)
 }
 
 /// One of the two that are compared.

@@ -76,7 +76,8 @@ an interruption";
 /// Runs and reports; ends with the status that [`EXIT_STATUS`] explains.
 pub fn main(args: Args) -> ExitCode {
     if args.target.dry_run {
-        return match dry_run(&args) {
+        let told = outlook(&args).and_then(|outlook| outlook.print());
+        return match told {
             Ok(status) => ExitCode::from(status),
             Err(error) => fail(2, &error),
         };
@@ -106,8 +107,24 @@ pub fn nothing_ran(report: &Report) -> bool {
     report.cells.iter().all(|cell| cell.setup_seconds.is_none())
 }
 
-/// Says what a run would make on a cluster.
-fn dry_run(args: &Args) -> anyhow::Result<u8> {
+/// What a run would make on a cluster, and whether it would get anywhere.
+pub struct Outlook {
+    /// For a person.
+    pub text: String,
+    /// Whether it would not begin.
+    pub blocked: bool,
+}
+
+impl Outlook {
+    /// Prints it; returns the exit status that it stands for.
+    pub fn print(&self) -> anyhow::Result<u8> {
+        output::print(&self.text)?;
+        Ok(if self.blocked { 2 } else { 0 })
+    }
+}
+
+/// Asks a cluster what a run would make there. Writes nothing, neither there nor here.
+pub fn outlook(args: &Args) -> anyhow::Result<Outlook> {
     args.target.check()?;
     let fixtures = fixtures_of(args)?;
     let plan = plan(args, &fixtures)?;
@@ -121,8 +138,7 @@ fn dry_run(args: &Args) -> anyhow::Result<u8> {
         };
         dry::Outlook::of(&reach, &plan, &fixtures, &charts, mesh.as_deref()).await
     })?;
-    output::print(&outlook.render(&reach.context))?;
-    Ok(if outlook.is_blocked() { 2 } else { 0 })
+    Ok(Outlook { text: outlook.render(&reach.context), blocked: outlook.is_blocked() })
 }
 
 /// Runs what the arguments say and writes the report.
