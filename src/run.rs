@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use meshgate_clusters::{Backend, Kind, Player};
-use meshgate_fixtures::{Fixtures, Recipe, nearest};
+use meshgate_clusters::{Backend, Kind};
+use meshgate_fixtures::{Controller, Fixtures, Recipe, nearest};
 use meshgate_harness::blueprint;
 use meshgate_harness::case::Case;
 use meshgate_harness::cell::Spec;
@@ -134,9 +134,9 @@ pub fn outlook(args: &Args) -> anyhow::Result<Outlook> {
         let charts = Charts::render(&args.target, &plan.cells, &fixtures, &|_| {}).await?;
         let mesh = match args.target.mesh {
             Mesh::Bundled => None,
-            Mesh::Linkerd => Some(site::linkerd(&reach).await?),
+            Mesh::Linkerd => Some(site::linkerd(&reach, plan.splits(&fixtures)?).await?),
         };
-        dry::Outlook::of(&reach, &plan, &fixtures, &charts, mesh.as_deref()).await
+        dry::Outlook::of(&reach, &plan, &fixtures, &charts, mesh.as_ref()).await
     })?;
     Ok(Outlook { text: outlook.render(&reach.context), blocked: outlook.is_blocked() })
 }
@@ -166,9 +166,10 @@ pub fn execute(args: &Args) -> anyhow::Result<Report> {
     let groundwork = Groundwork::lay(&args.target, &images(&plan, &fixtures, &charts)?, &note)?;
     let logs = args.report_dir.join("cluster-logs");
     let cancel = CancellationToken::new();
+    let splits = plan.splits(&fixtures)?;
     let (cells, closed) = runtime.block_on(async {
         tokio::spawn(cancel_on_signals(cancel.clone()));
-        let site = Site::open(&args.target, groundwork, &logs, &cancel, &note).await?;
+        let site = Site::open(&args.target, groundwork, splits, &logs, &cancel, &note).await?;
         let listen = |index: usize, event: &_| progress.event(index, event);
         let judged = async {
             let jobs = jobs(args, &plan, &fixtures, &charts, &site)?;
@@ -274,6 +275,28 @@ pub struct Plan {
 
 /// Resolves the arguments against what there is.
 pub fn plan(args: &Args, fixtures: &Fixtures) -> anyhow::Result<Plan> {
+impl Plan {
+    /// A cell's recipe: the user's own, or one of its controller's.
+    fn recipe(&self, cell: &Cell, controller: &Controller) -> anyhow::Result<Recipe> {
+        Ok(match &self.own_recipe {
+            Some(dir) => Recipe::from_dir(dir)?,
+            None => controller.recipe(&cell.recipe)?.clone(),
+        })
+    }
+
+    /// Whether a case that applies somewhere has TrafficSplits.
+    fn splits(&self, fixtures: &Fixtures) -> anyhow::Result<bool> {
+        for cell in &self.cells {
+            let recipe = self.recipe(cell, fixtures.controller(&cell.controller)?)?;
+            let applies = |case: &&&Case| case.not_applicable(cell, &recipe).is_none();
+            if self.cases.iter().filter(applies).any(|case| case.splits()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
     let cases = cases(&args.cases)?;
     let modern = [Dialect::Modern.as_str().to_owned()];
     let dialects: &[String] = match args.target.mesh {

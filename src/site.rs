@@ -11,8 +11,8 @@ use meshgate_clusters::linkerd::{Authority, Linkerd};
 use meshgate_clusters::provision::Provisioned;
 use meshgate_clusters::remote::{Claim, Reach};
 use meshgate_clusters::{Backend, IMAGE, Kind, archive, embedded};
+use meshgate_harness::injection::Foreign;
 use meshgate_harness::matrix::Mesh;
-use serde_json::Value;
 use tempfile::TempPath;
 use tokio_util::sync::CancellationToken;
 
@@ -90,10 +90,12 @@ pub struct Site {
 }
 
 impl Site {
-    /// Makes what is to be made and lays hold on it. What was made is gone again when this fails.
+    /// Makes what is to be made and lays hold on it. What was made is gone again when this fails. `splits` says whether a case has
+    /// TrafficSplits.
     pub async fn open(
         target: &Target,
         groundwork: Groundwork,
+        splits: bool,
         logs: &Path,
         cancel: &CancellationToken,
         progress: &dyn Fn(&str),
@@ -115,7 +117,7 @@ impl Site {
         // Whoever uses a cluster again does not end it either.
         let keep = target.keep || target.reuse;
         let mut site = Self { backend: Backend::Remote(reach.clone()), mesh: None, claim: None, made, keep };
-        match site.settle(target, reach, cancel, progress).await {
+        match site.settle(target, reach, splits, cancel, progress).await {
             Ok(()) => Ok(site),
             Err(error) => {
                 if let Err(error) = site.close(true, logs, progress).await {
@@ -131,11 +133,12 @@ impl Site {
         target: &Target,
         reach: Reach,
         cancel: &CancellationToken,
+        splits: bool,
         progress: &dyn Fn(&str),
     ) -> anyhow::Result<()> {
         if target.mesh == Mesh::Linkerd {
             progress("asking linkerd for its manifests");
-            let objects = linkerd(&reach).await?;
+            let objects = linkerd(&reach, splits).await?;
             let file = tempfile::Builder::new().prefix("meshgate-mesh-").suffix(".json").tempfile()?;
             serde_json::to_writer(&file, &objects)?;
             self.mesh = Some(file.into_temp_path());
@@ -246,13 +249,13 @@ async fn make(
     }
 }
 
-/// What a real Linkerd consists of, with certificates of its own.
-pub async fn linkerd(reach: &Reach) -> anyhow::Result<Vec<Value>> {
+/// What a real Linkerd consists of, with certificates of its own, and with the SMI extension where a case `splits` traffic by it.
+pub async fn linkerd(reach: &Reach, splits: bool) -> anyhow::Result<Foreign> {
     let linkerd = Linkerd::new(reach, Vec::new());
     let authority = Authority::generate("cluster.local", VALID)?;
     // Nobody else has put the Gateway API on a cluster that was made for the run, and nobody else is to.
-    let mut objects = linkerd.crds(reach.kind != Kind::Existing).await?;
-    objects.extend(linkerd.smi().await?);
-    objects.extend(linkerd.control_plane(&authority, &[]).await?);
-    Ok(objects)
+    let mut core = linkerd.crds(reach.kind != Kind::Existing).await?;
+    core.extend(linkerd.control_plane(&authority, &[]).await?);
+    let extensions = if splits { linkerd.smi().await? } else { Vec::new() };
+    Ok(Foreign { core, extensions })
 }

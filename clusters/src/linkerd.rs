@@ -228,12 +228,13 @@ impl Linkerd {
         self.objects(command).await
     }
 
-    /// The SMI extension, which recipes with TrafficSplits need since Linkerd 2.12.
+    /// The SMI extension, which recipes with TrafficSplits need since Linkerd 2.12. By itself the command waits for a control plane that runs;
+    /// it is asked before anything is applied, and so is told not to look.
     ///
     /// # Errors
     /// [`LinkerdError::NoSmi`] and others.
     pub async fn smi(&self) -> Result<Vec<Value>, LinkerdError> {
-        self.objects(self.command(["smi", "install"])).await
+        self.objects(self.command(["smi", "install", "--skip-checks"])).await
     }
 
     /// Asks Linkerd's own checks, which wait this long for what is coming up. Returns what they warn of.

@@ -10,6 +10,7 @@ use meshgate_inject as inject;
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::Value;
 
+use crate::injection::Foreign;
 use crate::kubernetes::Manifest;
 use crate::matrix::{Cell, Dialect};
 use crate::plan::{self, Plan};
@@ -26,7 +27,7 @@ pub struct Blueprint<'a> {
     /// How pods get their proxies.
     pub injection: &'a inject::Options,
     /// What a mesh that is not Meshgate's own consists of.
-    pub mesh: Option<&'a [Value]>,
+    pub mesh: Option<&'a Foreign>,
     /// Whether the controller has the node ports [`PUBLISHED`].
     pub publishes: bool,
 }
@@ -37,8 +38,19 @@ pub struct Step {
     pub what: &'static str,
     /// The manifests.
     pub manifests: Vec<Manifest>,
-    /// Whether what injects the pods of the further steps is among them.
-    pub injects: bool,
+    /// What of the cell they are.
+    pub part: Part,
+}
+
+/// What of a cell a step brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// A mesh that is not Meshgate's own: what injects the pods of the further steps.
+    Mesh,
+    /// What runs in that mesh and belongs to it.
+    Extensions,
+    /// Everything else.
+    Rest,
 }
 
 /// The images that a controller's manifests name, besides Meshgate's own.
@@ -134,28 +146,35 @@ impl Blueprint<'_> {
         let workloads = self.workloads(fixtures, plans)?;
         let (definitions, paths): (Vec<_>, Vec<_>) =
             self.paths(plans)?.into_iter().partition(|manifest| is_definition(&manifest.object));
-        let mut mesh = match self.mesh {
-            Some(objects) => objects.to_vec(),
-            None => inject::control_plane_manifests(self.injection),
+        let Foreign { core: mut mesh, mut extensions } = match self.mesh {
+            Some(foreign) => foreign.clone(),
+            None => Foreign { core: inject::control_plane_manifests(self.injection), extensions: Vec::new() },
         };
         // What a controller brings along, as of Gateway API, a mesh need not.
-        mesh.retain(|object| !definitions.iter().any(|manifest| same(object, &manifest.object)));
+        for objects in [&mut mesh, &mut extensions] {
+            objects.retain(|object| !definitions.iter().any(|manifest| same(object, &manifest.object)));
+        }
         let mesh = definitions.into_iter().chain(mesh.into_iter().map(Manifest::from));
         let mut steps = match self.mesh {
-            // Its webhook has to be there before the pods that it is to inject.
-            Some(_) => vec![
-                Step { what: "applying the mesh", manifests: mesh.collect(), injects: true },
-                Step { what: "applying apps", manifests: workloads, injects: false },
-            ],
+            // Its webhook has to be there before the pods that it is to inject, those of its own extensions among them.
+            Some(_) => {
+                let extensions = extensions.into_iter().map(Manifest::from).collect();
+                vec![
+                    Step { what: "applying the mesh", manifests: mesh.collect(), part: Part::Mesh },
+                    Step { what: "applying the mesh's extensions", manifests: extensions, part: Part::Extensions },
+                    Step { what: "applying apps", manifests: workloads, part: Part::Rest },
+                ]
+            }
             // Proxies wait for their control plane by themselves.
             None => {
                 let manifests = mesh.chain(workloads).collect();
-                vec![Step { what: "applying mesh and apps", manifests, injects: false }]
+                vec![Step { what: "applying mesh and apps", manifests, part: Part::Rest }]
             }
         };
+        steps.retain(|step| !step.manifests.is_empty());
         // A hundred Services lead to the same few pods and every controller watches them all: applied after the pods, each step is
         // told once, and a controller reads its routes once.
-        steps.push(Step { what: "applying Services, routes and the controller", manifests: paths, injects: false });
+        steps.push(Step { what: "applying Services, routes and the controller", manifests: paths, part: Part::Rest });
         Ok(steps)
     }
 

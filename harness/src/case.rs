@@ -312,6 +312,11 @@ impl Case {
     }
 
     /// The area: what stands before the slash.
+    /// Whether it makes TrafficSplits, to see what they do or that they do nothing.
+    pub fn splits(&self) -> bool {
+        self.needs.iter().any(|need| matches!(need, Need::Split | Need::NoSplit))
+    }
+
     pub fn area(&self) -> &'static str {
         self.id.split('/').next().unwrap_or(self.id)
     }

@@ -12,12 +12,12 @@ use meshgate_clusters::Backend;
 use meshgate_fixtures::{Controller, Fixtures, Recipe, Rendered};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::blueprint::{self, Blueprint};
 use crate::case::{Case, Stage};
 use crate::context::Context;
 use crate::event::Event;
+use crate::injection::Foreign;
 use crate::kubernetes::Manifest;
 use crate::matrix::Cell;
 use crate::plan::Plan;
@@ -47,7 +47,7 @@ pub struct Spec {
     pub case_seconds: u64,
     /// The cluster.
     pub backend: Backend,
-    /// The manifests of a mesh that is not Meshgate's own, as a JSON list.
+    /// The manifests of a mesh that is not Meshgate's own: a [`Foreign`] as JSON.
     pub mesh: Option<PathBuf>,
     /// What the controller's chart was rendered to, where that installs it: a [`Rendered`] as JSON.
     pub chart: Option<PathBuf>,
@@ -179,7 +179,7 @@ pub fn manifests(
     recipe: &Recipe,
     fixtures: &Fixtures,
     cases: &[&Case],
-    mesh: Option<&[Value]>,
+    mesh: Option<&Foreign>,
 ) -> anyhow::Result<Vec<Manifest>> {
     let apply: Vec<Case> =
         cases.iter().filter(|case| case.not_applicable(cell, recipe).is_none()).map(|case| **case).collect();

@@ -11,10 +11,20 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, PostParams};
 use meshgate_clusters::remote::NAMESPACE;
 use meshgate_inject::{INJECT, PROXY_CONTAINER};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::kubernetes::Kubernetes;
+
+/// What a mesh that is not Meshgate's own consists of.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Foreign {
+    /// The mesh itself, with its injector.
+    pub core: Vec<Value>,
+    /// What runs in it and wants proxies, and so can only come once the injector answers.
+    pub extensions: Vec<Value>,
+}
 
 /// How long the API server may take to ask a webhook whose Deployment is available: it learns of the configuration and of the Service's
 /// endpoints by watches of its own.

@@ -1,6 +1,6 @@
 //! The world of a cell: what has to run is applied and awaited, then what leads to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use meshgate_inject as inject;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::blueprint::{self, Blueprint};
+use crate::blueprint::{self, Blueprint, Part};
 use crate::cell::{Assignment, Spec, Teller};
-use crate::injection;
+use crate::injection::{self, Foreign};
 use crate::kubernetes::Kubernetes;
 use crate::matrix::Cell;
 use crate::plan::{NAMESPACE, Plan, Route};
@@ -50,7 +50,7 @@ pub struct World {
     /// How pods get their proxies: with identities of this cell's own.
     injection: inject::Options,
     /// What a mesh that is not Meshgate's own consists of.
-    mesh: Option<Vec<Value>>,
+    mesh: Option<Foreign>,
     publishes: bool,
     report_dir: PathBuf,
     /// The command line that runs this cell again, without a case.
@@ -137,12 +137,21 @@ impl World {
         }
         let steps = self.blueprint().steps(fixtures, plans)?;
         self.kubernetes.nothing_in_the_way(steps.iter().flat_map(|step| &step.manifests)).await?;
+        let mut warned = BTreeSet::new();
         for step in steps {
             teller.progress(step.what);
             self.kubernetes.apply_manifests(&step.manifests).await?;
             self.kubernetes.deployments_ready(deadline, |text| teller.progress(text)).await?;
-            match &self.mesh {
-                Some(mesh) if step.injects => self.mesh_ready(mesh, spec, deadline, teller).await?,
+            match (&self.mesh, step.part) {
+                (Some(mesh), Part::Mesh) => {
+                    self.mesh_checked(spec, deadline, &mut warned, teller).await?;
+                    teller.progress("awaiting the mesh's injector");
+                    injection::awaited(&self.kubernetes, &mesh.core).await?;
+                }
+                (_, Part::Extensions) => {
+                    self.injected().await?;
+                    self.mesh_checked(spec, deadline, &mut warned, teller).await?;
+                }
                 _ => self.injected().await?,
             }
         }
@@ -169,22 +178,28 @@ impl World {
     /// Which pods, and what to do.
     pub async fn injected(&self) -> anyhow::Result<()> {
         match &self.mesh {
-            Some(mesh) => injection::complete(&self.kubernetes, mesh).await,
+            Some(mesh) => injection::complete(&self.kubernetes, &mesh.core).await,
             None => Ok(()),
         }
     }
 
-    /// Asks a mesh that is not Meshgate's own for its word that it works, and waits until it injects.
-    async fn mesh_ready(&self, mesh: &[Value], spec: &Spec, deadline: Instant, teller: &Teller) -> anyhow::Result<()> {
-        if let Backend::Remote(reach) = &spec.backend {
-            teller.progress("asking linkerd for its checks");
-            let left = deadline.saturating_duration_since(Instant::now());
-            for warning in Linkerd::new(reach, Vec::new()).check(left.min(CHECKS)).await? {
+    /// Asks a mesh that is not Meshgate's own for its word that it works, as far as it is there. What it `warned` of is told once.
+    async fn mesh_checked(
+        &self,
+        spec: &Spec,
+        deadline: Instant,
+        warned: &mut BTreeSet<String>,
+        teller: &Teller,
+    ) -> anyhow::Result<()> {
+        let Backend::Remote(reach) = &spec.backend else { return Ok(()) };
+        teller.progress("asking linkerd for its checks");
+        let left = deadline.saturating_duration_since(Instant::now());
+        for warning in Linkerd::new(reach, Vec::new()).check(left.min(CHECKS)).await? {
+            if warned.insert(warning.to_string()) {
                 teller.note(format!("linkerd check warns: {warning}"));
             }
         }
-        teller.progress("awaiting the mesh's injector");
-        injection::awaited(&self.kubernetes, mesh).await
+        Ok(())
     }
 
     /// Waits until every route has answered from its own backend, and then all of them again.
@@ -238,7 +253,7 @@ impl World {
             controller: &self.controller,
             recipe: &self.recipe,
             injection: &self.injection,
-            mesh: self.mesh.as_deref(),
+            mesh: self.mesh.as_ref(),
             publishes: self.publishes,
         }
     }

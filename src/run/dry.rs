@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use meshgate_clusters::remote::{NAMESPACE, Reach};
-use meshgate_fixtures::{Fixtures, Recipe};
+use meshgate_clusters::remote::{Claim, NAMESPACE, Reach};
+use meshgate_fixtures::Fixtures;
 use meshgate_harness::cell;
+use meshgate_harness::injection::Foreign;
 use meshgate_harness::kubernetes::{Kubernetes, describe};
 use meshgate_harness::tenancy::{Fate, Tenancy};
 use serde_json::Value;
@@ -32,16 +33,13 @@ impl Outlook {
         plan: &Plan,
         fixtures: &Fixtures,
         charts: &Charts,
-        mesh: Option<&[Value]>,
+        mesh: Option<&Foreign>,
     ) -> anyhow::Result<Self> {
         let kubernetes = Kubernetes::guest(reach.client().await?, Tenancy::new(reach.image.clone()));
         let mut objects: BTreeMap<String, Value> = BTreeMap::new();
         for cell in &plan.cells {
             let controller = charts.controller(fixtures, cell)?;
-            let recipe = match &plan.own_recipe {
-                Some(dir) => Recipe::from_dir(dir)?,
-                None => controller.recipe(&cell.recipe)?.clone(),
-            };
+            let recipe = plan.recipe(cell, &controller)?;
             for manifest in cell::manifests(cell, &controller, &recipe, fixtures, &plan.cases, mesh)? {
                 objects.insert(describe(&manifest.object), manifest.object);
             }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, PostParams};
 use meshgate_clusters::kind::KindCluster;
@@ -81,8 +82,10 @@ async fn definitions_then_control_plane_then_checks() {
         "keys are no arguments: everybody sees those"
     );
 
-    let smi = linkerd.smi().await.unwrap();
-    assert_eq!(smi[0]["metadata"]["name"], "trafficsplits.split.smi-spec.io");
+    let smi: Vec<_> = linkerd.smi().await.unwrap().iter().map(name).collect();
+    assert_eq!(smi, ["linkerd-smi", "trafficsplits.split.smi-spec.io", "smi-adaptor"], "though no control plane runs");
+    let namespaces: Api<Namespace> = Api::all(client(cluster.provisioned()).await);
+    assert!(namespaces.get_opt("linkerd").await.unwrap().is_none(), "the control");
     let warnings = linkerd.check(Duration::from_secs(1)).await.unwrap();
     assert_eq!(warnings.len(), 1);
     holds(&warnings[0].to_string(), &["linkerd-version: cli is up-to-date: is running version 26.10.1"]);

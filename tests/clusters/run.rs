@@ -100,7 +100,7 @@ const LINKERD: [&str; 3] = ["--native-images", "--mesh", "linkerd"];
 #[tokio::test]
 async fn in_linkerds_mesh_its_webhook_injects_the_pods_and_the_cases_come_out_as_promised() {
     let bench = Bench::new();
-    let cases = "routing/,modes/,route_metrics/inbound,tls/mutual,tls/control-plane,policies/deny";
+    let cases = "routing/,modes/,route_metrics/inbound,tls/mutual,tls/control-plane,policies/deny,traffic_split/half";
     // The second recipe's mode is ingress; each cell installs the mesh anew.
     let output = run(&bench, "", cases, &[&LINKERD[..], &["--recipe", "ingress-middleware", "--keep"]].concat());
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
@@ -128,6 +128,12 @@ async fn in_linkerds_mesh_its_webhook_injects_the_pods_and_the_cases_come_out_as
         let pod = deployment.spec.template.spec.unwrap();
         assert!(!has_proxy(&pod.containers) && pod.init_containers.is_none(), "{:?}", deployment.metadata.name);
     }
+    // What belongs to the mesh and runs in it came after its injector, and so has a proxy too: its checks ask for that.
+    assert_eq!(case("ingress", "traffic_split/half")["verdict"], "pass");
+    let extension: Api<Pod> = Api::namespaced(client.clone(), "linkerd-smi");
+    let adaptors = extension.list(&ListParams::default()).await.unwrap().items;
+    assert_eq!(adaptors.len(), 1);
+    assert!(has_proxy(&adaptors[0].spec.as_ref().unwrap().init_containers.clone().unwrap()));
     let pods: Api<Pod> = Api::namespaced(client, "workbench");
     let pods = pods.list(&ListParams::default().labels("app=echo-a")).await.unwrap().items;
     let pod = pods.into_iter().next().unwrap().spec.unwrap();

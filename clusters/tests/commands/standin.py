@@ -64,23 +64,30 @@ def hang():
     sys.exit(1)
 
 
-def options(arguments, flags=()):
-    """`--name value` and `--name=value` to a dictionary, flags without value to True, and the rest in order."""
+def options(arguments, values=(), flags=(), takes=0, error="ERROR"):
+    """`--name value` and `--name=value` to a dictionary, flags without value to True, and the rest, of this many, in order.
+
+    Only what the real command knows: a flag of another subcommand ends it, as it ends the real one.
+    """
     found, rest = {}, []
     arguments = list(arguments)
     while arguments:
         argument = arguments.pop(0)
+        name, _, value = argument.partition("=")
         if not argument.startswith("-"):
             rest.append(argument)
-        elif "=" in argument:
-            name, value = argument.split("=", 1)
+        elif name in flags and name == argument:
+            found[name] = True
+        elif name not in values:
+            fail(f"{error}: unknown flag: {name}")
+        elif name != argument:
             found[name] = value
-        elif argument in flags:
-            found[argument] = True
         elif arguments:
-            found[argument] = arguments.pop(0)
+            found[name] = arguments.pop(0)
         else:
-            fail(f"ERROR: flag needs an argument: {argument}")
+            fail(f"{error}: flag needs an argument: {name}")
+    if len(rest) != takes:
+        fail(f"{error}: accepts {takes} arg(s), received {len(rest)}")
     return found, rest
 
 
