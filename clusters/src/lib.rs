@@ -70,6 +70,9 @@ impl Kind {
             (_, Ability::OutsideClients) => {
                 Some("requests start in pods of the cluster, so no load balancer is between them and the controller")
             }
+            (_, Ability::PodProcesses) => Some(
+                "the image of a proxy has no shell there, and nothing in a container can kill the container's first process",
+            ),
         }
     }
 }
@@ -87,6 +90,8 @@ pub enum Ability {
     OutsideNames,
     /// Clients outside the cluster, who come by a load balancer's address.
     OutsideClients,
+    /// A command in a container has the machine's tools, and sees and may kill every process of the pod.
+    PodProcesses,
 }
 
 /// Where a connection starts.

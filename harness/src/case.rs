@@ -147,7 +147,7 @@ impl fmt::Display for Need {
                 f.write_str("a cluster that can be told names of the outside world")
             }
             Self::Cluster(Ability::OutsideClients) => f.write_str("a cluster with clients outside"),
-            Self::DataPlane(feature) => write!(f, "a data plane with {feature}"),
+            Self::Cluster(Ability::PodProcesses) => f.write_str("a cluster on which a process of a pod can be killed"),
             Self::Mesh(mesh) => write!(f, "the mesh {}", mesh.as_str()),
             Self::ServesNothing => f.write_str("a recipe whose routes answer nothing"),
             Self::RefusedManifests => f.write_str("manifests that no cluster takes any more"),
@@ -311,12 +311,12 @@ impl Case {
         self.id.replace(['/', '_'], "-")
     }
 
-    /// The area: what stands before the slash.
     /// Whether it makes TrafficSplits, to see what they do or that they do nothing.
     pub fn splits(&self) -> bool {
         self.needs.iter().any(|need| matches!(need, Need::Split | Need::NoSplit))
     }
 
+    /// The area: what stands before the slash.
     pub fn area(&self) -> &'static str {
         self.id.split('/').next().unwrap_or(self.id)
     }

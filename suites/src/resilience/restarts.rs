@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, AttachParams, DeleteParams};
+use meshgate_clusters::Ability;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::convergence::converge;
@@ -34,7 +35,13 @@ pub const CASES: &[Case] = &[
         id: "resilience/proxy-restart",
         summary: "A killed proxy is started again beside its application, which is left alone, and traffic recovers",
         // It finds the proxy by the bundled one's command line, with a shell beside it.
-        needs: &[Need::Mesh(Mesh::Bundled), Need::Serves, Need::OncePerRecipe, Need::OncePerPromises],
+        needs: &[
+            Need::Mesh(Mesh::Bundled),
+            Need::Cluster(Ability::PodProcesses),
+            Need::Serves,
+            Need::OncePerRecipe,
+            Need::OncePerPromises,
+        ],
         claims: &[],
         stage: Stage::Waiting,
         plan: |plan| serve_own(plan, 1),
