@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::bail;
+use meshgate_clusters::Kind;
 use meshgate_harness::matrix;
 use meshgate_harness::report::expected::{Verdicts, is_expected};
 use meshgate_harness::report::gate::Comparison;
 
-use crate::target::Install;
+use crate::target::{Install, Target};
 use crate::{fail, output, run};
 
 /// Two versions of a controller, or two reports.
@@ -85,6 +86,12 @@ fn execute(args: Args) -> anyhow::Result<Gated> {
     };
     if args.run.target.install != Install::Helm && (args.from_chart.is_some() || args.to_chart.is_some()) {
         bail!("--from-chart and --to-chart say which chart installs each side: add --install helm");
+    }
+    if let Target { cluster: made @ (Kind::Kind | Kind::K3s), keep: true, reuse: false, .. } = args.run.target {
+        bail!(
+            "--keep: expected a gate without it: each side makes a {made} cluster of its own, and the second could not be kept under the name of \
+             the first; keep one side's with `meshgate run --keep`"
+        );
     }
     let [from, to] = [(from, args.from_chart), (to, args.to_chart)]
         .map(|(version, chart)| Side::of(&args.run, &controller, version, chart));

@@ -62,6 +62,22 @@ pub enum K3sError {
         /// What was tried.
         source: EngineError,
     },
+    /// There is a container of that name.
+    #[error(
+        "there is a container \"{name}\" already, perhaps of a k3s cluster that was kept; remove it (docker rm -f -v {name}), or run without --keep"
+    )]
+    Exists {
+        /// Which.
+        name: String,
+    },
+    /// The engine does not say whether there is one.
+    #[error("asking the container engine for \"{name}\": {source}")]
+    Inspect {
+        /// For which.
+        name: String,
+        /// What it said.
+        source: EngineError,
+    },
     /// The engine did not start the container.
     #[error("the container of the cluster \"{name}\" did not start: {source}")]
     Start {
@@ -242,6 +258,14 @@ impl K3sCluster {
             }
         }
         let held = leases.take(&options.name, BACKEND, options.keep.unwrap_or_default())?;
+        // Before the record is written, which would be that of a cluster which was kept: nothing of it is this run's.
+        match exists(&engine, &options.name).await {
+            Ok(false) => {}
+            there => {
+                held.give_back()?;
+                return Err(there.err().unwrap_or_else(|| K3sError::Exists { name: options.name.clone() }));
+            }
+        }
         held.record()?;
         let made = tokio::select! {
             made = make(options, &held, progress) => made,
@@ -413,6 +437,15 @@ async fn engine() -> Result<Docker, K3sError> {
     let engine = Docker::connect_with_defaults().map_err(failed)?;
     engine.ping().await.map_err(failed)?;
     Ok(engine)
+}
+
+/// Whether there is a container of this name, of whomever.
+async fn exists(engine: &Docker, name: &str) -> Result<bool, K3sError> {
+    match engine.inspect_container(name, None).await {
+        Ok(_) => Ok(true),
+        Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
+        Err(source) => Err(K3sError::Inspect { name: name.to_owned(), source }),
+    }
 }
 
 /// Removes the container of a cluster, with its volumes. One that is not there is removed.

@@ -188,6 +188,26 @@ async fn kept_clusters_stay_until_their_time_is_over() {
 }
 
 #[tokio::test]
+async fn a_kept_cluster_is_not_taken_for_one_that_could_be_made_anew() {
+    if alone("a_kept_cluster_is_not_taken_for_one_that_could_be_made_anew", "").is_some() {
+        return;
+    }
+    let bench = bench();
+    let mut kept = options(A);
+    kept.keep = Some(Duration::from_secs(3600));
+    let mut cluster = up(&bench, &kept).await.unwrap();
+    cluster.down(&|text| bench.note(text)).await.unwrap();
+    drop(cluster);
+    let record = || read_json(&bench.join("leases/meshgate-a/lease.json"));
+    let before = record();
+    kept.keep = Some(Duration::ZERO);
+    let error = up(&bench, &kept).await.err().unwrap().to_string();
+    holds(&error, &["there is a container \"meshgate-a\" already", "docker rm -f -v meshgate-a"]);
+    assert_eq!(containers(&bench), [A], "it is still there");
+    assert_eq!(record(), before, "and kept for as long as it was");
+}
+
+#[tokio::test]
 async fn what_cannot_be_removed_is_told_and_left_for_the_next_run() {
     if alone("what_cannot_be_removed_is_told_and_left_for_the_next_run", "engine:keeps").is_some() {
         return;
