@@ -94,6 +94,19 @@ pub enum KindError {
     /// kind did not make it.
     #[error("kind did not create the cluster \"{name}\": {source}{}", whereabouts(logs.as_deref()))]
     Create {
+    /// There is one to be used again, of another version than was asked for.
+    #[error(
+        "the kind cluster \"{name}\" runs Kubernetes {found}, and {wanted} was asked for; leave --kubernetes out, or delete the cluster and have \
+         another one made: kind delete cluster --name {name}"
+    )]
+    OtherVersion {
+        /// Which.
+        name: String,
+        /// Its version.
+        found: String,
+        /// What was asked for.
+        wanted: String,
+    },
         /// Which.
         name: String,
         /// What it said.
@@ -176,6 +189,8 @@ impl Options {
     /// A cluster with the newest node image that ends with its run.
     ///
     /// # Errors
+    /// The version of Kubernetes that a cluster has to have that is used again, perhaps in part (`1.36`); `None` takes any.
+    pub kubernetes: Option<String>,
     /// [`KindError::Table`].
     pub fn new(name: impl Into<String>) -> Result<Self, KindError> {
         Ok(Self {
@@ -199,6 +214,7 @@ struct Tool {
 
 impl Tool {
     fn command(&self, program: &str, install: &'static str) -> Command {
+            kubernetes: None,
         let command = Command::new(program, install);
         self.environment.iter().fold(command, |command, (name, value)| command.env(name, value))
     }
@@ -356,7 +372,15 @@ impl KindCluster {
             create.run().await.map_err(failed)?;
         }
         progress(&format!("waiting for nodes, CoreDNS and the default ServiceAccount of {name}"));
-        self.provisioned.ready(options.wait).await.map_err(|source| KindError::NotReady { source, logs: None })
+        let unready = |source| KindError::NotReady { source, logs: None };
+        self.provisioned.ready(options.wait).await.map_err(unready)?;
+        if let Some(wanted) = options.kubernetes.as_ref().filter(|_| there) {
+            let found = self.provisioned.version().await.map_err(unready)?;
+            if !image::is_of(&found, wanted) {
+                return Err(KindError::OtherVersion { name: name.clone(), found, wanted: wanted.clone() });
+            }
+        }
+        Ok(())
     }
 
     /// How to reach it.

@@ -53,13 +53,24 @@ pub struct Provisioned {
 }
 
 impl Provisioned {
+    /// The version of Kubernetes that its API server says it is, as `v1.37.1`.
+    ///
+    /// # Errors
+    /// [`ProvisionError::Unreachable`].
+    pub async fn version(&self) -> Result<String, ProvisionError> {
+        Ok(self.reach()?.version().await?)
+    }
+
+    fn reach(&self) -> Result<Reach, RemoteError> {
+        Reach::existing(Some(&self.kubeconfig), Some(&self.context), IMAGE, By::default())
+    }
+
     /// Waits until the cluster is ready for a run.
     ///
     /// # Errors
     /// [`ProvisionError`].
     pub async fn ready(&self, within: Duration) -> Result<(), ProvisionError> {
-        let client =
-            Reach::existing(Some(&self.kubeconfig), Some(&self.context), IMAGE, By::default())?.client().await?;
+        let client = self.reach()?.client().await?;
         let deadline = Instant::now() + within;
         loop {
             let missing = timeout(LOOK, missing(&client)).await;

@@ -176,7 +176,16 @@ impl Reach {
             return Err(RemoteError::NoContext { wanted: wanted.to_owned(), known: known.join(", ") });
         }
         let (context, image) = (wanted.to_owned(), image.to_owned());
-        Ok(Self { kind: Kind::Existing, kubeconfig: path, context, image, entrance, publishes: false })
+        Ok(Self { kind: Kind::Existing, kubeconfig, context, image, entrance, publishes: false, merged })
+    }
+
+    /// The version of Kubernetes that its API server says it is, as `v1.37.1`.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub async fn version(&self) -> Result<String, RemoteError> {
+        let info = self.client().await?.apiserver_version().await;
+        Ok(info.map_err(|error| self.failed("asking for its version", error))?.git_version)
     }
 
     /// A client for it.

@@ -219,6 +219,13 @@ async fn a_cluster_may_be_kept_and_used_again() {
     down(&bench, &mut cluster).await.unwrap();
     drop(cluster);
     assert_eq!(bench.clusters(), [A], "who uses a cluster again does not own it");
+    // Another version of Kubernetes than was asked for is told, and the cluster left as it is.
+    again.kubernetes = Some("1.35".to_owned());
+    let error = up(&bench, &again).await.err().unwrap().to_string();
+    holds(&error, &["\"meshgate-a\" runs Kubernetes v1.37.1, and 1.35 was asked for; leave --kubernetes out"]);
+    assert_eq!(bench.clusters(), [A]);
+    again.kubernetes = Some("1.37".to_owned());
+    down(&bench, &mut up(&bench, &again).await.unwrap()).await.unwrap();
     let creations = bench.calls("kind").iter().filter(|call| call["arguments"][0] == "create").count();
     assert_eq!(creations, 1);
 }
