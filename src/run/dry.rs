@@ -16,7 +16,7 @@ use crate::charts::Charts;
 /// What would become of the objects of all cells.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outlook {
-    /// Namespaces that would be made, with the kinds and numbers of what goes into each.
+    /// Namespaces that would be made, with the kinds and names of what goes into each.
     namespaces: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
     /// Objects that are in no namespace, and would be made.
     everywhere: BTreeSet<String>,
@@ -24,6 +24,8 @@ pub struct Outlook {
     used: BTreeSet<String>,
     /// What is in the way.
     in_the_way: BTreeSet<String>,
+    /// What else would keep a run from beginning.
+    obstacles: Vec<String>,
 }
 
 impl Outlook {
@@ -44,9 +46,14 @@ impl Outlook {
                 objects.insert(describe(&manifest.object), manifest.object);
             }
         }
-        let mut outlook = Self::default();
-        for (object, fate) in kubernetes.fates(objects.values()).await? {
-            outlook.take(object, &fate);
+        let obstacles = Claim::obstacles(reach).await?;
+        let obstacles = obstacles.iter().map(ToString::to_string).collect();
+        let mut outlook = Self { obstacles, ..Self::default() };
+        match kubernetes.fates(objects.values()).await {
+            Ok(fates) => fates.iter().for_each(|(object, fate)| outlook.take(object, fate)),
+            // Whose rights do not suffice for a run may lack those to look as well.
+            Err(error) if !outlook.obstacles.is_empty() => outlook.obstacles.push(format!("{error:#}")),
+            Err(error) => return Err(error),
         }
         Ok(outlook)
     }
@@ -68,7 +75,7 @@ impl Outlook {
 
     /// Whether a run would not get anywhere.
     pub fn is_blocked(&self) -> bool {
-        !self.in_the_way.is_empty()
+        !self.in_the_way.is_empty() || !self.obstacles.is_empty()
     }
 
     /// For a person.
@@ -76,17 +83,27 @@ impl Outlook {
         let mut text = format!(
             "On the cluster of context \"{context}\" a run would, one cell after the other, make and delete again:\n"
         );
-        text += &format!("  in namespace {NAMESPACE}: 1 Lease, 3 Pods, 1 ServiceAccount (requests start there)\n");
+        text += &format!("  in namespace {NAMESPACE} (requests start there): 1 Lease, 3 Pods, 1 ServiceAccount\n");
         for (namespace, kinds) in &self.namespaces {
-            let kinds: Vec<String> = kinds.iter().map(|(kind, names)| format!("{} {kind}", names.len())).collect();
-            text += &format!("  in namespace {namespace}: {}\n", kinds.join(", "));
+            text += &format!("  in namespace {namespace}:\n");
+            for (kind, names) in kinds {
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                text += &format!("    {} {kind}: {}\n", names.len(), names.join(", "));
+            }
         }
         text += &list("  in no namespace:", &self.everywhere);
+        text += &format!(
+            "  in these namespaces, while cases run, and for no longer: routes as those above, {}, and a Service or a Pod where one is deleted \
+             and comes again\n",
+            meshgate_suites::MADE_WHILE_RUNNING.join(", ")
+        );
         text += &list("It would use, and leave as it is:", &self.used);
         text += &list("In the way, made by somebody else, and left alone:", &self.in_the_way);
-        text += match self.is_blocked() {
-            true => "A run would not begin. Delete what is in the way, or use another cluster.\n",
-            false => "Nothing is in the way, and nothing was written.\n",
+        text += &list("What else keeps a run from it:", &self.obstacles.iter().cloned().collect());
+        text += match (self.is_blocked(), self.in_the_way.is_empty()) {
+            (true, false) => "A run would not begin. Delete what is in the way, or use another cluster.\n",
+            (true, true) => "A run would not begin.\n",
+            (false, _) => "Nothing is in the way, and nothing was written.\n",
         };
         text
     }
@@ -125,9 +142,11 @@ mod tests {
         assert_eq!(
             text,
             "On the cluster of context \"kind-a\" a run would, one cell after the other, make and delete again:\n  \
-             in namespace meshgate: 1 Lease, 3 Pods, 1 ServiceAccount (requests start there)\n  \
-             in namespace traefik: 2 Service\n  \
-             in no namespace:\n    ClusterRole traefik\n\
+             in namespace meshgate (requests start there): 1 Lease, 3 Pods, 1 ServiceAccount\n  \
+             in namespace traefik:\n    2 Service: a, b\n  \
+             in no namespace:\n    ClusterRole traefik\n  \
+             in these namespaces, while cases run, and for no longer: routes as those above, AuthorizationPolicy, Deployment, GRPCRoute, \
+             MeshTLSAuthentication, ServiceProfile, TrafficSplit, and a Service or a Pod where one is deleted and comes again\n\
              It would use, and leave as it is:\n  CustomResourceDefinition x.y\n\
              Nothing is in the way, and nothing was written.\n"
         );

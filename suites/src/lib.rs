@@ -22,6 +22,10 @@ mod routing;
 mod tls;
 mod traffic_split;
 
+/// The kinds of what cases make while they run, besides what their plans declare and further routes: for whoever lends a cluster.
+pub const MADE_WHILE_RUNNING: [&str; 6] =
+    ["AuthorizationPolicy", "Deployment", "GRPCRoute", "MeshTLSAuthentication", "ServiceProfile", "TrafficSplit"];
+
 /// All cases, area by area, in the order of the report.
 pub fn cases() -> Vec<&'static Case> {
     let areas = [

@@ -119,7 +119,9 @@ fn cases_come_to_verdicts_by_the_api_alone_and_the_cluster_is_left_as_it_was() {
 
     let outlook = cluster.run(report.path(), &["--dry-run"]);
     assert_eq!(outlook.status.code(), Some(0), "{}", text(&outlook));
-    assert!(text(&outlook).contains("in namespace workbench: "), "{}", text(&outlook));
+    assert!(text(&outlook).contains("in namespace workbench:\n    "), "{}", text(&outlook));
+    assert!(text(&outlook).contains(" Deployment: ") && text(&outlook).contains("echo-a, "), "{}", text(&outlook));
+    assert!(text(&outlook).contains("while cases run, and for no longer: "), "{}", text(&outlook));
     assert!(text(&outlook).contains("Nothing is in the way, and nothing was written."), "{}", text(&outlook));
     assert_eq!(names::<Namespace>(&client, true), Vec::<String>::new(), "a dry run writes nothing");
 
@@ -130,7 +132,7 @@ fn cases_come_to_verdicts_by_the_api_alone_and_the_cluster_is_left_as_it_was() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     let verdicts = verdicts(report.path());
     let of = |wanted: &str| verdicts.iter().find(|(id, _)| id == wanted).map(|(_, verdict)| verdict.as_str());
-    for passed in ["routing/host", "routing/body-1mib", "headers/outbound-port-closed", "resilience/backend-killed"] {
+    for passed in ["routing/host", "routing/body-1mib", "routing/describe-pod", "headers/outbound-port-closed"] {
         assert_eq!(of(passed), Some("pass"), "{passed} of {verdicts:?}");
     }
     assert_eq!(of("loops/hairpin"), Some("not-applicable"), "{verdicts:?}");

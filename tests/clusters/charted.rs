@@ -82,7 +82,7 @@ fn a_dry_run_tells_of_the_charts_objects() {
         assert_eq!(outlook.status.code(), Some(0), "{}", text(&outlook));
         text(&outlook)
     };
-    let of_chart = ["ClusterRole traefik-traefik", "2 ConfigMap", "1 TLSStore"];
+    let of_chart = ["ClusterRole traefik-traefik", "2 ConfigMap: ", "1 TLSStore: default"];
     holds(&by(&["--install", "helm", "--chart-repository", &repository.url]), &of_chart);
     let own = by(&[]);
     assert!(!own.contains(of_chart[0]) && own.contains("ClusterRole traefik\n"), "the control: {own}");

@@ -82,6 +82,26 @@ impl Claim {
         }
     }
 
+    /// All that keeps a claim from being laid now, in the words of [`Self::take`]. Asked, and nothing written.
+    ///
+    /// # Errors
+    /// [`RemoteError::Api`] where the API server does not say.
+    pub async fn obstacles(reach: &Reach) -> Result<Vec<RemoteError>, RemoteError> {
+        let client = reach.client().await?;
+        let mut found = Vec::new();
+        match rights(reach, &client).await {
+            Err(missing @ RemoteError::Rights { .. }) => found.push(missing),
+            asked => asked?,
+        }
+        match taken(reach, &client).await {
+            Ok(more) => found.extend(more),
+            // Whose rights do not suffice is perhaps not told either.
+            Err(_) if !found.is_empty() => {}
+            Err(error) => return Err(error),
+        }
+        Ok(found)
+    }
+
     /// Gives the cluster back as it was: everything that Meshgate made there is deleted, and gone.
     ///
     /// # Errors
@@ -188,7 +208,7 @@ async fn own_namespace(reach: &Reach, client: &Client) -> Result<(), RemoteError
                 sweep::namespace(reach, client, NAMESPACE).await?;
             }
             Some(found) if is_owned(&found.metadata) => return Ok(()),
-            Some(_) => return Err(RemoteError::Foreign { what: format!("Namespace {NAMESPACE}") }),
+            Some(_) => return Err(foreign()),
             None => {
                 let made = serde_json::from_value(namespace.clone()).map_err(kube::Error::SerdeError);
                 let made = api.create(&PostParams::default(), &made.map_err(failed)?).await;
@@ -202,18 +222,51 @@ async fn own_namespace(reach: &Reach, client: &Client) -> Result<(), RemoteError
     }
 }
 
-/// Takes the Lease.
-async fn lease(reach: &Reach, client: &Client, holder: &str) -> Result<(), RemoteError> {
-    let api: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
-    let failed = |error| reach.failed(format!("the Lease {NAMESPACE}/{LEASE}"), error);
-    let mut ours = Lease { spec: Some(held_by(holder)), ..Lease::default() };
-    ours.metadata.name = Some(LEASE.to_owned());
-    let in_use = |holder: Option<String>| RemoteError::InUse {
+/// Who keeps others from Meshgate's own namespace, if anybody does.
+async fn taken(reach: &Reach, client: &Client) -> Result<Option<RemoteError>, RemoteError> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let failed = |error| reach.failed(format!("the namespace {NAMESPACE}"), error);
+    match namespaces.get_opt(NAMESPACE).await.map_err(failed)? {
+        // What is being deleted is awaited.
+        Some(found) if found.metadata.deletion_timestamp.is_some() => return Ok(None),
+        Some(found) if !is_owned(&found.metadata) => return Ok(Some(foreign())),
+        _ => {}
+    }
+    let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
+    let lease = leases.get_opt(LEASE).await.map_err(|error| reach.failed(the_lease(), error))?;
+    let spec = lease.and_then(|lease| lease.spec).filter(is_believed);
+    Ok(spec.map(|spec| in_use(reach, spec.holder_identity)))
+}
+
+fn foreign() -> RemoteError {
+    RemoteError::Foreign { what: format!("Namespace {NAMESPACE}") }
+}
+
+fn the_lease() -> String {
+    format!("the Lease {NAMESPACE}/{LEASE}")
+}
+
+fn in_use(reach: &Reach, holder: Option<String>) -> RemoteError {
+    RemoteError::InUse {
         context: reach.context.clone(),
         holder: holder.unwrap_or_else(|| "nameless".to_owned()),
         seconds: BELIEVED.as_secs(),
         lease: LEASE,
-    };
+    }
+}
+
+/// Whether whoever holds it has been heard of lately.
+fn is_believed(lease: &LeaseSpec) -> bool {
+    let age = lease.renew_time.as_ref().map(|renewed| Timestamp::now().duration_since(renewed.0));
+    age.is_some_and(|age| age.unsigned_abs() < BELIEVED)
+}
+
+/// Takes the Lease.
+async fn lease(reach: &Reach, client: &Client, holder: &str) -> Result<(), RemoteError> {
+    let api: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
+    let failed = |error| reach.failed(the_lease(), error);
+    let mut ours = Lease { spec: Some(held_by(holder)), ..Lease::default() };
+    ours.metadata.name = Some(LEASE.to_owned());
     match api.create(&PostParams::default(), &ours).await {
         Ok(_) => return Ok(()),
         Err(kube::Error::Api(status)) if status.code == 409 => {}
@@ -221,15 +274,14 @@ async fn lease(reach: &Reach, client: &Client, holder: &str) -> Result<(), Remot
     }
     let found = api.get(LEASE).await.map_err(failed)?;
     let spec = found.spec.unwrap_or_default();
-    let age = spec.renew_time.map(|renewed| Timestamp::now().duration_since(renewed.0));
-    if age.is_some_and(|age| age.unsigned_abs() < BELIEVED) {
-        return Err(in_use(spec.holder_identity));
+    if is_believed(&spec) {
+        return Err(in_use(reach, spec.holder_identity));
     }
     // With its version: of two runs that both find it stale, one is refused.
     ours.metadata.resource_version = found.metadata.resource_version;
     match api.replace(LEASE, &PostParams::default(), &ours).await {
         Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 409 => Err(in_use(None)),
+        Err(kube::Error::Api(status)) if status.code == 409 => Err(in_use(reach, None)),
         Err(error) => Err(failed(error)),
     }
 }
