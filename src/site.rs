@@ -110,7 +110,8 @@ impl Site {
                 let (provisioned, made) = make(target, &images, logs, cancel, progress).await?;
                 let Provisioned { kubeconfig, context, .. } = provisioned;
                 let Target { cluster: kind, entrance, publish: publishes, .. } = *target;
-                let reach = Reach { kind, kubeconfig, context, image: IMAGE.to_owned(), entrance, publishes };
+                let reach =
+                    Reach { kind, kubeconfig, context, image: IMAGE.to_owned(), entrance, publishes, merged: None };
                 (reach, Some(made))
             }
         };
@@ -132,8 +133,8 @@ impl Site {
         &mut self,
         target: &Target,
         reach: Reach,
-        cancel: &CancellationToken,
         splits: bool,
+        cancel: &CancellationToken,
         progress: &dyn Fn(&str),
     ) -> anyhow::Result<()> {
         if target.mesh == Mesh::Linkerd {

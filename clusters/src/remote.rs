@@ -9,6 +9,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,6 +21,7 @@ use meshgate_apps::vantage::{PORT, tunnel::Tunnels};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::Mutex;
+use tempfile::TempPath;
 use tokio::time::Instant;
 
 use crate::{Cluster, Entrance, Kind, Kubectl, Stream, Vantage};
@@ -27,6 +29,7 @@ use crate::{Cluster, Entrance, Kind, Kubectl, Stream, Vantage};
 mod claim;
 mod entrances;
 mod sweep;
+mod kubeconfig;
 mod vantage;
 
 pub use claim::Claim;
@@ -53,6 +56,9 @@ pub enum RemoteError {
     #[error("the kubeconfig: {0}; give one: --kubeconfig FILE, or the variable KUBECONFIG")]
     Kubeconfig(#[from] kube::config::KubeconfigError),
     /// It has no such context.
+    /// Several kubeconfigs could not be made one.
+    #[error("the kubeconfigs of the variable KUBECONFIG cannot be written as one file: {0}")]
+    Merged(#[source] io::Error),
     #[error("the kubeconfig has no context \"{wanted}\"; it has: {known}")]
     NoContext {
         /// What was asked for.
@@ -152,24 +158,31 @@ pub struct Reach {
     /// Whether the controller has the node ports that [kind's clusters](crate::kind::PUBLISHED) publish on this machine.
     pub publishes: bool,
 }
+    /// Keeps a `kubeconfig` there that is made of several files; it goes with the last copy of this. A process that is told of it has none.
+    #[serde(skip)]
+    pub merged: Option<Arc<TempPath>>,
 
 impl Reach {
     /// A cluster that is there. Without a path, the kubeconfig is the one that kubectl takes (`KUBECONFIG`, else `~/.kube/config`);
     /// without a context, its current one.
     ///
     /// # Errors
-    /// [`RemoteError::Kubeconfig`], [`RemoteError::NoContext`].
+    /// [`RemoteError::Kubeconfig`], [`RemoteError::Merged`], [`RemoteError::NoContext`].
     pub fn existing(
-        kubeconfig: Option<&Path>,
+        path: Option<&Path>,
         context: Option<&str>,
         image: &str,
         entrance: By,
     ) -> Result<Self, RemoteError> {
-        let path = match kubeconfig {
-            Some(path) => path.to_owned(),
-            None => usual_kubeconfig(),
+        let usual = || kubeconfig::usual(std::env::var_os("KUBECONFIG"), std::env::var_os("HOME"));
+        let (kubeconfig, config, merged) = match path.map_or_else(usual, |path| vec![path.to_owned()]).as_slice() {
+            [only] => (only.clone(), Kubeconfig::read_from(only)?, None),
+            several => {
+                let config = kubeconfig::merged(several)?;
+                let file = kubeconfig::written(&config).map_err(RemoteError::Merged)?;
+                (file.to_path_buf(), config, Some(Arc::new(file)))
+            }
         };
-        let config = Kubeconfig::read_from(&path)?;
         let known: Vec<&str> = config.contexts.iter().map(|context| context.name.as_str()).collect();
         let wanted = context.or(config.current_context.as_deref()).unwrap_or_default();
         if !known.contains(&wanted) {

@@ -296,6 +296,7 @@ mod tests {
                 image: "i".into(),
                 entrance: By::default(),
                 publishes: false,
+                merged: None,
             }),
             mesh: None,
             chart: None,

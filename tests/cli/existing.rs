@@ -214,6 +214,113 @@ fn in_a_namespace_of_others_only_what_was_put_there_goes() {
     let theirs: ConfigMap = serde_json::from_value(serde_json::json!({"metadata": {"name": "theirs"}})).unwrap();
     let default: kube::Api<ConfigMap> = kube::Api::namespaced(client.clone(), "default");
     runtime().block_on(default.create(&Default::default(), &theirs)).unwrap();
+#[test]
+fn a_gate_that_is_to_write_nothing_tells_of_both_sides() {
+    let cluster = Cluster::up();
+    let report = tempfile::tempdir().unwrap();
+    let kubeconfig = cluster.kubeconfig();
+    let mut arguments = vec!["gate", "--cluster", "existing", "--kubeconfig", kubeconfig.to_str().unwrap()];
+    arguments.extend([
+        "--controller",
+        "traefik",
+        "--from",
+        "3.7.9",
+        "--to",
+        "3.7.15",
+        "--recipe",
+        "ingress-middleware",
+    ]);
+    arguments.extend([
+        "--dialect",
+        "modern",
+        "--case",
+        "routing/host",
+        "--report-dir",
+        report.path().to_str().unwrap(),
+    ]);
+    let outlook = cluster.meshgate(&[&arguments[..], &["--dry-run"]].concat());
+    assert_eq!(outlook.status.code(), Some(0), "{}", text(&outlook));
+    let said = text(&outlook);
+    for side in ["traefik 3.7.9:\nOn the cluster of context \"meshgate\"", "traefik 3.7.15:\nOn the cluster of context"]
+    {
+        assert!(said.contains(side), "{side} in {said}");
+    }
+    assert_eq!(said.matches("Nothing is in the way, and nothing was written.").count(), 2, "{said}");
+    assert_eq!(std::fs::read_dir(report.path()).unwrap().count(), 0, "nothing ran, so there is no report");
+    assert!(!said.contains(" cells, "), "{said}");
+}
+
+#[test]
+fn several_kubeconfigs_are_one_as_for_kubectl() {
+    let cluster = Cluster::up();
+    let temporary = tempfile::tempdir().unwrap();
+    let report = tempfile::tempdir().unwrap();
+    // Of another cluster, which comes first and names the current context; in between one that is not there.
+    let other = cluster.state.path().join("other");
+    let config = serde_json::json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "other",
+        "clusters": [{"name": "other", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "users": [{"name": "other", "user": {"token": "a"}}],
+        "contexts": [{"name": "other", "context": {"cluster": "other", "user": "other"}}],
+    });
+    std::fs::write(&other, config.to_string()).unwrap();
+    let files = std::env::join_paths([other.clone(), other.with_extension("absent"), cluster.kubeconfig()]).unwrap();
+    let run = |further: &[&str]| {
+        let mut arguments = vec!["run", "--cluster", "existing", "--controllers", "traefik"];
+        arguments.extend(["--recipe", "ingress-middleware", "--dialect", "modern", "--case", "routing/host"]);
+        arguments.extend(["--report-dir", report.path().to_str().unwrap()]);
+        arguments.extend(further);
+        let mut command = cluster.command(&arguments);
+        command.env("KUBECONFIG", &files).env("TMPDIR", temporary.path()).output().unwrap()
+    };
+    let output = run(&["--context", "meshgate"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert_eq!(verdicts(report.path()), [("routing/host".to_owned(), "pass".to_owned())]);
+    let left: Vec<_> = std::fs::read_dir(temporary.path()).unwrap().collect();
+    assert!(left.is_empty(), "credentials: {left:?}");
+    let unknown = run(&["--context", "nowhere"]);
+    assert!(text(&unknown).contains("no context \"nowhere\"; it has: other, meshgate"), "{}", text(&unknown));
+}
+
+#[test]
+fn a_dry_run_tells_of_all_that_keeps_a_run_from_beginning() {
+    use k8s_openapi::api::core::v1::Namespace;
+
+    let cluster = Cluster::up();
+    let client = cluster.client();
+    let report = tempfile::tempdir().unwrap();
+    let onlooker = cluster.onlookers_kubeconfig();
+    let mut arguments = vec!["run", "--cluster", "existing", "--kubeconfig", onlooker.to_str().unwrap()];
+    arguments.extend(["--controllers", "traefik", "--recipe", "ingress-middleware", "--dry-run"]);
+    let outlook = cluster.meshgate(&arguments);
+    assert_eq!(outlook.status.code(), Some(2), "{}", text(&outlook));
+    assert!(text(&outlook).contains("may not create namespaces, delete namespaces, "), "{}", text(&outlook));
+
+    let namespaces: kube::Api<Namespace> = kube::Api::all(client.clone());
+    let theirs: Namespace = serde_json::from_value(serde_json::json!({"metadata": {"name": "meshgate"}})).unwrap();
+    runtime().block_on(namespaces.create(&Default::default(), &theirs)).unwrap();
+    let foreign = dry_run_of(&cluster, report.path());
+    assert_eq!(foreign.status.code(), Some(2), "{}", text(&foreign));
+    let said =
+        "What else keeps a run from it:\n  there is a Namespace meshgate on the cluster that Meshgate did not make";
+    assert!(text(&foreign).contains(said), "{}", text(&foreign));
+    runtime().block_on(namespaces.delete("meshgate", &Default::default())).unwrap();
+
+    let reach = Reach::existing(Some(&cluster.kubeconfig()), None, IMAGE, By::default()).unwrap();
+    let cancel = CancellationToken::new();
+    let claim = runtime().block_on(Claim::take(reach, "somebody", &cancel, &|_| {})).unwrap();
+    let held = dry_run_of(&cluster, report.path());
+    assert_eq!(held.status.code(), Some(2), "{}", text(&held));
+    assert!(text(&held).contains("is in use by another run (somebody)"), "{}", text(&held));
+    runtime().block_on(claim.release(&|_| {})).unwrap();
+    let free = dry_run_of(&cluster, report.path());
+    assert_eq!(free.status.code(), Some(0), "the control: {}", text(&free));
+}
+
+fn dry_run_of(cluster: &Cluster, report: &Path) -> Output {
+    cluster.run(report, &["--case", "routing/host", "--dry-run"])
+}
+
     let report = tempfile::tempdir().unwrap();
     // The page puts kuard into the namespace `default`.
     let run = |further: &[&str]| {

@@ -100,7 +100,7 @@ fn nowhere() -> Reach {
 fn reach(kubeconfig: &Path) -> Reach {
     let (kubeconfig, context) = (kubeconfig.to_owned(), "kind-meshgate-a".to_owned());
     let (image, entrance) = (IMAGE.to_owned(), By::default());
-    Reach { kind: Kind::Kind, kubeconfig, context, image, entrance, publishes: false }
+    Reach { kind: Kind::Kind, kubeconfig, context, image, entrance, publishes: false, merged: None }
 }
 
 #[tokio::test]

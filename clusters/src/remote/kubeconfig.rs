@@ -1,0 +1,122 @@
+//! Which kubeconfigs there are, and several of them as one.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+
+use kube::config::Kubeconfig;
+use tempfile::TempPath;
+
+use super::RemoteError;
+
+/// Where kubectl looks, given its variable and the user's home.
+pub(super) fn usual(variable: Option<OsString>, home: Option<OsString>) -> Vec<PathBuf> {
+    let paths = variable.iter().flat_map(std::env::split_paths);
+    let named: Vec<PathBuf> = paths.filter(|path| !path.as_os_str().is_empty()).collect();
+    if named.is_empty() { vec![PathBuf::from(home.unwrap_or_default()).join(".kube/config")] } else { named }
+}
+
+/// Several files as one, in which the first to name something counts. Those that are not there are passed over, as kubectl does, unless
+/// none is.
+pub(super) fn merged(paths: &[PathBuf]) -> Result<Kubeconfig, RemoteError> {
+    let there: Vec<&PathBuf> = paths.iter().filter(|path| path.exists()).collect();
+    let paths = if there.is_empty() { paths.iter().collect() } else { there };
+    let merged =
+        paths.into_iter().try_fold(Kubeconfig::default(), |merged, path| merged.merge(Kubeconfig::read_from(path)?));
+    Ok(merged?)
+}
+
+/// A file with a kubeconfig that nobody else reads; it holds credentials.
+pub(super) fn written(config: &Kubeconfig) -> io::Result<TempPath> {
+    let mut file = tempfile::Builder::new().prefix("meshgate-kubeconfig-").tempfile()?;
+    // JSON is YAML too.
+    serde_json::to_writer(&mut file, config)?;
+    Ok(file.into_temp_path())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+    use std::os::unix::fs::PermissionsExt;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::IMAGE;
+    use crate::remote::{By, Reach};
+
+    fn config(name: &str, server: &str) -> serde_json::Value {
+        json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": name,
+            "clusters": [{"name": name, "cluster": {"server": server, "insecure-skip-tls-verify": true}}],
+            "users": [{"name": name, "user": {"token": format!("{name}-token")}}],
+            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+        })
+    }
+
+    #[test]
+    fn the_files_are_those_of_kubectl() {
+        let of = |variable: Option<&str>| usual(variable.map(Into::into), Some("/home/me".into()));
+        let home = [PathBuf::from("/home/me/.kube/config")];
+        assert_eq!(of(None), home);
+        assert_eq!(of(Some("")), home);
+        assert_eq!(of(Some("a:/b::c")), ["a", "/b", "c"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn the_first_to_name_something_counts_and_nobody_else_reads_what_comes_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let [a, b, absent] = ["a", "b", "absent"].map(|name| dir.path().join(name));
+        std::fs::write(&a, config("one", "https://127.0.0.1:1").to_string()).unwrap();
+        let mut both = config("one", "https://127.0.0.1:3");
+        for (list, more) in config("two", "https://127.0.0.1:2").as_object().unwrap() {
+            if let (Some(list), Some(more)) = (both[list].as_array_mut(), more.as_array()) {
+                list.extend(more.clone());
+            }
+        }
+        std::fs::write(&b, both.to_string()).unwrap();
+        let merged = merged(&[absent.clone(), a, b]).unwrap();
+        assert_eq!(merged.current_context.as_deref(), Some("one"));
+        let file = written(&merged).unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        let read = Kubeconfig::read_from(&file).unwrap();
+        let servers: Vec<_> =
+            read.clusters.iter().map(|named| named.cluster.as_ref().unwrap().server.clone()).collect();
+        assert_eq!(servers, ["https://127.0.0.1:1", "https://127.0.0.1:2"].map(|server| Some(server.to_owned())));
+        assert!(std::fs::read_to_string(&file).unwrap().contains("two-token"), "credentials and all");
+        super::merged(&[absent.clone(), absent]).unwrap_err();
+    }
+
+    /// The first line that a proxy in front of the API server is told.
+    async fn told_by_proxy(scheme: &str) -> Vec<u8> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy = format!("{scheme}://{}", listener.local_addr().unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kubeconfig");
+        let mut config = config("far", "https://far.example:6443");
+        config["clusters"][0]["cluster"]["proxy-url"] = proxy.into();
+        std::fs::write(&path, config.to_string()).unwrap();
+        let told = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut told = vec![0; 3];
+            std::io::Read::read_exact(&mut stream, &mut told).unwrap();
+            if told.starts_with(b"CON") {
+                BufReader::new(&stream).read_until(b'\n', &mut told).unwrap();
+                stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").unwrap();
+            }
+            told
+        });
+        let client = Reach::existing(Some(&path), None, IMAGE, By::default()).unwrap().client().await.unwrap();
+        client.apiserver_version().await.unwrap_err();
+        told.join().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_cluster_behind_a_proxy_is_reached_by_it() {
+        let line = told_by_proxy("http").await;
+        assert_eq!(String::from_utf8(line).unwrap(), "CONNECT far.example:6443 HTTP/1.1\r\n");
+        // Version 5, one way to authenticate, which is none.
+        assert_eq!(told_by_proxy("socks5").await, [5, 1, 0]);
+    }
+}
