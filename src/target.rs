@@ -149,6 +149,13 @@ impl Target {
                  beforehand (helm registry login), for https:// use a mirror that asks for none"
             );
         }
+        if self.cluster == InKind && self.entrance == By::LoadBalancer {
+            bail!(
+                "--entrance load-balancer: a kind cluster has none, so the controller's Service would never get an address; come by another \
+                 (--entrance node-port, or the cluster IP), or run cloud-provider-kind beside a cluster of your own and use that with \
+                 --cluster existing"
+            );
+        }
         if self.mesh == Mesh::Linkerd && self.cluster == Embedded {
             bail!("--mesh linkerd needs a cluster that runs Linkerd's images: --cluster kind, k3s or existing");
         }
