@@ -390,7 +390,7 @@ fn key(deployment: &Deployment) -> String {
     format!("{}/{}", deployment.namespace().unwrap_or_default(), deployment.name_any())
 }
 
-/// `namespace/name 0/1` of a Deployment that is not fully rolled out.
+/// `namespace/name 0/1` of a Deployment that is not fully rolled out, with the reason where its pods are refused: there is no pod then to tell it.
 fn not_ready(deployment: &Deployment) -> Option<String> {
     let wanted = deployment.spec.replicas.unwrap_or(1);
     let status = deployment.status.clone().unwrap_or_default();
@@ -399,5 +399,34 @@ fn not_ready(deployment: &Deployment) -> Option<String> {
         && status.updated_replicas.unwrap_or(0) == wanted
         && status.replicas.unwrap_or(0) == wanted
         && available == wanted;
-    (!current).then(|| format!("{} {available}/{wanted}", key(deployment)))
+    let refused = status.conditions.iter().flatten().find(|condition| {
+        // What a ReplicaSet's event FailedCreate says, brought up by its Deployment.
+        condition.type_.as_deref() == Some("ReplicaFailure") && condition.status.as_deref() == Some("True")
+    });
+    let why = refused.and_then(|condition| condition.message.as_deref()).map(|message| format!(" ({message})"));
+    (!current).then(|| format!("{} {available}/{wanted}{}", key(deployment), why.unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_deployment_whose_pods_are_refused_says_why() {
+        let said = "pods \"web-1\" is forbidden: violates PodSecurity \"baseline:latest\": non-default capabilities";
+        let of = |conditions: Value| {
+            let deployment = json!({
+                "metadata": {"name": "web", "namespace": "n", "generation": 1},
+                "spec": {"replicas": 1, "selector": {}, "template": {}},
+                "status": {"observedGeneration": 1, "unavailableReplicas": 1, "conditions": conditions},
+            });
+            not_ready(&serde_json::from_value(deployment).unwrap()).unwrap()
+        };
+        let failure = |status: &str| json!([{"type": "Available", "status": "False", "message": "minimum"}, {"type": "ReplicaFailure", "status": status, "reason": "FailedCreate", "message": said}]);
+        assert_eq!(of(json!([])), "n/web 0/1");
+        assert_eq!(of(failure("True")), format!("n/web 0/1 ({said})"));
+        assert_eq!(of(failure("False")), "n/web 0/1", "it is over");
+    }
 }

@@ -12,6 +12,11 @@ use serde_json::Value;
 
 use crate::kubernetes::describe;
 
+/// The label by which a namespace says which [Pod Security Standard](https://kubernetes.io/docs/concepts/security/pod-security-standards/) is
+/// enforced in it. `baseline`, which some clusters enforce where nothing is said, refuses the init container of a mesh's pods, which
+/// writes rules of the packet filter.
+const ADMITS: &str = "pod-security.kubernetes.io/enforce";
+
 /// How Meshgate behaves on a cluster that is not its own.
 pub struct Tenancy {
     /// Meshgate's own image there.
@@ -44,6 +49,9 @@ impl Tenancy {
             object["metadata"]["labels"] = serde_json::json!({});
         }
         object["metadata"]["labels"][OWNED] = "true".into();
+        if object["kind"] == "Namespace" && object["metadata"]["labels"][ADMITS].is_null() {
+            object["metadata"]["labels"][ADMITS] = "privileged".into();
+        }
         name_image(&mut object, &self.image);
         object
     }
@@ -146,6 +154,12 @@ mod tests {
         assert_eq!(pod["containers"][1]["image"], "docker.io/library/traefik:v3");
         assert_eq!(meshgate_inject::Options::default().image, IMAGE, "what the injector names is found again here");
         let unlabelled = Tenancy::new(IMAGE).adapted(&json!({"kind": "Namespace", "metadata": {"name": "n"}}));
-        assert_eq!(unlabelled["metadata"]["labels"], json!({OWNED: "true"}));
+        assert_eq!(unlabelled["metadata"]["labels"], json!({OWNED: "true", ADMITS: "privileged"}));
+        let own = json!({"kind": "Namespace", "metadata": {"name": "n", "labels": {ADMITS: "baseline"}}});
+        assert_eq!(
+            Tenancy::new(IMAGE).adapted(&own)["metadata"]["labels"][ADMITS],
+            "baseline",
+            "who says so knows why"
+        );
     }
 }
