@@ -97,7 +97,10 @@ fn execute(args: Args) -> anyhow::Result<Gated> {
         .map(|(version, chart)| Side::of(&args.run, &controller, version, chart));
     // Both are checked before the first of two runs begins.
     for side in [&from, &to] {
-        matrix::known_version(run::fixtures_of(&side.run)?.controller(&controller)?, &side.version)?;
+        matrix::known_version(run::fixtures_of(&side.run, &|_| {})?.controller(&controller)?, &side.version)?;
+    }
+    if args.run.target.dry_run {
+        return outlook(&controller, [&from, &to]);
     }
     let comparison = Comparison::of(&from.verdicts(&controller)?, &to.verdicts(&controller)?);
     let text = format!("{controller} {} -> {}\n{}", from.name, to.name, comparison.render());

@@ -23,6 +23,7 @@ use crate::target::Target;
 use crate::{fail, output, site};
 
 mod dry;
+mod official;
 
 /// What to run and where the report goes.
 #[derive(clap::Args, Clone)]
@@ -126,7 +127,7 @@ impl Outlook {
 /// Asks a cluster what a run would make there. Writes nothing, neither there nor here.
 pub fn outlook(args: &Args) -> anyhow::Result<Outlook> {
     args.target.check()?;
-    let fixtures = fixtures_of(args)?;
+    let fixtures = fixtures_of(args, &|text| output::tell(&format!("{text}\n")))?;
     let plan = plan(args, &fixtures)?;
     let reach = args.target.existing()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -144,7 +145,7 @@ pub fn outlook(args: &Args) -> anyhow::Result<Outlook> {
 /// Runs what the arguments say and writes the report.
 pub fn execute(args: &Args) -> anyhow::Result<Report> {
     args.target.check()?;
-    let fixtures = fixtures_of(args)?;
+    let fixtures = fixtures_of(args, &|text| output::tell(&format!("{text}\n")))?;
     let plan = plan(args, &fixtures)?;
     if args.target.cluster == Kind::Embedded {
         // Once here rather than once in every cell.
@@ -165,8 +166,8 @@ pub fn execute(args: &Args) -> anyhow::Result<Report> {
     let charts = runtime.block_on(Charts::render(&args.target, &plan.cells, &fixtures, &note))?;
     let groundwork = Groundwork::lay(&args.target, &images(&plan, &fixtures, &charts)?, &note)?;
     let logs = args.report_dir.join("cluster-logs");
-    let cancel = CancellationToken::new();
     let splits = plan.splits(&fixtures)?;
+    let cancel = CancellationToken::new();
     let (cells, closed) = runtime.block_on(async {
         tokio::spawn(cancel_on_signals(cancel.clone()));
         let site = Site::open(&args.target, groundwork, splits, &logs, &cancel, &note).await?;
@@ -258,9 +259,10 @@ pub fn fixtures(dir: Option<&Path>) -> anyhow::Result<Fixtures> {
     }
 }
 
-/// The fixtures that arguments ask for, as far as what they hold can be installed as the arguments say.
-pub fn fixtures_of(args: &Args) -> anyhow::Result<Fixtures> {
-    charts::offered(fixtures(args.fixtures.as_deref())?, &args.controllers, &args.target)
+/// The fixtures that arguments ask for, as far as what they hold can be installed as the arguments say. `note` hears of what is left out.
+pub fn fixtures_of(args: &Args, note: &dyn Fn(&str)) -> anyhow::Result<Fixtures> {
+    let fixtures = official::suited(fixtures(args.fixtures.as_deref())?, &args.controllers, &args.target, note)?;
+    charts::offered(fixtures, &args.controllers, &args.target)
 }
 
 /// What is to be run.
@@ -273,8 +275,6 @@ pub struct Plan {
     pub own_recipe: Option<PathBuf>,
 }
 
-/// Resolves the arguments against what there is.
-pub fn plan(args: &Args, fixtures: &Fixtures) -> anyhow::Result<Plan> {
 impl Plan {
     /// A cell's recipe: the user's own, or one of its controller's.
     fn recipe(&self, cell: &Cell, controller: &Controller) -> anyhow::Result<Recipe> {
@@ -297,6 +297,8 @@ impl Plan {
     }
 }
 
+/// Resolves the arguments against what there is.
+pub fn plan(args: &Args, fixtures: &Fixtures) -> anyhow::Result<Plan> {
     let cases = cases(&args.cases)?;
     let modern = [Dialect::Modern.as_str().to_owned()];
     let dialects: &[String] = match args.target.mesh {

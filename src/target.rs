@@ -69,7 +69,7 @@ pub struct Target {
     #[arg(long)]
     pub publish: bool,
     /// Give a kind or k3s cluster the programs of the embedded cluster, stand-ins included, as the controllers' images, rather than
-    /// have it pull the official ones
+    /// have it pull the official ones; an existing cluster has them already, loaded from what `meshgate image` wrote
     #[arg(long)]
     pub native_images: bool,
     /// Say what would be made on an existing cluster and what is in the way there, and write nothing
@@ -126,7 +126,7 @@ impl Target {
             ("--kubernetes", self.kubernetes.is_some(), &[InKind]),
             ("--reuse", self.reuse, &[InKind]),
             ("--publish", self.publish, &[InKind]),
-            ("--native-images", self.native_images, &[InKind, K3s]),
+            ("--native-images", self.native_images, &[Existing, InKind, K3s]),
             ("--keep", self.keep, &[Existing, InKind, K3s]),
         ];
         for (flag, given, fits) in flags {
@@ -170,6 +170,14 @@ impl Target {
     /// Whether the cluster gets the controllers' images by itself.
     pub fn runs_official_images(&self) -> bool {
         self.cluster != Kind::Embedded && !self.native_images
+    }
+
+    /// What there is to do beside `--native-images`, as the end of a message.
+    pub fn how_native_images_come(&self) -> &'static str {
+        match self.cluster {
+            Kind::Existing => ": write it with `meshgate image --controllers NAME`, and load it on the nodes",
+            _ => "",
+        }
     }
 
     /// How long setting a cell up may take where nothing else is said: other clusters pull images and have more to do.

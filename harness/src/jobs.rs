@@ -20,6 +20,8 @@ pub struct Job {
     pub mode: Mode,
     /// The cluster's kind.
     pub cluster: Kind,
+    /// Whether it needs `--native-images`: the controller's manifests do not suit the image that such a cluster pulls.
+    pub native_images: bool,
     /// Names the job's expected report, its artefacts and its badge: `traefik-ingress`, `traefik-3.6.15-ingress`,
     /// `traefik-ingress-existing`. The newest version and the embedded cluster go without saying, so that a name outlasts the next
     /// version.
@@ -59,7 +61,8 @@ pub fn jobs(
     }
     let mut jobs = Vec::new();
     for (controller, version, mode) in settings {
-        let newest = fixtures.controller(&controller)?.newest() == &version;
+        let known = fixtures.controller(&controller)?;
+        let (newest, native_only) = (known.newest() == &version, known.native_only.is_some());
         for cluster in clusters.iter().copied() {
             let mut slug = controller.clone();
             if !newest {
@@ -69,7 +72,15 @@ pub fn jobs(
             if cluster != Kind::Embedded {
                 slug += &format!("-{cluster}");
             }
-            jobs.push(Job { controller: controller.clone(), version: version.clone(), mode, cluster, slug });
+            let native_images = native_only && cluster != Kind::Embedded;
+            jobs.push(Job {
+                controller: controller.clone(),
+                version: version.clone(),
+                mode,
+                cluster,
+                native_images,
+                slug,
+            });
         }
     }
     Ok(jobs)
@@ -111,6 +122,16 @@ mod tests {
             slugs(&["traefik@3.0.4"], Versions::All, &clusters[..1]),
             ["traefik-3.0.4-ingress", "traefik-3.0.4-default"]
         );
+    }
+
+    #[test]
+    fn what_suits_no_official_image_is_given_the_native_one_where_others_are_pulled() {
+        let of = |controller: &str, cluster: Kind| {
+            let selection = Selection { controllers: vec![controller.to_owned()], ..Selection::default() };
+            let jobs = jobs(&Fixtures::built_in().unwrap(), &selection, Versions::Newest, &[cluster]).unwrap();
+            jobs[0].native_images
+        };
+        assert!(of("gce", Kind::Kind) && !of("gce", Kind::Embedded) && !of("traefik", Kind::Kind));
     }
 
     #[test]
