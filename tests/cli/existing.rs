@@ -324,7 +324,7 @@ fn dry_run_of(cluster: &Cluster, report: &Path) -> Output {
     let report = tempfile::tempdir().unwrap();
     // The page puts kuard into the namespace `default`.
     let run = |further: &[&str]| {
-        let further = [&["--case", "routing/kuard"], further].concat();
+        let further = [&["--native-images", "--case", "routing/kuard"], further].concat();
         cluster.run_recipe("contour", "httpproxy", report.path(), &further)
     };
     let output = run(&["--keep"]);
@@ -376,11 +376,25 @@ fn the_name_of_a_load_balancer_is_looked_up_inside() {
     runtime().block_on(async {
         let reach = Reach::existing(Some(&cluster.kubeconfig()), None, IMAGE, By::LoadBalancer).unwrap();
         let claim = Claim::take(reach.clone(), "a test", &CancellationToken::new(), &|_| {}).await.unwrap();
+    use k8s_openapi::api::networking::v1::Ingress;
         let remote = Remote::open(reach, &|_| {}).await.unwrap();
         // A name that means nothing out here.
         let found = remote.entrance(&named("kubernetes.default.svc.cluster.local")).await;
         assert_eq!(found.map(|found| found.at(443).to_string()), Some("10.96.0.1:443".to_owned()));
         assert_eq!(remote.entrance(&named("not-yet.default.svc.cluster.local")).await, None);
         claim.release(&|_| {}).await.unwrap();
+    // It names no class, so it is not for whoever comes along.
+    let classless: Ingress = serde_json::from_value(serde_json::json!({
+        "metadata": {"name": "classless"},
+        "spec": {"rules": [{"host": "theirs.test", "http": {"paths": [
+            {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "kubernetes", "port": {"number": 443}}}},
+        ]}}]},
+    }))
+    .unwrap();
+    let ingresses: kube::Api<Ingress> = kube::Api::namespaced(client.clone(), "default");
+    runtime().block_on(ingresses.create(&Default::default(), &classless)).unwrap();
     });
 }
+    let classless = runtime().block_on(ingresses.get("classless")).unwrap();
+    let taken = classless.status.and_then(|status| status.load_balancer).and_then(|balancer| balancer.ingress);
+    assert_eq!(taken, None, "an Ingress of others that names no class is not served");
