@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use meshgate_clusters::k3s::{self, K3sCluster};
-use meshgate_clusters::kind::{self, KindCluster, NodeImage, PUBLISHED, Port};
+use meshgate_clusters::kind::{self, KindCluster, PUBLISHED, Port};
 use meshgate_clusters::lease::Leases;
 use meshgate_clusters::linkerd::{Authority, Linkerd};
 use meshgate_clusters::provision::Provisioned;
@@ -213,12 +213,10 @@ async fn make(
         let cluster = K3sCluster::up(&options, &leases, cancel, progress).await?;
         return Ok((cluster.provisioned().clone(), Made::K3s(Box::new(cluster))));
     }
-    let node_image = match &target.kubernetes {
-        Some(version) => NodeImage::of(version)?,
-        None => NodeImage::newest()?,
-    };
+    let node_image = kind::node_image(target.kubernetes.as_deref(), &[]).await?;
     let options = kind::Options {
         node_image: node_image.image,
+        kubernetes: target.kubernetes.clone(),
         ports: PUBLISHED.iter().filter(|_| target.publish).map(|&node| Port { node, host: None }).collect(),
         keep,
         reuse: target.reuse,

@@ -26,7 +26,7 @@ mod preflight;
 
 pub use config::Port;
 pub use image::NodeImage;
-pub use preflight::preflight;
+pub use preflight::{node_image, preflight};
 
 /// The node ports for HTTP and HTTPS of a controller that is to be reached from this machine: two of the first 86, of which Kubernetes
 /// [gives no Service one by itself](https://kubernetes.io/blog/2023/05/11/nodeport-dynamic-and-static-allocation/) as long as others are free.
@@ -69,6 +69,20 @@ pub enum KindError {
         /// What there is, newest first.
         known: String,
     },
+    /// The kind that is there runs none of the images that were asked for.
+    #[error(
+        "kind {release} is older than {}, which were built for kind {needed} at least; install a newer kind, or ask for another version: \
+         --kubernetes VERSION",
+        images(wanted.as_deref())
+    )]
+    Older {
+        /// Its release.
+        release: String,
+        /// The version of Kubernetes that was asked for, if one was.
+        wanted: Option<String>,
+        /// The oldest release that runs one.
+        needed: String,
+    },
     /// The name is not one, or somebody else's.
     #[error(transparent)]
     Lease(#[from] LeaseError),
@@ -79,6 +93,19 @@ pub enum KindError {
     Exists {
         /// Which.
         name: String,
+    },
+    /// There is one to be used again, of another version than was asked for.
+    #[error(
+        "the kind cluster \"{name}\" runs Kubernetes {found}, and {wanted} was asked for; leave --kubernetes out, or delete the cluster and have \
+         another one made: kind delete cluster --name {name}"
+    )]
+    OtherVersion {
+        /// Which.
+        name: String,
+        /// Its version.
+        found: String,
+        /// What was asked for.
+        wanted: String,
     },
     /// A file for kind could not be written.
     #[error("{}: {source}", path.display())]
@@ -94,19 +121,6 @@ pub enum KindError {
     /// kind did not make it.
     #[error("kind did not create the cluster \"{name}\": {source}{}", whereabouts(logs.as_deref()))]
     Create {
-    /// There is one to be used again, of another version than was asked for.
-    #[error(
-        "the kind cluster \"{name}\" runs Kubernetes {found}, and {wanted} was asked for; leave --kubernetes out, or delete the cluster and have \
-         another one made: kind delete cluster --name {name}"
-    )]
-    OtherVersion {
-        /// Which.
-        name: String,
-        /// Its version.
-        found: String,
-        /// What was asked for.
-        wanted: String,
-    },
         /// Which.
         name: String,
         /// What it said.
@@ -160,6 +174,10 @@ pub enum KindError {
     },
 }
 
+fn images(version: Option<&str>) -> String {
+    version.map_or_else(|| "all known images".to_owned(), |version| format!("the images of Kubernetes {version}"))
+}
+
 fn whereabouts(logs: Option<&Path>) -> String {
     logs.map(|logs| format!("\n  the nodes' logs: {}", logs.display())).unwrap_or_default()
 }
@@ -171,6 +189,8 @@ pub struct Options {
     pub name: String,
     /// The image of its nodes, with its digest.
     pub node_image: String,
+    /// The version of Kubernetes that a cluster has to have that is used again, perhaps in part (`1.36`); `None` takes any.
+    pub kubernetes: Option<String>,
     /// Ports of the node that are to be reached on 127.0.0.1.
     pub ports: Vec<Port>,
     /// How long the cluster may take to be ready once kind has made it; kind itself waits for as long at most.
@@ -189,13 +209,12 @@ impl Options {
     /// A cluster with the newest node image that ends with its run.
     ///
     /// # Errors
-    /// The version of Kubernetes that a cluster has to have that is used again, perhaps in part (`1.36`); `None` takes any.
-    pub kubernetes: Option<String>,
     /// [`KindError::Table`].
     pub fn new(name: impl Into<String>) -> Result<Self, KindError> {
         Ok(Self {
             name: name.into(),
             node_image: NodeImage::newest()?.image,
+            kubernetes: None,
             ports: Vec::new(),
             wait: Duration::from_secs(180),
             keep: None,
@@ -214,7 +233,6 @@ struct Tool {
 
 impl Tool {
     fn command(&self, program: &str, install: &'static str) -> Command {
-            kubernetes: None,
         let command = Command::new(program, install);
         self.environment.iter().fold(command, |command, (name, value)| command.env(name, value))
     }
@@ -419,6 +437,7 @@ impl KindCluster {
         let node = format!("{}-control-plane", self.provisioned.name);
         let command =
             self.tool.command(&runtime, preflight::INSTALL_RUNTIME).args(["port", &node, &format!("{port}/tcp")]);
+        let command = command.within(preflight::ANSWERS);
         let unpublished = |source| KindError::Unpublished { name: self.provisioned.name.clone(), port, source };
         let output = command.run().await.map_err(unpublished)?;
         Ok(output.stdout.lines().next().unwrap_or_default().trim().to_owned())

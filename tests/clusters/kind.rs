@@ -8,12 +8,12 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::Api;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use meshgate_clusters::kind::{KindCluster, KindError, Options, Port, preflight};
+use meshgate_clusters::kind::{KindCluster, KindError, Options, Port, node_image, preflight};
 use meshgate_clusters::provision::Provisioned;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::bench::{Bench, eventually, holds};
+use crate::bench::{Bench, COMMANDS, eventually, holds};
 
 const A: &str = "meshgate-a";
 const B: &str = "meshgate-b";
@@ -321,6 +321,38 @@ async fn without_kind_the_error_says_how_to_get_it() {
 }
 
 #[tokio::test]
+async fn the_node_image_suits_the_kind_that_is_there() {
+    let bench = Bench::new();
+    let image = async |version: Option<&str>, faults: &str| node_image(version, &bench.environment(faults)).await;
+    assert_eq!(image(None, "").await.unwrap().kubernetes, "1.37.0");
+    assert_eq!(image(None, "kind:0.31").await.unwrap().kubernetes, "1.35.0");
+    assert_eq!(image(Some("1.34"), "kind:0.31").await.unwrap().kubernetes, "1.34.3");
+    let error = image(Some("1.36"), "kind:0.31").await.unwrap_err().to_string();
+    holds(&error, &["kind 0.31.0 is older than the images of Kubernetes 1.36", "install a newer kind"]);
+}
+
+/// What the stand-ins would not refuse, a wrong call could pass as a right one.
+#[test]
+fn the_stand_ins_take_no_flag_that_the_real_commands_do_not_take_there() {
+    let bench = Bench::new();
+    let refused = |command: &str, line: &str, answer: &str| {
+        let mut command = Command::new(format!("{COMMANDS}/{command}"));
+        let output = command.args(line.split(' ')).envs(bench.environment("")).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{line}: {output:?}");
+        holds(&String::from_utf8(output.stderr).unwrap(), &[answer]);
+    };
+    refused("kind", "create cluster --name meshgate-a --nodes 2", "ERROR: unknown flag: --nodes");
+    refused("kind", "delete cluster --name meshgate-a --retain", "ERROR: unknown flag: --retain");
+    refused("kind", "load image-archive a.tar --kubeconfig k", "ERROR: unknown flag: --kubeconfig");
+    refused("kind", "load image-archive --name a", "ERROR: accepts 1 arg(s), received 0");
+    refused("kind", "get clusters --kubeconfig k", "ERROR: unknown flag: --kubeconfig");
+    refused("linkerd", "install --wait 1m --kubeconfig k", "Error: unknown flag: --wait");
+    refused("linkerd", "check --set a=b", "Error: unknown flag: --set");
+    refused("linkerd", "smi install --crds", "Error: unknown flag: --crds");
+    refused("linkerd", "smi install --kubeconfig k", "Error: Linkerd control-plane not found");
+}
+
+#[tokio::test]
 async fn what_kind_needs_is_looked_at_before() {
     let bench = Bench::new();
     let found = async |faults: &str| {
@@ -332,8 +364,15 @@ async fn what_kind_needs_is_looked_at_before() {
     let checks = found("").await;
     assert_eq!(checks[0].found, Ok("kind v0.33.0 go1.26.0 linux/amd64".to_owned()));
     assert_eq!(checks[1].found, Ok("answers; it keeps its images in /var/lib/docker".to_owned()));
+    let checks = found("kind:0.31").await;
+    holds(checks[0].found.as_ref().unwrap(), &["kind v0.31.0", "it makes clusters of Kubernetes 1.35.0"]);
+    let checks = found("docker:hangs").await;
+    holds(checks[1].found.as_ref().unwrap_err(), &["`docker info --format", "did not end within 10", "a daemon that"]);
     let checks = found("kind:old,docker:down").await;
-    holds(checks[0].found.as_ref().unwrap_err(), &["kind v0.9.0", "the newest node image was built for 0.33.0"]);
+    holds(
+        checks[0].found.as_ref().unwrap_err(),
+        &["kind 0.9.0 is older than all known images", "kind 0.30.0 at least"],
+    );
     holds(checks[1].found.as_ref().unwrap_err(), &["Is the docker daemon running?"]);
     holds(&checks[1].remedy, &["systemctl start docker"]);
     let checks = preflight(&[("PATH".into(), bench.join("").into())]).await;

@@ -185,4 +185,81 @@ fn what_linkerds_checks_find_ends_the_run_in_their_words() {
         &output,
         &["Linkerd does not work on this cluster:", "control plane pods are ready: pod/linkerd-destination-"],
     );
+    let calls = bench.calls("linkerd");
+    assert!(!calls.iter().any(|call| call["arguments"][0] == "smi"), "no case has TrafficSplits: {calls:?}");
+}
+
+/// Of a run that is refused before anything is done.
+fn refused(bench: &Bench, further: &[&str], parts: &[&str]) {
+    let output = run(bench, "", CASES, further);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    holds(&text(&output), parts);
+    assert_eq!(bench.calls("kind"), Vec::<serde_json::Value>::new());
+}
+
+#[test]
+fn what_a_kind_cluster_does_not_have_is_told_before_one_is_made() {
+    let bench = Bench::new();
+    let balancer = ["--entrance", "load-balancer"];
+    refused(&bench, &balancer, &["--entrance load-balancer: a kind cluster has none", "--entrance node-port"]);
+}
+
+#[test]
+fn a_controller_whose_manifests_do_not_suit_its_official_image_is_not_judged_with_it() {
+    let bench = Bench::new();
+    let contour = ["--controllers", "contour"];
+    refused(&bench, &contour, &["contour: its manifests do not suit its official image", "add --native-images"]);
+
+    // Of all controllers those are left out, and that is said. There is no engine, so it ends there.
+    let mut all = Command::new(MESHGATE);
+    all.args([
+        "run",
+        "--cluster",
+        "kind",
+        "--mode",
+        "outside,ingress",
+        "--dialect",
+        "modern",
+        "--case",
+        "routing/host",
+    ]);
+    all.arg("--report-dir").arg(bench.join("report")).env("XDG_STATE_HOME", bench.join("home"));
+    let output = all.envs(bench.environment("docker:down")).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    let left_out =
+        "left out, because their manifests do not suit their official images: contour, gce, gloo, kong, traefik-1x;";
+    holds(&text(&output), &[left_out, "--native-images has them", "Is the docker daemon running?"]);
+}
+
+#[test]
+fn the_nodes_run_what_the_kind_that_is_there_can_make() {
+    let bench = Bench::new();
+    let output = run(&bench, "kind:0.31,kind-create:no-image", CASES, &[]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    holds(&text(&output), &["failed to pull image \"kindest/node:v1.35.0@sha256:"]);
+}
+
+#[test]
+fn a_gate_cannot_keep_two_clusters_of_one_name() {
+    let bench = Bench::new();
+    for cluster in ["kind", "k3s"] {
+        let mut gate = Command::new(MESHGATE);
+        gate.args([
+            "gate",
+            "--cluster",
+            cluster,
+            "--controller",
+            "traefik",
+            "--from",
+            "3.7.9",
+            "--to",
+            "3.7.15",
+            "--keep",
+        ]);
+        gate.envs(bench.environment("docker:down")).env("XDG_STATE_HOME", bench.join("home"));
+        let output = gate.arg("--report-dir").arg(bench.join("report")).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        holds(&text(&output), &["--keep: expected a gate without it", "`meshgate run --keep`"]);
+        assert_eq!(bench.calls("kind"), Vec::<serde_json::Value>::new());
+    }
 }

@@ -30,19 +30,34 @@ impl NodeImage {
     /// # Errors
     /// [`KindError::Version`] names those that are known.
     pub fn of(version: &str) -> Result<Self, KindError> {
+        // Newest first.
+        Ok(Self::all_of(version)?.remove(0))
+    }
+
+    /// Every image of a version of Kubernetes, which may be given in part; at least one, newest first.
+    fn all_of(version: &str) -> Result<Vec<Self>, KindError> {
         let known = Self::known()?;
-        let wanted = version.strip_prefix('v').unwrap_or(version);
-        let fits = |image: &&Self| {
-            let rest = image.kubernetes.strip_prefix(wanted);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
-        match known.iter().find(fits) {
-            Some(image) if !wanted.is_empty() => Ok(image.clone()),
-            _ => {
-                let versions: Vec<&str> = known.iter().map(|image| image.kubernetes.as_str()).collect();
-                Err(KindError::Version { version: version.to_owned(), known: versions.join(", ") })
-            }
+        let fits: Vec<Self> = known.iter().filter(|image| is_of(&image.kubernetes, version)).cloned().collect();
+        if fits.is_empty() {
+            let versions: Vec<&str> = known.iter().map(|image| image.kubernetes.as_str()).collect();
+            return Err(KindError::Version { version: version.to_owned(), known: versions.join(", ") });
         }
+        Ok(fits)
+    }
+
+    /// The newest image, of a version of Kubernetes if one is given, that a release of kind (`0.31.0`) is known to run.
+    ///
+    /// # Errors
+    /// [`KindError::Version`], [`KindError::Older`].
+    pub fn for_kind(release: &str, version: Option<&str>) -> Result<Self, KindError> {
+        let fits = match version {
+            Some(version) => Self::all_of(version)?,
+            None => Self::known()?,
+        };
+        let oldest = fits.iter().map(|image| image.kind.as_str()).min_by_key(|release| numbers(release));
+        let (oldest, wanted) = (oldest.unwrap_or_default().to_owned(), version.map(str::to_owned));
+        let runs = |image: &Self| numbers(&image.kind) <= numbers(release);
+        fits.into_iter().find(runs).ok_or(KindError::Older { release: release.to_owned(), wanted, needed: oldest })
     }
 
     /// The newest.
@@ -58,9 +73,42 @@ impl NodeImage {
     }
 }
 
+/// Whether a version of Kubernetes (`1.36.4`) is what was asked for: the same, or the beginning of it, with or without `v`.
+pub(super) fn is_of(found: &str, wanted: &str) -> bool {
+    let plain = |version: &str| version.strip_prefix('v').unwrap_or(version).to_owned();
+    let (found, wanted) = (plain(found), plain(wanted));
+    // What a vendor appends (`1.36.4+k3s1`) is of that version too.
+    let rest = found.strip_prefix(&*wanted).filter(|_| !wanted.is_empty());
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '+', '-']))
+}
+
+/// The numbers of a release, which compare as the releases do.
+pub(super) fn numbers(release: &str) -> Vec<u32> {
+    release.split(['.', '-', '+']).map_while(|part| part.parse().ok()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_older_kind_gets_the_newest_image_that_it_runs() {
+        let of = |release: &str, version: Option<&str>| {
+            NodeImage::for_kind(release, version).map(|image| image.kubernetes).map_err(|error| error.to_string())
+        };
+        assert_eq!(of("0.40.0", None), Ok("1.37.0".to_owned()));
+        assert_eq!(of("0.33.0", None), Ok("1.37.0".to_owned()));
+        assert_eq!(of("0.32.1", None), Ok("1.35.0".to_owned()));
+        assert_eq!(of("0.31.0", Some("1.34")), Ok("1.34.3".to_owned()), "not 1.34.11, which is of 0.33.0");
+        assert_eq!(of("0.33.0", Some("1.34")), Ok("1.34.11".to_owned()));
+        let error = of("0.31.0", Some("1.36")).unwrap_err();
+        assert_eq!(
+            error,
+            "kind 0.31.0 is older than the images of Kubernetes 1.36, which were built for kind 0.33.0 at least; install a newer kind, or ask \
+             for another version: --kubernetes VERSION"
+        );
+        assert!(of("0.9.0", None).unwrap_err().contains("all known images, which were built for kind 0.30.0 at least"));
+    }
 
     #[test]
     fn every_image_is_pinned_and_named_by_its_version() {

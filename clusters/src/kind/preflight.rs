@@ -2,15 +2,19 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::time::Duration;
 
 use meshgate_images::Check;
 use nix::sys::statvfs::statvfs;
 
-use super::{INSTALL, NodeImage, Tool};
+use super::{INSTALL, KindError, NodeImage, Tool};
 use crate::command::CommandError;
 
 /// How to get what runs the nodes.
 pub(super) const INSTALL_RUNTIME: &str = "install Docker (https://docs.docker.com/engine/install/) or podman";
+
+/// How long an answer may take that asks for no work: an engine that takes longer hangs.
+pub(super) const ANSWERS: Duration = Duration::from_secs(10);
 
 /// Room for the node image, unpacked, and the images of a run, in GiB.
 const DISK: u64 = 6;
@@ -47,30 +51,55 @@ fn said(error: &CommandError) -> String {
 }
 
 async fn kind(tool: &Tool) -> Check {
-    let found = match tool.kind(&["version"]).run().await {
+    let found = match tool.kind(&["version"]).within(ANSWERS).run().await {
         Ok(output) => version(output.stdout.trim()),
         Err(error) => Err(said(&error)),
     };
     Check { what: "kind".to_owned(), found, why: "makes the clusters of `--cluster kind`", remedy: INSTALL.to_owned() }
 }
 
-/// `kind v0.33.0 go1.26.0 linux/amd64`, judged by the release that the newest node image was built for.
+/// `kind v0.33.0 go1.26.0 linux/amd64`, judged by the releases that the node images were built for.
 fn version(line: &str) -> Result<String, String> {
-    let number = |text: &str| -> Vec<u32> { text.split(['.', '-', '+']).map_while(|part| part.parse().ok()).collect() };
-    let release = line.split_whitespace().find_map(|word| word.strip_prefix('v'));
-    let Some(release) = release else { return Err(format!("expected a version, found {line:?}")) };
-    let needed = NodeImage::newest().map_err(|error| error.to_string())?.kind;
-    if number(release) < number(&needed) {
-        return Err(format!("{line}; the newest node image was built for {needed}"));
+    let Some(release) = release(line) else { return Err(format!("expected a version, found {line:?}")) };
+    let image = NodeImage::for_kind(release, None).map_err(|error| error.to_string())?;
+    let newest = NodeImage::newest().map_err(|error| error.to_string())?;
+    if image == newest {
+        return Ok(line.to_owned());
     }
-    Ok(line.to_owned())
+    Ok(format!(
+        "{line}; it makes clusters of Kubernetes {}, kind {} those of {}",
+        image.kubernetes, newest.kind, newest.kubernetes
+    ))
+}
+
+/// The release in what `kind version` says.
+fn release(line: &str) -> Option<&str> {
+    line.split_whitespace().find_map(|word| word.strip_prefix('v'))
+}
+
+/// The newest node image that the kind of this machine runs, of a version of Kubernetes if one is given.
+///
+/// # Errors
+/// No kind, [`KindError::Version`], [`KindError::Older`].
+pub async fn node_image(
+    kubernetes: Option<&str>,
+    environment: &[(OsString, OsString)],
+) -> Result<NodeImage, KindError> {
+    let tool = Tool { environment: environment.to_vec() };
+    let said = tool.kind(&["version"]).within(ANSWERS).run().await?.stdout;
+    match (release(said.trim()), kubernetes) {
+        (Some(release), _) => NodeImage::for_kind(release, kubernetes),
+        // A kind that does not say its release is somebody's own build.
+        (None, Some(version)) => NodeImage::of(version),
+        (None, None) => NodeImage::newest(),
+    }
 }
 
 /// Whether containers can be run, and where they lie.
 async fn runtime(tool: &Tool) -> (Check, Option<String>) {
     let provider = provider(&tool.environment);
     let format = if provider == "podman" { "{{.Store.GraphRoot}}" } else { "{{.DockerRootDir}}" };
-    let info = tool.command(&provider, INSTALL_RUNTIME).args(["info", "--format", format]).run().await;
+    let info = tool.command(&provider, INSTALL_RUNTIME).args(["info", "--format", format]).within(ANSWERS).run().await;
     let root = info.as_ref().ok().map(|output| output.stdout.trim().to_owned()).filter(|root| Path::new(root).is_dir());
     let (found, remedy) = match info {
         Ok(output) => (Ok(format!("answers; it keeps its images in {}", output.stdout.trim())), String::new()),
@@ -127,13 +156,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_older_kind_may_not_be_able_to_run_the_newest_image() {
+    fn an_older_kind_may_not_be_able_to_run_the_newest_image_or_any() {
         for line in ["kind v0.33.0 go1.26.0 linux/amd64", "kind v0.40.1", "kind v0.34.0-alpha+abc go1.26.0 linux/amd64"]
         {
-            version(line).expect(line);
+            assert_eq!(version(line).as_deref(), Ok(line));
         }
+        let older = version("kind v0.31.0 go1.25.5 linux/amd64").unwrap();
+        assert_eq!(
+            older,
+            "kind v0.31.0 go1.25.5 linux/amd64; it makes clusters of Kubernetes 1.35.0, kind 0.33.0 those of 1.37.0"
+        );
         let error = version("kind v0.9.0 go1.15.2 linux/amd64").unwrap_err();
-        assert_eq!(error, "kind v0.9.0 go1.15.2 linux/amd64; the newest node image was built for 0.33.0");
+        assert!(error.contains("kind 0.9.0 is older than all known images"), "{error}");
         assert_eq!(version("?").unwrap_err(), "expected a version, found \"?\"");
     }
 
