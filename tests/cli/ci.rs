@@ -21,6 +21,14 @@ fn conformance(bench: &Bench, arguments: &str) -> Done {
     command.output().unwrap().into()
 }
 
+/// `ci/gate` as a step of a job on GitHub has it.
+fn gate(bench: &Bench, arguments: &str) -> Done {
+    let mut command = Command::new(Path::new(CI).join("gate"));
+    command.args(arguments.split_whitespace()).current_dir(bench.path()).stdin(Stdio::null());
+    command.env("MESHGATE", MESHGATE).env("GITHUB_STEP_SUMMARY", bench.join("summary.md"));
+    command.output().unwrap().into()
+}
+
 fn jobs(arguments: &str) -> Vec<Value> {
     let done = Bench::new().run(&format!("list jobs {arguments}"));
     done.expect(0, &[]);
@@ -46,6 +54,7 @@ fn a_job_passes_as_expected_and_fails_with_the_line_that_differs() {
     same.expect(0, &[]);
     assert!(same.stdout.contains("1 unchanged") && !same.stdout.contains("::error"), "{}", same.stdout);
     assert!(summary().contains("# Meshgate report") && summary().contains("As expected/traefik-ingress.yaml expects."));
+    assert!(summary().contains("<details><summary>JUnit</summary>\n\n~~~xml\n<?xml "), "{}", summary());
     let badge: Value =
         serde_json::from_str(&std::fs::read_to_string(bench.join("report/badge.json")).unwrap()).unwrap();
     assert_eq!(badge["message"], "1 as promised");
@@ -60,6 +69,59 @@ fn a_job_passes_as_expected_and_fails_with_the_line_that_differs() {
         assert!(text.contains(line) && text.contains(hint), "{text}");
     }
     assert!(other.stdout.contains("::error title=traefik-ingress is not as expected::"), "{}", other.stdout);
+}
+
+#[test]
+fn a_gate_tells_what_an_upgrade_changes_on_the_jobs_page() {
+    let bench = Bench::new();
+    let summary = || std::fs::read_to_string(bench.join("summary.md")).unwrap();
+    let small = "--recipe ingress-middleware --dialect modern --case routing/host";
+    gate(&bench, &format!("traefik 3.7.9 3.7.15 {small}")).expect(0, &[]);
+    let parts = [
+        "## traefik 3.7.9 -> 3.7.15\n\n~~~\ntraefik 3.7.9 -> 3.7.15\n",
+        "1 unchanged",
+        "<summary>The report of 3.7.15</summary>\n\n# Meshgate report",
+        "<summary>JUnit</summary>",
+    ];
+    for part in parts {
+        assert!(summary().contains(part), "{part:?} in {}", summary());
+    }
+    std::fs::remove_file(bench.join("summary.md")).unwrap();
+    gate(&bench, &format!("traefik 3.7.9 9.9.9 {small}")).expect(2, &["9.9.9"]);
+    assert!(summary().contains("could not run; the log says why"), "{}", summary());
+    gate(&bench, "traefik 3.7.9").expect(2, &["expected CONTROLLER FROM TO"]);
+}
+
+#[test]
+fn the_branch_of_badges_holds_those_of_the_last_night_and_nothing_else() {
+    let bench = Bench::new();
+    let git = |folder: &str, arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).current_dir(bench.join(folder)).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    git("", &["init", "--quiet", "--bare", "origin"]);
+    git("", &["clone", "--quiet", "origin", "checkout"]);
+    let night = |badges: &[(&str, &str)]| {
+        let reports = bench.join("reports");
+        let _ = std::fs::remove_dir_all(&reports);
+        for (slug, badge) in badges {
+            let folder = reports.join(format!("report-{slug}"));
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("badge.json"), badge).unwrap();
+        }
+        let mut command = Command::new(Path::new(CI).join("badges"));
+        let done: Done = command.arg(&reports).current_dir(bench.join("checkout")).output().unwrap().into();
+        done.expect(0, &[]);
+    };
+    night(&[("traefik-ingress", "{\"message\": \"1\"}"), ("gce-outside", "{}")]);
+    assert_eq!(git("origin", &["ls-tree", "--name-only", "badges"]), "gce-outside.json\ntraefik-ingress.json\n");
+    assert_eq!(git("origin", &["show", "badges:traefik-ingress.json"]), "{\"message\": \"1\"}");
+    night(&[("traefik-ingress", "{\"message\": \"2\"}")]);
+    assert_eq!(git("origin", &["ls-tree", "--name-only", "badges"]), "traefik-ingress.json\n");
+    assert_eq!(git("origin", &["show", "badges:traefik-ingress.json"]), "{\"message\": \"2\"}");
+    assert_eq!(git("origin", &["rev-list", "--count", "badges"]), "1\n", "no history to grow");
+    assert_eq!(git("checkout", &["status", "--porcelain"]), "", "the checkout is as it was");
 }
 
 #[test]

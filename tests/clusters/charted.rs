@@ -100,9 +100,17 @@ fn two_versions_of_a_chart_are_gated_at_the_same_version_of_the_controller() {
         command.envs(repository.environment()).env("XDG_STATE_HOME", bench.join("home")).output().unwrap()
     };
     let helm = ["--install", "helm", "--chart-repository", &repository.url];
-    let output = gate(&[&helm[..], &["--from-chart", "40.1.0", "--to-chart", "41.1.0"]].concat());
+    // By the script of CI, whose summary has the report of the side that the controller is to move to.
+    let mut script = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/ci/gate"));
+    script.args(["traefik", "3.7.15", "3.7.15", "--from-chart", "40.1.0", "--to-chart", "41.1.0"]).args(helm);
+    script.args(["--recipe", "ingress-middleware", "--dialect", "modern", "--case", "routing/host"]);
+    script.current_dir(bench.join("")).envs(repository.environment()).env("XDG_STATE_HOME", bench.join("home"));
+    script.env("MESHGATE", MESHGATE).env("GITHUB_STEP_SUMMARY", bench.join("summary.md"));
+    let output = script.output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     holds(&text(&output), &["traefik 3.7.15 (chart 40.1.0) -> 3.7.15 (chart 41.1.0)"]);
+    let summary = std::fs::read_to_string(bench.join("summary.md")).unwrap();
+    holds(&summary, &["<summary>The report of 3.7.15</summary>", "(chart 41.1.0)", "<summary>JUnit</summary>"]);
     for chart in ["40.1.0", "41.1.0"] {
         let report = read_json(&bench.join(&format!("report/3.7.15-chart-{chart}/report.json")));
         assert_eq!(report["cells"][0]["implementation"]["control_plane"], format!("real (chart {chart})"));
