@@ -18,18 +18,19 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use meshgate_apps::vantage::{PORT, tunnel::Tunnels};
+use meshgate_images::Catalogue;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::sync::Mutex;
 use tempfile::TempPath;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::{Cluster, Entrance, Kind, Kubectl, Stream, Vantage};
 
 mod claim;
 mod entrances;
-mod sweep;
 mod kubeconfig;
+mod sweep;
 mod vantage;
 
 pub use claim::Claim;
@@ -55,10 +56,10 @@ pub enum RemoteError {
     /// There is no kubeconfig, or it is not one.
     #[error("the kubeconfig: {0}; give one: --kubeconfig FILE, or the variable KUBECONFIG")]
     Kubeconfig(#[from] kube::config::KubeconfigError),
-    /// It has no such context.
     /// Several kubeconfigs could not be made one.
     #[error("the kubeconfigs of the variable KUBECONFIG cannot be written as one file: {0}")]
     Merged(#[source] io::Error),
+    /// It has no such context.
     #[error("the kubeconfig has no context \"{wanted}\"; it has: {known}")]
     NoContext {
         /// What was asked for.
@@ -157,14 +158,14 @@ pub struct Reach {
     pub entrance: By,
     /// Whether the controller has the node ports that [kind's clusters](crate::kind::PUBLISHED) publish on this machine.
     pub publishes: bool,
-}
     /// Keeps a `kubeconfig` there that is made of several files; it goes with the last copy of this. A process that is told of it has none.
     #[serde(skip)]
     pub merged: Option<Arc<TempPath>>,
+}
 
 impl Reach {
-    /// A cluster that is there. Without a path, the kubeconfig is the one that kubectl takes (`KUBECONFIG`, else `~/.kube/config`);
-    /// without a context, its current one.
+    /// A cluster that is there. Without a path, the kubeconfig is the one that kubectl takes (the files of `KUBECONFIG` together, else
+    /// `~/.kube/config`); without a context, its current one.
     ///
     /// # Errors
     /// [`RemoteError::Kubeconfig`], [`RemoteError::Merged`], [`RemoteError::NoContext`].
@@ -225,13 +226,6 @@ impl Reach {
     }
 }
 
-/// Where kubectl looks; of several files the first.
-fn usual_kubeconfig() -> PathBuf {
-    let named = std::env::var_os("KUBECONFIG").and_then(|paths| std::env::split_paths(&paths).next());
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".kube/config"));
-    named.filter(|path| !path.as_os_str().is_empty()).or_else(home).unwrap_or_default()
-}
-
 /// A cluster that a [`Claim`] has been laid to.
 pub struct Remote {
     reach: Reach,
@@ -268,7 +262,7 @@ impl Remote {
             })?;
             gates.push(Gate { address, tunnels: Mutex::default() });
         }
-        let kubectl = match meshgate_images::on_path("kubectl") {
+        let kubectl = match kubectl(progress) {
             Some(program) => Some(Kubectl { program, kubeconfig: reach.kubeconfig()? }),
             None => None,
         };
@@ -295,6 +289,19 @@ impl Remote {
         *held = Some(tunnels.clone());
         Ok(tunnels)
     }
+}
+
+/// This machine's own, which its user has chosen to suit the cluster, else the one that the embedded cluster takes.
+fn kubectl(progress: &dyn Fn(&str)) -> Option<PathBuf> {
+    if std::env::var_os("MESHGATE_KUBECTL_BIN").is_none()
+        && let Some(own) = meshgate_images::on_path("kubectl")
+    {
+        return Some(own);
+    }
+    let program = std::env::current_exe().unwrap_or_default();
+    let found = Catalogue::built_in(program).kubectl(progress);
+    // Only what needs it fails.
+    found.map(|tool| tool.path).inspect_err(|error| progress(&format!("no kubectl: {error}"))).ok()
 }
 
 async fn node(reach: &Reach, client: &kube::Client) -> Result<Ipv4Addr, RemoteError> {
