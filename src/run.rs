@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use meshgate_clusters::{Backend, Kind};
+use meshgate_clusters::{Backend, Kind, Player};
 use meshgate_fixtures::{Controller, Fixtures, Recipe, nearest};
 use meshgate_harness::blueprint;
 use meshgate_harness::case::Case;

@@ -147,6 +147,7 @@ impl fmt::Display for Need {
                 f.write_str("a cluster that can be told names of the outside world")
             }
             Self::Cluster(Ability::OutsideClients) => f.write_str("a cluster with clients outside"),
+            Self::DataPlane(feature) => write!(f, "a data plane with {feature}"),
             Self::Cluster(Ability::PodProcesses) => f.write_str("a cluster on which a process of a pod can be killed"),
             Self::Mesh(mesh) => write!(f, "the mesh {}", mesh.as_str()),
             Self::ServesNothing => f.write_str("a recipe whose routes answer nothing"),

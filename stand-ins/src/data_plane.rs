@@ -20,6 +20,15 @@ pub(crate) trait DataPlane {
     /// The data plane's own reason why it does not take them; it goes on with the former ones.
     async fn apply(&mut self, files: &Files) -> anyhow::Result<()>;
 
+    /// Whether it would serve these files, without serving them. One that takes what it can of a configuration and leaves out the rest has
+    /// nothing to say here.
+    ///
+    /// # Errors
+    /// The data plane's own reason why it would not.
+    async fn test(&mut self, _files: &Files) -> anyhow::Result<()> {
+        Ok(())
+    }
+
     /// Waits until the program ends by itself. Never, before the first files were applied.
     async fn ended(&mut self) -> anyhow::Error;
 

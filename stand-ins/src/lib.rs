@@ -30,6 +30,7 @@ mod gloo;
 mod haproxytech;
 mod health;
 mod kong;
+mod names;
 mod nginx;
 mod objects;
 mod run;

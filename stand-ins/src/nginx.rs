@@ -17,6 +17,7 @@ mod render;
 mod settings;
 pub(crate) mod text;
 mod translate;
+mod values;
 
 use std::collections::BTreeSet;
 

@@ -51,7 +51,7 @@ pub(crate) const SECRETS: Kind = Kind::new("", "v1", "Secret", "secrets");
 pub(crate) const SERVICES: Kind = Kind::new("", "v1", "Service", "services");
 
 /// Everything a translation is made from: objects by kind, namespace and name.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Objects {
     kinds: BTreeMap<Kind, Namespaces>,
     /// The slices again, by the Service that each says it is of: every backend of every route asks for them.
@@ -90,7 +90,7 @@ impl Objects {
         former
     }
 
-    fn remove(&mut self, kind: Kind, namespace: &str, name: &str) -> Option<Object> {
+    pub(crate) fn remove(&mut self, kind: Kind, namespace: &str, name: &str) -> Option<Object> {
         let former = self.kinds.get_mut(&kind)?.get_mut(namespace)?.remove(name)?;
         if let Some(service) = service_of(kind, &former)
             && let Some(services) = self.slices.get_mut(namespace)
@@ -134,7 +134,7 @@ fn service_of(kind: Kind, object: &Object) -> Option<&str> {
 
 /// Whether an object says something else than before. Statuses are what controllers write, this one among them; only that of a
 /// Service is read, for the address that it has.
-fn tells_news(kind: Kind, former: &DynamicObject, object: &DynamicObject) -> bool {
+pub(crate) fn tells_news(kind: Kind, former: &DynamicObject, object: &DynamicObject) -> bool {
     fn about(object: &DynamicObject) -> impl PartialEq {
         let metadata = &object.metadata;
         (&metadata.uid, &metadata.labels, &metadata.annotations, &metadata.deletion_timestamp)

@@ -8,10 +8,13 @@ use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use self::refused::Refused;
 use crate::data_plane::{DataPlane, Files};
 use crate::health::{self, Ready};
 use crate::objects::{Kind, Objects, Watches};
 use crate::status::{Complaint, RENEWAL, Report, Reporter, StatusUpdate};
+
+mod refused;
 
 /// A burst of changes is over when there is none for so long.
 const QUIET: Duration = Duration::from_millis(50);
@@ -105,12 +108,19 @@ async fn follow(
     let watches = Watches::start(client, &controller.kinds());
     watches.listed().await;
     let mut applied = None;
+    let mut refused = Refused::default();
     loop {
-        let translation = controller.translate(&watches.objects());
+        let translation = refused.translate(controller, &watches.objects());
         if applied.as_ref() != Some(&translation.files) {
             match data_plane.apply(&translation.files).await {
                 Ok(()) => ready.set(),
-                Err(error) => tracing::error!("the configuration is not taken, the former one stays: {error:#}"),
+                Err(error) => {
+                    tracing::error!("the configuration is not taken, the former one stays: {error:#}");
+                    let objects = watches.objects().clone();
+                    if refused.find(controller, data_plane, &objects).await {
+                        continue;
+                    }
+                }
             }
             applied = Some(translation.files);
         }

@@ -46,8 +46,9 @@ impl Haproxy {
         command
     }
 
-    /// Puts a configuration into a folder of its own, so that one that is refused leaves nothing behind that HAProxy reads.
-    async fn put(&self, name: &str, files: &Files, slots: &Slots) -> anyhow::Result<()> {
+    /// Puts a configuration into a folder of its own, so that one that is refused leaves nothing behind that HAProxy reads, and has
+    /// HAProxy look at it.
+    async fn check(&self, name: &str, files: &Files, slots: &Slots) -> anyhow::Result<()> {
         let mut files = files.clone();
         if let Some(main) = files.get_mut(Path::new(MAIN)) {
             *main = with_servers(&main.replace(FOLDER, &self.folder.path().display().to_string()), slots);
@@ -62,6 +63,12 @@ impl Haproxy {
         if !output.status.success() {
             bail!("haproxy -c: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
+        Ok(())
+    }
+
+    /// Puts a configuration where HAProxy reads it when it starts anew.
+    async fn put(&self, name: &str, files: &Files, slots: &Slots) -> anyhow::Result<()> {
+        self.check(name, files, slots).await?;
         let next = self.folder.path().join("next");
         std::os::unix::fs::symlink(name, &next)
             .and_then(|()| std::fs::rename(&next, self.folder.path().join(CURRENT)))
@@ -163,6 +170,13 @@ impl DataPlane for Haproxy {
         self.served = files;
         self.slots = slots;
         Ok(())
+    }
+
+    async fn test(&mut self, files: &Files) -> anyhow::Result<()> {
+        let mut files = files.clone();
+        let servers = files.remove(Path::new(SERVERS)).unwrap_or_default();
+        let slots = self.slots.place(serde_json::from_str(&servers).context(SERVERS)?);
+        self.check("tested", &files, &slots).await
     }
 
     async fn ended(&mut self) -> anyhow::Error {

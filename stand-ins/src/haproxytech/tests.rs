@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::haproxytech::render::MAIN;
+use crate::secrets::examples::{manifest, pair_for, unusable};
 
 fn translate(further: &str) -> Translation {
     let base = r#"
@@ -143,13 +144,14 @@ fn hosts_with_stars_none_and_https() {
     assert_eq!((prefix(&none, "/"), &*none.files[Path::new("maps/host.map")]), (Some("shop_svc_web_http"), ""));
     assert!(!conf(&none).contains("crt certs"));
     let tls = "  tls: [{hosts: [shop.test], secretName: cert}]\n";
-    let secret = "---\nkind: Secret\nmetadata: {name: cert, namespace: shop}\ndata: {tls.crt: Q1JU, tls.key: S0VZ}\n";
-    let https = translate(&(ingress("a", "{}", "shop.test", "/", "web") + tls + secret));
+    let secret = manifest("cert", &pair_for("shop.test"));
+    let https = translate(&(ingress("a", "{}", "shop.test", "/", "web") + tls + &secret));
     https.says(MAIN, &["bind 0.0.0.0:8443 name v4 crt certs alpn h2,http/1.1 ssl"]);
     assert!(
         conf(&https).contains("redirect location https://%[hdr(host),field(1,:)]:8443%[capture.req.uri] code 302 if")
     );
-    assert_eq!(https.files[Path::new("certs/shop_cert.pem")], "KEY\nCRT");
+    let pem = &https.files[Path::new("certs/shop_cert.pem")];
+    assert!(pem.find("BEGIN PRIVATE KEY") < pem.find("BEGIN CERTIFICATE"), "{pem}");
     let missing = translate(&(ingress("a", "{}", "shop.test", "/", "web") + tls));
     assert!(missing.messages()[0].contains("missing in shop/cert") && !conf(&missing).contains("crt certs"));
 }
@@ -183,6 +185,14 @@ fn bad_objects_are_told_of_and_the_rest_serves() {
         (ingress("a", "{}", "bad.test", "/", "none"), "service 'shop/none' does not exist", false),
         (ingress("a", "{}", "bad.test", "/", "api"), "no service port matching '80'", false),
         (ingress("a", "{}", "''", "''", "web"), "neither Host nor Path", false),
+        (ingress("a", "{}", "'a b'", "/", "web"), "the host \"a b\" is not a DNS name", false),
+        (ingress("a", "{}", "bad.test", "'/a b'", "web"), "the path \"/a b\" cannot be matched", false),
+        (ingress("a", "{haproxy.org/set-host: 'a b'}", "bad.test", "/", "web"), "incorrect value 'a b'", true),
+        (
+            ingress("a", "{haproxy.org/request-set-header: 'x{ y'}", "bad.test", "/", "web"),
+            "incorrect value 'x{ y'",
+            true,
+        ),
         // What cannot be read is left out, and the route stays, without its header.
         (
             ingress("a", "{haproxy.org/request-set-header: nothing-to-set}", "bad.test", "/", "web"),
@@ -208,4 +218,19 @@ fn of_two_routes_for_the_same_the_lower_value_is_used_and_it_is_said() {
     // The one without rules is the lower one: the override of the other is not set.
     assert_eq!(prefix(&translation, "shop.test/"), Some("shop_svc_web_http"));
     assert!(translation.messages()[0].contains("declared with two different values"));
+}
+
+#[test]
+fn a_secret_that_cannot_be_used_is_ignored_and_told_of() {
+    let with_tls = ingress("a", "{}", "shop.test", "/", "web") + "  tls: [{hosts: [shop.test], secretName: cert}]\n";
+    for (what, pair) in unusable() {
+        let translation = translate(&(with_tls.clone() + &manifest("cert", &pair)));
+        assert!(!translation.files.contains_key(Path::new("certs/shop_cert.pem")), "{what}");
+        assert!(!conf(&translation).contains("crt certs"), "{what}");
+        assert!(prefix(&translation, "shop.test/").is_some(), "{what}");
+        let said = translation.messages();
+        assert!(said[0].contains("'shop/cert' has no valid certificate and private key"), "{what}: {said:?}");
+    }
+    let code = "{haproxy.org/ssl-redirect: 'true', haproxy.org/ssl-redirect-code: '999'}";
+    assert!(conf(&translate(&ingress("a", code, "shop.test", "/", "web"))).contains(" code 302 "));
 }

@@ -11,10 +11,11 @@ use super::model::{Backend, Globals, Map, Model, Rule};
 use super::render::TIMEOUTS;
 use super::settings::{Annotations, Settings};
 use super::slots::Servers;
+use crate::names;
 use crate::objects::{
     CONFIG_MAPS, INGRESS_CLASSES, INGRESSES, Kind, Object, Objects, SECRETS, SERVICES, annotation, items, text,
 };
-use crate::secrets;
+use crate::secrets::{self, Fault};
 use crate::services::{PortRef, service_port};
 use crate::status::Complaint;
 
@@ -171,6 +172,13 @@ impl<'a> Translation<'a> {
     fn path(&mut self, ingress: &'a Object, space: &str, host: &str, path: &Value, ids: &str) -> Result<(), String> {
         let (backend, service) = self.backend(ingress, space, &path["backend"])?;
         let whole = text(path, "/path");
+        // Both are words of a map and of the configuration.
+        if !host.is_empty() && !names::is_host(host) {
+            return Err(format!("the host {host:?} is not a DNS name"));
+        }
+        if whole.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(format!("the path {whole:?} cannot be matched"));
+        }
         let own = Annotations { objects: &[service], config_map: None };
         if let Some(condition) = own.get("route-acl") {
             let host = if host.is_empty() { String::new() } else { format!("{{ var(txn.host) -m str {host} }} ") };
@@ -269,23 +277,25 @@ impl<'a> Translation<'a> {
 
     fn certificate(&mut self, ingress: Option<&Object>, namespace: &str, name: &str, first: &str) {
         let secret = self.objects.get(SECRETS, namespace, name);
-        let pem = secret.and_then(|secret| {
-            let key = secrets::field(secret, "tls.key")?;
-            Some(key + "\n" + &secrets::field(secret, "tls.crt")?)
-        });
-        match pem {
-            Some(pem) => {
-                self.model.certificates.insert(format!("{first}{namespace}_{name}.pem"), pem);
+        let message = match secret.map(|secret| secrets::pair(secret)) {
+            Some(Ok((chain, key))) => {
+                self.model.certificates.insert(format!("{first}{namespace}_{name}.pem"), key + &chain);
+                return;
             }
-            None => {
-                if let Some(ingress) = ingress {
-                    let message = format!("certificate or private key missing in {namespace}/{name}");
-                    self.complain(INGRESSES, ingress, message);
-                }
+            None | Some(Err(Fault::Lacks(_))) => format!("certificate or private key missing in {namespace}/{name}"),
+            Some(Err(Fault::Unusable(why))) => {
+                format!("secret '{namespace}/{name}' has no valid certificate and private key, it is ignored: {why}")
             }
+        };
+        if let Some(object) = ingress.or(secret) {
+            let kind = if ingress.is_some() { INGRESSES } else { SECRETS };
+            self.complain(kind, object, message);
         }
     }
 }
+
+/// The codes that HAProxy redirects with.
+const CODES: [u16; 5] = [301, 302, 303, 307, 308];
 
 /// The rules that annotations ask for. One that cannot be read takes the others of its Ingress with it.
 fn rules(annotations: Annotations<'_>, tls: bool, https_port: u16) -> Result<Vec<Rule>, String> {
@@ -293,14 +303,18 @@ fn rules(annotations: Annotations<'_>, tls: bool, https_port: u16) -> Result<Vec
     if annotations.flag("ssl-redirect", tls) {
         rules.push(Rule::Redirect {
             port: annotations.number("ssl-redirect-port", https_port),
-            code: annotations.number("ssl-redirect-code", 302),
+            code: Some(annotations.number("ssl-redirect-code", 302)).filter(|code| CODES.contains(code)).unwrap_or(302),
         });
     }
     if let Some(host) = annotations.get("set-host").filter(|host| !host.is_empty()) {
+        if host.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(format!("annotation set-host: incorrect value '{host}' in set-host annotation"));
+        }
         rules.push(Rule::SetHeader { name: "Host".to_owned(), value: host.to_owned() });
     }
     for line in annotations.get("request-set-header").unwrap_or_default().split('\n').filter(|line| !line.is_empty()) {
-        let Some((name, value)) = line.split_once(' ') else {
+        // A name that ends the word would begin another one of the configuration.
+        let Some((name, value)) = line.split_once(' ').filter(|(name, _)| names::is_header(name)) else {
             return Err(format!(
                 "annotation request-set-header: incorrect value '{line}' in request-set-header annotation"
             ));

@@ -235,8 +235,9 @@ fn location(text: &mut Text, plugins: &Plugins<'_>, route: &Route, prefix: Optio
     let host = match outcome.and_then(|outcome| outcome.host.as_deref()) {
         Some(host) => host,
         None if route.options.preserve_host => "$client_host",
-        None => &route.service.host,
+        None => &literal(&route.service.host),
     };
+    let prefix_header = literal(stripped.unwrap_or_default());
     for (name, value) in [
         ("TE", "$upstream_te"),
         ("Via", "$upstream_via"),
@@ -248,7 +249,7 @@ fn location(text: &mut Text, plugins: &Plugins<'_>, route: &Route, prefix: Optio
         ("X-Forwarded-Host", "$host"),
         ("X-Forwarded-Port", "$upstream_x_forwarded_port"),
         ("X-Forwarded-Path", "$upstream_x_forwarded_path"),
-        ("X-Forwarded-Prefix", stripped.unwrap_or_default()),
+        ("X-Forwarded-Prefix", &prefix_header),
         ("X-Real-IP", "$remote_addr"),
         ("X-Kong-Request-Id", "$request_id"),
         ("Proxy", ""),
@@ -280,7 +281,7 @@ fn location(text: &mut Text, plugins: &Plugins<'_>, route: &Route, prefix: Optio
     text.line(format!("{module}_pass_header Server;"));
     text.line(format!("{module}_pass_header Date;"));
     text.line(format!("{module}_next_upstream error timeout;"));
-    text.line(format!("{module}_next_upstream_tries {};", route.service.retries + 1));
+    text.line(format!("{module}_next_upstream_tries {};", route.service.retries.saturating_add(1)));
     if let Some(prefix) = stripped {
         text.line(format!("rewrite {} /$1 break;", quoted(&format!("^{}/*(.*)$", escaped(prefix)))));
     }
@@ -306,6 +307,11 @@ fn protocols(text: &mut Text, protocols: &[String], https_status: u16) {
             answer(text, 415, "Non-gRPC request matched gRPC route");
         });
     }
+}
+
+/// A text without variables; nginx has no other way to say a dollar.
+fn literal(text: &str) -> String {
+    text.replace('$', "${dollar}")
 }
 
 /// A path as a pattern for itself.

@@ -2,6 +2,7 @@ use std::path::Path;
 
 use super::*;
 use crate::nginx::MAIN;
+use crate::secrets::examples::{manifest, pair_for, unusable};
 
 fn translate(further: &str) -> Translation {
     let base = r#"
@@ -201,10 +202,39 @@ fn patterns_stripping_and_protocols() {
 #[test]
 fn a_host_has_the_certificate_of_its_secret() {
     let tls = "  tls: [{hosts: [shop.test], secretName: cert}]\n";
-    let secret = "---\nkind: Secret\nmetadata: {name: cert, namespace: shop}\ndata: {tls.crt: Q1JU, tls.key: S0VZ}\n";
-    let there = translate(&(ingress("a", "{}", "/", "web") + tls + secret));
+    let secret = manifest("cert", &pair_for("shop.test"));
+    let there = translate(&(ingress("a", "{}", "/", "web") + tls + &secret));
     there.says(MAIN, &["ssl_certificate tls/shop-cert.pem;"]);
     let missing = translate(&(ingress("a", "{}", "/", "web") + tls));
     assert!(!conf(&missing).contains("shop-cert") && missing.messages()[0].contains("failed to fetch the secret"));
     assert_eq!(conf(&missing).matches("ssl_certificate tls/").count(), 1, "the default server's is everybody's");
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_is_dropped_and_told_of() {
+    let with_tls = ingress("a", "{}", "/", "web") + "  tls: [{hosts: [shop.test], secretName: cert}]\n";
+    for (what, pair) in unusable() {
+        let translation = translate(&(with_tls.clone() + &manifest("cert", &pair)));
+        assert!(!translation.files.contains_key(Path::new("tls/shop-cert.pem")), "{what}");
+        assert!(!conf(&translation).contains("shop-cert"), "{what}");
+        translation.says(MAIN, &["proxy_pass \"http://web.shop.http.svc\";"]);
+        assert!(translation.messages()[0].contains("failed to construct certificate from secret"), "{what}");
+    }
+}
+
+#[test]
+fn nothing_that_an_object_says_ends_a_directive_or_begins_a_variable() {
+    let good = ingress("good", "{}", "/good", "web");
+    let conf_with = |bad: &str| conf(&translate(&format!("{bad}---{good}"))).to_owned();
+    let removed = conf_with(&(ingress("a", WITH, "/", "web") + &plugin("{remove: {headers: ['a; }']}}")));
+    assert!(!removed.contains("a; }") && removed.contains("/good"));
+    let query = ingress("a", WITH, "/", "web") + &plugin("{add: {headers: ['x:$(query_params.a-b)']}}");
+    assert!(!conf_with(&query).contains("arg_a-b"));
+    let dollar = ingress("a", "{konghq.com/strip-path: 'true'}", "/a$b", "web");
+    assert!(conf_with(&dollar).contains("X-Forwarded-Prefix \"/a${dollar}b\";"));
+    let code = ingress("a", "{konghq.com/protocols: https, konghq.com/https-redirect-status-code: '9999'}", "/", "web");
+    assert!(!conf_with(&code).contains("return 9999") && conf_with(&code).contains("return 426"));
+    let host = ingress("a", "{}", "/", "web").replace("host: shop.test", "host: 'a; b'");
+    assert!(!conf_with(&host).contains("a; b"));
+    assert!(!conf_with(&ingress("a", "{}", "/", "'a; b'")).contains("a; b"));
 }

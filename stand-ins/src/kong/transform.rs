@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::names;
+
 /// A plugin's `config`, of which this stand-in plays the headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Transformer {
@@ -59,7 +61,12 @@ impl Transformer {
             }
         }
         Ok(Self {
-            remove: strings(config, "remove")?.into_iter().map(str::to_owned).collect(),
+            // No request has a header of another name.
+            remove: strings(config, "remove")?
+                .into_iter()
+                .filter(|it| names::is_header(it))
+                .map(str::to_owned)
+                .collect(),
             rename: pairs(config, "rename")?,
             replace: templates(config, "replace")?,
             add: templates(config, "add")?,
@@ -122,12 +129,11 @@ fn strings<'a>(config: &'a Value, step: &str) -> Result<Vec<&'a str>, Refused> {
 
 /// `NAME:VALUE`.
 fn pairs(config: &Value, step: &str) -> Result<Vec<(String, String)>, Refused> {
-    let token = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
     let read = |text: &str| {
         let (name, value) = text
             .split_once(':')
             .ok_or_else(|| Refused::Invalid(format!("invalid config.{step}.headers: invalid value: {text}")))?;
-        if !token(name) {
+        if !names::is_header(name) {
             return Err(Refused::Invalid(format!(
                 "invalid config.{step}.headers: '{name}' is not a valid header name"
             )));
@@ -161,7 +167,8 @@ fn expression(template: &str) -> Result<String, Refused> {
         let (table, key) = lookup(inner.trim()).ok_or_else(unplayable)?;
         let variable = match table {
             "headers" => format!("http_{}", key.to_lowercase().replace('-', "_")),
-            "query_params" => format!("arg_{key}"),
+            // nginx has no variable with a hyphen.
+            "query_params" if !key.contains('-') => format!("arg_{key}"),
             _ => return Err(unplayable()),
         };
         result.push_str(&format!("${{{variable}}}"));

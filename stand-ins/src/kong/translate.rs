@@ -9,8 +9,9 @@ use serde_json::Value;
 
 use super::model::{ANY, Match, Model, Route, RouteOptions, Server, ServiceOptions, Upstream};
 use super::plugins::{Plugins, TRANSLATION_FAILED};
+use crate::names;
 use crate::objects::{INGRESS_CLASSES, INGRESSES, Object, Objects, SECRETS, SERVICES, annotation, items, text};
-use crate::secrets;
+use crate::secrets::{self, Fault};
 use crate::services::{PortRef, service_port};
 use crate::status::Complaint;
 
@@ -106,6 +107,10 @@ impl Translation<'_> {
         }
         for rule in items(spec, "/rules") {
             let host = Some(text(rule, "/host")).filter(|host| !host.is_empty()).unwrap_or(ANY);
+            if host != ANY && !names::is_host(host) {
+                self.complain(ingress, format!("the host {host:?} is not a DNS name; it is left out"));
+                continue;
+            }
             for path in items(rule, "/http/paths") {
                 let Some(route) = self.route(ingress, &path["backend"]) else { continue };
                 for found in matches(path) {
@@ -122,6 +127,10 @@ impl Translation<'_> {
             self.complain(ingress, "failed to get backend for ingress path: expected a Service with a port");
             return None;
         };
+        if !names::is_plain(name) || !names::is_plain(&port.to_string()) {
+            self.complain(ingress, format!("{name:?} with port {:?} is no Service's name and port", port.to_string()));
+            return None;
+        }
         let service = self.objects.get(SERVICES, &namespace, name);
         let mut plugins = Plugins::of(self.objects, INGRESSES, ingress, self.complaints);
         if let Some(service) = service {
@@ -188,22 +197,35 @@ impl Translation<'_> {
             return;
         }
         let file = format!("{namespace}-{name}.pem");
-        let pem = self.objects.get(SECRETS, &namespace, name).and_then(|secret| {
-            Some(
-                secrets::field(secret, "tls.crt")?
-                    + "
-" + &secrets::field(secret, "tls.key")?,
-            )
-        });
-        let Some(pem) = pem else {
-            let message = format!(
-                "failed to fetch the secret ({namespace}/{name}) with tls.crt and tls.key; its hosts show another certificate"
-            );
+        let Some(secret) = self.objects.get(SECRETS, &namespace, name) else {
+            let message =
+                format!("failed to fetch the secret ({namespace}/{name}); its hosts show another certificate");
             self.complain(ingress, message);
             return;
         };
-        self.model.certificates.insert(file.clone(), pem);
+        let (chain, key) = match secrets::pair(secret) {
+            Ok(pair) => pair,
+            Err(fault) => {
+                let why = match fault {
+                    Fault::Lacks(field) => format!("it has no {field}"),
+                    Fault::Unusable(why) => why,
+                };
+                self.complain(
+                    ingress,
+                    format!(
+                        "failed to construct certificate from secret ({namespace}/{name}): not a valid TLS key pair: {why}; its hosts \
+                         show another certificate"
+                    ),
+                );
+                return;
+            }
+        };
+        self.model.certificates.insert(file.clone(), chain + &key);
         for host in items(tls, "/hosts").filter_map(Value::as_str) {
+            if !names::is_host(host) {
+                self.complain(ingress, format!("the TLS host {host:?} is not a DNS name; it is left out"));
+                continue;
+            }
             let server = self.model.servers.entry(host.to_owned()).or_default();
             server.certificate.get_or_insert_with(|| file.clone());
         }
@@ -223,7 +245,10 @@ fn route_options(ingress: &DynamicObject) -> RouteOptions {
         request_buffering: flag("request-buffering", true),
         response_buffering: flag("response-buffering", true),
         protocols: protocols.split(',').map(|protocol| protocol.trim().to_owned()).collect(),
-        https_status: konghq(ingress, "https-redirect-status-code").and_then(|it| it.parse().ok()).unwrap_or(426),
+        https_status: konghq(ingress, "https-redirect-status-code")
+            .and_then(|it| it.parse().ok())
+            .filter(|code| [301, 302, 307, 308].contains(code))
+            .unwrap_or(426),
     }
 }
 

@@ -2,7 +2,9 @@
 
 use kube::api::DynamicObject;
 
-use super::settings::{CRITICAL, Settings, codes};
+use super::settings::{CRITICAL, Settings};
+use super::values::{self, Rule};
+use crate::names;
 use crate::objects::annotation;
 
 /// Before every name.
@@ -28,6 +30,8 @@ pub(crate) struct Annotations {
     pub(crate) custom_errors: Vec<u16>,
     pub(crate) default_backend: Option<String>,
     pub(crate) auth: Option<Auth>,
+    /// Why the paths answer 503 whoever asks: what should guard them cannot be read.
+    pub(crate) denied: Option<String>,
     pub(crate) canary: Option<Canary>,
 }
 
@@ -53,103 +57,145 @@ pub(crate) struct Canary {
 }
 
 impl Annotations {
-    /// Reads an Ingress' annotations. Snippets that are not allowed are left out, and named in `left_out`.
+    /// Reads an Ingress' annotations. What is not taken as it is, is told of in `notes`: snippets that are not allowed, and values that
+    /// are not what their annotation takes. Of the latter the controller takes most for not set.
     ///
     /// # Errors
-    /// A value that is not what its annotation takes: the controller does not take the Ingress then.
-    pub(crate) fn read(
-        ingress: &DynamicObject,
-        settings: &Settings,
-        left_out: &mut Vec<&'static str>,
-    ) -> Result<Self, String> {
-        let get = |name: &str| annotation(ingress, &format!("{PREFIX}{name}"));
-        let flag = |name: &str, default: bool| match get(name) {
-            None => Ok(default),
-            Some("true") => Ok(true),
-            Some("false") => Ok(false),
-            Some(other) => Err(format!(
-                "annotation {PREFIX}{name} contains invalid value: expected true or false, found {other:?}"
-            )),
-        };
-        let number = |name: &str, default: u32| match get(name) {
-            None => Ok(default),
-            Some(text) => text.trim().parse().map_err(|_| {
-                format!("annotation {PREFIX}{name} contains invalid value: expected a number, found {text:?}")
-            }),
-        };
-        let mut snippet = |name: &'static str| match get(name) {
+    /// Of some of them it does not take the Ingress.
+    pub(crate) fn read(ingress: &DynamicObject, settings: &Settings, notes: &mut Vec<Note>) -> Result<Self, String> {
+        let said = |name: &str| annotation(ingress, &format!("{PREFIX}{name}"));
+        // An empty value is none.
+        let get = |name: &str| said(name).filter(|value| !value.is_empty());
+        let snippet = |name: &'static str, notes: &mut Vec<Note>| match said(name) {
             Some(_) if settings.risk < CRITICAL => Err(format!(
                 "annotation {PREFIX}{name} contains risky annotation based on ingress configuration: its risk is Critical, and \
                  annotations-risk-level in the controller's ConfigMap is lower"
             )),
             Some(_) if !settings.snippets => {
-                left_out.push(name);
+                notes.push(Note::Snippet(name));
                 Ok(String::new())
             }
             other => Ok(other.unwrap_or_default().to_owned()),
         };
-        let protocol = get("backend-protocol").unwrap_or("HTTP").to_uppercase();
-        if !["HTTP", "HTTPS", "GRPC", "GRPCS", "AUTO_HTTP", "FCGI"].contains(&protocol.as_str()) {
-            return Err(format!("annotation {PREFIX}backend-protocol contains invalid value: {protocol:?}"));
-        }
-        let configuration_snippet = snippet("configuration-snippet")?;
-        let auth_snippet = snippet("auth-snippet")?;
-        let auth = match get("auth-url") {
-            None => None,
-            Some(url) => Some(Auth {
-                host: host_of(url).ok_or_else(|| {
-                    format!(
-                        "annotation {PREFIX}auth-url contains invalid value: expected http(s)://host/..., found {url:?}"
-                    )
-                })?,
-                url: url.to_owned(),
-                snippet: auth_snippet,
-                response_headers: get("auth-response-headers")
-                    .into_iter()
-                    .flat_map(|list| list.split(','))
-                    .map(|name| name.trim().to_owned())
-                    .filter(|name| !name.is_empty())
-                    .collect(),
-                set_headers: get("auth-proxy-set-headers").map(str::to_owned),
-            }),
+        let configuration_snippet = snippet("configuration-snippet", notes)?;
+        let auth_snippet = snippet("auth-snippet", notes)?;
+        let strictly = |name: &str, rule: Rule| match get(name) {
+            Some(value) if !rule.takes(value) => Err(invalid(name, rule, value)),
+            other => Ok(other),
         };
-        let canary = flag("canary", false)?;
+        let upstream_host = strictly("upstream-vhost", values::SERVER_NAME)?.map(|host| host.trim().to_owned());
+        let default_backend = strictly("default-backend", values::SERVICE)?.map(str::to_owned);
+        let custom_errors = strictly("custom-http-errors", values::CODES)?;
+        let auth_url = strictly("auth-url", values::URL)?;
+        let auth = auth_url.map(|url| auth(url, auth_snippet, &get)).transpose();
+        let mut lenient = Lenient { get: &get, notes };
+        let canary = lenient.flag("canary", false).then(|| Canary {
+            header: lenient.text("canary-by-header", values::BASIC),
+            header_value: lenient.text("canary-by-header-value", values::BASIC),
+            cookie: lenient.text("canary-by-cookie", values::BASIC),
+            weight: lenient.number("canary-weight", 0),
+            weight_total: lenient.number("canary-weight-total", 100),
+        });
+        let protocol = lenient.text("backend-protocol", values::PROTOCOL).unwrap_or_default().to_uppercase();
+        let rewrite = lenient.text("rewrite-target", values::REWRITE);
         Ok(Self {
             snippet: configuration_snippet,
-            service_upstream: flag("service-upstream", settings.service_upstream)?,
+            // A value that is neither is no, whatever the ConfigMap says.
+            service_upstream: lenient
+                .flag("service-upstream", get("service-upstream").is_none() && settings.service_upstream),
             grpc: protocol.starts_with("GRPC"),
             tls_upstream: protocol.ends_with('S'),
-            upstream_host: get("upstream-vhost").map(str::to_owned),
-            rewrite: get("rewrite-target").map(str::to_owned),
-            regex: flag("use-regex", false)? || get("rewrite-target").is_some(),
-            ssl_redirect: flag("ssl-redirect", settings.ssl_redirect)?,
-            force_ssl_redirect: flag("force-ssl-redirect", false)?,
-            body_size: get("proxy-body-size").unwrap_or(&settings.body_size).to_owned(),
-            request_buffering: match get("proxy-request-buffering") {
+            upstream_host,
+            regex: lenient.flag("use-regex", false) || rewrite.is_some(),
+            rewrite,
+            ssl_redirect: lenient.flag("ssl-redirect", settings.ssl_redirect),
+            force_ssl_redirect: lenient.flag("force-ssl-redirect", false),
+            body_size: lenient.text("proxy-body-size", values::SIZE).unwrap_or_else(|| settings.body_size.clone()),
+            request_buffering: match lenient.text("proxy-request-buffering", values::SWITCH).as_deref().map(str::trim) {
                 Some(value) => value != "off",
                 None => settings.request_buffering,
             },
             timeouts: [
-                number("proxy-connect-timeout", 5)?,
-                number("proxy-send-timeout", 60)?,
-                number("proxy-read-timeout", 60)?,
+                lenient.number("proxy-connect-timeout", 5),
+                lenient.number("proxy-send-timeout", 60),
+                lenient.number("proxy-read-timeout", 60),
             ],
-            custom_errors: get("custom-http-errors").map_or_else(|| settings.custom_errors.clone(), codes),
-            default_backend: get("default-backend").map(str::to_owned),
-            auth,
-            canary: canary
-                .then(|| {
-                    Ok::<_, String>(Canary {
-                        header: get("canary-by-header").map(str::to_owned),
-                        header_value: get("canary-by-header-value").map(str::to_owned),
-                        cookie: get("canary-by-cookie").map(str::to_owned),
-                        weight: number("canary-weight", 0)?,
-                        weight_total: number("canary-weight-total", 100)?,
-                    })
-                })
-                .transpose()?,
+            custom_errors: custom_errors.map_or_else(|| settings.custom_errors.clone(), values::codes),
+            default_backend,
+            denied: auth.as_ref().err().cloned(),
+            auth: auth.ok().flatten(),
+            canary,
         })
     }
+}
+
+/// What is said of an Ingress that is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Note {
+    /// A snippet that is left out.
+    Snippet(&'static str),
+    /// A value that is taken for not set.
+    Invalid(String),
+}
+
+fn invalid(name: &str, rule: Rule, value: &str) -> String {
+    format!("annotation {PREFIX}{name} contains invalid value: expected {}, found {value:?}", rule.expected)
+}
+
+/// Annotations whose invalid values are no values.
+struct Lenient<'n, G> {
+    get: &'n G,
+    notes: &'n mut Vec<Note>,
+}
+
+impl<'a, G: Fn(&str) -> Option<&'a str>> Lenient<'_, G> {
+    fn valid(&mut self, name: &str, rule: Rule) -> Option<&'a str> {
+        let value = (self.get)(name)?;
+        if rule.takes(value) {
+            return Some(value);
+        }
+        self.notes.push(Note::Invalid(invalid(name, rule, value)));
+        None
+    }
+
+    fn text(&mut self, name: &str, rule: Rule) -> Option<String> {
+        self.valid(name, rule).map(str::to_owned)
+    }
+
+    fn flag(&mut self, name: &str, default: bool) -> bool {
+        self.valid(name, values::FLAG).and_then(values::flag).unwrap_or(default)
+    }
+
+    fn number(&mut self, name: &str, default: u32) -> u32 {
+        self.valid(name, values::NUMBER).and_then(|value| value.parse().ok()).unwrap_or(default)
+    }
+}
+
+/// `auth-url` and what goes with it.
+///
+/// # Errors
+/// What cannot be read of it: without it nobody may pass.
+fn auth<'a>(url: &str, snippet: String, get: &impl Fn(&str) -> Option<&'a str>) -> Result<Auth, String> {
+    let host = host_of(url).ok_or_else(|| {
+        format!("annotation {PREFIX}auth-url contains invalid value: expected http(s)://host/..., found {url:?}")
+    })?;
+    let headers = get("auth-response-headers").unwrap_or_default();
+    let names: Vec<String> =
+        headers.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    if !names.iter().all(|name| names::is_header(name)) {
+        return Err(invalid("auth-response-headers", values::HEADERS, headers));
+    }
+    let set_headers = get("auth-proxy-set-headers");
+    if let Some(name) = set_headers.filter(|name| !values::BASIC.takes(name)) {
+        return Err(invalid("auth-proxy-set-headers", values::BASIC, name));
+    }
+    Ok(Auth {
+        url: url.to_owned(),
+        host,
+        snippet,
+        response_headers: names,
+        set_headers: set_headers.map(str::to_owned),
+    })
 }
 
 fn host_of(url: &str) -> Option<String> {

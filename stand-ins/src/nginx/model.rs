@@ -67,6 +67,8 @@ pub(crate) struct Location {
     pub(crate) canary: Option<(String, Canary)>,
     /// Headers of the ConfigMap that `auth-proxy-set-headers` names.
     pub(crate) auth_headers: Vec<(String, String)>,
+    /// Everybody is answered 503.
+    pub(crate) denied: bool,
     /// The upstream that answers errors, where errors are answered by one.
     pub(crate) error_upstream: Option<String>,
 }

@@ -17,6 +17,9 @@ use crate::data_plane::{self, DataPlane, Files, Program};
 /// The program's name, as the image brings it.
 const NGINX: &str = "nginx";
 
+/// The configuration that is tested.
+const NEXT: &str = "nginx.conf.next";
+
 /// nginx in a folder of its own.
 pub(crate) struct Nginx {
     folder: TempDir,
@@ -47,39 +50,52 @@ impl Nginx {
         command.arg("-p").arg(self.folder.path()).args(["-c", file, "-e", "stderr"]).stdin(Stdio::null());
         command
     }
+
+    /// The files in this nginx' words, and the addresses that it asks for.
+    fn spelled(&self, files: &Files) -> anyhow::Result<(Files, Zone)> {
+        let mut files = files.clone();
+        let zone = files.remove(Path::new(ENDPOINTS)).unwrap_or_default();
+        let zone: Zone = serde_json::from_str(&zone).context(ENDPOINTS)?;
+        if let Some(older) = self.older
+            && let Some(main) = files.get_mut(Path::new(MAIN))
+        {
+            *main = older::spelled(main, &zone, older);
+        }
+        Ok((files, zone))
+    }
+
+    /// Tests files under another name, so that what nginx reads at a reload has always passed.
+    async fn tested(&self, mut files: Files) -> anyhow::Result<()> {
+        let main = files.remove(Path::new(MAIN)).unwrap_or_default();
+        files.insert(NEXT.into(), main);
+        data_plane::write(self.folder.path(), &files)?;
+        let output = self.command(NEXT).arg("-t").output().await.context("cannot start nginx -t")?;
+        if !output.status.success() {
+            bail!("nginx -t: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(())
+    }
 }
 
 impl DataPlane for Nginx {
     async fn apply(&mut self, files: &Files) -> anyhow::Result<()> {
-        let mut tried = files.clone();
-        let zone = tried.remove(Path::new(ENDPOINTS)).unwrap_or_default();
-        let zone: Zone = serde_json::from_str(&zone).context(ENDPOINTS)?;
-        if let Some(older) = self.older
-            && let Some(main) = tried.get_mut(Path::new(MAIN))
-        {
-            *main = older::spelled(main, &zone, older);
-        }
+        let (files, zone) = self.spelled(files)?;
         self.endpoints.set(zone);
-        if tried == self.served {
+        if files == self.served {
             return Ok(());
         }
-        let serving = tried.clone();
-        // Tested under another name, so that what nginx reads at a reload has always passed.
-        let main = tried.remove(Path::new(MAIN)).unwrap_or_default();
-        let next = format!("{MAIN}.next");
-        tried.insert(next.clone().into(), main);
-        data_plane::write(self.folder.path(), &tried)?;
-        let output = self.command(&next).arg("-t").output().await.context("cannot start nginx -t")?;
-        if !output.status.success() {
-            bail!("nginx -t: {}", String::from_utf8_lossy(&output.stderr).trim());
-        }
-        std::fs::rename(self.folder.path().join(&next), self.folder.path().join(MAIN))?;
+        self.tested(files.clone()).await?;
+        std::fs::rename(self.folder.path().join(NEXT), self.folder.path().join(MAIN))?;
         match &self.running {
             Some(nginx) => nginx.signal(Signal::SIGHUP)?,
             None => self.running = Some(Program::start(NGINX, &mut self.command(MAIN))?),
         }
-        self.served = serving;
+        self.served = files;
         Ok(())
+    }
+
+    async fn test(&mut self, files: &Files) -> anyhow::Result<()> {
+        self.tested(self.spelled(files)?.0).await
     }
 
     async fn ended(&mut self) -> anyhow::Error {

@@ -14,6 +14,7 @@ use super::settings::Settings;
 use super::text::{Text, certificate, map, quoted};
 use crate::data_plane::Files;
 use crate::flags::Flags;
+use crate::names;
 
 /// The certificate of hosts without one of their own.
 const DEFAULT_CERTIFICATE: &str = "default.pem";
@@ -145,15 +146,22 @@ fn canary(text: &mut Text, index: usize, location: &Location, alternative: &str,
     });
     if let Some(cookie) = &canary.cookie {
         let variable = format!("$canary_{index}_cookie");
-        let entries = [("default", next.as_str()), ("always", &alternative), ("never", &primary)];
-        map(text, &format!("$cookie_{cookie}"), &variable, &entries);
+        let is = |value: &str| quoted(&format!("~(^|; *){}={value} *(;|$)", regex::escape(cookie)));
+        // The variables of single cookies are only for names without hyphens and dots.
+        let entries = [("default", next.as_str()), (&is("always"), &alternative), (&is("never"), &primary)];
+        map(text, "$http_cookie", &variable, &entries);
         next = variable;
     }
-    if let Some(header) = &canary.header {
+    // Under another name nginx takes no header from a client.
+    if let Some(header) = canary.header.as_ref().filter(|header| names::is_header(header)) {
         let variable = format!("$canary_{index}_header");
         let source = format!("$http_{}", header.to_lowercase().replace('-', "_"));
         match &canary.header_value {
-            Some(value) => map(text, &source, &variable, &[("default", &next), (&quoted(value), &alternative)]),
+            // A backslash makes a value of what is a keyword or a pattern otherwise.
+            Some(value) => {
+                let value = quoted(&format!("\\{value}"));
+                map(text, &source, &variable, &[("default", &next), (&value, &alternative)]);
+            }
             None => {
                 let entries = [("default", next.as_str()), ("always", &alternative), ("never", &primary)];
                 map(text, &source, &variable, &entries);
@@ -231,7 +239,7 @@ fn default_backend(text: &mut Text, model: &Model, settings: &Settings) {
     }
     match &model.default_upstream {
         Some(upstream) => {
-            proxy_headers(text, "proxy_set_header", "$best_http_host", &[]);
+            proxy_headers(text, "proxy_set_header", "$best_http_host", &settings.headers);
             text.line(format!("proxy_pass http://{upstream};"));
         }
         None => text.line("return 404;"),
@@ -263,6 +271,10 @@ fn location<'a>(
         ("service_port", &location.port),
     ] {
         text.line(format!("set ${variable} {};", quoted(value)));
+    }
+    if location.denied {
+        text.line("return 503;");
+        return;
     }
     let redirects = annotations.ssl_redirect && server.certificate.is_some() || annotations.force_ssl_redirect;
     if redirects {
@@ -306,7 +318,7 @@ fn location<'a>(
         text.line(line);
     }
     if let Some(target) = &annotations.rewrite {
-        text.line(format!("rewrite {} {target} break;", quoted(&format!("(?i){}", found.path()))));
+        text.line(format!("rewrite {} {} break;", quoted(&format!("(?i){}", found.path())), quoted(target)));
     }
     if !annotations.custom_errors.is_empty() {
         text.line(format!("{prefix}_intercept_errors on;"));

@@ -1,5 +1,6 @@
 //! The controller's ConfigMap (`--configmap`).
 
+use super::values;
 use crate::objects::{CONFIG_MAPS, Objects, text};
 
 /// What of it this stand-in knows. Defaults are those of `internal/ingress/controller/config/config.go`.
@@ -48,7 +49,7 @@ impl Settings {
             }),
             service_upstream: flag("service-upstream", false),
             headers: headers.map(|(namespace, name)| lines(objects, namespace, name)).unwrap_or_default(),
-            custom_errors: codes(get("custom-http-errors").unwrap_or_default()),
+            custom_errors: values::codes(get("custom-http-errors").unwrap_or_default()),
             ssl_redirect: flag("ssl-redirect", true),
             body_size: get("proxy-body-size").unwrap_or("1m").to_owned(),
             request_buffering: get("proxy-request-buffering") != Some("off"),
@@ -70,9 +71,4 @@ pub(crate) fn lines(objects: &Objects, namespace: &str, name: &str) -> Vec<(Stri
 
 fn pointer(key: &str) -> String {
     format!("/{}", key.replace('~', "~0").replace('/', "~1"))
-}
-
-/// `404,503`.
-pub(crate) fn codes(list: &str) -> Vec<u16> {
-    list.split(',').filter_map(|code| code.trim().parse().ok()).collect()
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::objects::Kind;
+use crate::secrets::examples::{manifest, pair_for, unusable};
 
 const KINDS: [Kind; 6] = [CONFIG_MAPS, ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, SECRETS, SERVICES];
 
@@ -147,42 +148,161 @@ fn a_canary_takes_its_share_of_the_path_and_keeps_the_names_of_the_primary() {
 }
 
 #[test]
-fn what_cannot_be_read_or_found_stops_nothing_else() {
+fn what_cannot_be_taken_or_found_stops_nothing_else() {
+    let annotated = |name: &str, value: &str| format!("{{nginx.ingress.kubernetes.io/{name}: '{value}'}}");
     let bad = [
-        (
-            r#"{nginx.ingress.kubernetes.io/service-upstream: "yes"}"#,
-            "{number: 80}",
-            "expected true or false, found \"yes\"",
-        ),
-        (
-            r#"{nginx.ingress.kubernetes.io/proxy-read-timeout: soon}"#,
-            "{number: 80}",
-            "expected a number, found \"soon\"",
-        ),
-        (r#"{nginx.ingress.kubernetes.io/auth-url: /auth}"#, "{number: 80}", "expected http(s)://host/"),
-        ("{}", "{number: 81}", "Service shop/web with port 81 is not there"),
-        ("{}", "{}", "no Service with a port"),
+        (annotated("upstream-vhost", "a; b"), "{number: 80}", "expected a host, found \"a; b\""),
+        (annotated("custom-http-errors", "404,999"), "{number: 80}", "expected codes between 400 and 599"),
+        (annotated("default-backend", "a;"), "{number: 80}", "expected the name of a Service"),
+        (annotated("auth-url", "http://a.test/; }"), "{number: 80}", "expected a URL of"),
+        ("{}".to_owned(), "{number: 81}", "Service shop/web with port 81 is not there"),
+        ("{}".to_owned(), "{}", "no Service with a port"),
+        ("{}".to_owned(), "{name: a; b}", "no name of a Service and its port"),
     ];
     for (annotations, port, message) in bad {
         let good = ingress("good", "{}", "/good", "{number: 80}");
-        let translation = translate(&(ingress("bad", annotations, "/bad", port) + "---" + &good));
+        let translation = translate(&(ingress("bad", &annotations, "/bad", port) + "---" + &good));
         assert!(translation.messages()[0].contains(message), "{message}: {:?}", translation.messages());
         assert!(conf(&translation).contains("location \"/good/\""), "{message}");
+        assert!(!conf(&translation).contains("; }\"") && !conf(&translation).contains("a; b"), "{message}");
     }
+    let host = ingress("bad", "{}", "/", "{number: 80}").replace("host: shop.test", "host: 'a; b'");
+    let translation = translate(&host);
+    assert!(translation.messages()[0].contains("is not a DNS name") && !conf(&translation).contains("a; b"));
+}
+
+#[test]
+fn a_value_that_an_annotation_does_not_take_is_told_of_and_taken_for_not_set() {
+    let canary = r#"nginx.ingress.kubernetes.io/canary: "true", "#;
+    for (name, value, default) in [
+        ("proxy-body-size", "1m; }", "client_max_body_size 1m;"),
+        ("proxy-body-size", "10 b", "client_max_body_size 1m;"),
+        ("proxy-read-timeout", "soon", "proxy_read_timeout 60s;"),
+        ("proxy-request-buffering", "maybe", "proxy_request_buffering on;"),
+        ("service-upstream", "yes", "proxy_pass \"http://shop-web-80\";"),
+        ("backend-protocol", "SPDY", "proxy_pass \"http://shop-web-80\";"),
+        ("rewrite-target", "/a; }", "proxy_pass \"http://shop-web-80\";"),
+        ("ssl-redirect", "perhaps", "set $service_name \"web\";"),
+        ("canary", "perhaps", "set $service_name \"web\";"),
+    ] {
+        let annotations = format!("{{nginx.ingress.kubernetes.io/{name}: '{value}'}}");
+        let translation = translate(&ingress("a", &annotations, "/", "{number: 80}"));
+        let lines = location(conf(&translation), "location \"/\"");
+        assert!(lines.contains(&default), "{name}: {lines:?}");
+        let [said] = translation.messages()[..] else { panic!("{:?}", translation.messages()) };
+        assert!(said.contains(name) && said.contains("taken for not set") && said.contains(value), "{said}");
+    }
+    for (name, value) in [
+        ("canary-by-cookie", "a b; }"),
+        ("canary-by-header", "x {"),
+        ("canary-by-header-value", "\"; }"),
+        ("canary-weight", "most"),
+        ("canary-weight-total", "-1"),
+    ] {
+        let header =
+            if name == "canary-by-header-value" { "nginx.ingress.kubernetes.io/canary-by-header: x, " } else { "" };
+        let annotations = format!("{{{canary}{header}nginx.ingress.kubernetes.io/{name}: '{value}'}}");
+        let both = ingress("a", "{}", "/", "{number: 80}") + "---" + &ingress("b", &annotations, "/", "{name: http}");
+        let translation = translate(&both);
+        let [said] = translation.messages()[..] else { panic!("{:?}", translation.messages()) };
+        assert!(said.contains(name) && said.contains("taken for not set"), "{said}");
+        assert!(!conf(&translation).contains("; }") && conf(&translation).contains("proxy_pass \"http://$canary_0\""));
+    }
+}
+
+#[test]
+fn a_canary_is_chosen_by_any_cookie_and_any_value_of_a_header() {
+    let both = |annotations: &str| {
+        let canary = format!("{{nginx.ingress.kubernetes.io/canary: 'true', {annotations}}}");
+        translate(&(ingress("a", "{}", "/", "{number: 80}") + "---" + &ingress("b", &canary, "/", "{name: http}")))
+    };
+    let cookie = both("nginx.ingress.kubernetes.io/canary-by-cookie: a.b-c");
+    cookie.says(render::MAIN, &[r#""~(^|; *)a\\.b\\-c=always *(;|$)" "shop-web-http";"#]);
+    // Either would be a keyword or a pattern.
+    for value in ["default", "~a", "plain"] {
+        let header =
+            "nginx.ingress.kubernetes.io/canary-by-header: x, nginx.ingress.kubernetes.io/canary-by-header-value";
+        both(&format!("{header}: '{value}'")).says(render::MAIN, &[&format!(r#""\\{value}" "shop-web-http";"#)]);
+    }
+    let none = both("nginx.ingress.kubernetes.io/canary-by-header: a.b");
+    assert!(!conf(&none).contains("$http_a"), "no client's header has that name");
+}
+
+#[test]
+fn nobody_passes_where_the_guard_cannot_be_read() {
+    let guarded = |further: &str| {
+        let annotations = format!("{{nginx.ingress.kubernetes.io/auth-url: 'http://auth.test/'{further}}}");
+        let config_map = "---\nkind: ConfigMap\nmetadata: {name: bad, namespace: shop}\ndata: {'a b': c}\n";
+        let good = ingress("good", "{}", "/good", "{number: 80}");
+        translate(&(ingress("a", &annotations, "/bad", "{number: 80}") + config_map + "---" + &good))
+    };
+    let open = guarded("");
+    assert!(!location(conf(&open), "location \"/bad/\"").contains(&"return 503;"), "the control");
+    for further in [
+        ", nginx.ingress.kubernetes.io/auth-response-headers: 'X-User; }'",
+        ", nginx.ingress.kubernetes.io/auth-proxy-set-headers: 'shop/none'",
+        ", nginx.ingress.kubernetes.io/auth-proxy-set-headers: 'shop/bad'",
+        ", nginx.ingress.kubernetes.io/auth-proxy-set-headers: 'shop/;'",
+    ] {
+        let translation = guarded(further);
+        assert_eq!(location(conf(&translation), "location \"/bad/\"").last(), Some(&"return 503;"), "{further}");
+        assert!(location(conf(&translation), "location \"/good/\"").iter().any(|line| line.starts_with("proxy_pass")));
+        assert!(translation.messages()[0].ends_with("its paths answer 503"), "{:?}", translation.messages());
+    }
+    let relative = translate(&ingress("a", "{nginx.ingress.kubernetes.io/auth-url: /auth}", "/bad", "{number: 80}"));
+    assert!(relative.messages()[0].contains("expected http(s)://host/"), "{:?}", relative.messages());
+    assert_eq!(location(conf(&relative), "location \"/bad/\"").last(), Some(&"return 503;"));
+}
+
+#[test]
+fn the_default_backend_is_sent_the_custom_headers() {
+    let config_map = "\nkind: ConfigMap\nmetadata: {name: headers, namespace: ingress-nginx}\n\
+                      data: {l5d-dst-override: $service_name.$namespace.svc.cluster.local:$service_port}\n---\n\
+                      kind: Service\nmetadata: {name: backend, namespace: shop}\n\
+                      spec: {clusterIP: 10.96.0.5, ports: [{port: 80}]}\n";
+    let settings = settings("{proxy-set-headers: ingress-nginx/headers}");
+    let words = "--configmap=ingress-nginx/settings --default-backend-service=shop/backend".split(' ');
+    let controller = IngressNginx { flags: Flags::new(words.map(str::to_owned)), certificate: "PEM".to_owned() };
+    let translation = controller.translate(&Objects::from_yaml(&KINDS, &(settings + config_map)));
+    let lines = location(conf(&translation), "location /");
+    let at = |part: &str| lines.iter().position(|line| *line == part).unwrap_or_else(|| panic!("{part}: {lines:?}"));
+    // They have no values, so what is sent is `..svc.cluster.local:`.
+    let header = "proxy_set_header \"l5d-dst-override\" \"$service_name.$namespace.svc.cluster.local:$service_port\";";
+    assert!(at("set $service_name \"\";") < at(header) && at("set $namespace \"\";") < at(header));
 }
 
 #[test]
 fn a_host_has_the_certificate_of_its_secret_and_redirects() {
     let tls = "  tls: [{hosts: [shop.test], secretName: cert}]\n";
-    let secret = "---\nkind: Secret\nmetadata: {name: cert, namespace: shop}\ndata: {tls.crt: Q1JU, tls.key: S0VZ}\n";
+    let secret = manifest("cert", &pair_for("shop.test"));
     let ingress = ingress("a", "{}", "/", "{number: 80}") + tls;
-    let there = translate(&(ingress.clone() + secret));
+    let there = translate(&(ingress.clone() + &secret));
     assert!(conf(&there).contains("ssl_certificate tls/shop-cert.pem;"), "{}", conf(&there));
-    assert_eq!(there.files[std::path::Path::new("tls/shop-cert.pem")], "CRT\nKEY");
+    let pem = &there.files[std::path::Path::new("tls/shop-cert.pem")];
+    assert!(pem.find("BEGIN CERTIFICATE") < pem.find("BEGIN PRIVATE KEY"), "{pem}");
     assert!(conf(&there).contains("return 308 https://$host$request_uri;"));
     let missing = translate(&ingress);
     assert!(!conf(&missing).contains("shop-cert") && missing.messages()[0].contains("Secret shop/cert"));
     assert_eq!(conf(&missing).matches("ssl_certificate tls/").count(), 1, "the default server's is everybody's");
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_leaves_the_default_one() {
+    let tls = "  tls: [{hosts: [shop.test, other.test], secretName: cert}]\n";
+    let ingress = ingress("a", "{}", "/", "{number: 80}") + tls;
+    for (what, pair) in unusable() {
+        let translation = translate(&(ingress.clone() + &manifest("cert", &pair)));
+        assert!(!translation.files.contains_key(std::path::Path::new("tls/shop-cert.pem")), "{what}");
+        assert!(!conf(&translation).contains("shop-cert"), "{what}");
+        assert!(conf(&translation).contains("server_name shop.test;"), "{what}: it is served all the same");
+        let said = translation.messages();
+        assert!(said[0].contains("\"shop/cert\" is not valid") && said.len() == 1, "{what}: {said:?}");
+    }
+    // Each host of the list by itself.
+    let translation = translate(&(ingress + &manifest("cert", &pair_for("shop.test"))));
+    assert_eq!(conf(&translation).matches("ssl_certificate tls/shop-cert.pem;").count(), 1);
+    let [said] = translation.messages()[..] else { panic!("{:?}", translation.messages()) };
+    assert!(said.contains("for server \"other.test\""), "{said}");
 }
 
 #[test]

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use kube::ResourceExt;
 use serde_json::Value;
 
-use super::annotations::Annotations;
+use super::annotations::{Annotations, Note};
 use super::model::{Location, Match, Model, Server, Upstream};
 use super::settings::{Settings, lines};
 use crate::flags::Flags;
-use crate::objects::{INGRESS_CLASSES, INGRESSES, Object, Objects, SECRETS, annotation, items, text};
-use crate::secrets;
+use crate::names;
+use crate::objects::{CONFIG_MAPS, INGRESS_CLASSES, INGRESSES, Object, Objects, SECRETS, annotation, items, text};
+use crate::secrets::{self, Fault};
 use crate::services::{PortRef, service_port};
 use crate::status::Complaint;
 
@@ -29,6 +30,11 @@ impl Taken {
     fn complain(&self, reason: &'static str, message: impl Into<String>) -> Complaint {
         Complaint::new(INGRESSES, &self.object, reason, message)
     }
+
+    /// What the real one writes to its log only.
+    fn log(&self, message: impl Into<String>) -> Complaint {
+        Complaint::logged(INGRESSES, &self.object, message)
+    }
 }
 
 /// The Ingresses that count, oldest first: of two that want the same path the older one has it.
@@ -40,21 +46,33 @@ pub(crate) fn ingresses(
 ) -> Vec<Taken> {
     let mut taken = Vec::new();
     for object in objects.all(INGRESSES).filter(|object| is_ours(objects, flags, object)) {
-        let mut left_out = Vec::new();
-        match Annotations::read(object, settings, &mut left_out) {
+        let mut notes = Vec::new();
+        match Annotations::read(object, settings, &mut notes) {
             Ok(annotations) => {
+                if let Some(why) = &annotations.denied {
+                    let message = format!("{why}; its paths answer 503");
+                    complaints.insert(Complaint::logged(INGRESSES, object, message));
+                }
                 taken.push(Taken { object: Arc::clone(object), annotations: Arc::new(annotations) });
             }
             Err(message) => {
                 complaints.insert(Complaint::new(INGRESSES, object, "Rejected", message));
             }
         }
-        for name in left_out {
-            let message = format!(
-                "{name} annotation cannot be used: snippets need allow-snippet-annotations \"true\" in the controller's ConfigMap; the \
-                 Ingress is served without it"
-            );
-            complaints.insert(Complaint::new(INGRESSES, object, "Rejected", message));
+        for note in notes {
+            complaints.insert(match note {
+                Note::Snippet(name) => {
+                    let message = format!(
+                        "{name} annotation cannot be used: snippets need allow-snippet-annotations \"true\" in the controller's \
+                         ConfigMap; the Ingress is served without it"
+                    );
+                    Complaint::new(INGRESSES, object, "Rejected", message)
+                }
+                // The real one writes this to its log.
+                Note::Invalid(message) => {
+                    Complaint::logged(INGRESSES, object, format!("{message}; it is taken for not set"))
+                }
+            });
         }
     }
     taken.sort_by_key(|ingress| {
@@ -118,6 +136,10 @@ impl Context<'_> {
             server.locations.entry(Match::Prefix("/".to_owned())).or_insert(location);
         }
         for (host, path) in rules(spec) {
+            if host != "_" && !names::is_host(host) {
+                complaints.insert(ingress.complain("Rejected", format!("the host {host:?} is not a DNS name")));
+                continue;
+            }
             let Some(location) = self.location(model, ingress, &path["backend"], complaints) else { continue };
             let locations = &mut model.servers.entry(host.to_owned()).or_default().locations;
             for found in matches(path, &ingress.annotations) {
@@ -166,6 +188,11 @@ impl Context<'_> {
             complaints.insert(ingress.complain("Rejected", message));
             return None;
         };
+        if !names::is_plain(service) || !names::is_plain(&port.to_string()) {
+            let message = format!("{service:?} with port {:?} is no name of a Service and its port", port.to_string());
+            complaints.insert(ingress.complain("Rejected", message));
+            return None;
+        }
         let annotations = &ingress.annotations;
         let upstream = self.upstream(model, ingress, service, &port, complaints);
         let error_upstream = match &annotations.default_backend {
@@ -174,7 +201,13 @@ impl Context<'_> {
                 .map(|port| self.upstream(model, ingress, service, &port, complaints)),
             None => model.default_upstream.clone(),
         };
-        let auth_headers = annotations.auth.as_ref().and_then(|auth| auth.set_headers.as_deref()?.split_once('/'));
+        let (auth_headers, denied) = match self.auth_headers(ingress) {
+            Ok(headers) => (headers, annotations.denied.is_some()),
+            Err(message) => {
+                complaints.insert(ingress.log(format!("{message}; its paths answer 503")));
+                (Vec::new(), true)
+            }
+        };
         Some(Location {
             namespace: ingress.namespace(),
             ingress: ingress.object.name_any(),
@@ -183,11 +216,29 @@ impl Context<'_> {
             upstream,
             annotations: Arc::clone(annotations),
             canary: None,
-            auth_headers: auth_headers
-                .map(|(namespace, name)| lines(self.objects, namespace, name))
-                .unwrap_or_default(),
+            auth_headers,
+            denied,
             error_upstream,
         })
+    }
+
+    /// The headers of the ConfigMap that `auth-proxy-set-headers` names.
+    ///
+    /// # Errors
+    /// Where they cannot be had nobody passes: they may be what makes the question a safe one.
+    fn auth_headers(&self, ingress: &Taken) -> Result<Vec<(String, String)>, String> {
+        let named = ingress.annotations.auth.as_ref().and_then(|auth| auth.set_headers.as_deref());
+        let Some(named) = named else { return Ok(Vec::new()) };
+        let own = ingress.namespace();
+        let (namespace, name) = named.split_once('/').unwrap_or((&own, named));
+        if self.objects.get(CONFIG_MAPS, namespace, name).is_none() {
+            return Err(format!("unable to find configMap {named:?} of auth-proxy-set-headers"));
+        }
+        let headers = lines(self.objects, namespace, name);
+        match headers.iter().find(|(name, _)| !names::is_header(name)) {
+            Some((name, _)) => Err(format!("invalid proxy-set-headers in configmap {named:?}: {name:?}")),
+            None => Ok(headers),
+        }
     }
 
     fn first_port(&self, namespace: &str, service: &str) -> Option<PortRef> {
@@ -230,33 +281,48 @@ impl Context<'_> {
         name
     }
 
+    /// Where a Secret cannot be used, and for hosts that its certificate does not cover, the default certificate is served. The real one
+    /// says so in its log, and of a Secret that is not there in an event as well.
     fn add_certificate(&self, model: &mut Model, ingress: &Taken, tls: &Value, complaints: &mut BTreeSet<Complaint>) {
         let (namespace, name) = (ingress.namespace(), text(tls, "/secretName"));
         let file = format!("{namespace}-{name}.pem");
-        if !name.is_empty() {
-            let pem = self.objects.get(SECRETS, &namespace, name).and_then(|secret| {
-                Some(
-                    secrets::field(secret, "tls.crt")?
-                        + "
-" + &secrets::field(secret, "tls.key")?,
-                )
-            });
-            match pem {
-                Some(pem) => {
-                    model.certificates.insert(file.clone(), pem);
-                }
-                None => {
-                    let message = format!(
-                        "Secret {namespace}/{name} with tls.crt and tls.key is not there; the default certificate is served"
-                    );
-                    complaints.insert(ingress.complain("MissingSecret", message));
-                }
+        let pair = match self.objects.get(SECRETS, &namespace, name).map(|secret| secrets::pair(secret)) {
+            Some(Ok(pair)) => Some(pair),
+            _ if name.is_empty() => None,
+            None | Some(Err(Fault::Lacks(_))) => {
+                let message = format!(
+                    "Secret {namespace}/{name} with tls.crt and tls.key is not there; the default certificate is served"
+                );
+                complaints.insert(ingress.complain("MissingSecret", message));
+                None
             }
-        }
+            Some(Err(Fault::Unusable(why))) => {
+                complaints.insert(ingress.log(format!(
+                    "SSL certificate \"{namespace}/{name}\" is not valid: {why}; the default certificate is served"
+                )));
+                None
+            }
+        };
         for host in items(tls, "/hosts").filter_map(Value::as_str) {
-            let there = model.certificates.contains_key(&file);
+            if !names::is_host(host) {
+                complaints.insert(ingress.log(format!("the TLS host {host:?} is not a DNS name; it is left out")));
+                continue;
+            }
+            let own = pair.as_ref().filter(|(chain, _)| {
+                let covered = secrets::covers(chain, host);
+                if !covered {
+                    complaints.insert(ingress.log(format!(
+                        "SSL certificate \"{namespace}/{name}\" does not contain a Common Name or Subject Alternative Name for \
+                         server \"{host}\"; the default certificate is served, which is not valid for it either"
+                    )));
+                }
+                covered
+            });
+            if let Some((chain, key)) = own {
+                model.certificates.insert(file.clone(), format!("{chain}{key}"));
+            }
             let server = model.servers.entry(host.to_owned()).or_default();
-            server.certificate.get_or_insert_with(|| if there { file.clone() } else { String::new() });
+            server.certificate.get_or_insert_with(|| own.map(|_| file.clone()).unwrap_or_default());
         }
     }
 }

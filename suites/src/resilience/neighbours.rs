@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
-use meshgate_harness::plan::{Backend, Plan};
+use meshgate_harness::plan::{Backend, NAMESPACE, Plan};
 use meshgate_harness::probe::{Record, outcome};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{CONNECTIONS, SETTLES, all_good};
@@ -15,7 +15,7 @@ use super::{CONNECTIONS, SETTLES, all_good};
 /// The cases of this file.
 pub const CASES: &[Case] = &[Case {
     id: "resilience/bad-neighbours",
-    summary: "Routes to a Service and a port that are not there are told of, and the others serve, those that come later as well",
+    summary: "Routes to a Service and a port that are not there, or with a certificate that is none, are told of, and the others serve, those that come later as well",
     needs: &[Need::Serves, Need::OncePerRecipe],
     claims: &[],
     // It changes the configuration more than once.
@@ -23,6 +23,7 @@ pub const CASES: &[Case] = &[Case {
     plan: |plan| {
         plan.serve("good", Backend::A);
         plan.service("late", Backend::B);
+        plan.service(SEALED, Backend::A);
     },
     run: |context| Box::pin(bad_neighbours(context)),
 }];
@@ -30,6 +31,15 @@ pub const CASES: &[Case] = &[Case {
 /// How long a controller may take to say what is wrong. Of several replicas the one with the lease says it, and where that one has just
 /// ended, another has to wait until its 15 seconds are over.
 const TOLD: Duration = Duration::from_secs(30);
+
+/// The route, and its Service, whose Secret holds no certificate.
+const SEALED: &str = "sealed";
+
+/// What is in it. Whoever cannot say where it is from shows what it is.
+const GARBAGE: &str = "a-bad-neighbour";
+
+/// The template of routes with a certificate.
+const TLS: &str = "tls";
 
 /// What a controller is that says nothing.
 const SILENT: &str = "silent-on-missing";
@@ -42,6 +52,10 @@ async fn bad_neighbours(context: Context) -> CaseResult {
     let mut bad = vec!["nowhere"];
     plan.route("nowhere", "absent");
     plan.route("late", "late");
+    if context.world.recipe.templates.contains_key(TLS) {
+        let secret = secret(&context);
+        plan.route(SEALED, SEALED).template(TLS).value("secret", secret);
+    }
     if let Some(form) = &context.world.recipe.host {
         plan.hosts(form);
     } else {
@@ -51,16 +65,24 @@ async fn bad_neighbours(context: Context) -> CaseResult {
     }
     let judged = judge(&context, &plan, &bad).await;
     // Whatever was seen, the cases after this one have to find the controller as it was.
-    for route in bad.into_iter().chain(["late"]) {
+    for route in bad.into_iter().chain(["late", SEALED]).filter(|route| plan.routes.contains_key(*route)) {
         context.world.kubernetes.delete_all(&objects(&context, &plan, route)?).await?;
     }
     judged
+}
+
+/// The name of the Secret of [`SEALED`].
+fn secret(context: &Context) -> String {
+    context.plan.full("garbage")
 }
 
 async fn judge(context: &Context, plan: &Plan, bad: &[&str]) -> CaseResult {
     let kubernetes = &context.world.kubernetes;
     for bad in bad {
         kubernetes.apply_all(&objects(context, plan, bad)?).await?;
+    }
+    if plan.routes.contains_key(SEALED) {
+        kubernetes.apply_all(&objects(context, plan, SEALED)?).await?;
     }
     kubernetes.apply_all(&objects(context, plan, "late")?).await?;
     let late = context.world.request_to(&plan.routes["late"], &context.world.ingress);
@@ -82,6 +104,14 @@ async fn judge(context: &Context, plan: &Plan, bad: &[&str]) -> CaseResult {
             outcome(&record),
         )?;
     }
+    // What its own clients get is each controller's: its default certificate, or no answer.
+    if plan.routes.contains_key(SEALED) {
+        check(format!("a status, event or line of the controller's log about Secret {}", secret(context))).that(
+            told(context, plan, SEALED).await?,
+            "one that says what is wrong",
+            "none",
+        )?;
+    }
     if silent.is_empty() {
         return Ok(Outcome::Pass);
     }
@@ -95,8 +125,17 @@ async fn judge(context: &Context, plan: &Plan, bad: &[&str]) -> CaseResult {
 async fn told(context: &Context, plan: &Plan, bad: &str) -> Result<bool, Failure> {
     let route = &plan.routes[bad];
     let objects = objects(context, plan, bad)?;
-    let patience = if context.world.recipe.findings.contains_key(SILENT) { Duration::ZERO } else { TOLD };
-    let about = |line: &str| line.contains(&route.name) || bad == "nowhere" && line.contains(&route.service);
+    let known = bad != SEALED && context.world.recipe.findings.contains_key(SILENT);
+    let patience = if known { Duration::ZERO } else { TOLD };
+    let further = match bad {
+        "nowhere" => Some(route.service.clone()),
+        SEALED => Some(secret(context)),
+        _ => None,
+    };
+    let about = |line: &str| {
+        let garbage = bad == SEALED && quotes(line, GARBAGE);
+        garbage || line.contains(&route.name) || further.as_ref().is_some_and(|further| line.contains(further))
+    };
     let wrong = |line: &str| WRONG.iter().any(|word| line.to_lowercase().contains(word));
     let deadline = Instant::now() + patience;
     // What was said once was said.
@@ -107,6 +146,13 @@ async fn told(context: &Context, plan: &Plan, bad: &str) -> Result<bool, Failure
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(true)
+}
+
+/// Whether a line has a text, perhaps shortened: `a-b[...]our`.
+fn quotes(line: &str, text: &str) -> bool {
+    let shortened =
+        |(before, after): (&str, &str)| before.ends_with(&text[..3]) && after.starts_with(&text[text.len() - 3..]);
+    line.contains(text) || line.split_once("[...]").is_some_and(shortened)
 }
 
 /// Whether what is wanted is said anywhere: the log, which is the longest, is read last.
@@ -124,5 +170,14 @@ async fn said(context: &Context, objects: &[Value], wanted: impl Fn(&str) -> boo
 }
 
 fn objects(context: &Context, plan: &Plan, route: &str) -> Result<Vec<Value>, Failure> {
-    Ok(plan.routes[route].objects(&context.world.recipe).map_err(anyhow::Error::from)?)
+    let mut objects = plan.routes[route].objects(&context.world.recipe).map_err(anyhow::Error::from)?;
+    if route == SEALED {
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+            "metadata": {"name": secret(context), "namespace": NAMESPACE},
+            "stringData": {"tls.crt": GARBAGE, "tls.key": GARBAGE},
+        });
+        objects.insert(0, secret);
+    }
+    Ok(objects)
 }
