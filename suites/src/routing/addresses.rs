@@ -49,7 +49,6 @@ const TEMPLATE: &str = "tls-by-name";
 async fn published_address(context: Context) -> CaseResult {
     let wanted = of_the_controller(&context).await?;
     let main = objects(&context, context.route("main")?)?;
-    let main = objects(&context, context.route("main")?)?;
     let settled = published(&context, &main, &wanted).await?;
     // Whoever else writes that status, such as a further instance, answers each write of the other's with one of its own.
     for _ in 0..REQUESTS {

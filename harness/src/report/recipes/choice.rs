@@ -63,20 +63,16 @@ impl<'a> Judged<'a> {
     /// What it is worth beside others of its mode, from what matters most on.
     fn worth(&self) -> impl Ord + use<> {
         let promises = self.promises();
-        let weights = match promises.weights {
-            Some(Weights::Honoured) => 2,
-            None => 1,
-            Some(Weights::Void) => 0,
-        };
         (
             promises.balances == Balances::Proxy,
             promises.route_metrics,
             promises.split,
-            weights,
+            promises.weights == Some(Weights::Honoured),
             // In default mode the proxy acts upon nobody's.
             self.recipe.mode != Mode::Default && promises.client_override == ClientOverride::Replaced,
-            Reverse(self.recipe.findings.len()),
+            // What a recipe cannot express has no weaknesses either.
             EXTRAS.iter().filter(|(name, _)| self.recipe.templates.contains_key(*name)).count(),
+            Reverse(self.recipe.findings.len()),
         )
     }
 }

@@ -55,7 +55,7 @@ fn the_recipe_to_use_is_the_one_that_promises_most_and_keeps_it() {
     assert_eq!(uses(&with("", vec![])).as_deref(), Some("ingressroute-weighted"), "its weights count");
     for verdict in [Verdict::Fail, Verdict::NotRun] {
         let text = with("ingressroute-weighted", vec![case("a/b", Verdict::Pass), case("a/c", verdict)]);
-        assert_eq!(uses(&text).as_deref(), Some("ingress-middleware"), "{verdict}");
+        assert_eq!(uses(&text).as_deref(), Some("ingressroute-middleware"), "{verdict}");
         assert!(section(&text, "#### traefik/ingressroute-weighted").contains("**not to be used**: the report does"));
     }
     // What it leaves to another recipe that promises the same speaks of it, too.
@@ -68,9 +68,9 @@ fn the_recipe_to_use_is_the_one_that_promises_most_and_keeps_it() {
         uses(&rendered(cells))
     };
     assert_eq!(leaving(Verdict::Pass).as_deref(), Some("ingressroute-weighted"));
-    assert_eq!(leaving(Verdict::Fail).as_deref(), Some("ingress-middleware"));
+    assert_eq!(leaving(Verdict::Fail).as_deref(), Some("ingressroute-middleware"));
     let text = with("ingressroute-weighted", vec![case("a/b", Verdict::NotApplicable)]);
-    assert_eq!(uses(&text).as_deref(), Some("ingress-middleware"), "nothing speaks for it");
+    assert_eq!(uses(&text).as_deref(), Some("ingressroute-middleware"), "nothing speaks for it");
     // A weakness that is observed as declared is no reason against it.
     let text = with("ingressroute-weighted", vec![case("a/b", Verdict::Finding)]);
     assert_eq!(uses(&text).as_deref(), Some("ingressroute-weighted"));
