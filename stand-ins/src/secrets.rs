@@ -110,7 +110,7 @@ pub(crate) mod examples {
             ("garbage in PEM", (block("CERTIFICATE", b"garbage"), key.clone())),
             ("the key of another certificate", (certificate.clone(), pair_for("shop.test").1)),
             ("garbage behind the certificate", (certificate.clone() + &block("CERTIFICATE", b"x"), key)),
-            ("no key", (certificate, String::new())),
+            ("no key", (certificate, "\n".to_owned())),
         ]
     }
 }
