@@ -7,7 +7,7 @@ use meshgate_fixtures::{Controller, Fixtures, Mode, Recipe};
 use meshgate_harness::report::recipes;
 
 fn document(name: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)).unwrap()
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)).expect(name)
 }
 
 /// What is wrong with the page of the recipes, one line each.

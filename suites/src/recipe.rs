@@ -87,7 +87,7 @@ async fn as_printed(context: Context) -> CaseResult {
     let kubernetes = &context.world.kubernetes;
     let target = context.world.ingress.at(context.world.controller.ports.http).to_string();
     let request = Request::get(target, "/").host("example.com");
-    let nowhere = |record: &Record| !record.status.is_some_and(|status| status < 400);
+    let nowhere = |record: &Record| record.status.is_none_or(|status| status >= 400);
     context.until(SETTLES, "the page's request leads nowhere", request.clone(), nowhere).await?;
     // The control, without which a controller that has read nothing yet would do as well as one that takes nothing of what is printed.
     kubernetes.apply_all(&mends).await?;

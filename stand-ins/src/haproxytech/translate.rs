@@ -277,7 +277,7 @@ impl<'a> Translation<'a> {
 
     fn certificate(&mut self, ingress: Option<&Object>, namespace: &str, name: &str, first: &str) {
         let secret = self.objects.get(SECRETS, namespace, name);
-        let message = match secret.map(|secret| secrets::pair(secret)) {
+        let message = match secret.map(secrets::pair) {
             Some(Ok((chain, key))) => {
                 self.model.certificates.insert(format!("{first}{namespace}_{name}.pem"), key + &chain);
                 return;

@@ -286,7 +286,7 @@ impl Context<'_> {
     fn add_certificate(&self, model: &mut Model, ingress: &Taken, tls: &Value, complaints: &mut BTreeSet<Complaint>) {
         let (namespace, name) = (ingress.namespace(), text(tls, "/secretName"));
         let file = format!("{namespace}-{name}.pem");
-        let pair = match self.objects.get(SECRETS, &namespace, name).map(|secret| secrets::pair(secret)) {
+        let pair = match self.objects.get(SECRETS, &namespace, name).map(secrets::pair) {
             Some(Ok(pair)) => Some(pair),
             _ if name.is_empty() => None,
             None | Some(Err(Fault::Lacks(_))) => {
