@@ -52,48 +52,9 @@ fn every_citation_is_judged_somewhere() {
     assert!(never.is_empty(), "cited where the case is not judged: {never:?}");
 }
 
-/// The recipes that a text names, as `CONTROLLER/RECIPE` or behind the word "recipe": there as `RECIPE` of the `own` controller, and
-/// perhaps another one behind "or".
-fn named<'a>(text: &'a str, own: Option<&'a str>, fixtures: &Fixtures) -> Vec<(&'a str, &'a str)> {
-    let words: Vec<&str> =
-        text.split_whitespace().map(|word| word.trim_matches(['.', ',', ';', ':', '(', ')'])).collect();
-    let mut found = Vec::new();
-    let mut expects = false;
-    for (index, word) in words.iter().enumerate() {
-        let of_some_controller = word.split_once('/').filter(|(name, _)| fixtures.controllers.contains_key(*name));
-        let behind_or = index > 1
-            && words[index - 1] == "or"
-            && found.last().is_some_and(|(_, last)| *last == words[index - 2])
-            && *word != "a";
-        if let Some(path) = of_some_controller {
-            found.push(path);
-        } else if expects || behind_or {
-            let own = own.unwrap_or_else(|| panic!("{text}: expected CONTROLLER/RECIPE, found {word:?}"));
-            found.push((own, word));
-        }
-        expects = word.eq_ignore_ascii_case("recipe");
-    }
-    found
-}
-
 fn known<'a>(fixtures: &'a Fixtures, (controller, recipe): (&str, &str), text: &str) -> &'a Recipe {
     let known = fixtures.controllers.get(controller).and_then(|known| known.recipes.get(recipe));
     known.unwrap_or_else(|| panic!("{controller} has no recipe {recipe}, which is named in: {text}"))
-}
-
-#[test]
-fn names_of_recipes_are_found_in_texts() {
-    let fixtures = Fixtures::built_in().unwrap();
-    for (text, expected) in [
-        ("nothing: there is none", vec![]),
-        ("use recipe pod-ip, which does it", vec![("kong", "pod-ip")]),
-        ("use recipe b or a TrafficSplit.", vec![("kong", "b")]),
-        ("use recipe b, or c in default mode.", vec![("kong", "b"), ("kong", "c")]),
-        ("as gloo/b has it (recipe c)", vec![("gloo", "b"), ("kong", "c")]),
-        ("routing/host says so", vec![]),
-    ] {
-        assert_eq!(named(text, Some("kong"), &fixtures), expected, "{text}");
-    }
 }
 
 /// Whoever takes the recipe that a refuted sentence or a finding names is rid of the trouble, by what that recipe promises.
@@ -102,14 +63,14 @@ fn recipes_that_are_named_as_remedies_are_remedies() {
     let fixtures = Fixtures::built_in().unwrap();
     for claim in &fixtures.claims.0 {
         if let Some(text) = &claim.instead {
-            for path in named(text, None, &fixtures) {
+            for path in fixtures.recipes_named(text, "") {
                 let promises = known(&fixtures, path, text).promises(Dialect::Modern.as_str());
                 let cures = promises.serves && promises.route_metrics && promises.split;
                 assert!(cures, "{}: {path:?} does not promise what the page wants", claim.id);
             }
         }
         if let Some(text) = &claim.untestable {
-            named(text, None, &fixtures).into_iter().for_each(|path| _ = known(&fixtures, path, text));
+            fixtures.recipes_named(text, "").into_iter().for_each(|path| _ = known(&fixtures, path, text));
         }
     }
     for controller in fixtures.controllers.values() {
@@ -118,7 +79,7 @@ fn recipes_that_are_named_as_remedies_are_remedies() {
             .values()
             .flat_map(|recipe| recipe.findings.iter().map(move |(finding, text)| (&recipe.name, finding, text)))
         {
-            for path in named(text, Some(&controller.name), &fixtures) {
+            for path in fixtures.recipes_named(text, &controller.name) {
                 let other = known(&fixtures, path, text);
                 let promises = other.promises(Dialect::Modern.as_str());
                 let replaced = promises.client_override == ClientOverride::Replaced;

@@ -111,25 +111,23 @@ fn as_they_are(templates: &[Template]) -> Result<Vec<Value>, Failure> {
 
 async fn refused(context: Context) -> CaseResult {
     let kubernetes = &context.world.kubernetes;
-    for template in &context.world.recipe.refused {
-        for mut object in as_they_are(std::slice::from_ref(template))? {
-            let answer = kubernetes
-                .apply(&object)
-                .await
-                .map(|_| "it is taken".to_owned())
-                .unwrap_or_else(|error| format!("{error:#}"));
-            check("the answer to the manifest as printed").that(
-                answer.contains("field not declared in schema") || answer.contains("unknown field"),
-                "a refusal that names a field which there is no more",
-                answer,
-            )?;
-            // The control: without what stands in those fields an object of that name is taken, and it was not there before.
-            object["spec"] = json!({});
-            let stored = kubernetes.apply(&object).await?;
-            let generation = stored.metadata.generation;
-            kubernetes.delete(&object).await?;
-            check("the control, the generation of the object without them").equal(generation, Some(1))?;
-        }
+    for mut object in as_they_are(&context.world.recipe.refused)? {
+        let answer = kubernetes
+            .apply(&object)
+            .await
+            .map(|_| "it is taken".to_owned())
+            .unwrap_or_else(|error| format!("{error:#}"));
+        check("the answer to the manifest as printed").that(
+            answer.contains("field not declared in schema") || answer.contains("unknown field"),
+            "a refusal that names a field which there is no more",
+            answer,
+        )?;
+        // The control: without what stands in those fields an object of that name is taken, and it was not there before.
+        object["spec"] = json!({});
+        let stored = kubernetes.apply(&object).await?;
+        let generation = stored.metadata.generation;
+        kubernetes.delete(&object).await?;
+        check("the control, the generation of the object without them").equal(generation, Some(1))?;
     }
     Ok(Outcome::Pass)
 }

@@ -2,7 +2,7 @@
 //! so after a recipe has set its own takes that out, too, and the client has chosen that nobody names the destination.
 
 use meshgate_fixtures::ClientOverride;
-use meshgate_harness::case::{Case, CaseFuture, Need, Stage};
+use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::plan::{Backend, Plan};
 use meshgate_harness::probe::{Scheme, outcome};
@@ -19,7 +19,6 @@ pub const CASES: &[Case] = &[
         "Naming the header in Connection does not take the recipe's own away",
         &[Need::Serves, Need::SetsOverride],
         two_services,
-        |context| Box::pin(stays(context)),
     ),
     nominated(
         "headers/client-override-connection-tls",
@@ -30,18 +29,11 @@ pub const CASES: &[Case] = &[
             plan.service("other", Backend::B);
             terminate(plan, "main", "main");
         },
-        |context| Box::pin(stays(context)),
     ),
 ];
 
-const fn nominated(
-    id: &'static str,
-    summary: &'static str,
-    needs: &'static [Need],
-    plan: fn(&mut Plan),
-    run: fn(Context) -> CaseFuture,
-) -> Case {
-    Case { id, summary, needs, claims: &[], stage: Stage::Shared, plan, run }
+const fn nominated(id: &'static str, summary: &'static str, needs: &'static [Need], plan: fn(&mut Plan)) -> Case {
+    Case { id, summary, needs, claims: &[], stage: Stage::Shared, plan, run: |context| Box::pin(stays(context)) }
 }
 
 /// What a recipe has that cannot keep its header.

@@ -130,16 +130,8 @@ async fn published(context: &Context, objects: &[Value], wanted: &[String]) -> R
         }
         Ok(versions)
     };
-    let deadline = Instant::now() + SETTLES;
-    loop {
-        match look().await {
-            Ok(versions) => return Ok(versions),
-            Err(seen) if Instant::now() >= deadline => {
-                return Err(check("the address in the status of a route").failure(format!("{wanted:?}"), seen));
-            }
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-        }
-    }
+    let said = converge(SETTLES, look).await;
+    said.map_err(|seen| check("the address in the status of a route").failure(format!("{wanted:?}"), seen))
 }
 
 fn objects(context: &Context, route: &Route) -> Result<Vec<Value>, Failure> {
