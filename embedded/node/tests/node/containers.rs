@@ -138,9 +138,11 @@ async fn volume_update(scene: Scene) {
     scene.create("", "configmaps", json!({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"key": "old", "gone": "x"},
     }));
+    // The files of a volume change one by one, and a key that is gone goes last: the container waits for both.
     let mut container = shell(
         "main",
-        "cat /config/key; until grep -q new /config/key; do sleep 0.02; done; cat /config/key; ls /config",
+        "cat /config/key; until grep -q new /config/key && [ ! -e /config/gone ]; do sleep 0.02; done
+        cat /config/key; ls /config",
     );
     container["volumeMounts"] = json!([{"name": "config", "mountPath": "/config"}]);
     scene.pod(
@@ -168,7 +170,8 @@ async fn volume_update(scene: Scene) {
         .unwrap();
     log = scene.phase("follower", "Succeeded").await;
     assert_eq!(log["status"]["phase"], "Succeeded");
-    assert!(scene.log("follower", LogOptions::default()).await.ends_with("new\nkey\n"));
+    let log = scene.log("follower", LogOptions::default()).await;
+    assert!(log.ends_with("new\nkey\n"), "{log}");
 }
 
 async fn root(scene: Scene) {
