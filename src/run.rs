@@ -48,9 +48,9 @@ pub struct Args {
     /// Judge every case in every cell, also what comes to the same in another cell of the run
     #[arg(long)]
     pub exhaustive: bool,
-    /// How many cells at once
-    #[arg(long, default_value_t = 2)]
-    pub parallel: usize,
+    /// How many cells at once; three per processor when left out
+    #[arg(long)]
+    pub parallel: Option<usize>,
     /// The report folder
     #[arg(long, default_value = "report", value_name = "DIR")]
     pub report_dir: PathBuf,
@@ -246,7 +246,7 @@ fn options(args: &Args, backend: &Backend) -> anyhow::Result<Options> {
     Ok(Options {
         command: vec![std::env::current_exe()?.into(), crate::cell::ROLE.into()],
         // Cells have the same namespaces: one cluster carries one at a time.
-        parallel: if own { args.parallel } else { 1 },
+        parallel: if own { args.parallel.unwrap_or_else(runner::usual_parallel) } else { 1 },
         cell_limit: Duration::from_secs(if own { 600 } else { 1800 }),
     })
 }

@@ -149,8 +149,11 @@ fn run(fixtures: &Fixtures, cells: &[Cell], keys: &[Key], board: &Board) -> anyh
             Job::new(spec, &player, fixtures, &meshgate_suites::cases())
         })
         .collect::<anyhow::Result<_>>()?;
-    let options =
-        Options { command: vec![MESHGATE.into(), "cell".into()], parallel: 2, cell_limit: Duration::from_secs(900) };
+    let options = Options {
+        command: vec![MESHGATE.into(), "cell".into()],
+        parallel: runner::usual_parallel(),
+        cell_limit: Duration::from_secs(900),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listen = |job: usize, event: &Event| {

@@ -32,6 +32,11 @@ pub struct Options {
     pub cell_limit: Duration,
 }
 
+/// How many cells at once keep a machine busy: most of the time a cell waits for something to happen, and it takes some 200 MB.
+pub fn usual_parallel() -> usize {
+    3 * std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// A cell to run and who plays its controller.
 #[derive(Clone, Debug)]
 pub struct Job {
