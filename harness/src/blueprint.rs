@@ -76,24 +76,34 @@ pub fn images(controller: &Controller, version: &Version) -> anyhow::Result<Vec<
 }
 
 /// What the files in `install/` may ask for. `certificate` and `key` are those of a Secret's `data`: a controller's default
-/// certificate, which no client of a case is shown. `routes` is the label selector of what an instance has to read, empty for
-/// everything.
+/// certificate, which no client of a case is shown; `webhook_certificate` and `webhook_key` those of its Service `WORKLOAD-admission`,
+/// where the certificate is what the API server trusts as well, as the Job of a chart makes them. `routes` is the label selector of what
+/// an instance has to read, empty for everything.
 fn values(
     controller: &Controller,
     version: &Version,
     workload: &str,
     routes: &str,
 ) -> anyhow::Result<BTreeMap<&'static str, String>> {
-    let key = KeyPair::generate()?;
-    let certificate = CertificateParams::new([format!("{}.test", controller.name)])?.self_signed(&key)?;
+    let (certificate, key) = self_signed(format!("{}.test", controller.name))?;
+    let (webhook_certificate, webhook_key) = self_signed(format!("{workload}-admission.{}.svc", controller.namespace))?;
     Ok(BTreeMap::from([
-        ("certificate", BASE64.encode(certificate.pem())),
-        ("key", BASE64.encode(key.serialize_pem())),
+        ("certificate", certificate),
+        ("key", key),
+        ("webhook_certificate", webhook_certificate),
+        ("webhook_key", webhook_key),
         ("version", version.0.clone()),
         ("namespace", controller.namespace.clone()),
         ("routes", routes.to_owned()),
         ("workload", workload.to_owned()),
     ]))
+}
+
+/// A certificate for a name and its key, as in a Secret's `data`.
+fn self_signed(name: String) -> anyhow::Result<(String, String)> {
+    let key = KeyPair::generate()?;
+    let certificate = CertificateParams::new([name])?.self_signed(&key)?;
+    Ok((BASE64.encode(certificate.pem()), BASE64.encode(key.serialize_pem())))
 }
 
 fn is_definition(object: &Value) -> bool {

@@ -18,12 +18,16 @@ mod settings;
 pub(crate) mod text;
 mod translate;
 mod values;
+mod webhook;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use crate::flags::Flags;
-use crate::objects::{CONFIG_MAPS, ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, Kind, Objects, SECRETS, SERVICES};
-use crate::run::{Controller, Translation, run};
+use crate::objects::{
+    CONFIG_MAPS, ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, Kind, Object, Objects, SECRETS, SERVICES,
+};
+use crate::run::{Controller, Translation, Webhook, run};
 use crate::services;
 use crate::status::StatusUpdate;
 pub(crate) use render::{ENDPOINTS, MAIN};
@@ -47,13 +51,19 @@ struct IngressNginx {
     certificate: String,
 }
 
+impl IngressNginx {
+    fn settings(&self, objects: &Objects) -> Settings {
+        Settings::read(objects, self.flags.object("configmap"))
+    }
+}
+
 impl Controller for IngressNginx {
     fn kinds(&self) -> Vec<Kind> {
         vec![CONFIG_MAPS, ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, SECRETS, SERVICES]
     }
 
     fn translate(&self, objects: &Objects) -> Translation {
-        let settings = Settings::read(objects, self.flags.object("configmap"));
+        let settings = self.settings(objects);
         let mut complaints = BTreeSet::new();
         let taken = translate::ingresses(objects, &self.flags, &settings, &mut complaints);
         let model = translate::model(objects, &self.flags, &taken, &mut complaints);
@@ -67,6 +77,26 @@ impl Controller for IngressNginx {
             statuses = taken.iter().filter_map(update).collect();
         }
         Translation { files: render::files(&model, &settings, &self.flags, &self.certificate), statuses, complaints }
+    }
+
+    /// It stays with the configuration that it has (`OnUpdate` of the real one), since CVE-2025-1974 without a webhook that tries Ingresses.
+    fn leaves_out_refused(&self) -> bool {
+        false
+    }
+
+    fn webhook(&self) -> Option<Webhook> {
+        let address = self.flags.get("validating-webhook").filter(|address| !address.is_empty())?;
+        let file = |flag: &str| PathBuf::from(self.flags.or(flag, ""));
+        Some(Webhook {
+            kind: INGRESSES,
+            address: address.to_owned(),
+            certificate: file("validating-webhook-certificate"),
+            key: file("validating-webhook-key"),
+        })
+    }
+
+    fn judge(&self, objects: &Objects, ingress: &Object) -> Result<(), String> {
+        webhook::judge(objects, &self.flags, &self.settings(objects), ingress)
     }
 }
 

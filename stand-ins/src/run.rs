@@ -11,10 +11,13 @@ use tokio::sync::watch;
 use self::refused::Refused;
 use crate::data_plane::{DataPlane, Files};
 use crate::health::{self, Ready};
-use crate::objects::{Kind, Objects, Watches};
+use crate::objects::{Kind, Object, Objects, Watches};
 use crate::status::{Complaint, RENEWAL, Report, Reporter, StatusUpdate};
 
 mod refused;
+mod webhook;
+
+pub(crate) use webhook::Webhook;
 
 /// A burst of changes is over when there is none for so long.
 const QUIET: Duration = Duration::from_millis(50);
@@ -57,6 +60,24 @@ pub(crate) trait Controller {
 
     /// The whole configuration for these objects. Pure: the same objects lead to the same files.
     fn translate(&self, objects: &Objects) -> Translation;
+
+    /// Whether an Ingress for which the data plane refuses everything is left out. Otherwise nothing changes until it is mended.
+    fn leaves_out_refused(&self) -> bool {
+        true
+    }
+
+    /// Where it is asked about objects before they are stored, if it is.
+    fn webhook(&self) -> Option<Webhook> {
+        None
+    }
+
+    /// What it answers there. Pure, as [`Controller::translate`] is.
+    ///
+    /// # Errors
+    /// Why the object must not be stored.
+    fn judge(&self, _objects: &Objects, _object: &Object) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// Runs a controller until SIGTERM, or until its data plane ends.
@@ -90,22 +111,38 @@ async fn serve(
     data_plane: &mut impl DataPlane,
     ready: &Ready,
 ) -> anyhow::Error {
+    let webhook = match controller.webhook() {
+        Some(webhook) => match webhook.listen().await {
+            Ok(listening) => Some(listening),
+            Err(error) => return error,
+        },
+        None => None,
+    };
+    let watches = Watches::start(client, &controller.kinds());
+    let asked = async {
+        match webhook {
+            Some(webhook) => {
+                webhook.serve(watches.listed(), |object| controller.judge(&watches.objects(), object)).await
+            }
+            None => std::future::pending().await,
+        }
+    };
     let (found, reports) = watch::channel(None);
     tokio::select! {
-        error = follow(client, controller, data_plane, ready, &found) => error,
+        error = follow(&watches, controller, data_plane, ready, &found) => error,
+        error = asked => error,
         never = report(reporter, reports) => match never {},
     }
 }
 
 /// Keeps the data plane's configuration current, and hands over what there is to report.
 async fn follow(
-    client: &Client,
+    watches: &Watches,
     controller: &impl Controller,
     data_plane: &mut impl DataPlane,
     ready: &Ready,
     found: &watch::Sender<Option<Report>>,
 ) -> anyhow::Error {
-    let watches = Watches::start(client, &controller.kinds());
     watches.listed().await;
     let mut applied = None;
     let mut refused = Refused::default();
@@ -117,7 +154,7 @@ async fn follow(
                 Err(error) => {
                     tracing::error!("the configuration is not taken, the former one stays: {error:#}");
                     let objects = watches.objects().clone();
-                    if refused.find(controller, data_plane, &objects).await {
+                    if controller.leaves_out_refused() && refused.find(controller, data_plane, &objects).await {
                         continue;
                     }
                 }
@@ -126,7 +163,7 @@ async fn follow(
         }
         found.send_replace(Some(Report { statuses: translation.statuses, complaints: translation.complaints }));
         tokio::select! {
-            () = watches.changed() => over(&watches).await,
+            () = watches.changed() => over(watches).await,
             () = tokio::time::sleep(RENEWAL) => {}
             error = data_plane.ended() => return error,
         }

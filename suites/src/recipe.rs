@@ -7,6 +7,7 @@ use meshgate_fixtures::{ClientOverride, Mode, Template};
 use meshgate_harness::blueprint;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
+use meshgate_harness::convergence::converge;
 use meshgate_harness::matrix::Dialect;
 use meshgate_harness::metrics::Families;
 use meshgate_harness::plan::Backend;
@@ -32,7 +33,7 @@ pub const CASES: &[&[Case]] = &[&[
     },
     Case {
         id: "recipe/refused",
-        summary: "The manifests as printed are refused for fields that there are no more, and nothing is stored",
+        summary: "The manifests as printed are refused, for fields that there are no more or by the controller's webhook, and nothing is stored",
         needs: &[Need::ServesNothing, Need::RefusedManifests],
         claims: &[],
         stage: Stage::Shared,
@@ -109,21 +110,31 @@ fn as_they_are(templates: &[Template]) -> Result<Vec<Value>, Failure> {
     Ok(objects.collect::<Result<Vec<_>, _>>().map_err(anyhow::Error::from)?.concat())
 }
 
+/// What an API server says that refuses a manifest: for a field that its kind does not have, or because a webhook has denied it.
+const REFUSALS: [&str; 3] = ["field not declared in schema", "unknown field", "denied the request"];
+
 async fn refused(context: Context) -> CaseResult {
     let kubernetes = &context.world.kubernetes;
     for mut object in as_they_are(&context.world.recipe.refused)? {
-        let answer = kubernetes
-            .apply(&object)
-            .await
-            .map(|_| "it is taken".to_owned())
-            .unwrap_or_else(|error| format!("{error:#}"));
+        // An API server may learn of a webhook's endpoints a moment after the webhook is ready.
+        let answer = converge(SETTLES, || async {
+            let answer = kubernetes.apply(&object).await;
+            let answer = answer.map_or_else(|error| format!("{error:#}"), |_| "it is taken".to_owned());
+            if answer.contains("failed calling webhook") { Err(answer) } else { Ok(answer) }
+        })
+        .await
+        .unwrap_or_else(|answer| answer);
         check("the answer to the manifest as printed").that(
-            answer.contains("field not declared in schema") || answer.contains("unknown field"),
-            "a refusal that names a field which there is no more",
-            answer,
+            REFUSALS.iter().any(|refusal| answer.contains(refusal)),
+            "a refusal that names a field which there is no more, or that of a webhook",
+            &*answer,
         )?;
-        // The control: without what stands in those fields an object of that name is taken, and it was not there before.
-        object["spec"] = json!({});
+        // The control: without what it is refused for an object of that name is taken, and it was not there before.
+        if answer.contains(REFUSALS[2]) {
+            object["metadata"].as_object_mut().map(|metadata| metadata.remove("annotations"));
+        } else {
+            object["spec"] = json!({});
+        }
         let stored = kubernetes.apply(&object).await?;
         let generation = stored.metadata.generation;
         kubernetes.delete(&object).await?;

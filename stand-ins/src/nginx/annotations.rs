@@ -1,5 +1,6 @@
 //! `nginx.ingress.kubernetes.io/...`: what an Ingress says beyond its spec.
 
+use kube::ResourceExt as _;
 use kube::api::DynamicObject;
 
 use super::settings::{CRITICAL, Settings};
@@ -9,6 +10,20 @@ use crate::objects::annotation;
 
 /// Before every name.
 const PREFIX: &str = "nginx.ingress.kubernetes.io/";
+
+/// What of them is no snippet and has a risk above `Low` (0), as `internal/ingress/annotations` has it.
+const RISKS: &[(&str, u8)] = &[
+    ("auth-proxy-set-headers", 1),
+    ("auth-realm", 1),
+    ("auth-secret", 1),
+    ("auth-url", 2),
+    ("canary-by-cookie", 1),
+    ("canary-by-header", 1),
+    ("canary-by-header-value", 1),
+    ("force-ssl-redirect", 1),
+    ("proxy-body-size", 1),
+    ("rewrite-target", 1),
+];
 
 /// The annotations that this stand-in knows; the others do nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +45,7 @@ pub(crate) struct Annotations {
     pub(crate) custom_errors: Vec<u16>,
     pub(crate) default_backend: Option<String>,
     pub(crate) auth: Option<Auth>,
+    pub(crate) basic: Option<Basic>,
     /// Why the paths answer 503 whoever asks: what should guard them cannot be read.
     pub(crate) denied: Option<String>,
     pub(crate) canary: Option<Canary>,
@@ -44,6 +60,16 @@ pub(crate) struct Auth {
     pub(crate) response_headers: Vec<String>,
     /// `NAMESPACE/NAME` of a ConfigMap of headers.
     pub(crate) set_headers: Option<String>,
+}
+
+/// `auth-type: basic` and what goes with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Basic {
+    /// Namespace and name of the Secret that holds the users.
+    pub(crate) secret: (String, String),
+    /// Whether each of its entries is a user; otherwise its entry `auth` is a file of them.
+    pub(crate) by_entry: bool,
+    pub(crate) realm: String,
 }
 
 /// `canary: "true"` and what chooses it, in the order in which nginx' controller asks.
@@ -66,11 +92,11 @@ impl Annotations {
         let said = |name: &str| annotation(ingress, &format!("{PREFIX}{name}"));
         // An empty value is none.
         let get = |name: &str| said(name).filter(|value| !value.is_empty());
+        if let Some((name, risk)) = RISKS.iter().find(|(name, risk)| *risk > settings.risk && said(name).is_some()) {
+            return Err(risky(name, *risk));
+        }
         let snippet = |name: &'static str, notes: &mut Vec<Note>| match said(name) {
-            Some(_) if settings.risk < CRITICAL => Err(format!(
-                "annotation {PREFIX}{name} contains risky annotation based on ingress configuration: its risk is Critical, and \
-                 annotations-risk-level in the controller's ConfigMap is lower"
-            )),
+            Some(_) if settings.risk < CRITICAL => Err(risky(name, CRITICAL)),
             Some(_) if !settings.snippets => {
                 notes.push(Note::Snippet(name));
                 Ok(String::new())
@@ -87,7 +113,17 @@ impl Annotations {
         let default_backend = strictly("default-backend", values::SERVICE)?.map(str::to_owned);
         let custom_errors = strictly("custom-http-errors", values::CODES)?;
         let auth_url = strictly("auth-url", values::URL)?;
-        let auth = auth_url.map(|url| auth(url, auth_snippet, &get)).transpose();
+        let namespace = ingress.namespace().unwrap_or_default();
+        let reach = Reach { namespace: &namespace, everywhere: settings.cross_namespace };
+        let auth = auth_url.map(|url| auth(url, auth_snippet, reach, &get)).transpose();
+        let basic = match strictly("auth-type", values::AUTH_TYPE)? {
+            Some(kind) => {
+                let by_entry = strictly("auth-secret-type", values::AUTH_SECRET_TYPE)? == Some("auth-map");
+                let realm = strictly("auth-realm", values::REALM)?.unwrap_or_default().to_owned();
+                secret_of_users(kind, reach, &get).map(|secret| Some(Basic { secret, by_entry, realm }))
+            }
+            None => Ok(None),
+        };
         let mut lenient = Lenient { get: &get, notes };
         let canary = lenient.flag("canary", false).then(|| Canary {
             header: lenient.text("canary-by-header", values::BASIC),
@@ -122,8 +158,9 @@ impl Annotations {
             ],
             custom_errors: custom_errors.map_or_else(|| settings.custom_errors.clone(), values::codes),
             default_backend,
-            denied: auth.as_ref().err().cloned(),
+            denied: auth.as_ref().err().or(basic.as_ref().err()).cloned(),
             auth: auth.ok().flatten(),
+            basic: basic.ok().flatten(),
             canary,
         })
     }
@@ -140,6 +177,42 @@ pub(crate) enum Note {
 
 fn invalid(name: &str, rule: Rule, value: &str) -> String {
     format!("annotation {PREFIX}{name} contains invalid value: expected {}, found {value:?}", rule.expected)
+}
+
+fn risky(name: &str, risk: u8) -> String {
+    let risk = match risk {
+        1 => "Medium",
+        2 => "High",
+        _ => "Critical",
+    };
+    format!(
+        "annotation {PREFIX}{name} contains risky annotation based on ingress configuration: its risk is {risk}, and \
+         annotations-risk-level in the controller's ConfigMap is lower"
+    )
+}
+
+/// What an Ingress may name.
+#[derive(Clone, Copy)]
+struct Reach<'a> {
+    namespace: &'a str,
+    everywhere: bool,
+}
+
+impl Reach<'_> {
+    /// Namespace and name of what is named as `NAME` or `NAMESPACE/NAME`.
+    ///
+    /// # Errors
+    /// It may not name that.
+    fn of(self, annotation: &str, named: &str) -> Result<(String, String), String> {
+        let (namespace, name) = named.split_once('/').unwrap_or((self.namespace, named));
+        if !self.everywhere && namespace != self.namespace {
+            return Err(format!(
+                "cross namespace usage of secrets is not allowed: {annotation} is {named:?}, and the Ingress of namespace {:?}",
+                self.namespace
+            ));
+        }
+        Ok((namespace.to_owned(), name.to_owned()))
+    }
 }
 
 /// Annotations whose invalid values are no values.
@@ -175,7 +248,12 @@ impl<'a, G: Fn(&str) -> Option<&'a str>> Lenient<'_, G> {
 ///
 /// # Errors
 /// What cannot be read of it: without it nobody may pass.
-fn auth<'a>(url: &str, snippet: String, get: &impl Fn(&str) -> Option<&'a str>) -> Result<Auth, String> {
+fn auth<'a>(
+    url: &str,
+    snippet: String,
+    reach: Reach<'_>,
+    get: &impl Fn(&str) -> Option<&'a str>,
+) -> Result<Auth, String> {
     let host = host_of(url).ok_or_else(|| {
         format!("annotation {PREFIX}auth-url contains invalid value: expected http(s)://host/..., found {url:?}")
     })?;
@@ -189,6 +267,7 @@ fn auth<'a>(url: &str, snippet: String, get: &impl Fn(&str) -> Option<&'a str>) 
     if let Some(name) = set_headers.filter(|name| !values::BASIC.takes(name)) {
         return Err(invalid("auth-proxy-set-headers", values::BASIC, name));
     }
+    set_headers.map(|name| reach.of("auth-proxy-set-headers", name)).transpose()?;
     Ok(Auth {
         url: url.to_owned(),
         host,
@@ -196,6 +275,24 @@ fn auth<'a>(url: &str, snippet: String, get: &impl Fn(&str) -> Option<&'a str>) 
         response_headers: names,
         set_headers: set_headers.map(str::to_owned),
     })
+}
+
+/// The Secret that `auth-type` asks for.
+///
+/// # Errors
+/// As [`auth`].
+fn secret_of_users<'a>(
+    kind: &str,
+    reach: Reach<'_>,
+    get: &impl Fn(&str) -> Option<&'a str>,
+) -> Result<(String, String), String> {
+    if kind != "basic" {
+        return Err(format!(
+            "annotation {PREFIX}auth-type: {kind} is not to be had here, where nginx lacks the module for it"
+        ));
+    }
+    let named = get("auth-secret").filter(|name| values::BASIC.takes(name));
+    reach.of("auth-secret", named.ok_or("error reading secret name from annotation auth-secret")?)
 }
 
 fn host_of(url: &str) -> Option<String> {

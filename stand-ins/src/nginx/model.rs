@@ -15,6 +15,8 @@ pub(crate) struct Model {
     pub(crate) servers: BTreeMap<String, Server>,
     /// Certificate chain and key, as PEM, by file name.
     pub(crate) certificates: BTreeMap<String, String>,
+    /// Users and what their passwords are compared with, a line for each, by file name.
+    pub(crate) users: BTreeMap<String, String>,
     /// The upstream of `--default-backend-service`; without one the answer is nginx' own 404.
     pub(crate) default_upstream: Option<String>,
 }
@@ -67,6 +69,8 @@ pub(crate) struct Location {
     pub(crate) canary: Option<(String, Canary)>,
     /// Headers of the ConfigMap that `auth-proxy-set-headers` names.
     pub(crate) auth_headers: Vec<(String, String)>,
+    /// The file of those who may pass, and what they are asked as.
+    pub(crate) users: Option<(String, String)>,
     /// Everybody is answered 503.
     pub(crate) denied: bool,
     /// The upstream that answers errors, where errors are answered by one.

@@ -71,7 +71,9 @@ impl Nginx {
         data_plane::write(self.folder.path(), &files)?;
         let output = self.command(NEXT).arg("-t").output().await.context("cannot start nginx -t")?;
         if !output.status.success() {
-            bail!("nginx -t: {}", String::from_utf8_lossy(&output.stderr).trim());
+            // One line: it is told in events and in the log.
+            let said: Vec<String> = String::from_utf8_lossy(&output.stderr).lines().map(str::to_owned).collect();
+            bail!("nginx -t: {}", said.join("; "));
         }
         Ok(())
     }
@@ -80,11 +82,13 @@ impl Nginx {
 impl DataPlane for Nginx {
     async fn apply(&mut self, files: &Files) -> anyhow::Result<()> {
         let (files, zone) = self.spelled(files)?;
-        self.endpoints.set(zone);
         if files == self.served {
+            self.endpoints.set(zone);
             return Ok(());
         }
+        // Before the endpoints: while a configuration is refused, the real controller does not tell nginx of pods either.
         self.tested(files.clone()).await?;
+        self.endpoints.set(zone);
         std::fs::rename(self.folder.path().join(NEXT), self.folder.path().join(MAIN))?;
         match &self.running {
             Some(nginx) => nginx.signal(Signal::SIGHUP)?,

@@ -30,6 +30,7 @@ pub(crate) fn files(model: &Model, settings: &Settings, flags: &Flags, default_c
     let mut files: Files =
         model.certificates.iter().map(|(name, pem)| (PathBuf::from("tls").join(name), pem.clone())).collect();
     files.insert(PathBuf::from("tls").join(DEFAULT_CERTIFICATE), default_certificate.to_owned());
+    files.extend(model.users.iter().map(|(name, users)| (PathBuf::from("users").join(name), users.clone())));
     let mut text = Text::default();
     main(&mut text, model, settings, flags);
     files.insert(MAIN.into(), text.0);
@@ -291,6 +292,11 @@ fn location<'a>(
             text.line(format!("auth_request_set $auth_header_{index} $upstream_http_{variable};"));
             text.line(format!("proxy_set_header {} $auth_header_{index};", quoted(header)));
         }
+    }
+    if let Some((file, realm)) = &location.users {
+        text.line(format!("auth_basic {};", quoted(realm)));
+        text.line(format!("auth_basic_user_file {};", quoted(&format!("users/{file}"))));
+        text.line("proxy_set_header Authorization \"\";");
     }
     text.line(format!("client_max_body_size {};", annotations.body_size));
     let set_header = if annotations.grpc { "grpc_set_header" } else { "proxy_set_header" };

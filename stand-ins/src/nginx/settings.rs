@@ -10,6 +10,10 @@ pub(crate) struct Settings {
     pub(crate) snippets: bool,
     /// `annotations-risk-level`, from `Low` (0) to `Critical` (3). `High` since 1.12, which leaves snippets out.
     pub(crate) risk: u8,
+    /// `allow-cross-namespace-resources`: whether an Ingress may name what is in another namespace. Off since 1.9.
+    pub(crate) cross_namespace: bool,
+    /// `strict-validate-path-type`: whether the webhook refuses paths of more than letters, digits and `-._/`. On since 1.12.
+    pub(crate) strict_paths: bool,
     /// `service-upstream`: send to the Service's address unless an Ingress says otherwise.
     pub(crate) service_upstream: bool,
     /// `proxy-set-headers`: header names and values for every location, from the ConfigMap that it names.
@@ -42,11 +46,13 @@ impl Settings {
         Self {
             snippets: flag("allow-snippet-annotations", false),
             risk: get("annotations-risk-level").map_or(2, |level| match level.to_lowercase().as_str() {
-                "low" => 0,
-                "medium" => 1,
+                "critical" => CRITICAL,
                 "high" => 2,
-                _ => CRITICAL,
+                "medium" => 1,
+                _ => 0,
             }),
+            cross_namespace: flag("allow-cross-namespace-resources", false),
+            strict_paths: flag("strict-validate-path-type", true),
             service_upstream: flag("service-upstream", false),
             headers: headers.map(|(namespace, name)| lines(objects, namespace, name)).unwrap_or_default(),
             custom_errors: values::codes(get("custom-http-errors").unwrap_or_default()),

@@ -28,9 +28,21 @@ endpoints:
   - {addresses: [10.244.0.2], conditions: {ready: true}}
   - {addresses: [10.244.0.4], conditions: {ready: false}}
 "#;
+    controller().translate(&Objects::from_yaml(&KINDS, &format!("{base}---{further}")))
+}
+
+fn controller() -> IngressNginx {
     let words = "--configmap=ingress-nginx/settings --publish-service=ingress-nginx/ingress".split(' ');
-    let controller = IngressNginx { flags: Flags::new(words.map(str::to_owned)), certificate: "PEM".to_owned() };
-    controller.translate(&Objects::from_yaml(&KINDS, &format!("{base}---{further}")))
+    IngressNginx { flags: Flags::new(words.map(str::to_owned)), certificate: "PEM".to_owned() }
+}
+
+/// What the webhook says of an Ingress beside these objects.
+fn judged(there: &str, ingress: &str) -> Result<(), String> {
+    let class = "kind: IngressClass\nmetadata: {name: nginx}\nspec: {controller: k8s.io/ingress-nginx}\n";
+    let there = if there.is_empty() { class.to_owned() } else { format!("{class}---{there}") };
+    let one = Objects::from_yaml(&KINDS, ingress);
+    let asked = one.all(INGRESSES).next().expect("an Ingress");
+    controller().judge(&Objects::from_yaml(&KINDS, &there), asked)
 }
 
 fn settings(data: &str) -> String {
@@ -124,11 +136,133 @@ fn custom_headers_are_names_and_values() {
 }
 
 #[test]
-fn the_older_ingress_has_a_path_that_two_want() {
-    let second = ingress("b", "{}", "/", "{name: http}");
-    let translation = translate(&(ingress("a", "{}", "/", "{number: 80}") + "---" + &second));
-    assert!(location(conf(&translation), "location \"/\"").contains(&"set $ingress_name \"a\";"));
-    assert!(translation.messages()[0].contains("already taken by shop/a"), "{:?}", translation.messages());
+fn the_older_ingress_has_a_path_that_two_want_and_nobody_is_told() {
+    let made = |name: &str, second: u8| {
+        let time = format!("creationTimestamp: '2026-01-01T00:00:0{second}Z', namespace: shop");
+        ingress(name, "{}", "/", "{number: 80}").replace("namespace: shop", &time)
+    };
+    for (one, other, has) in [
+        (made("a", 1), made("b", 2), "a"),
+        (made("a", 2), made("b", 1), "b"),
+        // Of the same second it is the one whose name comes last.
+        (made("a", 1), made("b", 1), "b"),
+        (made("a-older", 1), made("a", 1), "a-older"),
+    ] {
+        let translation = translate(&(one + "---" + &other));
+        let line = format!("set $ingress_name \"{has}\";");
+        assert!(location(conf(&translation), "location \"/\"").contains(&line.as_str()), "{has}");
+        assert_eq!(translation.messages(), [""; 0]);
+    }
+}
+
+#[test]
+fn the_users_of_a_secret_pass_and_without_them_nobody() {
+    let annotated = |further: &str| {
+        let annotations = format!("{{nginx.ingress.kubernetes.io/auth-type: basic, {further}}}");
+        ingress("a", &annotations, "/", "{number: 80}")
+    };
+    // `user:secret`, and what takes the user's name from the key.
+    let secret = "---\nkind: Secret\nmetadata: {name: users, namespace: shop}\ndata: {auth: dXNlcjpzZWNyZXQ=}\n";
+    let secret_elsewhere = secret.replace("shop", "other");
+    let named = |secret: &str| annotated(&format!("nginx.ingress.kubernetes.io/auth-secret: {secret}"));
+    let users = std::path::Path::new("users/shop_a.passwd");
+    for (of, file) in [
+        (named("users"), "user:secret"),
+        (named("shop/users"), "user:secret"),
+        (
+            annotated(
+                "nginx.ingress.kubernetes.io/auth-secret: users, nginx.ingress.kubernetes.io/auth-secret-type: auth-map",
+            ),
+            "auth:user:secret\n",
+        ),
+    ] {
+        let there = translate(&(of + secret));
+        assert_eq!(there.files[users], file);
+        let lines = location(conf(&there), "location \"/\"");
+        assert!(lines.contains(&"auth_basic_user_file \"users/shop_a.passwd\";"), "{lines:?}");
+        assert!(lines.contains(&"proxy_set_header Authorization \"\";"), "{lines:?}");
+        assert_eq!(there.messages(), [""; 0]);
+    }
+    for (of, wanted) in [
+        (named("other/users"), "cross namespace usage of secrets is not allowed"),
+        (named("none"), "unexpected error reading secret shop/none"),
+        (annotated(""), "error reading secret name"),
+        (named("users").replace("auth-type: basic", "auth-type: digest"), "lacks the module"),
+    ] {
+        let denied = translate(&(of + secret + &secret_elsewhere));
+        assert_eq!(location(conf(&denied), "location \"/\"").last(), Some(&"return 503;"), "{wanted}");
+        let [said] = denied.messages()[..] else { panic!("{:?}", denied.messages()) };
+        assert!(said.contains(wanted) && said.ends_with("its paths answer 503"), "{said}");
+        assert!(!denied.files.contains_key(users));
+    }
+    let everywhere = settings(r#"{allow-cross-namespace-resources: "true"}"#) + &named("other/users");
+    assert_eq!(translate(&(everywhere + &secret_elsewhere)).files[users], "user:secret");
+    let headers = "{nginx.ingress.kubernetes.io/auth-url: 'http://a.test/', \
+                   nginx.ingress.kubernetes.io/auth-proxy-set-headers: other/headers}";
+    let denied = translate(&ingress("a", headers, "/", "{number: 80}"));
+    assert!(denied.messages()[0].contains("cross namespace usage"), "{:?}", denied.messages());
+}
+
+#[test]
+fn an_annotation_above_the_allowed_risk_leaves_its_ingress_out() {
+    let ingress = ingress("a", "{nginx.ingress.kubernetes.io/rewrite-target: /b}", "/", "{number: 80}");
+    let with = |level: &str| translate(&(settings(&format!("{{annotations-risk-level: {level}}}")) + &ingress));
+    assert!(conf(&with("Medium")).contains("server_name shop.test;"));
+    let left_out = with("Low");
+    assert!(!conf(&left_out).contains("shop.test"));
+    assert!(left_out.messages()[0].contains("its risk is Medium"), "{:?}", left_out.messages());
+}
+
+#[test]
+fn the_webhook_refuses_what_would_not_be_served_as_it_is_meant() {
+    let snippet = "{nginx.ingress.kubernetes.io/configuration-snippet: nonsense}";
+    let allowed = settings(r#"{allow-snippet-annotations: "true", annotations-risk-level: Critical}"#);
+    let risky = settings(r#"{allow-snippet-annotations: "true"}"#);
+    let there = ingress("there", "{}", "/", "{number: 80}");
+    let plain = ingress("a", "{}", "/", "{number: 80}");
+    let other = |old: &str, new: &str| plain.replace(old, new);
+    let with = |annotations: &str| ingress("a", annotations, "/", "{number: 80}");
+    let disabled = "nginx.ingress.kubernetes.io/configuration-snippet annotation cannot be used. Snippet directives are \
+                    disabled by the Ingress administrator";
+    let taken = "host \"shop.test\" and path \"/\" is already defined in ingress shop/there";
+    let canary = "{nginx.ingress.kubernetes.io/canary: 'true'}";
+    let stricter = settings("{strict-validate-path-type: 'false'}");
+    for (beside, asked, wanted) in [
+        ("", with(snippet), Some(disabled)),
+        ("", with("{a.test/server-snippet: x}"), Some("annotation cannot be used")),
+        (&*risky, with(snippet), Some("risky annotation")),
+        // What nginx makes of it nobody asks.
+        (&*allowed, with(snippet), None),
+        ("", with("{nginx.ingress.kubernetes.io/upstream-vhost: 'a; b'}"), Some("expected a host")),
+        ("", with("{nginx.ingress.kubernetes.io/proxy-read-timeout: soon}"), None),
+        ("", other("path: /", "path: '/a{2}'"), Some("path /a{2} cannot be used with pathType Prefix")),
+        ("", other("path: /", "path: '/a{2}'").replace("Prefix", "ImplementationSpecific"), None),
+        (&*stricter, other("path: /", "path: '/a{2}'"), None),
+        (&*there, plain.clone(), Some(taken)),
+        (&*there, with(canary), None),
+        (&*there, other("name: a,", "name: there,"), None),
+        (&*there, other("path: /", "path: /b"), None),
+        (&*there, other("Prefix", "Exact"), None),
+        (&*there, other("shop.test", "other.test"), None),
+        (&*there, other("ingressClassName: nginx", "ingressClassName: none"), None),
+        ("", with(snippet).replace("ingressClassName: nginx", "ingressClassName: none"), None),
+        ("", plain.clone(), None),
+    ] {
+        match (judged(beside.trim_end_matches("---"), &asked), wanted) {
+            (Ok(()), None) => {}
+            (Err(said), Some(wanted)) if said.contains(wanted) => {}
+            (found, wanted) => panic!("{wanted:?}: {found:?}: {asked}"),
+        }
+    }
+}
+
+#[test]
+fn it_is_asked_where_the_flags_say() {
+    let words = "--validating-webhook=:8443 --validating-webhook-certificate=/c/cert --validating-webhook-key=/c/key";
+    let controller = IngressNginx { flags: Flags::new(words.split(' ').map(str::to_owned)), ..controller() };
+    let webhook = controller.webhook().unwrap();
+    assert_eq!((webhook.address.as_str(), webhook.certificate.to_str()), (":8443", Some("/c/cert")));
+    assert!(self::controller().webhook().is_none());
 }
 
 #[test]

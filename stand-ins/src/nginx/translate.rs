@@ -1,12 +1,13 @@
 //! From objects to the model: which Ingress is taken, which path wins, where it leads.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kube::ResourceExt;
 use serde_json::Value;
 
-use super::annotations::{Annotations, Note};
+use super::annotations::{Annotations, Basic, Note};
 use super::model::{Location, Match, Model, Server, Upstream};
 use super::settings::{Settings, lines};
 use crate::flags::Flags;
@@ -19,11 +20,11 @@ use crate::status::Complaint;
 /// An Ingress of this controller's class with annotations that can be read.
 pub(crate) struct Taken {
     pub(crate) object: Object,
-    annotations: Arc<Annotations>,
+    pub(super) annotations: Arc<Annotations>,
 }
 
 impl Taken {
-    fn namespace(&self) -> String {
+    pub(super) fn namespace(&self) -> String {
         self.object.namespace().unwrap_or_default()
     }
 
@@ -37,7 +38,8 @@ impl Taken {
     }
 }
 
-/// The Ingresses that count, oldest first: of two that want the same path the older one has it.
+/// The Ingresses that count, oldest first: of two that want the same path the older one has it, and of two of the same second the one
+/// whose name comes last (`sortIngressSlice` in `store.go`).
 pub(crate) fn ingresses(
     objects: &Objects,
     flags: &Flags,
@@ -76,12 +78,13 @@ pub(crate) fn ingresses(
         }
     }
     taken.sort_by_key(|ingress| {
-        (ingress.object.metadata.creation_timestamp.clone(), ingress.namespace(), ingress.object.name_any())
+        let name = format!("{}/{}", ingress.namespace(), ingress.object.name_any());
+        (ingress.object.metadata.creation_timestamp.clone(), Reverse(name))
     });
     taken
 }
 
-fn is_ours(objects: &Objects, flags: &Flags, ingress: &Object) -> bool {
+pub(super) fn is_ours(objects: &Objects, flags: &Flags, ingress: &Object) -> bool {
     let controller = flags.or("controller-class", "k8s.io/ingress-nginx");
     // The annotation wins, as it is the older way (`store.go`).
     if let Some(class) = annotation(ingress, "kubernetes.io/ingress.class") {
@@ -143,15 +146,8 @@ impl Context<'_> {
             let Some(location) = self.location(model, ingress, &path["backend"], complaints) else { continue };
             let locations = &mut model.servers.entry(host.to_owned()).or_default().locations;
             for found in matches(path, &ingress.annotations) {
-                if let Some(first) = locations.get(&found) {
-                    let message = format!(
-                        "path {found:?} of host {host:?} is already taken by {}/{}",
-                        first.namespace, first.ingress
-                    );
-                    complaints.insert(ingress.complain("Conflict", message));
-                } else {
-                    locations.insert(found, location.clone());
-                }
+                // The real one says of a path that is taken already only what it says with `--v=3`.
+                locations.entry(found).or_insert_with(|| location.clone());
             }
         }
     }
@@ -201,11 +197,12 @@ impl Context<'_> {
                 .map(|port| self.upstream(model, ingress, service, &port, complaints)),
             None => model.default_upstream.clone(),
         };
-        let (auth_headers, denied) = match self.auth_headers(ingress) {
-            Ok(headers) => (headers, annotations.denied.is_some()),
+        let guards = self.auth_headers(ingress).and_then(|headers| Ok((headers, self.users(model, ingress)?)));
+        let (auth_headers, users, denied) = match guards {
+            Ok((headers, users)) => (headers, users, annotations.denied.is_some()),
             Err(message) => {
                 complaints.insert(ingress.log(format!("{message}; its paths answer 503")));
-                (Vec::new(), true)
+                (Vec::new(), None, true)
             }
         };
         Some(Location {
@@ -217,6 +214,7 @@ impl Context<'_> {
             annotations: Arc::clone(annotations),
             canary: None,
             auth_headers,
+            users,
             denied,
             error_upstream,
         })
@@ -239,6 +237,30 @@ impl Context<'_> {
             Some((name, _)) => Err(format!("invalid proxy-set-headers in configmap {named:?}: {name:?}")),
             None => Ok(headers),
         }
+    }
+
+    /// The file of the users that `auth-secret` names, and the realm.
+    ///
+    /// # Errors
+    /// Without them nobody passes.
+    fn users(&self, model: &mut Model, ingress: &Taken) -> Result<Option<(String, String)>, String> {
+        let Some(Basic { secret: (namespace, name), by_entry, realm }) = &ingress.annotations.basic else {
+            return Ok(None);
+        };
+        let Some(secret) = self.objects.get(SECRETS, namespace, name) else {
+            return Err(format!("unexpected error reading secret {namespace}/{name}: it is not there"));
+        };
+        let users: String = if *by_entry {
+            let entries = secret.data["data"].as_object().into_iter().flatten();
+            entries.filter_map(|(user, _)| Some(format!("{user}:{}\n", secrets::field(secret, user)?))).collect()
+        } else {
+            secrets::field(secret, "auth")
+                .ok_or_else(|| format!("the secret {namespace}/{name} does not contain a key with value auth"))?
+        };
+        // No name of either has an underscore.
+        let file = format!("{}_{}.passwd", ingress.namespace(), ingress.object.name_any());
+        model.users.insert(file.clone(), users);
+        Ok(Some((file, realm.clone())))
     }
 
     fn first_port(&self, namespace: &str, service: &str) -> Option<PortRef> {
@@ -328,7 +350,7 @@ impl Context<'_> {
 }
 
 /// Hosts and paths of an Ingress' rules.
-fn rules(spec: &Value) -> impl Iterator<Item = (&str, &Value)> {
+pub(super) fn rules(spec: &Value) -> impl Iterator<Item = (&str, &Value)> {
     items(spec, "/rules").flat_map(|rule| {
         let host = match text(rule, "/host") {
             "" => "_",

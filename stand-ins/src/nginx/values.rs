@@ -69,6 +69,20 @@ pub(crate) const HEADERS: Rule = Rule {
     takes: |value| value.chars().all(|c| c.is_ascii_alphanumeric() || "-_, ".contains(c)),
 };
 
+/// `auth-type`.
+pub(crate) const AUTH_TYPE: Rule =
+    Rule { expected: "basic or digest", takes: |value| ["basic", "digest"].contains(&value) };
+
+/// `auth-secret-type`.
+pub(crate) const AUTH_SECRET_TYPE: Rule =
+    Rule { expected: "auth-file or auth-map", takes: |value| ["auth-file", "auth-map"].contains(&value) };
+
+/// `auth-realm`.
+pub(crate) const REALM: Rule = Rule {
+    expected: "letters, digits, blanks and -._~/:",
+    takes: |value| value.chars().all(|c| is_basic(c) || c == ' '),
+};
+
 /// A Service's name.
 pub(crate) const SERVICE: Rule = Rule { expected: "the name of a Service", takes: crate::names::is_plain };
 
@@ -103,8 +117,23 @@ mod tests {
 
     #[test]
     fn nothing_passes_that_ends_a_directive() {
-        let rules = [FLAG, NUMBER, SIZE, SWITCH, PROTOCOL, BASIC, URL, REWRITE, CODES, HEADERS, SERVICE, SERVER_NAME];
-        for rule in rules {
+        for rule in [
+            FLAG,
+            NUMBER,
+            SIZE,
+            SWITCH,
+            PROTOCOL,
+            BASIC,
+            URL,
+            REWRITE,
+            CODES,
+            HEADERS,
+            AUTH_TYPE,
+            AUTH_SECRET_TYPE,
+            REALM,
+            SERVICE,
+            SERVER_NAME,
+        ] {
             for value in ["a;b", "a\"b", "a'b", "a\nb", "a#b", "; }", "\u{e9}"] {
                 assert!(!rule.takes(value), "{}: {value:?}", rule.expected);
             }
@@ -122,6 +151,7 @@ mod tests {
             (CODES, &["404", "404, 503", "404,"]),
             (HEADERS, &["X-User, X_Group"]),
             (FLAG, &["true", "0"]),
+            (REALM, &["Who are you - the shop", ""]),
         ] {
             for value in values {
                 assert!(rule.takes(value), "{}: {value}", rule.expected);

@@ -1,8 +1,8 @@
 //! Ingresses that the data plane refuses its whole configuration for.
 //!
 //! Most of what may be wrong with an Ingress a translation sees. What only the data plane can tell, such as a pattern, a snippet or a
-//! variable that it does not know, would keep it from every later configuration. The real controllers have such an Ingress refused by an
-//! admission webhook, or leave it out of a fallback configuration; here it is left out, too, and the others are served.
+//! variable that it does not know, would keep it from every later configuration. A controller that leaves such an Ingress out of a fallback
+//! configuration is played here, and serves the others; see [`Controller::leaves_out_refused`] for those that do not.
 
 use kube::ResourceExt as _;
 
