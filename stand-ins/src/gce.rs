@@ -108,8 +108,8 @@ impl Controller for Gce {
                 complaints.insert(Complaint::new(INGRESSES, ingress, reason, message));
             };
             match LoadBalancer::of(ingress, &mut backends, &self.project) {
-                Ok((load_balancer, warning)) => {
-                    warning.into_iter().for_each(&mut complain);
+                Ok((load_balancer, warnings)) => {
+                    warnings.into_iter().for_each(&mut complain);
                     load_balancer.add_to(&mut config);
                     statuses.extend(StatusUpdate::unless_there(INGRESSES, ingress, status.clone()));
                 }

@@ -5,6 +5,7 @@
 //! VirtualServices ─ virtual_services ───┴─> envoy::model ─> Envoy
 //!        │                 └─> status of each
 //! Services, Upstreams, EndpointSlices ─ upstreams ─> clusters
+//!                                           └─> status of each Upstream
 //! ```
 //!
 //! What a VirtualService becomes follows `projects/gateway/pkg/translator` and the plugins below `projects/gloo/pkg/plugins`: `linkerd`
@@ -79,8 +80,14 @@ impl Controller for Gloo {
                     }
                 }
             }
-            let status = json!({"statuses": BTreeMap::from([(&self.namespace, problems.status())])});
+            let status = json!({"statuses": BTreeMap::from([(&self.namespace, problems.status("gateway"))])});
             statuses.extend(StatusUpdate::unless_there(VIRTUAL_SERVICES, object, status));
+        }
+        for object in objects.all(UPSTREAMS) {
+            let errors = upstreams::fault(object).map(str::to_owned).into_iter().collect();
+            let status = Problems { errors, ..Problems::default() }.status("gloo");
+            let status = json!({"statuses": BTreeMap::from([(&self.namespace, status)])});
+            statuses.extend(StatusUpdate::unless_there(UPSTREAMS, object, status));
         }
         config.clusters = upstreams.clusters;
         Translation { files: envoy::files(&config), statuses, complaints: BTreeSet::new() }

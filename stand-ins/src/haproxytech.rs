@@ -11,13 +11,14 @@
 //! Ingress names is not looked up without its host again. The maps and rules follow `pkg/route`, `pkg/haproxy/rules` and
 //! `pkg/controller/controller.go`, backends and their server slots `pkg/service`. A server's address changes at run time, everything else
 //! by a reload (the real one changes its maps at run time, too). Left out: authentication, rate limits, CORS, passing TLS through,
-//! the snippets of frontends and backends, and the controller's own kinds.
+//! the snippets of frontends and of the ConfigMap, and the controller's own kinds.
 
 mod model;
 mod plane;
 mod render;
 mod settings;
 mod slots;
+mod snippets;
 mod translate;
 
 use std::collections::BTreeSet;

@@ -179,6 +179,12 @@ fn a_bad_proxy_says_so_and_stops_no_other() {
             None,
         ),
         (
+            "{virtualhost: {fqdn: bad.test, tls: {secretName: default/cert}}, routes: [{services: [{name: web, port: 80}]}]}"
+                .to_owned(),
+            "DelegationNotPermitted: Spec.VirtualHost.TLS Secret \"default/cert\" certificate delegation not permitted",
+            None,
+        ),
+        (
             "{virtualhost: {fqdn: bad.test}, includes: [{name: gone, conditions: [{prefix: /x}]}]}".to_owned(),
             "IncludeNotFound: include shop/gone not found",
             Some(502),
@@ -242,6 +248,16 @@ fn an_include_adds_its_conditions_and_an_orphan_is_told_so() {
     assert_eq!(route["upgrade_configs"][0]["upgrade_type"], "websocket");
     assert_eq!(problems(&both), [""; 0]);
     assert!(problems(&proxy("child", child))[0].starts_with("Orphaned: "));
+}
+
+#[test]
+fn what_stands_beside_an_include_of_nothing_is_served() {
+    let root = "{virtualhost: {fqdn: a.test}, includes: [{name: gone, conditions: [{prefix: /x}]}], \
+                routes: [{services: [{name: web, port: 80}]}]}";
+    assert_eq!(problems(&proxy("a", root)), ["IncludeNotFound: include shop/gone not found"]);
+    let found = routes(&translate(&proxy("a", root)), "a.test").unwrap();
+    assert_eq!((&found[0]["match"]["prefix"], &found[0]["direct_response"]["status"]), (&"/x".into(), &502.into()));
+    assert_eq!(found[1]["route"]["cluster"], "shop/web/80");
 }
 
 #[test]

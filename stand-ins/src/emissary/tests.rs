@@ -386,8 +386,19 @@ fn bad_mappings_are_complained_of_in_the_log_and_the_rest_serves() {
     }
     let exact = mapping("a", "service: web") + &mapping("b", "service: web, prefix_exact: true");
     assert_eq!(translate(&exact).messages(), ["cannot accept new mapping b with mismatched prefix_exact"]);
+    for (one, other) in [("true", "false"), ("false", "true")] {
+        let of = |name: &str, exact: &str| mapping(name, &format!("service: {name}, prefix_exact: {exact}"));
+        let translation = translate(&(of("a", one) + &of("b", other)));
+        assert_eq!(translation.messages(), ["cannot accept new mapping b with mismatched prefix_exact"]);
+        assert_eq!(routes(&translation, "*").unwrap().len(), 1, "the first one serves");
+    }
     let known = "add_request_headers: {x: '%PROTOCOL% of 100%% by %REQ(x-a)%'}";
     assert_eq!(translate(&mapping("a", &format!("service: web, {known}"))).messages(), [""; 0], "the control");
+    // One that belongs to no Host is left out without a word.
+    let hostless = mapping("a", "service: web, host_rewrite: x")
+        + &host("h", "hostname: '*', requestPolicy: {insecure: {action: Route}}");
+    let translation = translate(&hostless);
+    assert_eq!((translation.messages(), routes(&translation, "*")), (vec![], Some(vec![])));
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub(crate) enum Problem {
     Sync(String),
     /// Its certificates are not there, and it is served without them.
     NoCertificates,
+    /// Its FrontendConfig is not there, and it is served without what that would say.
+    NoFrontendConfig,
 }
 
 impl Problem {
@@ -36,6 +38,7 @@ impl Problem {
                  deprecated and will be removed in a future version of ingress-gce"
                     .to_owned(),
             ),
+            Self::NoFrontendConfig => ("Sync", "no FrontendConfig for Ingress exists.".to_owned()),
         }
     }
 }
@@ -68,7 +71,7 @@ pub(crate) struct LoadBalancer {
 }
 
 impl LoadBalancer {
-    /// The load balancer of an Ingress, and perhaps something to complain of all the same.
+    /// The load balancer of an Ingress, and what there is to complain of all the same.
     ///
     /// # Errors
     /// Why there is none.
@@ -76,7 +79,7 @@ impl LoadBalancer {
         ingress: &Object,
         backends: &mut Backends<'_>,
         project: &Project,
-    ) -> Result<(Self, Option<Problem>), Problem> {
+    ) -> Result<(Self, Vec<Problem>), Problem> {
         if let Some(name) = annotation(ingress, "kubernetes.io/ingress.global-static-ip-name")
             && !project.addresses.contains(name)
         {
@@ -85,10 +88,14 @@ impl LoadBalancer {
             return Err(Problem::Sync(why));
         }
         let hosts = url_map(ingress, backends)?;
-        let (secrets, warning) = match secrets(ingress, backends)? {
-            Some(secrets) => (secrets, None),
-            None => (Vec::new(), Some(Problem::NoCertificates)),
+        let (secrets, mut warnings) = match secrets(ingress, backends)? {
+            Some(secrets) => (secrets, Vec::new()),
+            None => (Vec::new(), vec![Problem::NoCertificates]),
         };
+        // There are none here, so whichever is named is not there (`pkg/frontendconfig`).
+        if annotation(ingress, "networking.gke.io/v1beta1.FrontendConfig").is_some_and(|name| !name.is_empty()) {
+            warnings.push(Problem::NoFrontendConfig);
+        }
         let kept_by_google = annotation(ingress, "ingress.gcp.kubernetes.io/pre-shared-cert");
         let names = kept_by_google.into_iter().flat_map(|names| names.split(',')).map(str::trim);
         let names: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
@@ -107,7 +114,7 @@ impl LoadBalancer {
         };
         let certificates = hosts.keys().filter_map(of_host).collect();
         let http = annotation(ingress, "kubernetes.io/ingress.allow-http").is_none_or(allows);
-        Ok((Self { hosts, http, certificates }, warning))
+        Ok((Self { hosts, http, certificates }, warnings))
     }
 
     /// Adds what it serves to what all of them serve.

@@ -210,6 +210,16 @@ fn what_does_not_fit_together_is_said_and_the_other_ingresses_are_served() {
             odd("cloud.google.com/backend-config: '{\"default\": \"none\"}'"),
             format!("{config}no BackendConfig for service port exists."),
         ),
+        // Only those of the Service's own namespace are looked at.
+        (
+            odd("cloud.google.com/backend-config: '{\"default\": \"elsewhere\"}'")
+                + "---\nkind: BackendConfig\nmetadata: {name: elsewhere, namespace: other}\nspec: {timeoutSec: 7}\n",
+            format!("{config}no BackendConfig for service port exists."),
+        ),
+        (
+            odd("cloud.google.com/backend-config: '{\"default\": \"other/elsewhere\"}'"),
+            format!("{config}no BackendConfig for service port exists."),
+        ),
         (odd("cloud.google.com/backend-config: none"), format!("{config}BackendConfig annotation is invalid json")),
         (odd("cloud.google.com/backend-config: '{}'"), format!("{config}no BackendConfig's found in annotation")),
         (
@@ -330,6 +340,13 @@ fn certificates_are_of_secrets_or_kept_by_google_and_missing_ones_leave_plain_ht
         assert_eq!(found.len(), usize::from(complaint.is_some()), "{found:?}");
         assert!(found.iter().all(|found| found.starts_with(complaint.unwrap_or_default())), "{found:?}");
     }
+}
+
+#[test]
+fn without_its_frontend_config_an_ingress_is_served_and_it_is_said() {
+    let missing = translate(&simple("networking.gke.io/v1beta1.FrontendConfig: none"));
+    assert_eq!(complaints(&missing), ["no FrontendConfig for Ingress exists."]);
+    assert_eq!((&missing.files, missing.statuses.len()), (&translate(&simple("")).files, 1));
 }
 
 #[test]

@@ -141,10 +141,17 @@ fn bad_ones_are_rejected_and_the_rest_serves() {
     let secret = good
         .replace("spec: {", "spec: {sslConfig: {secretRef: {name: none, namespace: shop}}, ")
         .replace("good", "bad");
+    let weightless = "{routeAction: {multi: {destinations: [\
+                      {weight: 0, destination: {upstream: {name: shop-web-80, namespace: gloo-system}}}]}}}";
+    let header = "headers: [{name: x, value: '(', regex: true}]";
     for (bad, reason) in [
-        (virtual_service("bad", "{}"), "no action defined"),
+        (virtual_service("bad", "{}"), "route must specify an action"),
+        (virtual_service("bad", "{routeAction: {}}"), "unknown upstream destination type"),
+        (virtual_service("bad", "{routeAction: {multi: {destinations: []}}}"), "at least one weighted destination"),
+        (virtual_service("bad", weightless), "a total weight that is greater than or equal to 1"),
         (virtual_service("bad", &format!("{{matchers: [{{}}], {SINGLE}}}")), "no path matcher"),
         (virtual_service("bad", &format!("{{matchers: [{{regex: '('}}], {SINGLE}}}")), "invalid regex"),
+        (virtual_service("bad", &format!("{{matchers: [{{prefix: /, {header}}}], {SINGLE}}}")), "invalid regex"),
         (virtual_service("bad", &format!("{{{SINGLE}, options: {{timeout: soon}}}}")), "is no duration"),
         (secret, "SSL secret not found"),
     ] {
@@ -156,4 +163,38 @@ fn bad_ones_are_rejected_and_the_rest_serves() {
     let (translation, all) = translate("{}", &format!("{good}---{twice}"));
     assert!(states(&translation).contains("domain conflict") && !states(&translation).contains("Accepted"));
     assert_eq!(routes(&all, "good.test").len(), 0);
+}
+
+#[test]
+fn a_bad_upstream_is_rejected_and_a_route_to_it_leads_nowhere() {
+    let to = "{routeAction: {single: {upstream: {name: own, namespace: shop}}}}";
+    for (host, reason) in [
+        ("{addr: web.test, port: 0}", Some("port cannot be empty for host")),
+        ("{addr: web.test}", Some("port cannot be empty for host")),
+        ("{port: 80}", Some("addr cannot be empty for host")),
+        ("{addr: web.test, port: 70000}", Some("port is out of range for host")),
+        ("{addr: web.test, port: 81}", None),
+    ] {
+        let upstream = format!(
+            "---\nkind: Upstream\nmetadata: {{name: own, namespace: shop}}\nspec: {{static: {{hosts: [{host}]}}}}"
+        );
+        let (translation, all) = translate("{}", &(virtual_service("a", to) + &upstream));
+        let states: Vec<String> = translation.statuses.iter().map(|status| format!("{status:?}")).collect();
+        assert!(states.len() == 2 && states[0].contains("Accepted"), "{host}: {states:?}");
+        assert!(states[1].contains(reason.unwrap_or("Accepted")), "{host}: {states:?}");
+        let cluster = if reason.is_some() { "nowhere" } else { "own_shop" };
+        assert_eq!(routes(&all, "a.test")[0]["route"]["cluster"], cluster, "{host}");
+    }
+}
+
+#[test]
+fn what_is_mended_is_told_of_no_more() {
+    let state = |state: &str, reason: &str| {
+        let status = format!("{{gloo-system: {{reportedBy: gateway, state: {state}, reason: '{reason}'}}}}");
+        let there = virtual_service("a", &format!("{{{SINGLE}}}")) + &format!("status: {{statuses: {status}}}\n");
+        translate("{}", &there).0.statuses.len()
+    };
+    assert_eq!(state("Rejected", "why"), 1);
+    assert_eq!(state("Accepted", "why"), 1);
+    assert_eq!(state("Accepted", ""), 0);
 }

@@ -90,6 +90,10 @@ impl<'a> Upstreams<'a> {
     }
 
     fn written(&mut self, upstream: &Object) -> Result<Destination, String> {
+        if fault(upstream).is_some() {
+            // It is told of itself; a route to it is in order, and leads nowhere.
+            return Ok(Destination { cluster: self.nowhere(), headers: HeaderOps::default() });
+        }
         let spec = &upstream.data["spec"];
         let http2 = spec["useHttp2"] == true;
         let kube = &spec["kube"];
@@ -127,6 +131,19 @@ impl<'a> Upstreams<'a> {
         }
         Destination { cluster, headers }
     }
+}
+
+/// Why a written Upstream is refused (`plugins/static/plugin.go`).
+pub(crate) fn fault(upstream: &Object) -> Option<&'static str> {
+    items(&upstream.data, "/spec/static/hosts").find_map(|host| {
+        match (text(host, "/addr"), host["port"].as_u64().unwrap_or_default()) {
+            ("", _) => Some("addr cannot be empty for host"),
+            (_, 0) => Some("port cannot be empty for host"),
+            // The real one leaves this to Envoy, which refuses all clusters for it.
+            (_, port) if u16::try_from(port).is_err() => Some("port is out of range for host"),
+            _ => None,
+        }
+    })
 }
 
 fn kube_of(service: &Object, port: &Value) -> Option<Kube> {

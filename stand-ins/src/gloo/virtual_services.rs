@@ -21,13 +21,15 @@ pub(crate) struct Problems {
 }
 
 impl Problems {
-    pub(crate) fn status(&self) -> Value {
+    /// `by` is the half of Gloo that says it: `gateway` or `gloo`.
+    pub(crate) fn status(&self, by: &str) -> Value {
         let (state, said) = match (self.errors.as_slice(), self.warnings.as_slice()) {
-            ([], []) => return json!({"reportedBy": "gateway", "state": "Accepted"}),
+            // A reason that is left out would stay what it was before.
+            ([], []) => ("Accepted", self.warnings.as_slice()),
             ([], warnings) => ("Warning", warnings),
             (errors, _) => ("Rejected", errors),
         };
-        json!({"reportedBy": "gateway", "state": state, "reason": said.join("; ")})
+        json!({"reportedBy": by, "state": state, "reason": said.join("; ")})
     }
 }
 
@@ -45,7 +47,8 @@ impl Domains {
         Self(found)
     }
 
-    /// Two with the same domain are both refused (`projects/gateway/pkg/translator/http_translator.go`).
+    /// Two with the same domain are both refused (`projects/gateway/pkg/translator/virtual_service_translator.go`). The real one then
+    /// refuses their Gateway as well, so that it stays as it was, for all others, until one of the two is gone; here the others go on.
     pub(crate) fn conflicts(&self, object: &Object, problems: &mut Problems) {
         for domain in domains(object) {
             let holders = self.0.get(&(secure(object), domain.clone())).map(Vec::as_slice).unwrap_or_default();
@@ -105,7 +108,7 @@ fn route(spec: &Value, upstreams: &mut Upstreams<'_>, problems: &mut Problems) -
     let matchers = spec["matchers"].as_array().map(Vec::as_slice).filter(|matchers| !matchers.is_empty());
     let matchers = matchers.unwrap_or(&everything).iter().map(|matcher| {
         let path = path(matcher)?;
-        let headers = items(matcher, "/headers").map(header_match).collect();
+        let headers = items(matcher, "/headers").map(header_match).collect::<Result<Vec<_>, String>>()?;
         let (request_headers, response_headers) = (request.clone(), response.clone());
         Ok(Route { path, headers, percent: None, action: action.clone(), request_headers, response_headers })
     });
@@ -114,9 +117,9 @@ fn route(spec: &Value, upstreams: &mut Upstreams<'_>, problems: &mut Problems) -
 
 fn path(matcher: &Value) -> Result<PathMatch, String> {
     let given = |field: &str| matcher[field].as_str().filter(|path| !path.is_empty()).map(str::to_owned);
-    if let Some(regex) = given("regex") {
-        regex::Regex::new(&regex).map_err(|error| format!("invalid regex {regex:?}: {error}"))?;
-        return Ok(PathMatch::Regex(regex));
+    if let Some(expression) = given("regex") {
+        check_regex(&expression)?;
+        return Ok(PathMatch::Regex(expression));
     }
     match (given("exact"), given("prefix")) {
         (Some(exact), _) => Ok(PathMatch::Exact(exact)),
@@ -125,14 +128,24 @@ fn path(matcher: &Value) -> Result<PathMatch, String> {
     }
 }
 
-fn header_match(header: &Value) -> HeaderMatch {
+/// `validateRoutesRegex` in `virtual_service_translator.go`.
+fn check_regex(expression: &str) -> Result<(), String> {
+    let read = regex::Regex::new(expression);
+    read.map(drop).map_err(|error| format!("a regex matcher with invalid regex {expression:?}: {error}"))
+}
+
+fn header_match(header: &Value) -> Result<HeaderMatch, String> {
     let value = text(header, "/value").to_owned();
     let value = match (value.is_empty(), header["regex"] == true) {
         (true, _) => HeaderValue::Present,
-        (false, true) => HeaderValue::Regex(value),
+        (false, true) => {
+            // The real one leaves this to Envoy, which refuses the routes of everybody for it.
+            check_regex(&value)?;
+            HeaderValue::Regex(value)
+        }
         (false, false) => HeaderValue::Exact(value),
     };
-    HeaderMatch { name: text(header, "/name").to_owned(), value, not: header["invertMatch"] == true }
+    Ok(HeaderMatch { name: text(header, "/name").to_owned(), value, not: header["invertMatch"] == true })
 }
 
 fn action(
@@ -186,9 +199,13 @@ fn action(
         forward.clusters.push(Weighted { cluster, weight, request_headers, response_headers, host_rewrite: None });
     }
     match forward.clusters.as_slice() {
-        [] => Err("no action defined or an invalid action".to_owned()),
+        [] if action.is_null() => Err("invalid route: route must specify an action".to_owned()),
+        [] if action["multi"].is_object() => {
+            Err("must specify at least one weighted destination for multi destination routes".to_owned())
+        }
+        [] => Err("unknown upstream destination type".to_owned()),
         [_, ..] if forward.clusters.iter().all(|cluster| cluster.weight == 0) => {
-            Err("the weights of all destinations are 0".to_owned())
+            Err("Weighted Destinations require a total weight that is greater than or equal to 1".to_owned())
         }
         _ => Ok(Action::Forward(Box::new(forward))),
     }

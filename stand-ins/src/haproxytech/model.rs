@@ -71,6 +71,18 @@ pub(crate) struct Backend {
     pub(crate) forwarded_for: bool,
     /// What is true of every server: `check`, `proto h2`.
     pub(crate) default_server: Vec<String>,
+    /// What its Service and its Ingresses add.
+    pub(crate) snippets: BTreeSet<Snippet>,
+}
+
+/// Further lines of a backend. Those of its Service come first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Snippet {
+    /// Whose they are.
+    pub(crate) of_ingress: bool,
+    /// `NAMESPACE/NAME`.
+    pub(crate) origin: String,
+    pub(crate) lines: Vec<String>,
 }
 
 /// The sections that are not about one route.

@@ -1,5 +1,6 @@
 //! HAProxy itself: tested, started, reloaded, and told of its servers at run time.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio::process::Command;
 
 use super::render::{FOLDER, MAIN, SERVERS_OF, SOCKET};
 use super::slots::{SERVERS, Slots};
+use super::snippets;
 use crate::data_plane::{self, DataPlane, Files, Program};
 
 /// The program's name, as the image brings it.
@@ -32,12 +34,21 @@ pub(crate) struct Haproxy {
     served: Files,
     slots: Slots,
     generation: usize,
+    /// What was said of snippets that are left out, which is said once.
+    said: BTreeSet<String>,
 }
 
 impl Haproxy {
     pub(crate) fn new() -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("a folder for HAProxy")?;
-        Ok(Self { folder, running: None, served: Files::new(), slots: Slots::default(), generation: 0 })
+        Ok(Self {
+            folder,
+            running: None,
+            served: Files::new(),
+            slots: Slots::default(),
+            generation: 0,
+            said: BTreeSet::new(),
+        })
     }
 
     fn command(&self, configuration: &Path) -> Command {
@@ -46,28 +57,44 @@ impl Haproxy {
         command
     }
 
-    /// Puts a configuration into a folder of its own, so that one that is refused leaves nothing behind that HAProxy reads, and has
-    /// HAProxy look at it.
-    async fn check(&self, name: &str, files: &Files, slots: &Slots) -> anyhow::Result<()> {
+    /// Has HAProxy look at a configuration. Snippets that it does not take are left out, as the real one does
+    /// (`CheckBackendConfigSnippetError` of `pkg/annotations/cfgSnippet.go`), and what is left is looked at again.
+    async fn check(&mut self, name: &str, files: &Files, slots: &Slots) -> anyhow::Result<()> {
         let mut files = files.clone();
         if let Some(main) = files.get_mut(Path::new(MAIN)) {
             *main = with_servers(&main.replace(FOLDER, &self.folder.path().display().to_string()), slots);
         }
+        while let Err(why) = self.look(name, &files).await? {
+            let main = files.entry(MAIN.into()).or_default();
+            let Some((rest, faults)) = snippets::without_faulty(main, &why) else { bail!("haproxy -c: {why}") };
+            *main = rest;
+            for fault in faults {
+                if self.said.insert(fault.clone()) {
+                    tracing::error!("unable to sync HAProxy's configuration: {fault}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a configuration into a folder of its own, so that one that is refused leaves nothing behind that HAProxy reads, and has
+    /// HAProxy look at it: what it says where it does not take it.
+    async fn look(&self, name: &str, files: &Files) -> anyhow::Result<Result<(), String>> {
         let folder = self.folder.path().join(name);
         // What a refused one left.
         if folder.exists() {
             std::fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
         }
-        data_plane::write(&folder, &files)?;
+        data_plane::write(&folder, files)?;
         let output = self.command(&folder.join(MAIN)).arg("-c").output().await.context("cannot start haproxy -c")?;
         if !output.status.success() {
-            bail!("haproxy -c: {}", String::from_utf8_lossy(&output.stderr).trim());
+            return Ok(Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// Puts a configuration where HAProxy reads it when it starts anew.
-    async fn put(&self, name: &str, files: &Files, slots: &Slots) -> anyhow::Result<()> {
+    async fn put(&mut self, name: &str, files: &Files, slots: &Slots) -> anyhow::Result<()> {
         self.check(name, files, slots).await?;
         let next = self.folder.path().join("next");
         std::os::unix::fs::symlink(name, &next)

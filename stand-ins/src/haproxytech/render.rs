@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use super::model::{Backend, Map, Model, Rule};
 use super::settings::Settings;
 use super::slots::SERVERS;
+use super::snippets;
 use crate::data_plane::Files;
 
 /// The configuration.
@@ -181,6 +182,13 @@ fn backend(text: &mut Text, name: &str, backend: &Backend) {
     text.line("no option abortonclose");
     if !backend.default_server.is_empty() {
         text.line(format!("default-server {}", backend.default_server.join(" ")));
+    }
+    for snippet in &backend.snippets {
+        text.line(snippets::head(name, snippet));
+        for line in &snippet.lines {
+            text.line(line);
+        }
+        text.line(snippets::END);
     }
     text.line(format!("{SERVERS_OF}{name}"));
 }

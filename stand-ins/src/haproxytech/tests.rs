@@ -193,6 +193,16 @@ fn bad_objects_are_told_of_and_the_rest_serves() {
             "incorrect value 'x{ y'",
             true,
         ),
+        (
+            ingress("a", "{haproxy.org/load-balance: 'roundrobin odd'}", "bad.test", "/", "web"),
+            "load-balance: unknown balance configuration 'odd'",
+            true,
+        ),
+        (
+            ingress("a", "{haproxy.org/cr-backend: odd}", "bad.test", "/", "web"),
+            "annotation cr-backend: custom resource 'shop/odd' does not exist",
+            true,
+        ),
         // What cannot be read is left out, and the route stays, without its header.
         (
             ingress("a", "{haproxy.org/request-set-header: nothing-to-set}", "bad.test", "/", "web"),
@@ -209,6 +219,54 @@ fn bad_objects_are_told_of_and_the_rest_serves() {
     let foreign =
         ingress("a", "{}", "bad.test", "/", "web").replace("ingressClassName: haproxy", "ingressClassName: other");
     assert_eq!((prefix(&translate(&foreign), "bad.test/"), translate(&foreign).statuses.len()), (None, 0));
+}
+
+#[test]
+fn what_cannot_be_read_of_an_annotation_takes_no_other_annotation_with_it() {
+    let annotations = r#"{haproxy.org/set-host: "a b", haproxy.org/request-set-header: "x-one 1\nodd\nx-two 2"}"#;
+    let translation = translate(&ingress("a", annotations, "shop.test", "/", "web"));
+    assert_eq!(translation.messages().len(), 2, "{:?}", translation.messages());
+    assert!(conf(&translation).contains("set-header x-one") && !conf(&translation).contains("x-two"));
+    assert!(prefix(&translation, "shop.test/").is_some_and(|value| value.starts_with("shop_svc_web_http.")));
+}
+
+#[test]
+fn what_is_no_way_to_choose_a_server_is_left_out_and_told_of() {
+    for (said, written, wrong) in [
+        ("leastconn", "balance leastconn", ""),
+        ("hdr(x-user) use_domain_only", "balance hdr(x-user) use_domain_only", ""),
+        ("url_param user check_post 10", "balance url_param user check_post 10", ""),
+        ("uri depth", "balance roundrobin", "missing parameter for option 'depth'"),
+        ("uri len all", "balance roundrobin", "parsing \"all\""),
+        ("fastest", "balance roundrobin", "algorithm in body should be one of"),
+        ("hdr(x)\\nmode tcp", "balance roundrobin", "more than one line"),
+    ] {
+        let annotations = format!("{{haproxy.org/load-balance: \"{said}\"}}");
+        let translation = translate(&ingress("a", &annotations, "shop.test", "/", "web"));
+        translation.says(MAIN, &[written]);
+        let messages = translation.messages();
+        assert_eq!(messages.is_empty(), wrong.is_empty(), "{said}: {messages:?}");
+        assert!(messages.iter().all(|message| message.contains(wrong)), "{said}: {messages:?}");
+    }
+}
+
+#[test]
+fn snippets_are_in_the_backend_and_say_whose_they_are() {
+    let one = ingress("a", "{haproxy.org/backend-config-snippet: \"option a\\noption b\"}", "a.test", "/", "web");
+    let two = ingress("b", "{haproxy.org/backend-config-snippet: option c}", "b.test", "/", "web");
+    let lines: Vec<String> =
+        conf(&translate(&format!("{one}---{two}"))).lines().map(|it| it.trim().to_owned()).collect();
+    let expected = [
+        "### ingress:shop_svc_web_http/shop/a ###",
+        "option a",
+        "option b",
+        "###_config-snippet_### END",
+        "### ingress:shop_svc_web_http/shop/b ###",
+        "option c",
+        "###_config-snippet_### END",
+        "# servers of shop_svc_web_http",
+    ];
+    assert!(lines.windows(expected.len()).any(|window| window == expected), "{lines:?}");
 }
 
 #[test]

@@ -7,10 +7,11 @@ use kube::ResourceExt;
 use kube::api::DynamicObject;
 use serde_json::Value;
 
-use super::model::{Backend, Globals, Map, Model, Rule};
+use super::model::{Backend, Globals, Map, Model, Rule, Snippet};
 use super::render::TIMEOUTS;
 use super::settings::{Annotations, Settings};
 use super::slots::Servers;
+use super::snippets;
 use crate::names;
 use crate::objects::{
     CONFIG_MAPS, INGRESS_CLASSES, INGRESSES, Kind, Object, Objects, SECRETS, SERVICES, annotation, items, text,
@@ -129,9 +130,10 @@ impl<'a> Translation<'a> {
             globals.timeouts.extend(value.map(|value| (name.to_owned(), value.to_owned())));
         }
         self.model.globals = globals;
-        match rules(all, false, https_port) {
-            Ok(rules) => self.model.global_rules = rules,
-            Err(message) => self.complain(CONFIG_MAPS, config_map, message),
+        let (rules, problems) = rules(all, false, https_port);
+        self.model.global_rules = rules;
+        for problem in problems {
+            self.complain(CONFIG_MAPS, config_map, problem);
         }
     }
 
@@ -148,18 +150,13 @@ impl<'a> Translation<'a> {
             self.certificate(Some(ingress), &namespace, secret, "");
         }
         let tls = items(spec, "/tls").next().is_some();
-        let ids = match rules(self.annotations(&[ingress]), tls, https_port) {
-            Ok(rules) => {
-                let ids: String = rules.iter().map(|rule| format!(".{}", id(rule))).collect();
-                self.rules.extend(rules);
-                ids
-            }
-            // The route is there without any of its rules, as the real one has it: then a client's own header chooses.
-            Err(message) => {
-                self.complain(INGRESSES, ingress, message);
-                String::new()
-            }
-        };
+        let (rules, problems) = rules(self.annotations(&[ingress]), tls, https_port);
+        let ids: String = rules.iter().map(|rule| format!(".{}", id(rule))).collect();
+        self.rules.extend(rules);
+        // The route is there without what could not be read: if that is its override, a client's own header chooses.
+        for problem in problems {
+            self.complain(INGRESSES, ingress, problem);
+        }
         for rule in items(spec, "/rules") {
             for path in items(rule, "/http/paths") {
                 if let Err(message) = self.path(ingress, &namespace, text(rule, "/host"), path, &ids) {
@@ -261,17 +258,32 @@ impl<'a> Translation<'a> {
                 self.complain(SERVICES, service, message);
             }
         }
+        if let Some(named) = annotations.get("cr-backend").filter(|named| !named.is_empty()) {
+            let (space, resource) = named.split_once('/').unwrap_or((namespace, named));
+            let message = format!("annotation cr-backend: custom resource '{space}/{resource}' does not exist");
+            self.complain(INGRESSES, ingress, message);
+        }
+        let balance = annotations.get("load-balance").filter(|input| !input.is_empty()).unwrap_or(ROUND_ROBIN);
+        let balance = balance_of(balance).unwrap_or_else(|why| {
+            self.complain(SERVICES, service, format!("annotation 'load-balance': load-balance: {why}"));
+            ROUND_ROBIN
+        });
+        let snippets: Vec<Snippet> = [(&**service, false), (&**ingress, true)]
+            .into_iter()
+            .filter_map(|(object, of_ingress)| snippet(object, of_ingress))
+            .collect();
         let backend = Backend {
             servers: Servers {
                 room: annotations.number("scale-server-slots", 42).max(1),
                 addresses: found.endpoints(objects),
             },
-            balance: annotations.get("load-balance").unwrap_or("roundrobin").to_owned(),
+            balance: balance.to_owned(),
             forwarded_for: annotations.flag("forwarded-for", true),
             default_server,
+            snippets: BTreeSet::new(),
         };
-        // Shared by all Ingresses that lead to it: what the first says of it counts.
-        self.model.backends.entry(key.clone()).or_insert(backend);
+        // Shared by all Ingresses that lead to it: what the first says of it counts, but that each has its snippet in it.
+        self.model.backends.entry(key.clone()).or_insert(backend).snippets.extend(snippets);
         Ok((key, service))
     }
 
@@ -297,9 +309,68 @@ impl<'a> Translation<'a> {
 /// The codes that HAProxy redirects with.
 const CODES: [u16; 5] = [301, 302, 303, 307, 308];
 
-/// The rules that annotations ask for. One that cannot be read takes the others of its Ingress with it.
-fn rules(annotations: Annotations<'_>, tls: bool, https_port: u16) -> Result<Vec<Rule>, String> {
-    let mut rules = Vec::new();
+/// What HAProxy does where no `balance` is asked for.
+const ROUND_ROBIN: &str = "roundrobin";
+
+/// How HAProxy can choose a server.
+const ALGORITHMS: [&str; 11] = [
+    "first",
+    "hash",
+    "hdr",
+    "leastconn",
+    "random",
+    "rdp-cookie",
+    ROUND_ROBIN,
+    "source",
+    "static-rr",
+    "uri",
+    "url_param",
+];
+
+/// A value of `load-balance`, if it is one (`pkg/annotations/service/loadbalance.go`).
+///
+/// # Errors
+/// What is wrong with it.
+fn balance_of(input: &str) -> Result<&str, String> {
+    if input.contains(char::is_control) {
+        return Err("more than one line".to_owned());
+    }
+    let mut words = input.split(' ');
+    let first = words.next().unwrap_or_default();
+    let algorithm = first.split(['(', ')']).next().unwrap_or_default();
+    if algorithm == "url_param" {
+        words.next();
+    }
+    while let Some(word) = words.next() {
+        match word {
+            "path-only" | "use_domain_only" | "whole" => {}
+            "check_post" | "depth" | "len" | "max_wait" => {
+                let missing = || format!("missing parameter for option '{word}' in balance configuration");
+                let value = words.next().ok_or_else(missing)?;
+                value.parse::<u32>().map_err(|why| format!("parsing \"{value}\": {why}"))?;
+            }
+            _ => return Err(format!("unknown balance configuration '{word}'")),
+        }
+    }
+    match ALGORITHMS.contains(&algorithm) {
+        true => Ok(input),
+        false => Err(format!("algorithm in body should be one of [{}]", ALGORITHMS.join(" "))),
+    }
+}
+
+/// The lines of `backend-config-snippet`.
+fn snippet(object: &DynamicObject, of_ingress: bool) -> Option<Snippet> {
+    let own = [object];
+    let written = Annotations { objects: &own, config_map: None }.get("backend-config-snippet")?;
+    let origin = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
+    let lines: Vec<String> = snippets::lines(written).map(str::to_owned).collect();
+    (!lines.is_empty()).then_some(Snippet { of_ingress, origin, lines })
+}
+
+/// The rules that annotations ask for, and what is wrong with those that cannot be read. A line that cannot be read takes those of its
+/// annotation with it that come after.
+fn rules(annotations: Annotations<'_>, tls: bool, https_port: u16) -> (Vec<Rule>, Vec<String>) {
+    let (mut rules, mut problems) = (Vec::new(), Vec::new());
     if annotations.flag("ssl-redirect", tls) {
         rules.push(Rule::Redirect {
             port: annotations.number("ssl-redirect-port", https_port),
@@ -308,20 +379,22 @@ fn rules(annotations: Annotations<'_>, tls: bool, https_port: u16) -> Result<Vec
     }
     if let Some(host) = annotations.get("set-host").filter(|host| !host.is_empty()) {
         if host.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            return Err(format!("annotation set-host: incorrect value '{host}' in set-host annotation"));
+            problems.push(format!("annotation set-host: incorrect value '{host}' in set-host annotation"));
+        } else {
+            rules.push(Rule::SetHeader { name: "Host".to_owned(), value: host.to_owned() });
         }
-        rules.push(Rule::SetHeader { name: "Host".to_owned(), value: host.to_owned() });
     }
     for line in annotations.get("request-set-header").unwrap_or_default().split('\n').filter(|line| !line.is_empty()) {
         // A name that ends the word would begin another one of the configuration.
         let Some((name, value)) = line.split_once(' ').filter(|(name, _)| names::is_header(name)) else {
-            return Err(format!(
+            problems.push(format!(
                 "annotation request-set-header: incorrect value '{line}' in request-set-header annotation"
             ));
+            break;
         };
         rules.push(Rule::SetHeader { name: name.to_owned(), value: in_quotes(value) });
     }
-    Ok(rules)
+    (rules, problems)
 }
 
 fn in_quotes(value: &str) -> String {

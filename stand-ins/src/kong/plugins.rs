@@ -38,7 +38,16 @@ impl Plugins {
         let mut plugins = Self::default();
         let namespace = object.namespace().unwrap_or_default();
         let names = annotation(object, "konghq.com/plugins").unwrap_or_default();
-        for name in names.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        for written in names.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            let (of, name) = written.split_once(':').unwrap_or((namespace.as_str(), written));
+            if of != namespace {
+                // A ReferenceGrant could allow it; none is read here.
+                let message = format!(
+                    "no grant found to referenced \"{written}\" plugin in the requested remote KongPlugin bind"
+                );
+                complaints.insert(Complaint::new(kind, object, TRANSLATION_FAILED, message));
+                continue;
+            }
             let found = objects.get(PLUGINS, &namespace, name).map(|plugin| (PLUGINS, plugin));
             let found = found.or_else(|| objects.get(CLUSTER_PLUGINS, "", name).map(|it| (CLUSTER_PLUGINS, it)));
             match found {

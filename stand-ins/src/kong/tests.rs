@@ -159,6 +159,11 @@ fn bad_objects_are_told_of_and_the_rest_serves() {
     let with = |bad: &str| translate(&(bad.to_owned() + "---" + &good));
     for (bad, message, wanted) in [
         (ingress("a", WITH, "/bad", "web"), "\"p\" does not exist", "location \"/bad/\" {"),
+        (
+            ingress("a", "{konghq.com/plugins: 'other:p'}", "/bad", "web"),
+            "no grant found to referenced \"other:p\"",
+            "location \"/bad/\" {",
+        ),
         (ingress("a", "{}", "/bad", "none"), "no kubernetes service found", "failure to get a peer"),
         (ingress("a", WITH, "/bad", "web") + &plugin("{adds: {}}"), "left out", "no Route matched"),
         (ingress("a", WITH, "/bad", "web") + &plugin("{add: {headers: [x]}}"), "left out", "no Route matched"),
@@ -197,6 +202,24 @@ fn patterns_stripping_and_protocols() {
         ],
     );
     translate(&ingress("a", "{}", "'/~/[0-9]+$'", "web")).says(MAIN, &["location ~ \"^/[0-9]+$\" {"]);
+}
+
+#[test]
+fn protocols_of_which_one_is_none_are_as_if_not_said() {
+    for (protocols, https_only) in [("https", true), ("ftp", false), ("https, ftp", false), ("", false)] {
+        let annotations = format!("{{konghq.com/protocols: '{protocols}'}}");
+        let translation = translate(&ingress("a", &annotations, "/", "web"));
+        assert_eq!(conf(&translation).contains("Please use HTTPS protocol"), https_only, "{protocols}");
+        assert_eq!(translation.messages(), [""; 0], "{protocols}");
+    }
+}
+
+#[test]
+fn a_plugin_may_be_named_with_its_own_namespace() {
+    let config = "{add: {headers: ['a:b']}}";
+    let translation = translate(&(ingress("a", "{konghq.com/plugins: 'shop:p'}", "/", "web") + &plugin(config)));
+    assert_eq!(translation.messages(), [""; 0]);
+    translation.says(MAIN, &["set $plugin_value_0 \"b\";"]);
 }
 
 #[test]

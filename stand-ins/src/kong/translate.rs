@@ -138,8 +138,8 @@ impl Translation<'_> {
         }
         let plugins = plugins.or(&self.global);
         if plugins.invalid {
-            // The real one keeps the whole former configuration, or, with its fallback configuration, leaves out what depends on the
-            // broken object. This is the latter: the rest has to go on.
+            // The real one keeps the whole former configuration, or, with the feature gate FallbackConfiguration, leaves out what depends
+            // on the broken object. This is the latter, which the installation asks for: the rest has to go on.
             self.complain(
                 ingress,
                 format!("the route to {namespace}/{name} is left out, as one of its plugins is invalid"),
@@ -238,18 +238,26 @@ fn konghq<'a>(object: &'a DynamicObject, name: &str) -> Option<&'a str> {
 
 fn route_options(ingress: &DynamicObject) -> RouteOptions {
     let flag = |name: &str, default: bool| konghq(ingress, name).and_then(|it| it.parse().ok()).unwrap_or(default);
-    let protocols = konghq(ingress, "protocols").or_else(|| konghq(ingress, "protocol")).unwrap_or("http,https");
     RouteOptions {
         strip_path: flag("strip-path", false),
         preserve_host: flag("preserve-host", true),
         request_buffering: flag("request-buffering", true),
         response_buffering: flag("response-buffering", true),
-        protocols: protocols.split(',').map(|protocol| protocol.trim().to_owned()).collect(),
+        protocols: protocols(ingress).unwrap_or_else(|| vec!["http", "https"]).into_iter().map(str::to_owned).collect(),
         https_status: konghq(ingress, "https-redirect-status-code")
             .and_then(|it| it.parse().ok())
             .filter(|code| [301, 302, 307, 308].contains(code))
             .unwrap_or(426),
     }
+}
+
+/// The protocols that an Ingress names. Where one of them is none, the annotation is as if it were not there, and nothing is said
+/// (`overrideProtocols` of `kongstate/route.go`).
+fn protocols(ingress: &DynamicObject) -> Option<Vec<&str>> {
+    let said = konghq(ingress, "protocols").or_else(|| konghq(ingress, "protocol"))?;
+    let named: Vec<&str> = said.split(',').map(str::trim).collect();
+    let known = |protocol: &&str| ["http", "https", "grpc", "grpcs", "tcp", "tls"].contains(protocol);
+    named.iter().all(known).then_some(named)
 }
 
 /// `host` is the Service's in Kong, which is sent when nothing else is to be.

@@ -203,6 +203,35 @@ fn what_is_wrong_with_one_ingress_is_logged_and_the_others_are_served() {
 }
 
 #[test]
+fn entry_points_that_are_not_there_are_told_of_and_the_others_serve() {
+    let routers = |names: &str| {
+        let annotation = format!("traefik.ingress.kubernetes.io/frontend-entry-points: '{names}'");
+        let translation = translate(&ingress(&annotation, &["web"], "{number: 80}"));
+        let routers = dynamic(&translation)["http"]["routers"].as_object().map_or(0, serde_json::Map::len);
+        (routers, translation.messages().into_iter().map(str::to_owned).collect::<Vec<_>>())
+    };
+    assert_eq!(routers("http"), (1, Vec::new()));
+    let undefined = |names: &str, rest: &str| {
+        vec![format!("Undefined entry point(s) '{}' for frontend {names}_shop.test/{rest}", names.replace("http-", ""))]
+    };
+    assert_eq!(routers("http,none"), (1, undefined("http-none", "")));
+    assert_eq!(routers("none"), (0, undefined("none", "; no entrypoint defined. Skipping frontend")));
+}
+
+#[test]
+fn a_path_with_half_a_pattern_matches_nothing_and_nothing_is_said() {
+    let path = |path: &str| {
+        let translation =
+            translate(&ingress("", &["web"], "{number: 80}").replace("path: /,", &format!("path: '{path}',")));
+        assert_eq!(translation.messages(), [""; 0], "{path}");
+        dynamic(&translation)["http"]["routers"].is_object()
+    };
+    for (bad, good) in [("/{id", "/a"), ("/id}", "/{id}"), ("/}id{", "/{id:[0-9]{2}}")] {
+        assert_eq!((path(bad), path(good)), (false, true), "{bad} and {good}");
+    }
+}
+
+#[test]
 fn two_ingresses_for_one_host_and_path_share_their_servers_under_the_rules_of_the_first() {
     let first = ingress("traefik.frontend.passHostHeader: 'false'", &["web"], "{number: 80}");
     let second = ingress("", &["new"], "{number: 80}").replace("name: a,", "name: b,");

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::annotations;
 use super::model::{Backend, Configuration, Frontend, PathRule, Server};
+use super::render::{HTTP, HTTPS};
 use super::weights::Weights;
 use crate::objects::{INGRESSES, Object, Objects, SECRETS, SERVICES, annotation, items, text};
 use crate::secrets;
@@ -109,22 +110,36 @@ impl Translator<'_, '_> {
         Ok(())
     }
 
-    fn frontend(&mut self, ingress: &Object, host: &str, path: Option<PathRule>) -> Frontend {
+    /// Adds a frontend, unless an Ingress names entry points and none of them is there.
+    fn frontend(&mut self, ingress: &Object, name: &str, host: &str, path: Option<PathRule>) {
+        let (entry_points, undefined): (Vec<String>, Vec<String>) =
+            annotations::list(ingress, "frontend-entry-points").into_iter().partition(|it| is_entry_point(it));
+        if !undefined.is_empty() {
+            let mut message = format!("Undefined entry point(s) '{}' for frontend {name}", undefined.join(","));
+            if entry_points.is_empty() {
+                message += "; no entrypoint defined. Skipping frontend";
+            }
+            self.complain(ingress, message);
+            if entry_points.is_empty() {
+                return;
+            }
+        }
         let mut left_out = Vec::new();
         let mut request_headers = annotations::headers(ingress, "custom-request-headers", &mut left_out);
         // Setting it among the headers changes nothing of what Go sends as Host.
         request_headers.remove("host");
         let response_headers = annotations::headers(ingress, "custom-response-headers", &mut left_out);
         left_out.into_iter().for_each(|message| self.complain(ingress, message));
-        Frontend {
+        let frontend = Frontend {
             host: host.to_owned(),
             path,
             priority: priority(ingress),
-            entry_points: annotations::list(ingress, "frontend-entry-points"),
+            entry_points,
             pass_host_header: annotations::flag(ingress, "preserve-host", true),
             request_headers,
             response_headers,
-        }
+        };
+        self.configuration.frontends.insert(name.to_owned(), frontend);
     }
 
     /// `spec.defaultBackend`. 1.7 takes every port of the Service, each pod ending up with the last one, whichever the Ingress names.
@@ -146,8 +161,7 @@ impl Translator<'_, '_> {
         }
         self.configuration.backends.insert(DEFAULT.to_owned(), servers);
         let every = PathRule { matcher: "PathPrefix", path: "/".to_owned(), strip: false, rewrite: None };
-        let frontend = self.frontend(ingress, "", Some(every));
-        self.configuration.frontends.insert(DEFAULT.to_owned(), frontend);
+        self.frontend(ingress, DEFAULT, "", Some(every));
         Ok(())
     }
 
@@ -158,10 +172,13 @@ impl Translator<'_, '_> {
         let service = self.objects.get(SERVICES, &namespace, path.service);
         let service = service.ok_or_else(|| format!("Service not found for {namespace}/{}", path.service))?;
         let rule = rule(ingress, path.path).map_err(|why| format!("Failed to get rule: {why}"))?;
+        // Braces hold a pattern, and one that is none makes a route that no request matches. Nothing is said of it.
+        if !has_balanced_braces(path.path) {
+            return Ok(());
+        }
         // The first to want a host and path decides what is done with them; what the others lead to is added to its servers.
         if !self.configuration.frontends.contains_key(&name) {
-            let frontend = self.frontend(ingress, path.host, rule);
-            self.configuration.frontends.insert(name.clone(), frontend);
+            self.frontend(ingress, &name, path.host, rule);
         }
         let Some(port) = &path.port else { return Ok(()) };
         let Some(found) = service_port(self.objects, &namespace, path.service, port) else { return Ok(()) };
@@ -200,6 +217,26 @@ impl Translator<'_, '_> {
     }
 }
 
+/// Those that the flags can name, and that of the dashboard.
+fn is_entry_point(name: &str) -> bool {
+    [HTTP, HTTPS, "traefik"].contains(&name)
+}
+
+/// Whether braces are closed where they are opened, as the router of 1.7 wants it (`braceIndices` of gorilla/mux).
+fn has_balanced_braces(path: &str) -> bool {
+    let mut open = 0_usize;
+    for c in path.chars() {
+        match c {
+            '{' => open += 1,
+            '}' if open == 0 => return false,
+            '}' => open -= 1,
+            _ => {}
+        }
+    }
+    open == 0
+}
+
+/// What is no number is as if it were not there; the line in the real one's log quotes it and names no Ingress.
 fn priority(ingress: &Object) -> u32 {
     annotations::get(ingress, "priority").and_then(|text| text.parse().ok()).unwrap_or_default()
 }
