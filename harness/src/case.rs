@@ -88,6 +88,10 @@ pub enum Need {
     ServesNothing,
     /// The recipe has manifests that no cluster takes any more.
     RefusedManifests,
+    /// The recipe has objects that make no sense, and says what becomes of them.
+    BadObjects,
+    /// One of them keeps the controller from every later change.
+    FreezingObjects,
     /// The recipe has manifests of its own, applied as they are.
     Manifests,
     /// The recipe has this template.
@@ -152,6 +156,8 @@ impl fmt::Display for Need {
             Self::Mesh(mesh) => write!(f, "the mesh {}", mesh.as_str()),
             Self::ServesNothing => f.write_str("a recipe whose routes answer nothing"),
             Self::RefusedManifests => f.write_str("manifests that no cluster takes any more"),
+            Self::BadObjects => f.write_str("objects that make no sense"),
+            Self::FreezingObjects => f.write_str("an object that keeps the controller from every later change"),
             Self::Manifests => f.write_str("manifests of the recipe's own"),
             Self::Template(name) => write!(f, "a recipe that can express \"{name}\""),
             Self::Value(name) => write!(f, "routes that leave a choice of \"{name}\""),
@@ -234,6 +240,14 @@ impl Need {
             Self::RefusedManifests => {
                 (!recipe.refused.is_empty(), "the recipe has no manifests that are refused".into())
             }
+            Self::BadObjects => (
+                !recipe.bad.is_empty(),
+                "objects that make no sense are judged in another recipe of the controller".into(),
+            ),
+            Self::FreezingObjects => (
+                recipe.bad.values().any(|bad| bad.freezes),
+                "the recipe knows no object that keeps the controller from every later change".into(),
+            ),
             Self::Manifests => (!recipe.manifests.is_empty(), "the recipe has no manifests of its own".into()),
             Self::Template(name) => {
                 (recipe.templates.contains_key(name), format!("the recipe cannot express \"{name}\""))

@@ -45,6 +45,7 @@ fn wrong(page: &str, fixtures: &Fixtures) -> Vec<String> {
             for (finding, remedy) in &recipe.findings {
                 shows(path.clone(), text, &format!("* finding `{finding}`, observed: {remedy}\n"));
             }
+            recipe.bad.values().for_each(|bad| shows(path.clone(), text, &format!("{}\n", recipes::fate(bad))));
             for part in recipes::parts(recipe, false) {
                 shows(path.clone(), text, &yaml(part.text));
             }

@@ -22,12 +22,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 mod backends;
+mod bad_objects;
 mod faults;
 mod neighbours;
 mod restarts;
 
 /// The cases of this area.
-pub const CASES: &[&[Case]] = &[backends::CASES, restarts::CASES, faults::CASES, neighbours::CASES];
+pub const CASES: &[&[Case]] = &[backends::CASES, restarts::CASES, faults::CASES, neighbours::CASES, bad_objects::CASES];
 
 /// How long pods may take to come and go, and everybody to know.
 pub(crate) const SETTLES: Duration = Duration::from_secs(15);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use indexmap::IndexMap;
-use meshgate_fixtures::{Balances, ClientOverride, Controller, Fixtures, Mode, Promises, Version, Weights};
+use meshgate_fixtures::{Bad, Balances, ClientOverride, Controller, Fixtures, Mode, Promises, Version, Weights};
 
 use crate::case::LeftTo;
 use crate::report::{CellReport, Report};
@@ -199,7 +199,24 @@ fn recipe(controller: &Controller, judged: &Judged<'_>, to_use: bool, out: &mut 
     for part in extras {
         titled.entry(part.title.unwrap_or_default()).or_default().push(part);
     }
-    titled.iter().try_for_each(|(title, parts)| folded(title, parts, out))
+    titled.iter().try_for_each(|(title, parts)| folded(title, parts, out))?;
+    if !recipe.bad.is_empty() {
+        writeln!(out, "\nWhat becomes of objects that make no sense:\n\n| what is wrong | what becomes of it |\n|---|---|")?;
+    }
+    recipe.bad.values().try_for_each(|bad| writeln!(out, "{}", fate(bad)))
+}
+
+/// A row of the table of what becomes of bad objects.
+pub fn fate(bad: &Bad) -> String {
+    let fate = match (&bad.refused, &bad.told) {
+        (Some(_), _) => "the API server refuses it".to_owned(),
+        (None, _) if bad.freezes => "**nothing that comes later is taken** until it is gone".to_owned(),
+        (None, told) => {
+            let told = told.as_ref().map_or("**nobody tells**", |_| "told by a status, an event or the log");
+            format!("{told}; {}", if bad.serves { "it serves as if that were not there" } else { "it does not serve" })
+        }
+    };
+    format!("| {} | {fate} |", bad.wrong)
 }
 
 /// What came back where nothing works.

@@ -30,7 +30,7 @@ pub const CASES: &[Case] = &[Case {
 
 /// How long a controller may take to say what is wrong. Of several replicas the one with the lease says it, and where that one has just
 /// ended, another has to wait until its 15 seconds are over.
-const TOLD: Duration = Duration::from_secs(30);
+pub(super) const TOLD: Duration = Duration::from_secs(30);
 
 /// The route, and its Service, whose Secret holds no certificate.
 const SEALED: &str = "sealed";
@@ -44,8 +44,11 @@ const TLS: &str = "tls";
 /// What a controller is that says nothing.
 const SILENT: &str = "silent-on-missing";
 
-/// A word of those that a line about something wrong has.
-const WRONG: [&str; 5] = ["error", "warn", "not ", "invalid", "no "];
+/// Whether a line has a word of those that one about something wrong has.
+pub(super) fn is_about_something_wrong(line: &str) -> bool {
+    let line = line.to_lowercase();
+    ["error", "warn", "not ", "invalid", "no "].iter().any(|word| line.contains(word))
+}
 
 async fn bad_neighbours(context: Context) -> CaseResult {
     let mut plan = (*context.plan).clone();
@@ -136,10 +139,12 @@ async fn told(context: &Context, plan: &Plan, bad: &str) -> Result<bool, Failure
         let garbage = bad == SEALED && quotes(line, GARBAGE);
         garbage || line.contains(&route.name) || further.as_ref().is_some_and(|further| line.contains(further))
     };
-    let wrong = |line: &str| WRONG.iter().any(|word| line.to_lowercase().contains(word));
     let deadline = Instant::now() + patience;
     // What was said once was said.
-    while !said(context, &objects, |said| said.lines().any(|line| about(line) && wrong(line))).await.unwrap_or(false) {
+    while !said(context, &objects, |said| said.lines().any(|line| about(line) && is_about_something_wrong(line)))
+        .await
+        .unwrap_or(false)
+    {
         if Instant::now() >= deadline {
             return Ok(false);
         }
