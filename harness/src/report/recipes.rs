@@ -201,7 +201,10 @@ fn recipe(controller: &Controller, judged: &Judged<'_>, to_use: bool, out: &mut 
     }
     titled.iter().try_for_each(|(title, parts)| folded(title, parts, out))?;
     if !recipe.bad.is_empty() {
-        writeln!(out, "\nWhat becomes of objects that make no sense:\n\n| what is wrong | what becomes of it |\n|---|---|")?;
+        writeln!(
+            out,
+            "\nWhat becomes of objects that make no sense:\n\n| what is wrong | what becomes of it |\n|---|---|"
+        )?;
     }
     recipe.bad.values().try_for_each(|bad| writeln!(out, "{}", fate(bad)))
 }
