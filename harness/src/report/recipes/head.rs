@@ -13,7 +13,7 @@ use crate::report::{CellReport, Report, Totals};
 const PAGE: &str = "https://linkerd.io/2/tasks/using-ingress/";
 
 /// What stands for something in the templates.
-pub const PLACEHOLDERS: [(&str, &str); 15] = [
+pub const PLACEHOLDERS: [(&str, &str); 17] = [
     ("name", "the object's name, any"),
     ("namespace", "the namespace of the Service, and so of the objects beside it"),
     ("host", "the host that clients ask for"),
@@ -29,6 +29,8 @@ pub const PLACEHOLDERS: [(&str, &str); 15] = [
     ("auth_override", "its host and port, such as `auth.${namespace}.svc.cluster.local:80`"),
     ("error_service", "the Service that serves error pages"),
     ("secret", "a Secret with the certificate of the host and its key"),
+    ("webhook_certificate", "the certificate of a webhook's Service, which is its own authority, base64 of PEM"),
+    ("webhook_key", "its key"),
 ];
 
 /// Everything above the table of what to use.
