@@ -13,7 +13,8 @@ use linkerd2_proxy_api::{destination, meta};
 
 use crate::{
     Cluster, Key,
-    objects::{AppProtocol, Pod, Proxy, Service},
+    index::State,
+    objects::{AppProtocol, Pod, Protocol, Proxy, Server, Service},
 };
 
 /// The weight of every endpoint, as Linkerd has it. Proxies balance by latency and ignore it.
@@ -52,10 +53,9 @@ fn is_opaque(service: &Service, port: u16, cluster: &Cluster) -> bool {
         || service.opaque_ports.as_ref().unwrap_or(&cluster.opaque_ports).contains(port)
 }
 
-/// An endpoint: an address, and what its pod tells about it.
-fn endpoint(address: SocketAddr, pod: Option<&Pod>, cluster: &Cluster) -> destination::WeightedAddr {
+/// An endpoint: an address, and what its pod tells about it. It is `opaque` if it carries no HTTP.
+fn endpoint(address: SocketAddr, pod: Option<&Pod>, opaque: bool, cluster: &Cluster) -> destination::WeightedAddr {
     use destination::protocol_hint::{H2, Opaque, OpaqueTransport, Protocol};
-    let opaque = is_opaque_at(address.port(), pod, cluster);
     let proxy = pod.and_then(|pod| pod.proxy.as_ref()).filter(|proxy| !proxy.skipped.contains(address.port()));
     let identity = pod.zip(proxy).and_then(|(pod, proxy)| identity(pod, proxy, cluster));
     let hint = match proxy {
@@ -83,9 +83,52 @@ fn endpoint(address: SocketAddr, pod: Option<&Pod>, cluster: &Cluster) -> destin
     }
 }
 
-/// Whether a port of a pod, or of something that is none, carries no HTTP.
-fn is_opaque_at(port: u16, pod: Option<&Pod>, cluster: &Cluster) -> bool {
+/// The Servers that can make a port opaque.
+///
+/// A pod's proxy is told by its Server that nothing is to be looked into, TLS between proxies included: who sends there has to be told
+/// the same, as Linkerd's destination controller does (`SetToServerProtocol` in `controller/api/destination/watcher`).
+///
+/// They are found once for all endpoints at a port, of which there may be thousands.
+#[derive(Default)]
+struct OpaqueServers<'a> {
+    port: u16,
+    servers: Vec<&'a Server>,
+    /// The pod that was asked about last, and what was found: the pods of a Service are most often alike.
+    last: Option<(&'a Pod, bool)>,
+}
+
+impl<'a> OpaqueServers<'a> {
+    /// Those for a port of the pods of a namespace.
+    fn of(state: &'a State, namespace: &'a str, port: u16) -> Self {
+        let mut servers: Vec<_> = state.servers(namespace).filter(|server| server.may_be_for(port)).collect();
+        // Of several Servers of a port the first counts: others matter as long as an opaque one comes after them.
+        let last = servers.iter().rposition(|server| server.protocol == Protocol::Opaque);
+        servers.truncate(last.map_or(0, |last| last + 1));
+        Self { port, servers, last: None }
+    }
+
+    fn include(&mut self, pod: &'a Pod) -> bool {
+        if self.servers.is_empty() {
+            return false;
+        }
+        if let Some((last, found)) = self.last
+            && last.key.namespace == pod.key.namespace
+            && last.labels == pod.labels
+            && last.named_ports == pod.named_ports
+        {
+            return found;
+        }
+        let own = self.servers.iter().find(|server| server.is_for(pod, self.port));
+        let found = own.is_some_and(|own| own.protocol == Protocol::Opaque);
+        self.last = Some((pod, found));
+        found
+    }
+}
+
+/// Whether a port of a pod, or of something that is none, carries no HTTP. `servers` are those for that port.
+fn is_opaque_at<'a>(port: u16, pod: Option<&'a Pod>, servers: &mut OpaqueServers<'a>, cluster: &Cluster) -> bool {
     pod.and_then(|pod| pod.opaque_ports.as_ref()).unwrap_or(&cluster.opaque_ports).contains(port)
+        || pod.is_some_and(|pod| servers.include(pod))
 }
 
 /// Who a pod's proxy is, if it belongs to this control plane. What Linkerd's

@@ -3,19 +3,23 @@
 //! As Linkerd's identity controller has it (`controller/identity/validator.go`, `pkg/identity/service.go`): the API server reviews the
 //! token, the service account in it makes the identity's name, and a request for another name is refused.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::api::{Api, PostParams};
 use linkerd2_proxy_api::identity::{CertifyRequest, CertifyResponse, identity_server::Identity};
+use parking_lot::Mutex;
 use rcgen::string::Ia5String;
 use rcgen::{
     CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
+use rustls::crypto::ring;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
+use rustls::sign::CertifiedKey;
 use tonic::{Request, Response, Status};
 
 use crate::IdentityDomain;
@@ -48,12 +52,59 @@ const OWN_ACCOUNTS: [&str; 2] = ["linkerd-destination", "linkerd-identity"];
 
 /// Issues certificates.
 pub struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    /// The issuer's own certificate: a trust anchor, or signed by one.
-    certificate: CertificateDer<'static>,
+    signer: Mutex<Arc<Signer>>,
+    /// Where the signer was read from, if it may change there.
+    folder: Option<PathBuf>,
     domain: IdentityDomain,
     validity: Validity,
     reviews: Api<TokenReview>,
+}
+
+/// Who signs certificates, as it was read.
+pub(crate) struct Signer {
+    issuer: Issuer<'static, KeyPair>,
+    /// The issuer's own certificate: a trust anchor, or signed by one.
+    certificate: CertificateDer<'static>,
+    /// When that certificate ends.
+    until: SystemTime,
+    /// The certificate and the key as PEM, in which a change shows.
+    text: [String; 2],
+}
+
+impl Signer {
+    fn parse(text: [String; 2]) -> anyhow::Result<Self> {
+        let [certificate, key] = &text;
+        let pair = KeyPair::from_pem(key).context("the issuer's key")?;
+        let issuer = Issuer::from_ca_cert_pem(certificate, pair).context("the issuer's certificate")?;
+        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).context("the issuer's certificate")?;
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).context("the issuer's key")?;
+        // Of two files that change one after the other, each may be read without the other.
+        let key = ring::sign::any_supported_type(&key).context("the issuer's key")?;
+        CertifiedKey::new(vec![certificate.clone()], key).keys_match().context("the issuer's certificate and key")?;
+        let until = ends(&certificate).context("expected X.509 as the issuer's certificate")?;
+        Ok(Self { issuer, certificate, until, text })
+    }
+
+    /// The issuer's own certificate, which is between those that it issues and what proxies trust.
+    pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+}
+
+/// When a certificate ends.
+fn ends(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let seconds = u64::try_from(parsed.validity().not_after.timestamp()).ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
+
+/// The certificate and the key in a folder.
+fn texts(folder: &Path) -> anyhow::Result<[String; 2]> {
+    let file = |name: &str| {
+        let path = folder.join(name);
+        std::fs::read_to_string(&path).with_context(|| format!("the issuer's {}", path.display()))
+    };
+    Ok([file("tls.crt")?, file("tls.key")?])
 }
 
 impl Authority {
@@ -64,17 +115,15 @@ impl Authority {
         validity: Validity,
         client: kube::Client,
     ) -> anyhow::Result<Self> {
-        let file = |name: &str| {
-            let path = folder.join(name);
-            std::fs::read_to_string(&path).with_context(|| format!("the issuer's {}", path.display()))
-        };
-        Self::new(&file("tls.crt")?, &file("tls.key")?, domain, validity, client)
+        let [certificate, key] = texts(folder)?;
+        let authority = Self::new(&certificate, &key, domain, validity, client)?;
+        Ok(Self { folder: Some(folder.to_owned()), ..authority })
     }
 
     /// With a certificate and key as PEM.
     ///
     /// # Errors
-    /// The two are no certificate and key.
+    /// The two are no certificate and key, or not of each other.
     pub fn new(
         certificate: &str,
         key: &str,
@@ -82,10 +131,32 @@ impl Authority {
         validity: Validity,
         client: kube::Client,
     ) -> anyhow::Result<Self> {
-        let key = KeyPair::from_pem(key).context("the issuer's key")?;
-        let issuer = Issuer::from_ca_cert_pem(certificate, key).context("the issuer's certificate")?;
-        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).context("the issuer's certificate")?;
-        Ok(Self { issuer, certificate, domain, validity, reviews: Api::all(client) })
+        let signer = Mutex::new(Arc::new(Signer::parse([certificate.to_owned(), key.to_owned()])?));
+        Ok(Self { signer, folder: None, domain, validity, reviews: Api::all(client) })
+    }
+
+    /// Who signs now. A Secret that is mounted changes in its place, and who renews the issuer in it need not start anything anew.
+    pub(crate) fn signer(&self) -> Arc<Signer> {
+        let mut current = self.signer.lock();
+        if let Some(folder) = &self.folder {
+            match texts(folder) {
+                Ok(text) if text == current.text => {}
+                changed => match changed.and_then(Signer::parse) {
+                    Ok(next) => {
+                        tracing::info!(folder = %folder.display(), "the issuer has changed");
+                        *current = Arc::new(next);
+                    }
+                    // It may be between two changes, and what there was may be valid for a while yet.
+                    Err(error) => {
+                        tracing::warn!(
+                            error = format!("{error:#}"),
+                            "expected the issuer's certificate and key; those before are used"
+                        );
+                    }
+                },
+            }
+        }
+        Arc::clone(&current)
     }
 
     /// The name that a token proves.
@@ -116,7 +187,16 @@ impl Authority {
     }
 
     /// A certificate for `name` and the key of a request, and until when it is valid: for `lifetime`, if that is shorter than usual.
-    fn issue(&self, name: &str, request: &[u8], lifetime: Option<Duration>) -> Result<(Vec<u8>, SystemTime), Status> {
+    fn issue(
+        &self,
+        signer: &Signer,
+        name: &str,
+        request: &[u8],
+        lifetime: Option<Duration>,
+    ) -> Result<(Vec<u8>, SystemTime), Status> {
+        if signer.until <= SystemTime::now() {
+            return Err(Status::unavailable("the issuer's certificate has ended: nobody would trust what it signs"));
+        }
         let invalid = |problem: String| Status::invalid_argument(format!("the certificate signing request: {problem}"));
         let mut request =
             CertificateSigningRequestParams::from_der(&request.into()).map_err(|error| invalid(error.to_string()))?;
@@ -125,8 +205,8 @@ impl Authority {
             let found = &request.params.subject_alt_names;
             return Err(invalid(format!("expected the one DNS name {name}, found {found:?}")));
         }
-        let until = self.describe(&mut request.params, name, lifetime);
-        let certificate = request.signed_by(&self.issuer);
+        let until = self.describe(signer, &mut request.params, name, lifetime);
+        let certificate = request.signed_by(&signer.issuer);
         let certificate = certificate.map_err(|error| Status::internal(format!("signing: {error}")))?;
         Ok((certificate.der().to_vec(), until))
     }
@@ -134,21 +214,30 @@ impl Authority {
     /// A certificate for the control plane itself, with a key that is as new, and until when it is valid.
     pub(crate) fn issue_own(
         &self,
+        signer: &Signer,
     ) -> Result<(CertificateDer<'static>, PrivatePkcs8KeyDer<'static>, SystemTime), rcgen::Error> {
         let names = OWN_ACCOUNTS
             .map(|account| format!("{account}.{}.{}", self.domain.control_plane_namespace, self.domain.suffix()));
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(names.as_slice())?;
-        let until = self.describe(&mut params, &names[0], None);
-        let certificate = params.signed_by(&key, &self.issuer)?;
+        let until = self.describe(signer, &mut params, &names[0], None);
+        let certificate = params.signed_by(&key, &signer.issuer)?;
         Ok((certificate.der().clone(), key.serialize_der().into(), until))
     }
 
     /// What every certificate says besides its names and its key. It is valid until the time that is returned.
-    fn describe(&self, params: &mut CertificateParams, name: &str, asked: Option<Duration>) -> SystemTime {
+    fn describe(
+        &self,
+        signer: &Signer,
+        params: &mut CertificateParams,
+        name: &str,
+        asked: Option<Duration>,
+    ) -> SystemTime {
         let now = SystemTime::now();
         let Validity { lifetime, clock_skew } = self.validity;
         let until = now + asked.filter(|asked| *asked < lifetime).unwrap_or(lifetime + clock_skew);
+        // With the issuer's certificate ends the trust in what it has signed: whoever has one asks for the next before that.
+        let until = until.min(signer.until);
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::NoCa;
@@ -158,11 +247,6 @@ impl Authority {
         params.not_before = (now - clock_skew).into();
         params.not_after = until.into();
         until
-    }
-
-    /// The issuer's own certificate, which is between those that it issues and what proxies trust.
-    pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
-        &self.certificate
     }
 }
 
@@ -181,13 +265,17 @@ impl Identity for Authority {
                 format!("requested identity did not match provided token: requested={identity}; found={proven}");
             return Err(Status::failed_precondition(problem));
         }
+        let signer = self.signer();
         let (leaf_certificate, until) =
-            self.issue(&identity, &certificate_signing_request, asked.map(Duration::from_secs))?;
+            self.issue(&signer, &identity, &certificate_signing_request, asked.map(Duration::from_secs))?;
         tracing::info!(identity, "a certificate was issued");
         Ok(Response::new(CertifyResponse {
             leaf_certificate,
-            intermediate_certificates: vec![self.certificate.to_vec()],
+            intermediate_certificates: vec![signer.certificate.to_vec()],
             valid_until: Some(until.into()),
         }))
     }
 }
+
+#[cfg(test)]
+mod tests;

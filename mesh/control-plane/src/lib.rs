@@ -12,10 +12,12 @@
 //! * [`Authority`] stands beside all that: it gives a proxy the certificate that its token entitles it to, and the control plane its own,
 //!   with which it speaks [`Tls`] on the ports on which it takes plaintext.
 //!
-//! Answers are Linkerd's but for one choice. About a Service that does not exist, Linkerd's destination controller answers
+//! Answers are Linkerd's but for two choices. About a Service that does not exist, Linkerd's destination controller answers
 //! with an error that its proxy retries for as long as the client waits. Here `GetProfile` answers with a profile without a
 //! name, `OutboundPolicies` with `NotFound`, and `Get` with `NoEndpoints{exists: false}`: Linkerd's proxy and the bundled
-//! one turn that into an answer to the client at once, and the same stream has the Service when it appears.
+//! one turn that into an answer to the client at once, and the same stream has the Service when it appears. About a pod that is not
+//! known, Linkerd's policy controller answers with `NotFound`, and its proxy asks again. Here `WatchPort` says nothing until the pod
+//! is known: either proxy keeps to the policy that it was started with.
 //!
 //! The role `meshgate proxy-injector` (`injector`) is a program of its own beside it: the webhook that adds proxies to new pods.
 //!

@@ -52,15 +52,6 @@ impl ServiceName {
             _ => None,
         }
     }
-
-    /// The name in DNS, without a dot at its end.
-    pub(crate) fn fqdn(&self, domain: &str) -> String {
-        let service = self.service.fqdn(domain);
-        match &self.hostname {
-            Some(hostname) => format!("{hostname}.{service}"),
-            None => service,
-        }
-    }
 }
 
 /// What a proxy asks about.

@@ -15,8 +15,9 @@ use meshgate_inject::{Identity, Issuer};
 use parking_lot::Mutex;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{
-    ClientConfig, RootCertStore,
+    AlertDescription, ClientConfig, RootCertStore, SupportedProtocolVersion,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    version::{TLS12, TLS13},
 };
 use serde_json::json;
 use tokio::{
@@ -95,10 +96,21 @@ async fn shake(
     own: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
     name: &'static str,
 ) -> io::Result<TlsStream<TcpStream>> {
+    shake_in(rustls::DEFAULT_VERSIONS, address, trusting, own, name).await
+}
+
+/// The same in one of these versions.
+async fn shake_in(
+    versions: &[&'static SupportedProtocolVersion],
+    address: SocketAddr,
+    trusting: &Issuer,
+    own: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+    name: &'static str,
+) -> io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(trusting.certificate.as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
     let config = config.with_root_certificates(roots);
     let config = match own {
         Some((certificate, key)) => config.with_client_auth_cert(vec![certificate], key).unwrap(),
@@ -182,6 +194,16 @@ async fn its_names_are_those_of_linkerds_services_and_no_others() {
         let error = shake(mesh.address, trusting, None, name).await.unwrap_err();
         assert!(error.to_string().contains("certificate"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_client_without_tls_1_3_is_refused() {
+    let mesh = Mesh::start(Validity::default()).await;
+    let error = shake_in(&[&TLS12], mesh.address, &mesh.issuer, None, DESTINATION).await.unwrap_err();
+    let reason = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    assert_eq!(reason, Some(&rustls::Error::AlertReceived(AlertDescription::ProtocolVersion)), "{error}");
+    // The control: the same client with the version that is spoken.
+    shake_in(&[&TLS13], mesh.address, &mesh.issuer, None, DESTINATION).await.unwrap();
 }
 
 #[tokio::test]

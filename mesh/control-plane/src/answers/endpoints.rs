@@ -9,7 +9,7 @@ use linkerd2_proxy_api::destination::{AddrSet, NoEndpoints, Update, WeightedAddr
 
 use crate::{
     Cluster,
-    answers::{self, place::Place},
+    answers::{self, OpaqueServers, place::Place},
     index::State,
     names::ServiceName,
     objects::Endpoint,
@@ -43,9 +43,14 @@ pub(crate) fn endpoints(state: &State, cluster: &Cluster, name: &ServiceName, po
         candidates.extend(named.map(|endpoint| (endpoint, SocketAddr::new(endpoint.ip, target))));
     }
     retain_near(&mut candidates, place);
+    // Most often all are at one port.
+    let mut servers = HashMap::new();
     let ready = candidates.into_iter().map(|(endpoint, address)| {
         let pod = endpoint.pod.as_ref().and_then(|key| state.pod(key));
-        let mut answer = answers::endpoint(address, pod, cluster);
+        let port = address.port();
+        let of_port = servers.entry(port).or_insert_with(|| OpaqueServers::of(state, &name.service.namespace, port));
+        let opaque = answers::is_opaque_at(port, pod, of_port, cluster);
+        let mut answer = answers::endpoint(address, pod, opaque, cluster);
         if let Some(zone) = &endpoint.zone {
             answer.metric_labels.insert("zone".into(), zone.clone());
         }

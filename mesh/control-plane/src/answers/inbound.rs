@@ -42,16 +42,13 @@ const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 const GROUP: &str = "policy.linkerd.io";
 
-/// What is known of a port of a pod. A pod that is not known yet has the default policy: its proxy asks while it starts,
-/// and an answer that changes is better than none.
-pub(crate) fn server(state: &State, cluster: &Cluster, key: &Key, port: u16) -> Server {
-    let pod = state.pod(key);
-    let names = pod.map(|pod| pod.port_names(port)).unwrap_or_default();
-    let own = pod.and_then(|pod| {
-        state.servers(&key.namespace).find(|server| server.is_for(&key.namespace, &pod.labels, port, &names))
-    });
-    let default = pod.map(|pod| pod.inbound_policy_at(port)).unwrap_or_default();
-    let opaque = pod.and_then(|pod| pod.opaque_ports.as_ref()).unwrap_or(&cluster.opaque_ports).contains(port);
+/// What is known of a port of a pod; `None` if the pod is not known. Its proxy may ask before the pod has come here, and has been
+/// told by the injector what holds until then: any answer would take the place of that, which may be `deny`.
+pub(crate) fn server(state: &State, cluster: &Cluster, key: &Key, port: u16) -> Option<Server> {
+    let pod = state.pod(key)?;
+    let own = state.servers(&key.namespace).find(|server| server.is_for(pod, port));
+    let default = pod.inbound_policy_at(port);
+    let opaque = pod.opaque_ports.as_ref().unwrap_or(&cluster.opaque_ports).contains(port);
     let (protocol, labels, authorizations) = match own {
         Some(server) => {
             let for_server = |one: &&Authorization| is_for_server(one, server);
@@ -68,21 +65,21 @@ pub(crate) fn server(state: &State, cluster: &Cluster, key: &Key, port: u16) -> 
     };
     let routes = own.map(|server| state.routes_of_server(&server.key)).unwrap_or_default();
     let limit = own.and_then(|server| state.rate_limit(&server.key)).map(|limit| rate_limit(cluster, limit));
-    Server {
+    Some(Server {
         protocol: Some(ProxyProtocol {
             kind: Some(Routes { state, cluster, pod, port, own: &routes }.of(protocol, limit)),
         }),
-        server_ips: pod.map(|pod| pod.ips.iter().map(|ip| (*ip).into()).collect()).unwrap_or_default(),
+        server_ips: pod.ips.iter().map(|ip| (*ip).into()).collect(),
         authorizations,
         labels,
-    }
+    })
 }
 
 /// The routes of a port.
 struct Routes<'a> {
     state: &'a State,
     cluster: &'a Cluster,
-    pod: Option<&'a Pod>,
+    pod: &'a Pod,
     port: u16,
     /// Those of its Server.
     own: &'a [&'a Route],
@@ -165,14 +162,14 @@ fn rate_limit(cluster: &Cluster, limit: &RateLimit) -> HttpLocalRateLimit {
 }
 
 /// Everything, under the Server's own authorizations, and the probes' paths, under one of their own.
-fn default_routes(pod: Option<&Pod>, port: u16) -> Vec<HttpRoute> {
+fn default_routes(pod: &Pod, port: u16) -> Vec<HttpRoute> {
     let rule = |matches| http_route::Rule { matches, filters: Vec::new() };
     let all = vec![objects::match_everything()];
     let mut routes =
         vec![HttpRoute { metadata: Some(default_ref("default")), rules: vec![rule(all)], ..Default::default() }];
     let probes: Vec<_> = pod
-        .into_iter()
-        .flat_map(|pod| &pod.probes)
+        .probes
+        .iter()
         .filter(|(at, _)| *at == port)
         .map(|(_, path)| matches::HttpRouteMatch {
             path: Some(matches::PathMatch { kind: Some(matches::path_match::Kind::Exact(path.clone())) }),

@@ -32,18 +32,29 @@ const PENALTY_DECAY: Duration = Duration::from_secs(10);
 const QUEUE_CAPACITY: u32 = 100;
 const FAILFAST_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The policy of a Service by name; `None` (`NotFound`) if there is no such Service.
-pub(crate) fn by_service(state: &State, cluster: &Cluster, service: &Key, port: u16) -> Option<OutboundPolicy> {
+/// The policy of a Service by name, for clients in a namespace; `None` (`NotFound`) if there is no such Service.
+pub(crate) fn by_service(
+    state: &State,
+    cluster: &Cluster,
+    service: &Key,
+    port: u16,
+    client_namespace: Option<&str>,
+) -> Option<OutboundPolicy> {
     let service = state.service(service).filter(|service| !service.external)?;
-    Some(of_service(state, cluster, service, port))
+    Some(of_service(state, cluster, service, port, client_namespace))
 }
 
 /// The policy of an address: of the Service whose cluster IP it is, or plain forwarding for an address that is not the
 /// cluster's. `None` (`NotFound`) for a pod, about which the profile says everything.
-pub(crate) fn by_address(state: &State, cluster: &Cluster, address: SocketAddr) -> Option<OutboundPolicy> {
+pub(crate) fn by_address(
+    state: &State,
+    cluster: &Cluster,
+    address: SocketAddr,
+    client_namespace: Option<&str>,
+) -> Option<OutboundPolicy> {
     match state.service_by_ip(address.ip()) {
         Some(service) if service.port(address.port()).is_some() => {
-            Some(of_service(state, cluster, service, address.port()))
+            Some(of_service(state, cluster, service, address.port(), client_namespace))
         }
         Some(service) => Some(forbidden(service, address)),
         None if cluster.contains(address.ip()) => None,
@@ -51,10 +62,16 @@ pub(crate) fn by_address(state: &State, cluster: &Cluster, address: SocketAddr) 
     }
 }
 
-fn of_service(state: &State, cluster: &Cluster, service: &Service, port: u16) -> OutboundPolicy {
+fn of_service(
+    state: &State,
+    cluster: &Cluster,
+    service: &Service,
+    port: u16,
+    client_namespace: Option<&str>,
+) -> OutboundPolicy {
     let own = balancer(cluster, &service.key, port, service.load_bias);
     let opaque = Opaque { routes: vec![opaque_route(default_ref("opaq"), own.clone(), Vec::new())] };
-    let routes = state.routes(&service.key, port);
+    let routes = state.routes(&service.key, port, client_namespace);
     let to = Destination { state, cluster, extras: &service.extras, load_bias: service.load_bias, own: &own };
     let declared = service.port(port).and_then(|port| port.protocol);
     let failure_accrual = service.failure_accrual;

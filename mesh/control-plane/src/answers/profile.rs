@@ -9,13 +9,16 @@ use linkerd2_proxy_api::{
 
 use crate::{
     Cluster, Key,
-    answers::{self, is_opaque, service_ref},
+    answers::{self, OpaqueServers, is_opaque, service_ref},
     index::State,
     names::{ServiceName, Target},
-    objects::{Override, Service, ServiceProfile, TrafficSplit, default_retry_budget},
+    objects::{Override, Pod, Service, ServiceProfile, TrafficSplit, default_retry_budget},
 };
 
-/// The profile of a name: of its Service, or one without a name if there is no such Service.
+/// The profile of a name: of its Service, of the one endpoint that it names, or one without a name if there is no such thing.
+///
+/// As with Linkerd, an endpoint by name is what its address is: at the port that is asked about, which is that of the pod. In DNS
+/// the name is the pod's, and no Service stands between.
 ///
 /// Linkerd answers about a missing Service with an error, which its proxy retries while the client waits. A profile
 /// without name and endpoint lets either proxy answer the client at once, and leaves the stream open for the Service.
@@ -26,10 +29,16 @@ pub(crate) fn by_name(
     port: u16,
     client_namespace: Option<&str>,
 ) -> DestinationProfile {
-    match state.service(&name.service) {
-        Some(service) if !service.external => of_service(state, cluster, service, name, port, client_namespace),
-        _ => DestinationProfile::default(),
+    let Some(service) = state.service(&name.service).filter(|service| !service.external) else {
+        return DestinationProfile::default();
+    };
+    if name.hostname.is_none() {
+        return of_service(state, cluster, service, port, client_namespace);
     }
+    let named = state.slices(&service.key).flat_map(|slice| &slice.endpoints).find(|one| one.hostname == name.hostname);
+    let Some(endpoint) = named else { return DestinationProfile::default() };
+    let pod = endpoint.pod.as_ref().and_then(|key| state.pod(key));
+    of_endpoint(state, cluster, SocketAddr::new(endpoint.ip, port), pod)
 }
 
 /// The profile of an address: of the Service whose cluster IP it is, or the endpoint that it is. A `hostPort` is the endpoint of
@@ -46,20 +55,25 @@ pub(crate) fn by_address(
         if service.port(address.port()).is_none() {
             return DestinationProfile::default();
         }
-        let name = ServiceName { service: service.key.clone(), hostname: None };
-        return of_service(state, cluster, service, &name, address.port(), client_namespace);
+        return of_service(state, cluster, service, address.port(), client_namespace);
     }
     let own = state.pod_by_ip(address.ip()).map(|pod| (pod, address));
-    let (pod, address) = match own.or_else(|| state.pod_by_host_port(address)) {
-        Some((pod, address)) => (Some(pod), address),
-        None => (None, address),
-    };
-    let mut endpoint = answers::endpoint(address, pod, cluster);
+    match own.or_else(|| state.pod_by_host_port(address)) {
+        Some((pod, address)) => of_endpoint(state, cluster, address, Some(pod)),
+        None => of_endpoint(state, cluster, address, None),
+    }
+}
+
+fn of_endpoint(state: &State, cluster: &Cluster, address: SocketAddr, pod: Option<&Pod>) -> DestinationProfile {
+    let port = address.port();
+    let mut servers = pod.map(|pod| OpaqueServers::of(state, &pod.key.namespace, port)).unwrap_or_default();
+    let opaque = answers::is_opaque_at(port, pod, &mut servers, cluster);
+    let mut endpoint = answers::endpoint(address, pod, opaque, cluster);
     if let Some(pod) = pod {
         endpoint.metric_labels.insert("namespace".into(), pod.key.namespace.to_string());
     }
     DestinationProfile {
-        opaque_protocol: answers::is_opaque_at(address.port(), pod, cluster),
+        opaque_protocol: opaque,
         retry_budget: Some(default_retry_budget()),
         endpoint: Some(endpoint),
         ..Default::default()
@@ -70,16 +84,15 @@ fn of_service(
     state: &State,
     cluster: &Cluster,
     service: &Service,
-    name: &ServiceName,
     port: u16,
     client_namespace: Option<&str>,
 ) -> DestinationProfile {
-    let fqdn = name.fqdn(&cluster.domain);
+    let fqdn = service.key.fqdn(&cluster.domain);
     // The client's namespace first: it may know better what it wants of the Service than the Service's owner does.
     let namespaces = client_namespace.into_iter().chain([&*service.key.namespace]);
     let profile = namespaces.into_iter().find_map(|namespace| state.profile(namespace, &fqdn));
     let mut overrides = profile.map(|profile| from_overrides(cluster, &profile.overrides, port)).unwrap_or_default();
-    if overrides.is_empty() && name.hostname.is_none() {
+    if overrides.is_empty() {
         overrides = state.split(&service.key).map(|split| from_split(cluster, split, port)).unwrap_or_default();
     }
     DestinationProfile {

@@ -1,6 +1,6 @@
 //! `io.linkerd.proxy.inbound.InboundServerPolicies`.
 
-use futures::{StreamExt, stream::BoxStream};
+use futures::{StreamExt, future, stream::BoxStream};
 use linkerd2_proxy_api::inbound::{self, PortSpec, inbound_server_policies_server::InboundServerPolicies};
 use tonic::{Request, Response, Status};
 
@@ -28,13 +28,19 @@ impl InboundServerPolicies for Server {
 
     async fn get_port(&self, request: Request<PortSpec>) -> Result<Response<inbound::Server>, Status> {
         let (pod, port) = pod_and_port(request.get_ref())?;
-        Ok(Response::new(self.index.answer(|state, cluster| server(state, cluster, &pod, port)).await))
+        let found = self.index.answer(|state, cluster| server(state, cluster, &pod, port)).await;
+        found.map(Response::new).ok_or_else(|| Status::not_found(format!("pod {pod} does not exist")))
     }
 
+    /// Nothing is said of a pod that is not known, and the stream stays open for it: a proxy keeps to what it was started with, and
+    /// then to what it was told last, without asking again and again. Linkerd's policy controller answers with `NotFound`.
     async fn watch_port(&self, request: Request<PortSpec>) -> Result<Response<Self::WatchPortStream>, Status> {
         let (pod, port) = pod_and_port(request.get_ref())?;
         let topic = Topic::Pod(pod.clone());
-        let servers = self.index.follow(topic, move |state, cluster| server(state, cluster, &pod, port));
+        let servers = self
+            .index
+            .follow(topic, move |state, cluster| server(state, cluster, &pod, port))
+            .filter_map(future::ready);
         Ok(Response::new(counted(&self.index, Rpc::WatchPort, servers).map(Ok).boxed()))
     }
 }

@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     Cluster, Key, Server,
     answers::outbound,
+    grpc::Workload,
     index::{State, Topic},
     metrics::{Rpc, counted},
     names::Target,
@@ -24,10 +25,11 @@ enum Subject {
 }
 
 impl Subject {
-    fn policy(&self, state: &State, cluster: &Cluster) -> Option<OutboundPolicy> {
+    /// Its policy for clients in a namespace.
+    fn policy(&self, state: &State, cluster: &Cluster, client: Option<&str>) -> Option<OutboundPolicy> {
         match self {
-            Self::Service(service, port) => outbound::by_service(state, cluster, service, *port),
-            Self::Address(address) => outbound::by_address(state, cluster, *address),
+            Self::Service(service, port) => outbound::by_service(state, cluster, service, *port, client),
+            Self::Address(address) => outbound::by_address(state, cluster, *address, client),
         }
     }
 
@@ -56,6 +58,11 @@ fn subject(spec: TrafficSpec, domain: &str) -> Result<Subject, Status> {
     }
 }
 
+/// The namespace of who asks. Whoever does not say it has no routes but the Service's own; Linkerd refuses it.
+fn client(spec: &TrafficSpec) -> Option<String> {
+    Workload::parse(&spec.source_workload).map(|workload| workload.ns)
+}
+
 fn not_found(subject: &Subject) -> Status {
     Status::not_found(match subject {
         Subject::Service(service, _) => format!("Service {service} does not exist"),
@@ -68,21 +75,24 @@ impl OutboundPolicies for Server {
     type WatchStream = BoxStream<'static, Result<OutboundPolicy, Status>>;
 
     async fn get(&self, request: Request<TrafficSpec>) -> Result<Response<OutboundPolicy>, Status> {
+        let client = client(request.get_ref());
         let subject = subject(request.into_inner(), &self.index.cluster().domain)?;
-        let policy = self.index.answer(|state, cluster| subject.policy(state, cluster)).await;
+        let policy = self.index.answer(|state, cluster| subject.policy(state, cluster, client.as_deref())).await;
         policy.map(Response::new).ok_or_else(|| not_found(&subject))
     }
 
     /// Once there was a policy the stream stays open, also while the Service is gone: the endpoints tell of that, and the
     /// proxy keeps the connections it has.
     async fn watch(&self, request: Request<TrafficSpec>) -> Result<Response<Self::WatchStream>, Status> {
+        let client = client(request.get_ref());
         let subject = subject(request.into_inner(), &self.index.cluster().domain)?;
-        if self.index.answer(|state, cluster| subject.policy(state, cluster)).await.is_none() {
+        let policy = self.index.answer(|state, cluster| subject.policy(state, cluster, client.as_deref())).await;
+        if policy.is_none() {
             return Err(not_found(&subject));
         }
         let policies = self
             .index
-            .follow(subject.topic(), move |state, cluster| subject.policy(state, cluster))
+            .follow(subject.topic(), move |state, cluster| subject.policy(state, cluster, client.as_deref()))
             .filter_map(future::ready);
         Ok(Response::new(counted(&self.index, Rpc::Watch, policies).map(Ok).boxed()))
     }

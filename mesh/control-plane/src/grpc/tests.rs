@@ -147,6 +147,80 @@ async fn policies_are_watched_by_name_and_address() {
 }
 
 #[tokio::test]
+async fn routes_of_the_clients_namespace_are_told_to_it() {
+    let route = json!({
+        "apiVersion": "policy.linkerd.io/v1beta3", "kind": "HTTPRoute",
+        "metadata": {"name": "r", "namespace": "client"},
+        "spec": {
+            "parentRefs": [{"group": "core", "kind": "Service", "name": "web", "namespace": "default"}],
+            "rules": [{"timeouts": {"request": "2s"}}],
+        },
+    });
+    let index = examples::index([examples::service("web", "10.96.0.5"), route]);
+    let mut client = OutboundPoliciesClient::new(policy_channel(&index).await);
+    for (workload, told) in [
+        ("client:p", true),
+        (r#"{"ns":"client","pod":"p"}"#, true),
+        ("default:p", false),
+        (r#"{"ns":"default","pod":"p"}"#, false),
+        ("", false),
+    ] {
+        let target = traffic_spec::Target::Authority("web.default.svc.cluster.local:80".into());
+        let spec = TrafficSpec { source_workload: workload.into(), target: Some(target) };
+        let watched = next(&mut client.watch(spec.clone()).await.unwrap().into_inner()).await;
+        for policy in [watched, client.get(spec).await.unwrap().into_inner()] {
+            assert_eq!(format!("{policy:?}").contains("seconds: 2,"), told, "{workload}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_headless_service_is_told_of_and_an_external_name_is_not() {
+    let mut service = examples::service("web", "None");
+    let index = examples::index([service.clone(), examples::slice("web", &[("web-0", "10.244.0.7", true)])]);
+    let mut destinations = destination(&index).await;
+    let mut policies = OutboundPoliciesClient::new(policy_channel(&index).await);
+    let name = "web.default.svc.cluster.local:80";
+    let spec = || TrafficSpec {
+        source_workload: "default:p".into(),
+        target: Some(traffic_spec::Target::Authority(name.into())),
+    };
+    let mut updates = destinations.get(dst(name)).await.unwrap().into_inner();
+    assert_eq!(describe(next(&mut updates).await), "add 10.244.0.7:8080");
+    let mut watched = policies.watch(spec()).await.unwrap().into_inner();
+    assert!(next(&mut watched).await.protocol.is_some());
+    service["spec"] = json!({"type": "ExternalName", "externalName": "example.com"});
+    index.apply(&service).unwrap();
+    assert_eq!(describe(next(&mut updates).await), "none, exists: false");
+    assert_eq!(policies.watch(spec()).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(
+        next(&mut destinations.get_profile(dst(name)).await.unwrap().into_inner()).await,
+        DestinationProfile::default()
+    );
+}
+
+#[tokio::test]
+async fn a_pod_that_is_not_known_yet_is_told_of_once_it_is() {
+    let index = examples::index([examples::pod("known", "10.244.0.8")]);
+    let mut client = InboundServerPoliciesClient::new(policy_channel(&index).await);
+    let spec = |workload: &str| PortSpec { workload: workload.into(), port: 8080 };
+    assert_eq!(client.get_port(spec("default:p")).await.unwrap_err().code(), Code::NotFound);
+    let mut servers = client.watch_port(spec("default:p")).await.unwrap().into_inner();
+    // By the time that somebody else has an answer, the first would have had one.
+    let mut known = client.watch_port(spec("default:known")).await.unwrap().into_inner();
+    next(&mut known).await;
+    let mut pod = examples::pod("p", "10.244.0.7");
+    for policy in ["deny", "all-authenticated"] {
+        pod["metadata"]["annotations"] = json!({"config.linkerd.io/default-inbound-policy": policy});
+        index.apply(&pod).unwrap();
+        assert_eq!(next(&mut servers).await.labels["name"], policy);
+        // What was said last holds while it is gone.
+        index.delete(Kind::Pod, &Key::new("default", "p"));
+    }
+    assert_eq!(client.get_port(spec("default:p")).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
 async fn a_pods_port_follows_its_annotation() {
     let mut pod = examples::pod("p", "10.244.0.7");
     let index = examples::index([pod.clone()]);

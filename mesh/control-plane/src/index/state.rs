@@ -1,7 +1,7 @@
 //! The objects by name, and the few relations between them that answers follow.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     hash::Hash,
     net::{IpAddr, SocketAddr},
 };
@@ -87,10 +87,10 @@ impl State {
         self.splits_by_apex.get(apex).next().and_then(|key| self.splits.get(key))
     }
 
-    /// The routes of requests to a port of a Service, in the order in which they take precedence.
-    pub(crate) fn routes(&self, parent: &Key, port: u16) -> Vec<&Route> {
+    /// The routes of requests to a port of a Service from a namespace, in the order in which they take precedence.
+    pub(crate) fn routes(&self, parent: &Key, port: u16, client_namespace: Option<&str>) -> Vec<&Route> {
         let routes = self.routes_by_parent.get(parent).filter_map(|key| self.routes.get(key));
-        by_precedence(routes.filter(|route| route.applies_to(parent, port)))
+        by_precedence(routes.filter(|route| route.applies_to(parent, port, client_namespace)))
     }
 
     /// The routes that are for arrivals at a Server, likewise.
@@ -358,9 +358,14 @@ impl State {
         topics
     }
 
+    /// What a Server says is told to its pods, and that they speak no HTTP to those who send there.
     fn pods_of_server(&self, server: &Server, topics: &mut Vec<Topic>) {
-        let selected = self.pods.values().filter(|pod| server.selects(&pod.key.namespace, &pod.labels));
-        topics.extend(selected.map(|pod| Topic::Pod(pod.key.clone())));
+        let mut changed = Vec::new();
+        for pod in self.pods.values().filter(|pod| server.selects(pod)) {
+            self.pod_topics(pod, &mut changed);
+        }
+        // Its pods may be thousands of endpoints of one Service, of which everybody is to be woken once.
+        topics.extend(HashSet::<Topic>::from_iter(changed));
     }
 
     /// Authorizations, routes and limits are about Servers of their own namespace. They change seldom, so that it need not be known
@@ -406,10 +411,6 @@ impl State {
         let mut labels = profile.name.split('.');
         if let (Some(service), Some(namespace)) = (labels.next(), labels.next()) {
             self.service_topics(&Key::new(namespace, service), topics);
-            // `web-0.web.default.svc...` names one endpoint and belongs to the Service after it.
-            if let Some(third) = labels.next().filter(|third| *third != "svc") {
-                self.service_topics(&Key::new(third, namespace), topics);
-            }
         }
     }
 }

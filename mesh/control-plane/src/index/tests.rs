@@ -88,10 +88,27 @@ fn policies_wake_the_pods_of_their_namespace() {
         }});
         wakes(&index, |index| index.apply(&object).unwrap())
     };
-    assert_eq!((change("Server", "default"), change("Server", "elsewhere")), (vec!["pod"], vec![]));
+    assert_eq!((change("Server", "default"), change("Server", "elsewhere")), (vec!["pod ip", "pod"], vec![]));
     assert_eq!(change("AuthorizationPolicy", "default"), ["pod"]);
     assert_eq!(change("AuthorizationPolicy", "elsewhere"), [""; 0]);
     assert_eq!(change("NetworkAuthentication", "elsewhere"), ["pod"], "which policies of any namespace refer to");
+}
+
+#[test]
+fn a_server_wakes_those_who_send_to_its_pods() {
+    let slice = examples::slice("web", &[("p", "10.244.0.7", true)]);
+    let index = examples::index([examples::service("web", "10.96.0.5"), slice, examples::pod("p", "10.244.0.7")]);
+    let server = |name: &str, hash: &str| {
+        let pods = json!({"matchLabels": {"pod-template-hash": hash}});
+        json!({
+            "apiVersion": "policy.linkerd.io/v1beta3", "kind": "Server", "metadata": {"name": name, "namespace": "default"},
+            "spec": {"podSelector": pods, "port": 8080, "proxyProtocol": "opaque"},
+        })
+    };
+    assert_eq!(wakes(&index, |index| index.apply(&server("its", "5d4f")).unwrap()), ["web", "pod ip", "pod"]);
+    assert_eq!(wakes(&index, |index| index.apply(&server("other", "other")).unwrap()), [""; 0]);
+    let gone = wakes(&index, |index| index.delete(Kind::Server, &Key::new("default", "its")));
+    assert_eq!(gone, ["web", "pod ip", "pod"]);
 }
 
 #[test]
@@ -196,11 +213,11 @@ mod property {
             (service(), service(), service(), 0..3u32).prop_map(|(name, apex, backend, weight)| {
                 examples::split(name, "v1alpha2", apex, json!([{"service": backend, "weight": weight}]))
             }),
-            (service(), service(), service()).prop_map(|(name, parent, backend)| json!({
+            (service(), namespace(), service(), service()).prop_map(|(name, namespace, parent, backend)| json!({
                 "apiVersion": "policy.linkerd.io/v1beta3", "kind": "HTTPRoute",
-                "metadata": {"name": name, "namespace": "default"},
+                "metadata": {"name": name, "namespace": namespace},
                 "spec": {
-                    "parentRefs": [{"group": "core", "kind": "Service", "name": parent}],
+                    "parentRefs": [{"group": "core", "kind": "Service", "name": parent, "namespace": "default"}],
                     "rules": [{"backendRefs": [{"name": backend, "port": 80}]}],
                 },
             })),
@@ -264,7 +281,7 @@ mod property {
         Endpoints(Endpoints),
         Profile(Box<DestinationProfile>),
         Policy(Option<OutboundPolicy>),
-        Server(inbound::Server),
+        Server(Option<inbound::Server>),
         Statuses(Vec<Due>),
     }
 
@@ -282,14 +299,19 @@ mod property {
                 }
                 let profile = profile::by_name(state, cluster, &name, 80, Some("client"));
                 answers.push((vec![topic()], Answer::Profile(Box::new(profile))));
-                answers.push((vec![topic()], Answer::Policy(outbound::by_service(state, cluster, &name.service, 80))));
+                let policy = outbound::by_service(state, cluster, &name.service, 80, Some("client"));
+                answers.push((vec![topic()], Answer::Policy(policy)));
+                let named = ServiceName { hostname: Some("p".into()), ..name.clone() };
+                let profile = profile::by_name(state, cluster, &named, 8080, None);
+                answers.push((vec![topic()], Answer::Profile(Box::new(profile))));
             }
             for text in ["10.96.0.1", "10.96.0.2", "10.244.0.1", "10.244.0.2"] {
                 let address = SocketAddr::new(ip(text), 80);
                 let topic = || Topic::Address(ip(text));
                 let profile = profile::by_address(state, cluster, address, Some("client"));
                 answers.push((vec![topic()], Answer::Profile(Box::new(profile))));
-                answers.push((vec![topic()], Answer::Policy(outbound::by_address(state, cluster, address))));
+                let policy = outbound::by_address(state, cluster, address, Some("client"));
+                answers.push((vec![topic()], Answer::Policy(policy)));
             }
             for pod in ["p", "q"] {
                 let key = Key::new("default", pod);

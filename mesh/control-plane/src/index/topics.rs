@@ -11,7 +11,7 @@ use crate::Key;
 /// asked as well.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Topic {
-    /// A Service by name: itself, its endpoints and their pods, its profiles, splits and routes.
+    /// A Service by name: itself, its endpoints, their pods and the Servers of those, its profiles, splits and routes.
     Service(Key),
     /// An address: the pod that has it, the pods that have ports of it, or the Service whose cluster IP it is with all of the above.
     Address(IpAddr),

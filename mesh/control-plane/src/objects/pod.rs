@@ -56,11 +56,6 @@ impl Pod {
         let wants_identity = self.identity_ports.contains(port);
         if wants_identity { self.inbound_policy.authenticated() } else { self.inbound_policy }
     }
-
-    /// The names of a port.
-    pub(crate) fn port_names(&self, port: u16) -> Vec<String> {
-        self.named_ports.iter().filter(|(_, number)| *number == port).map(|(name, _)| name.clone()).collect()
-    }
 }
 
 /// What is known of a pod's proxy.

@@ -12,7 +12,7 @@ use kube::core::{Selector, SelectorExt};
 use crate::{
     Key, Kind,
     objects::{
-        InboundPolicy,
+        InboundPolicy, Pod,
         wire::{self, NumberOrString, policy as api},
     },
 };
@@ -125,23 +125,25 @@ pub(crate) enum Requires {
 
 impl Server {
     /// Whether this is the Server of a pod's port.
-    pub(crate) fn is_for(
-        &self,
-        namespace: &str,
-        labels: &BTreeMap<String, String>,
-        port: u16,
-        names: &[String],
-    ) -> bool {
+    pub(crate) fn is_for(&self, pod: &Pod, port: u16) -> bool {
         let port = match &self.port {
             Port::Number(number) => *number == port,
-            Port::Name(name) => names.contains(name),
+            Port::Name(name) => pod.named_ports.iter().any(|(own, number)| *number == port && own == name),
         };
-        port && self.selects(namespace, labels)
+        port && self.selects(pod)
     }
 
-    /// Whether it is for ports of a pod with these labels.
-    pub(crate) fn selects(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
-        *self.key.namespace == *namespace && self.pods.as_ref().is_some_and(|pods| pods.matches(labels))
+    /// Whether it can be the Server of a port of this number: of one that has a name only its pod knows.
+    pub(crate) fn may_be_for(&self, port: u16) -> bool {
+        match &self.port {
+            Port::Number(number) => *number == port,
+            Port::Name(_) => true,
+        }
+    }
+
+    /// Whether it is for ports of a pod.
+    pub(crate) fn selects(&self, pod: &Pod) -> bool {
+        self.key.namespace == pod.key.namespace && self.pods.as_ref().is_some_and(|pods| pods.matches(&pod.labels))
     }
 }
 

@@ -86,9 +86,15 @@ impl Route {
         }
     }
 
-    /// Whether it routes requests to this port of this Service.
-    pub(crate) fn applies_to(&self, service: &Key, port: u16) -> bool {
-        self.parents.iter().any(|(parent, parent_port)| parent == service && parent_port.is_none_or(|own| own == port))
+    /// Whether it routes requests of clients in a namespace, if that is known, to this port of this Service.
+    ///
+    /// A route in the Service's own namespace, a producer's, is for everybody; one in another namespace, a consumer's, for the clients
+    /// there. As in Linkerd's policy controller (`policy-controller/k8s/index/src/outbound/index.rs`), those clients have both, and
+    /// which comes first depends on age alone.
+    pub(crate) fn applies_to(&self, service: &Key, port: u16, client_namespace: Option<&str>) -> bool {
+        let own = &*self.key.namespace;
+        (*own == *service.namespace || client_namespace == Some(own))
+            && self.parents.iter().any(|(parent, at)| parent == service && at.is_none_or(|at| at == port))
     }
 
     /// The Services that it sends requests to, besides its parents.

@@ -2,7 +2,7 @@ use linkerd2_proxy_api::destination;
 use serde_json::json;
 
 use super::*;
-use crate::{Key, examples, names::Target};
+use crate::{Key, answers::profile, examples, names::Target};
 
 async fn ask(objects: Vec<serde_json::Value>, authority: &str) -> Endpoints {
     ask_on(None, objects, authority).await
@@ -132,6 +132,89 @@ async fn endpoints_are_local_remote_or_of_unknown_locality() {
     }
 }
 
+#[tokio::test]
+async fn what_a_server_says_is_opaque_is_so_to_those_who_send_there() {
+    use destination::protocol_hint::Protocol;
+    let server = |name: &str, hash: &str, port: serde_json::Value, protocol: &str| {
+        let pods = json!({"matchLabels": {"pod-template-hash": hash}});
+        json!({
+            "apiVersion": "policy.linkerd.io/v1beta3", "kind": "Server", "metadata": {"name": name, "namespace": "default"},
+            "spec": {"podSelector": pods, "port": port, "proxyProtocol": protocol},
+        })
+    };
+    let its = |name: &str, port: serde_json::Value, protocol: &str| server(name, "5d4f", port, protocol);
+    let mut elsewhere = its("web", json!(8080), "opaque");
+    elsewhere["metadata"]["namespace"] = json!("elsewhere");
+    let mut pod = examples::pod("web-5d4f-abc", "10.244.0.7");
+    pod["spec"]["initContainers"] = json!([{"ports": [{"name": "linkerd-proxy", "containerPort": 4143}]}]);
+    // Another one of the same Service, which none of them selects.
+    let mut unlike = pod.clone();
+    unlike["metadata"]["name"] = json!("web-6e5f-def");
+    unlike["metadata"]["labels"]["pod-template-hash"] = json!("6e5f");
+    unlike["status"] = json!({"phase": "Running", "podIP": "10.244.0.8"});
+    let identity =
+        crate::IdentityDomain { control_plane_namespace: "linkerd".into(), trust_domain: "cluster.local".into() };
+    for (what, servers, opaque) in [
+        ("none", vec![], false),
+        ("by number", vec![its("web", json!(8080), "opaque")], true),
+        ("by name", vec![its("web", json!("web"), "opaque")], true),
+        ("of another port", vec![its("web", json!(9090), "opaque")], false),
+        ("of another name", vec![its("web", json!("db"), "opaque")], false),
+        ("of other pods", vec![server("web", "other", json!(8080), "opaque")], false),
+        ("of another namespace", vec![elsewhere], false),
+        ("of HTTP", vec![its("web", json!(8080), "HTTP/1")], false),
+        ("of TLS, which that of proxies may be around", vec![its("web", json!(8080), "TLS")], false),
+        ("after HTTP", vec![its("b", json!("web"), "opaque"), its("a", json!(8080), "HTTP/2")], false),
+        ("before HTTP", vec![its("a", json!("web"), "opaque"), its("b", json!(8080), "HTTP/2")], true),
+    ] {
+        let index = crate::Index::new(Cluster { identity: Some(identity.clone()), ..Cluster::default() });
+        let pods = [("web-5d4f-abc", "10.244.0.7", true), ("web-6e5f-def", "10.244.0.8", true)];
+        let objects =
+            [examples::service("web", "10.96.0.5"), examples::slice("web", &pods), pod.clone(), unlike.clone()];
+        for object in objects.into_iter().chain(servers) {
+            index.apply(&object).unwrap();
+        }
+        index.mark_synced();
+        let name = ServiceName { service: Key::new("default", "web"), hostname: None };
+        let place = Place::default();
+        let found = index.answer(|state, cluster| endpoints(state, cluster, &name, 80, &place)).await;
+        let Endpoints::Ready(ready) = found else { panic!("missing") };
+        let address = "10.244.0.7:8080".parse().unwrap();
+        let profile = index.answer(|state, cluster| profile::by_address(state, cluster, address, None)).await;
+        assert_eq!(profile.opaque_protocol, opaque, "{what}");
+        for endpoint in [ready[&address].clone(), profile.endpoint.unwrap()] {
+            let hint = endpoint.protocol_hint.unwrap();
+            assert_eq!(matches!(hint.protocol, Some(Protocol::Opaque(_))), opaque, "{what}");
+            assert_eq!(matches!(hint.protocol, Some(Protocol::H2(_))), !opaque, "{what}");
+            // The proxy there ends no TLS but at its own port.
+            assert_eq!(hint.opaque_transport.map(|it| it.inbound_port), opaque.then_some(4143), "{what}");
+            assert!(endpoint.tls_identity.is_some(), "{what}");
+        }
+        let unlike = ready[&SocketAddr::from(([10, 244, 0, 8], 8080))].protocol_hint.unwrap();
+        assert!(matches!(unlike.protocol, Some(Protocol::H2(_))), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_headless_service_has_endpoints_and_an_external_name_has_none() {
+    let mut headless = examples::service("web", "None");
+    let slice = examples::slice("web", &[("web-0", "10.244.0.7", true), ("web-1", "10.244.0.8", true)]);
+    let objects = vec![headless.clone(), slice.clone()];
+    for (authority, want) in [
+        ("web.default.svc.cluster.local:80", vec!["10.244.0.7:8080", "10.244.0.8:8080"]),
+        ("web-1.web.default.svc.cluster.local:80", vec!["10.244.0.8:8080"]),
+        ("web-2.web.default.svc.cluster.local:80", vec![]),
+    ] {
+        assert_eq!(addresses(&ask(objects.clone(), authority).await), want, "{authority}");
+    }
+    // What was a headless Service before may have a slice left.
+    headless["spec"] = json!({"type": "ExternalName", "externalName": "example.com"});
+    for authority in ["web.default.svc.cluster.local:80", "web-1.web.default.svc.cluster.local:80"] {
+        let told = ask(vec![headless.clone(), slice.clone()], authority).await;
+        assert_eq!(told, Endpoints::Missing, "{authority}");
+    }
+}
+
 #[test]
 fn updates_are_the_difference() {
     let name = ServiceName { service: Key::new("default", "web"), hostname: None };
@@ -233,6 +316,12 @@ async fn endpoints_with_a_proxy_of_this_control_plane_have_its_identity() {
         let endpoint = ready.into_values().next().unwrap();
         let (hint, identity) = (endpoint.protocol_hint.unwrap_or_default(), endpoint.tls_identity);
         let opaque = matches!(hint.protocol, Some(destination::protocol_hint::Protocol::Opaque(_)));
+        // Any proxy that a connection passes takes HTTP/1 over HTTP/2, whether it has an identity or not.
+        let http2 = matches!(hint.protocol, Some(destination::protocol_hint::Protocol::H2(_)));
+        let (labels, annotations) = (&pod["metadata"]["labels"], &pod["metadata"]["annotations"]);
+        let passed = labels["linkerd.io/control-plane-ns"].is_string()
+            && annotations["config.linkerd.io/skip-inbound-ports"].is_null();
+        assert_eq!(http2, passed && !opaque, "{pod}");
         let inbound_port = hint.opaque_transport.map(|transport| transport.inbound_port);
         assert_eq!(inbound_port, (opaque && want.is_some()).then_some(4143), "{pod}");
         assert_eq!(identity.and_then(|identity| identity.server_name).map(|name| name.name), want, "{pod}");

@@ -7,7 +7,7 @@ async fn ask(annotations: serde_json::Value, port: u16) -> Server {
     let mut pod = examples::pod("p", "10.244.0.7");
     pod["metadata"]["annotations"] = annotations;
     let index = examples::index([pod]);
-    index.answer(|state, cluster| server(state, cluster, &Key::new("default", "p"), port)).await
+    look(&index, port).await
 }
 
 #[tokio::test]
@@ -64,10 +64,13 @@ async fn opaque_ports_skip_detection() {
 }
 
 #[tokio::test]
-async fn a_pod_that_is_not_known_yet_has_the_default() {
-    let index = examples::index([]);
-    let server = index.answer(|state, cluster| server(state, cluster, &Key::new("a", "b"), 80)).await;
-    assert_eq!(server.labels["name"], "all-unauthenticated");
+async fn of_a_pod_that_is_not_known_yet_nothing_is_said() {
+    let index = examples::index([examples::pod("p", "10.244.0.7")]);
+    for (name, known) in [("q", false), ("p", true)] {
+        let key = Key::new("default", name);
+        let found = index.answer(|state, cluster| server(state, cluster, &key, 80)).await;
+        assert_eq!(found.is_some(), known, "{name}");
+    }
 }
 
 /// An object of `policy.linkerd.io`.
@@ -98,7 +101,8 @@ fn index(objects: impl IntoIterator<Item = Value>) -> Index {
 }
 
 async fn look(index: &Index, port: u16) -> Server {
-    index.answer(|state, cluster| server(state, cluster, &Key::new("default", "p"), port)).await
+    let key = Key::new("default", "p");
+    index.answer(|state, cluster| server(state, cluster, &key, port)).await.unwrap()
 }
 
 /// Who is let in, by the names of the authorizations: `name: networks, clients`.

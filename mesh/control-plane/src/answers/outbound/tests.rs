@@ -8,11 +8,16 @@ use super::*;
 use crate::{examples, names::Target, objects::match_everything};
 
 async fn ask(objects: Vec<Value>, target: &str) -> Option<OutboundPolicy> {
+    ask_from(Some("default"), objects, target).await
+}
+
+/// What clients of a namespace are told.
+async fn ask_from(client: Option<&str>, objects: Vec<Value>, target: &str) -> Option<OutboundPolicy> {
     let index = examples::index(objects);
     index
         .answer(|state, cluster| match Target::parse(target, &cluster.domain) {
-            Some(Target::Service(name, port)) => by_service(state, cluster, &name.service, port),
-            Some(Target::Address(address)) => by_address(state, cluster, address),
+            Some(Target::Service(name, port)) => by_service(state, cluster, &name.service, port, client),
+            Some(Target::Address(address)) => by_address(state, cluster, address, client),
             other => panic!("{other:?}"),
         })
         .await
@@ -109,6 +114,20 @@ async fn what_has_no_policy() {
     for target in ["no.default.svc.cluster.local:80", "10.244.0.7:8080", "10.244.9.9:80"] {
         assert_eq!(ask(objects.clone(), target).await, None, "{target}");
     }
+}
+
+#[tokio::test]
+async fn a_headless_service_has_a_policy_by_its_name_and_an_external_name_has_none() {
+    let mut service = examples::service("web", "None");
+    let slice = examples::slice("web", &[("web-0", "10.244.0.7", true)]);
+    let objects = vec![service.clone(), slice, examples::pod("web-0", "10.244.0.7")];
+    let name = "web.default.svc.cluster.local:80";
+    let routes = http_routes(ask(objects.clone(), name).await.unwrap());
+    assert_eq!(first_backend(&routes[0].rules[0]), name);
+    // What the name leads to in DNS is pods, of which the profile says everything.
+    assert_eq!(ask(objects, "10.244.0.7:80").await, None);
+    service["spec"] = json!({"type": "ExternalName", "externalName": "example.com"});
+    assert_eq!(ask(vec![service], name).await, None);
 }
 
 #[tokio::test]
@@ -251,6 +270,40 @@ async fn of_two_routes_the_older_comes_first() {
     let routes = http_routes(ask(objects, "10.96.0.5:80").await.unwrap());
     let names: Vec<_> = routes.iter().map(|route| resource_of(&route.metadata).name).collect();
     assert_eq!(names, ["c", "d", "e", "b", "a"]);
+}
+
+#[tokio::test]
+async fn a_route_of_another_namespace_is_for_the_clients_there() {
+    let at = |mut route: Value, namespace: &str, name: &str, created: &str| {
+        route["metadata"] = json!({"name": name, "namespace": namespace, "creationTimestamp": created});
+        route["spec"]["parentRefs"][0]["namespace"] = json!("default");
+        route
+    };
+    let http = |namespace, name, created| at(route(json!([{}])), namespace, name, created);
+    let objects = vec![
+        web(),
+        http("default", "producer", "2024-01-02T00:00:00Z"),
+        http("client", "older", "2024-01-01T00:00:00Z"),
+        http("client", "younger", "2024-01-03T00:00:00Z"),
+    ];
+    for target in ["10.96.0.5:80", "web.default.svc.cluster.local:80"] {
+        for (client, want) in [
+            // Its own are among the others by age.
+            (Some("client"), vec!["older", "producer", "younger"]),
+            (Some("default"), vec!["producer"]),
+            (Some("other"), vec!["producer"]),
+            (None, vec!["producer"]),
+        ] {
+            let routes = http_routes(ask_from(client, objects.clone(), target).await.unwrap());
+            let names: Vec<_> = routes.iter().map(|route| resource_of(&route.metadata).name).collect();
+            assert_eq!(names, want, "{target} {client:?}");
+        }
+    }
+    let grpc = at(grpc_route(json!([{}])), "client", "g", "2024-01-01T00:00:00Z");
+    for (client, is_grpc) in [("client", true), ("other", false)] {
+        let policy = ask_from(Some(client), vec![web(), grpc.clone()], "10.96.0.5:80").await.unwrap();
+        assert_eq!(matches!(kind(policy), proxy_protocol::Kind::Grpc(_)), is_grpc, "{client}");
+    }
 }
 
 #[tokio::test]

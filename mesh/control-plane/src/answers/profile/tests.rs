@@ -51,6 +51,38 @@ async fn what_is_no_service_has_no_name() {
 }
 
 #[tokio::test]
+async fn the_name_of_an_endpoint_is_that_endpoint() {
+    let pods = [("web-0", "10.244.0.7", true), ("web-1", "10.244.0.8", true), ("web-2", "10.244.0.9", false)];
+    let routes = json!({"routes": [{"name": "r", "condition": {"pathRegex": "/"}}]});
+    for ip in ["None", "10.96.0.5"] {
+        let profile = examples::profile("web", "default", routes.clone());
+        let pod = examples::pod("web-0", "10.244.0.7");
+        let objects = vec![examples::service("web", ip), examples::slice("web", &pods), profile, pod];
+        for (target, address, pod, is_opaque) in [
+            ("web-0.web.default.svc.cluster.local:8080", "10.244.0.7:8080", Some("web-0"), false),
+            // A port of the pod, not one that the Service would lead elsewhere.
+            ("web-0.web.default.svc.cluster.local:80", "10.244.0.7:80", Some("web-0"), false),
+            ("web-0.web.default.svc.cluster.local:6379", "10.244.0.7:6379", Some("web-0"), true),
+            // Of its pod nothing is known yet.
+            ("web-1.web.default.svc.cluster.local:8080", "10.244.0.8:8080", None, false),
+        ] {
+            let profile = ask(objects.clone(), target, None).await;
+            assert_eq!((&*profile.fully_qualified_name, profile.routes.len()), ("", 0), "{target}");
+            assert_eq!(profile.opaque_protocol, is_opaque, "{target}");
+            let endpoint = profile.endpoint.unwrap();
+            assert_eq!(SocketAddr::try_from(endpoint.addr.unwrap()).unwrap(), address.parse().unwrap(), "{target}");
+            assert_eq!(endpoint.metric_labels.get("pod").map(String::as_str), pod, "{target}");
+        }
+        for target in ["web-2.web.default.svc.cluster.local:80", "web-0.no.default.svc.cluster.local:80"] {
+            assert_eq!(ask(objects.clone(), target, None).await, DestinationProfile::default(), "{target}");
+        }
+        // The control: the Service itself has its routes.
+        let profile = ask(objects, WEB, None).await;
+        assert_eq!((profile.routes.len(), profile.endpoint), (1, None));
+    }
+}
+
+#[tokio::test]
 async fn a_host_port_is_the_endpoint_of_its_pod() {
     let pod = |name: &str, port: Value| {
         let mut pod = examples::pod(name, "10.244.0.7");
