@@ -8,6 +8,7 @@ use meshgate_harness::case::Case;
 
 mod balancing;
 mod inject_flag;
+mod not_http;
 mod outside;
 mod override_header;
 mod per_request;
@@ -15,5 +16,12 @@ mod target;
 mod token;
 
 /// The cases of this area.
-pub const CASES: &[&[Case]] =
-    &[balancing::CASES, per_request::CASES, override_header::CASES, outside::CASES, token::CASES, inject_flag::CASES];
+pub const CASES: &[&[Case]] = &[
+    balancing::CASES,
+    per_request::CASES,
+    override_header::CASES,
+    not_http::CASES,
+    outside::CASES,
+    token::CASES,
+    inject_flag::CASES,
+];

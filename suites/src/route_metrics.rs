@@ -14,6 +14,7 @@ use crate::counters::{Moved, fqdn};
 mod absence;
 mod books;
 mod books_retries;
+mod books_timeouts;
 mod both_sides;
 mod outside;
 mod responses;
@@ -27,6 +28,7 @@ pub const CASES: &[&[Case]] = &[
     both_sides::CASES,
     books::CASES,
     books_retries::CASES,
+    books_timeouts::CASES,
     outside::CASES,
 ];
 

@@ -37,17 +37,29 @@ use crate::{
     http::{BoxedRequest, ProxyError, ResponseBody, SendError},
     io::Io,
     metrics::{BalancerScope, BalancerState, Labels, Refresh},
+    places::Places,
     profile::ResponseClasses,
 };
 
 /// A request that found nobody at home tries this many endpoints in all.
 const MAX_TRIES: usize = 4;
 
+/// How requests wait for an endpoint.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Queue {
+    /// How long.
+    pub(crate) timeout: Duration,
+    /// How many at once. Others are refused.
+    pub(crate) capacity: usize,
+}
+
 /// The endpoints of one `Destination.Get`.
 pub(crate) struct Balancer {
     name: NameAddr,
     factory: EndpointFactory,
     failfast_timeout: Duration,
+    /// Of those that wait for an endpoint.
+    places: Places,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
     /// Whether the control plane has said anything yet; a new value at each update.
     known: watch::Sender<bool>,
@@ -102,21 +114,17 @@ pub(crate) enum EndpointUpdate {
 }
 
 impl Balancer {
-    /// Requests wait for an endpoint for as long as `failfast_timeout` says. `labels` say what it is a backend of, and
-    /// which; without any it is not counted.
-    pub(crate) fn new(
-        name: NameAddr,
-        factory: EndpointFactory,
-        failfast_timeout: Duration,
-        labels: Option<&Labels>,
-    ) -> Arc<Self> {
+    /// Requests wait for an endpoint as `queue` says. `labels` say what it is a backend of, and which; without any it is not
+    /// counted.
+    pub(crate) fn new(name: NameAddr, factory: EndpointFactory, queue: Queue, labels: Option<&Labels>) -> Arc<Self> {
         let metrics = factory.metrics().clone();
         let balancer = Arc::new(Self {
-            scope: metrics.balancers.scope(labels, failfast_timeout),
+            scope: metrics.balancers.scope(labels, queue.timeout),
             counted: Mutex::default(),
             name,
             factory,
-            failfast_timeout,
+            failfast_timeout: queue.timeout,
+            places: Places::new(queue.capacity),
             endpoints: ArcSwap::default(),
             known: watch::Sender::new(false),
             shut: AtomicBool::new(false),
@@ -178,6 +186,23 @@ impl Balancer {
     /// request fails.
     pub(crate) fn is_available(&self) -> bool {
         !self.endpoints.load().is_empty() || !*self.known.borrow()
+    }
+
+    /// Whether the control plane has said nothing yet, and it is worth to wait for it.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.endpoints.load().is_empty() && !*self.known.borrow() && !self.shut.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the control plane has said something, for as long as a request waits for an endpoint. Whether it has.
+    pub(crate) async fn becomes_known(&self) -> bool {
+        let began = Instant::now();
+        let mut known = self.known.subscribe();
+        let is_known = time::timeout_at(began + self.failfast_timeout, known.wait_for(|known| *known)).await.is_ok();
+        if !is_known {
+            // Whoever asks for an endpoint all the same has waited for it already.
+            self.waiting_since.lock().get_or_insert(began);
+        }
+        is_known
     }
 
     /// Applies what the control plane says. Endpoints that stay keep their connections and their load.
@@ -290,6 +315,7 @@ impl Balancer {
         if self.shut.load(Ordering::Relaxed) {
             return Err(ProxyError::LoadShed(self.name.clone()));
         }
+        let _place = self.places.take().ok_or_else(|| ProxyError::LoadShed(self.name.clone()))?;
         let _waits = scope.waits();
         let mut known = self.known.subscribe();
         let since = *self.waiting_since.lock().get_or_insert_with(Instant::now);

@@ -102,10 +102,28 @@ pub struct Config {
     pub inbound_detect_timeout: Duration,
     /// `LINKERD2_PROXY_OUTBOUND_HTTP_FAILFAST_TIMEOUT`: how long a request waits for an endpoint.
     pub failfast_timeout: Duration,
+    /// `LINKERD2_PROXY_OUTBOUND_HTTP_QUEUE_CAPACITY`: how many requests for the same Service wait for an endpoint at once.
+    pub queue_capacity: usize,
+    /// `LINKERD2_PROXY_OUTBOUND_MAX_IN_FLIGHT`: how many of the application's requests may be without an answer at once.
+    pub outbound_max_in_flight: usize,
     /// `LINKERD2_PROXY_OUTBOUND_DISCOVERY_IDLE_TIMEOUT`: how long an unused destination is remembered.
     pub outbound_discovery_idle_timeout: Duration,
     /// `LINKERD2_PROXY_INBOUND_DISCOVERY_IDLE_TIMEOUT`: the same for inbound profiles.
     pub inbound_discovery_idle_timeout: Duration,
+    /// `LINKERD2_PROXY_INBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL` and `_TIMEOUT`: how clients of the inbound side that have gone without a
+    /// word are noticed. This and the next are what Linkerd's chart sets.
+    pub inbound_server_keep_alive: Option<KeepAlive>,
+    /// `LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL` and `_TIMEOUT`: the same for the application as a client.
+    pub outbound_server_keep_alive: Option<KeepAlive>,
+    /// `MESHGATE_PROXY_CONNECT_HTTP2_KEEP_ALIVE_INTERVAL` and `_TIMEOUT`: the same for other proxies that are connected to. Linkerd's
+    /// proxy is told these by its control plane, whose chart has the same.
+    pub connect_keep_alive: Option<KeepAlive>,
+    /// `LINKERD2_PROXY_OUTBOUND_CONNECT_KEEPALIVE`: how long nothing may come from an endpoint before the kernel asks whether it is there,
+    /// whatever it speaks. Zero is forever.
+    pub outbound_connect_keepalive: Option<Duration>,
+    /// `LINKERD2_PROXY_OUTBOUND_CONNECT_USER_TIMEOUT`: how long what is sent to it may go unacknowledged, or wait for it to read on. Zero
+    /// is as long as the kernel thinks fit, a quarter of an hour. Both are as in Linkerd's chart where they are not set.
+    pub outbound_connect_user_timeout: Option<Duration>,
     /// `MESHGATE_PROXY_DISCOVERY_TIMEOUT`: how long a request waits for the control plane. Linkerd waits forever.
     pub discovery_timeout: Duration,
     /// `LINKERD2_PROXY_METRICS_RETAIN_IDLE`: how long a series stays on which nobody can count any more.
@@ -128,6 +146,15 @@ pub struct Config {
     pub log_format: LogFormat,
     /// All of these variables that are set, as `/env.json` shows them: without private keys.
     pub environment: BTreeMap<String, String>,
+}
+
+/// How a peer that speaks HTTP/2 and has gone without a word is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// How long nothing may come from the peer before it is asked whether it is there, by a PING. In the environment zero is never.
+    pub interval: Duration,
+    /// How long it may then take to say so. Otherwise the connection ends.
+    pub timeout: Duration,
 }
 
 /// Who the proxy is, and how it proves that.
@@ -287,8 +314,26 @@ impl Config {
             outbound_detect_timeout: read.duration("LINKERD2_PROXY_OUTBOUND_DETECT_TIMEOUT", 10_000),
             inbound_detect_timeout: read.duration("LINKERD2_PROXY_INBOUND_DETECT_TIMEOUT", 10_000),
             failfast_timeout: read.duration("LINKERD2_PROXY_OUTBOUND_HTTP_FAILFAST_TIMEOUT", 3_000),
+            queue_capacity: read.or("LINKERD2_PROXY_OUTBOUND_HTTP_QUEUE_CAPACITY", COUNT, parse::from_str, 10_000),
+            outbound_max_in_flight: read.or("LINKERD2_PROXY_OUTBOUND_MAX_IN_FLIGHT", COUNT, parse::from_str, 100_000),
             outbound_discovery_idle_timeout: read.duration("LINKERD2_PROXY_OUTBOUND_DISCOVERY_IDLE_TIMEOUT", 5_000),
             inbound_discovery_idle_timeout: read.duration("LINKERD2_PROXY_INBOUND_DISCOVERY_IDLE_TIMEOUT", 90_000),
+            inbound_server_keep_alive: read.keep_alive(
+                "LINKERD2_PROXY_INBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL",
+                "LINKERD2_PROXY_INBOUND_SERVER_HTTP2_KEEP_ALIVE_TIMEOUT",
+            ),
+            outbound_server_keep_alive: read.keep_alive(
+                "LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL",
+                "LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_KEEP_ALIVE_TIMEOUT",
+            ),
+            connect_keep_alive: read.keep_alive(
+                "MESHGATE_PROXY_CONNECT_HTTP2_KEEP_ALIVE_INTERVAL",
+                "MESHGATE_PROXY_CONNECT_HTTP2_KEEP_ALIVE_TIMEOUT",
+            ),
+            outbound_connect_keepalive: Some(read.duration("LINKERD2_PROXY_OUTBOUND_CONNECT_KEEPALIVE", 10_000))
+                .filter(|it| !it.is_zero()),
+            outbound_connect_user_timeout: Some(read.duration("LINKERD2_PROXY_OUTBOUND_CONNECT_USER_TIMEOUT", 30_000))
+                .filter(|it| !it.is_zero()),
             discovery_timeout: read.duration("MESHGATE_PROXY_DISCOVERY_TIMEOUT", 10_000),
             metrics_retain_idle: read.duration("LINKERD2_PROXY_METRICS_RETAIN_IDLE", 600_000),
             shutdown_grace_period: read.duration("LINKERD2_PROXY_SHUTDOWN_GRACE_PERIOD", 120_000),
@@ -324,6 +369,7 @@ impl Config {
 }
 
 const ADDRESS: &str = "an IP address and port such as `127.0.0.1:4140`";
+const COUNT: &str = "a number such as `10000`";
 const OUTBOUND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4140);
 const INBOUND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 4143);
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4191);
@@ -348,6 +394,10 @@ mod tests {
             ("LINKERD2_PROXY_INBOUND_IPS", "10.244.0.2"),
             ("LINKERD2_PROXY_INBOUND_PORTS", ""),
             ("MESHGATE_PROXY_SOCKET_MARK", "0x2102"),
+            ("LINKERD2_PROXY_INBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL", "20s"),
+            ("LINKERD2_PROXY_INBOUND_SERVER_HTTP2_KEEP_ALIVE_TIMEOUT", "6s"),
+            ("MESHGATE_PROXY_CONNECT_HTTP2_KEEP_ALIVE_INTERVAL", "0s"),
+            ("LINKERD2_PROXY_OUTBOUND_CONNECT_KEEPALIVE", "0s"),
         ]))
         .unwrap();
         assert_eq!(config.outbound_listen_addrs, ["127.0.0.1:4140".parse().unwrap()]);
@@ -357,6 +407,14 @@ mod tests {
         assert!(config.is_opaque(25) && config.is_opaque(4050) && !config.is_opaque(80));
         assert_eq!(config.inbound_connect_timeout, Duration::from_millis(100));
         assert_eq!(config.socket_mark, Some(0x2102));
+        let keep_alive = |interval, timeout| {
+            Some(KeepAlive { interval: Duration::from_secs(interval), timeout: Duration::from_secs(timeout) })
+        };
+        assert_eq!(config.inbound_server_keep_alive, keep_alive(20, 6));
+        assert_eq!(config.outbound_server_keep_alive, keep_alive(10, 3), "where nothing is said, as the chart does");
+        assert_eq!(config.connect_keep_alive, None);
+        assert_eq!(config.outbound_connect_keepalive, None);
+        assert_eq!(config.outbound_connect_user_timeout, Some(Duration::from_secs(30)));
         assert_eq!(config.dialect, Dialect::Modern);
         assert!(
             config.profile_networks.iter().any(|network| network.contains(&std::net::IpAddr::from([10, 96, 0, 1])))

@@ -8,7 +8,7 @@ use std::{
 };
 
 use http::StatusCode;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
     net::{TcpSocket, TcpStream, lookup_host},
     time,
@@ -46,12 +46,22 @@ pub(crate) struct Connector {
     mark: Option<u32>,
     timeout: Duration,
     refuse_loopback: bool,
+    keepalive: Option<Duration>,
+    user_timeout: Option<Duration>,
 }
 
 impl Connector {
     /// `mark` is set as `SO_MARK` on every socket; connecting ends after `timeout`.
     pub(crate) fn new(mark: Option<u32>, timeout: Duration) -> Self {
-        Self { mark, timeout, refuse_loopback: false }
+        Self { mark, timeout, refuse_loopback: false, keepalive: None, user_timeout: None }
+    }
+
+    /// The kernel notices, whatever is spoken, that a peer has gone without a word: it asks one from which nothing has come for as long as
+    /// `keepalive`, and gives up one that has acknowledged nothing, or has had no room for more, for as long as `user_timeout` (`tcp(7)`).
+    pub(crate) fn noticing(self, keepalive: Option<Duration>, user_timeout: Option<Duration>) -> Self {
+        // The kernel counts seconds.
+        let keepalive = keepalive.map(|every| every.max(Duration::from_secs(1)));
+        Self { keepalive, user_timeout, ..self }
     }
 
     /// Linkerd's outbound proxy never dials loopback: a redirected connection never was for it, so such an address can
@@ -96,6 +106,13 @@ impl Connector {
         if let Some(mark) = self.mark {
             socket.set_mark(mark)?;
         }
+        if let Some(every) = self.keepalive {
+            // It would go on asking every 75 s.
+            socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(every).with_interval(every))?;
+        }
+        if self.user_timeout.is_some() {
+            socket.set_tcp_user_timeout(self.user_timeout)?;
+        }
         Ok(TcpSocket::from_std_stream(socket.into()))
     }
 }
@@ -108,4 +125,30 @@ pub(crate) fn check_mark(mark: u32) -> io::Result<()> {
 
 fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_notices_who_has_gone() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (every, most) = (Duration::from_secs(10), Duration::from_secs(30));
+        let plain = Connector::new(None, Duration::from_secs(1));
+        let noticing = plain.clone().noticing(Some(every), Some(most));
+        let stream = noticing.connect(address).await.unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!((socket.tcp_keepalive_time().unwrap(), socket.tcp_keepalive_interval().unwrap()), (every, every));
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(most));
+
+        // The control: unless it is told to, it waits for hours.
+        let stream = plain.connect(address).await.unwrap();
+        let socket = SockRef::from(&stream);
+        assert_eq!((socket.keepalive().unwrap(), socket.tcp_user_timeout().unwrap()), (false, None));
+    }
 }

@@ -161,7 +161,8 @@ impl Control {
             async move { client.watch_port(request).await }
         };
         let follow = Follow::new("WatchPort", port.to_string(), calls);
-        tokio::spawn(pass_on(follow, open, answers, &UNKNOWN));
+        // Unlike a destination, the proxy's own pod is one that there is: whoever does not know it yet will, and is asked again.
+        tokio::spawn(pass_on(follow, open, answers, &[Code::Unimplemented]));
         listener
     }
 
@@ -203,7 +204,7 @@ impl Control {
     }
 }
 
-/// What a policy service says of that which it knows nothing about, or where it has no such call.
+/// What a policy service says of a destination that it knows nothing about, or where it has no such call.
 const UNKNOWN: [Code; 2] = [Code::NotFound, Code::Unimplemented];
 
 /// Passes the answers of a stream on, until nobody listens. The codes of `nothing` are an answer, and the last one.

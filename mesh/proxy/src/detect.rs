@@ -17,7 +17,8 @@ use tokio::time::Instant;
 use crate::io::Io;
 
 const LIMIT: usize = 1024;
-const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What a client that speaks HTTP/2 begins with (RFC 9113, section 3.4).
+pub(crate) const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// As many bytes of the preface as tell it from any HTTP/1 request.
 const DECISIVE: usize = 14;
 /// Methods that are recognised in any case, since some servers take them so.

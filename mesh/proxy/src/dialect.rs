@@ -12,7 +12,7 @@
 //!
 //! | era | follows | but |
 //! |---|---|---|
-//! | `2.8` | `documented` | |
+//! | `2.8` | `documented` | what is not HTTP is forwarded, and nobody is asked about it |
 //! | `2.9` | `modern` | what is not HTTP is forwarded, and nobody is asked about it |
 //! | `2.10.0` | `2.9` | the first override of a connection holds for all of its later ones (linkerd2#5975) |
 //! | `2.11` | `modern` | without an override requests are forwarded, and nobody is asked about them; what is not HTTP is refused (linkerd2#6650) |
@@ -94,9 +94,9 @@ impl Dialect {
     /// Where connections go that are not HTTP.
     pub(crate) fn connections(self) -> Dialled {
         match self {
-            Self::V2_9 | Self::V2_10_0 => Dialled::Forwarded,
+            Self::V2_8 | Self::V2_9 | Self::V2_10_0 => Dialled::Forwarded,
             Self::V2_11 => Dialled::Refused,
-            Self::V2_8 | Self::V2_13_0 | Self::Documented | Self::Modern => Dialled::Discovered,
+            Self::V2_13_0 | Self::Documented | Self::Modern => Dialled::Discovered,
         }
     }
 
@@ -290,7 +290,7 @@ mod tests {
         let (web, hosts) = ("service web.default.svc.cluster.local:80", "service host.default.svc.cluster.local:80");
         // With both, with a host only; requests and connections that choose nothing; first override kept; policy needed.
         let table = [
-            ("2.8", web, hosts, Discovered, Discovered, false, false),
+            ("2.8", web, hosts, Discovered, Forwarded, false, false),
             ("2.9", web, "original", Discovered, Forwarded, false, false),
             ("2.10.0", web, "original", Discovered, Forwarded, true, false),
             ("2.11", web, "original", Forwarded, Refused, false, false),

@@ -40,6 +40,12 @@ pub fn detection(data: &[u8]) {
     }
 }
 
+/// Heads of HTTP/1, and bodies in chunks. Of any bytes: what is taken is what httparse reads and what all lines say, cut into pieces they are
+/// read as they are whole, and nothing is taken of what is no head.
+pub fn http1_head(data: &[u8]) {
+    crate::http::http1_head(data);
+}
+
 /// TLS ClientHellos. Of any bytes: cut into pieces they are read as they are whole, no more are taken than the limit, and an SNI is
 /// a DNS name. Of bytes that are a DNS name: the hello that rustls sends for it has it as SNI, and is not complete before its last
 /// byte.
@@ -231,6 +237,23 @@ mod tests {
     #[test]
     fn detection_keeps_its_promises() {
         judge("detection", detection, text("(\r?\n)?[A-Za-z]{1,9} ?[!-~]{0,9}( HTTP/[012.]{1,3}(\r?\n)?)?[ -~]{0,20}"));
+    }
+
+    #[test]
+    fn http1_head_keeps_its_promises() {
+        let line = "((content-length|transfer-encoding|connection|x): ?[0-9a-z, ]{0,9}\r\n)";
+        let messages = prop_oneof![
+            "(GET|POST|HEAD) /[!-~]{0,5} HTTP/1[.][012]\r\n",
+            "HTTP/1[.][01] [1-5][0-9]{2} [ -~]{0,5}\r\n",
+            "([0-9a-f]{1,2}[ ;]?\r\n[a-z]{0,3}\r\n){0,3}0\r\n",
+        ];
+        let lines = format!("{line}{{0,4}}\r\n[ -~]{{0,8}}");
+        let lines = proptest::string::string_regex(&lines).unwrap();
+        judge(
+            "http1_head",
+            http1_head,
+            (messages, lines).prop_map(|(first, rest)| [first, rest].concat().into_bytes()),
+        );
     }
 
     #[test]

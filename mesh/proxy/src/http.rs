@@ -6,6 +6,7 @@ mod error;
 mod headers;
 mod http1;
 mod incoming;
+mod limits;
 pub(crate) mod orig_proto;
 mod pool;
 mod server;
@@ -14,7 +15,10 @@ mod upgrade;
 pub(crate) use body::{BoxedRequest, EndpointLoad, RequestBody, RequestBodyError, ResponseBody, StreamEnd};
 pub(crate) use error::{Abort, ProxyError, Respond, UNSENT, broken_class, h2_error, stream_error};
 pub(crate) use headers::{check_head, remove_each, strip_hop_by_hop};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use http1::fuzzing::head as http1_head;
 pub(crate) use incoming::{Broken, Incoming};
+pub(crate) use limits::Overdue;
 pub(crate) use pool::{Pool, PoolSettings, SendError};
 pub(crate) use server::{Version, serve};
 pub(crate) use upgrade::Upgrade;

@@ -102,6 +102,8 @@ impl Inbound {
             identity: LocalIdentity::none(),
             idle_timeout: POOL_IDLE,
             max_idle: POOL_MAX_IDLE,
+            // Nor can it vanish without a word from there.
+            keep_alive: None,
         };
         Self {
             port,
@@ -158,8 +160,11 @@ impl Inbound {
             Detected::Http2 => Version::Http2,
             Detected::Tls | Detected::Opaque | Detected::TimedOut => return self.opaque(io, target, client).await,
         };
-        let drain = self.drain.clone();
-        serve(io, version, &drain, move |request| Arc::clone(&self).request(target, client.clone(), request)).await;
+        let (keep_alive, drain) = (self.config.inbound_server_keep_alive, self.drain.clone());
+        serve(io, version, keep_alive, &drain, move |request| {
+            Arc::clone(&self).request(target, client.clone(), request)
+        })
+        .await;
     }
 
     /// How long a client may take to show what it speaks.
@@ -187,7 +192,8 @@ impl Inbound {
         let Accepted { mut transport, mut prefix, peer, tagged } =
             tls::accept(stream, credentials.as_deref(), direct, deadline).await?;
         let mut target = original;
-        let mut known = matches!(peer, Peer::Elsewhere(_)).then_some(Detected::Opaque);
+        let passed_on = matches!(peer, Peer::Elsewhere(_)) || policy.borrow().protocol == Protocol::Tls;
+        let mut known = passed_on.then_some(Detected::Opaque);
         if tagged {
             if peer.client_id().is_none() {
                 return Err(io::Error::other("a transport header of a client that does not say who it is"));
@@ -244,7 +250,9 @@ impl Inbound {
 
     fn tls_failed(&self, original: SocketAddr, error: &io::Error) {
         debug!(%original, %error, "a client's TLS failed");
-        let labels = Labels::new().with_target(original).with("error", "tls");
+        let timed_out = error.kind() == io::ErrorKind::TimedOut;
+        let error = if timed_out { "tls detection timeout" } else { "tls" };
+        let labels = Labels::new().with_target(original).with("error", error);
         self.metrics.inbound_tcp_errors.hold(&labels).increment();
     }
 

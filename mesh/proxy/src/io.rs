@@ -71,6 +71,22 @@ impl Io {
         Ok(())
     }
 
+    /// Waits until it is clear whether the connection begins with `expected`, for so long at most. What has come stays there.
+    pub(crate) async fn begins(&mut self, expected: &[u8], within: Duration) -> io::Result<()> {
+        if self.prefix.len() >= expected.len() {
+            return Ok(());
+        }
+        let deadline = time::Instant::now() + within;
+        let mut begun = BytesMut::with_capacity(1024);
+        while begun.len() < expected.len() && expected.starts_with(&begun) {
+            if time::timeout_at(deadline, self.read_buf(&mut begun)).await?? == 0 {
+                break;
+            }
+        }
+        self.unread(begun.freeze());
+        Ok(())
+    }
+
     fn note<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
         if let Err(error) = &result {
             self.counters.failed(error);

@@ -44,6 +44,7 @@ mod metrics;
 mod names;
 mod orig_dst;
 mod outbound;
+mod places;
 mod policy;
 mod process;
 mod profile;
@@ -56,10 +57,11 @@ mod window;
 mod within;
 
 pub use config::{
-    Config, ConfigError, ConfigErrors, ControlAddr, DefaultPolicy, IdentityConfig, ProcessEnvironment, Strings,
+    Config, ConfigError, ConfigErrors, ControlAddr, DefaultPolicy, IdentityConfig, KeepAlive, ProcessEnvironment,
+    Strings,
 };
 pub use identity::IdentityError;
 pub use log::{LogFormat, LogLevel};
 pub use names::{NameAddr, Target};
 pub use orig_dst::{FixedDst, OriginalDst};
-pub use process::{Addresses, Proxy, StartError, main_from_env};
+pub use process::{Addresses, Proxy, StartError, main_from_env, main_with};

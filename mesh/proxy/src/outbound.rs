@@ -20,8 +20,8 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
-    Config, OriginalDst, Target,
-    balance::EndpointFactory,
+    Config, KeepAlive, OriginalDst, Target,
+    balance::{EndpointFactory, Queue},
     cache::Cache,
     connect::Connector,
     control::Control,
@@ -32,6 +32,7 @@ use crate::{
     io::{Io, Transport},
     loop_guard::LoopGuard,
     metrics::{Counter, Direction, Keyed, Labels, Metrics, TcpRouteError, Tls, outbound_source_labels},
+    places::Places,
     process::Drain,
     tcp,
 };
@@ -48,6 +49,7 @@ pub(crate) struct Outbound {
     ingress: Option<Ingress>,
     discovery_timeout: Duration,
     detect_timeout: Duration,
+    keep_alive: Option<KeepAlive>,
     informational: bool,
     original: OriginalDst,
     control: Control,
@@ -56,6 +58,8 @@ pub(crate) struct Outbound {
     guard: LoopGuard,
     metrics: Metrics,
     errors: Keyed<&'static str, Counter>,
+    /// Of requests without an answer yet. As with Linkerd's proxy, one whose answer has begun takes none.
+    in_flight: Places,
     drain: Drain,
 }
 
@@ -86,13 +90,21 @@ impl Outbound {
         original: OriginalDst,
         drain: Drain,
     ) -> Self {
-        let connector = Connector::new(mark, config.outbound_connect_timeout);
+        let connector = Connector::new(mark, config.outbound_connect_timeout)
+            .noticing(config.outbound_connect_keepalive, config.outbound_connect_user_timeout);
         let connector = if config.allow_loopback { connector } else { connector.refuse_loopback() };
-        let settings = PoolSettings { connector, identity, idle_timeout: POOL_IDLE, max_idle: POOL_MAX_IDLE };
+        let settings = PoolSettings {
+            connector,
+            identity,
+            idle_timeout: POOL_IDLE,
+            max_idle: POOL_MAX_IDLE,
+            keep_alive: config.connect_keep_alive,
+        };
         let guard = LoopGuard::new(guard_id, Direction::Outbound, &metrics);
         let factory = EndpointFactory::new(metrics.clone(), settings, &config.inbound_ips);
         let factory = if config.ingress_mode { factory.guarding(guard.clone()) } else { factory };
-        let balancers = Arc::new(Balancers::new(control.clone(), factory.clone(), config.failfast_timeout));
+        let queue = Queue { timeout: config.failfast_timeout, capacity: config.queue_capacity };
+        let balancers = Arc::new(Balancers::new(control.clone(), factory.clone(), queue));
         let ingress =
             config.ingress_mode.then(|| Ingress { dialect: config.dialect, suffixes: config.profile_suffixes.clone() });
         Self {
@@ -106,6 +118,7 @@ impl Outbound {
             ingress,
             discovery_timeout: config.discovery_timeout,
             detect_timeout: config.outbound_detect_timeout,
+            keep_alive: config.outbound_server_keep_alive,
             informational: config.informational_headers,
             original,
             control,
@@ -113,6 +126,7 @@ impl Outbound {
             guard,
             metrics,
             errors: Keyed::default(),
+            in_flight: Places::new(config.outbound_max_in_flight),
             drain,
         }
     }
@@ -160,8 +174,9 @@ impl Outbound {
                 None => return,
             }
         };
-        let drain = self.drain.clone();
-        serve(io, version, &drain, move |request| Arc::clone(&self).request(routing.clone(), request)).await;
+        let (keep_alive, drain) = (self.keep_alive, self.drain.clone());
+        serve(io, version, keep_alive, &drain, move |request| Arc::clone(&self).request(routing.clone(), request))
+            .await;
     }
 
     async fn detect(&self, io: &mut Io) -> Option<Detected> {
@@ -253,7 +268,16 @@ impl Outbound {
                 return Err(*error);
             }
         };
-        let Some(backend) = backends.choose(&mut rand::rng(), plan::TcpBackend::is_available) else {
+        let choose = || backends.choose(&mut rand::rng(), plan::TcpBackend::is_available);
+        let mut chosen = choose();
+        // One that nothing is known of yet may turn out to have no endpoints where another has.
+        while backends.is_choice()
+            && let Some(unknown) = chosen.and_then(plan::TcpBackend::unknown)
+            && unknown.becomes_known().await
+        {
+            chosen = choose();
+        }
+        let Some(backend) = chosen else {
             self.tcp_error(original, "unexpected");
             return Err(TcpRouteError::Unexpected);
         };
@@ -276,7 +300,11 @@ impl Outbound {
         request: BoxedRequest,
     ) -> Result<Response<ResponseBody>, Abort> {
         let respond = crate::http::Respond::to(&request, self.informational);
-        match self.respond(routing, request).await {
+        let answer = match self.in_flight.take() {
+            Some(_place) => self.respond(routing, request).await,
+            None => Err(ProxyError::Overloaded),
+        };
+        match answer {
             Ok(response) => Ok(response),
             Err(error) => {
                 self.count(&error);

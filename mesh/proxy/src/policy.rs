@@ -27,9 +27,12 @@ pub(crate) struct Routes<B>(RouteTable<Arc<StreamScope>, Rule<B>>);
 /// What to do with the requests of one rule.
 pub(crate) struct Rule<B> {
     filters: Filters,
-    backends: Split<Leg<B>>,
+    /// `None` if there are some and none of them can be read.
+    backends: Option<Split<Leg<B>>>,
     timeout: Option<Duration>,
-    attempt_timeout: Option<Duration>,
+    head_timeout: Option<Duration>,
+    stream_timeout: Option<Duration>,
+    idle_timeout: Option<Duration>,
     retry: Option<(Retry, RetryCounters)>,
 }
 
@@ -82,6 +85,19 @@ pub(crate) fn compile<B>(
         proxy_protocol::Kind::Opaque(_) | proxy_protocol::Kind::Tls(_) => return None,
     };
     Some(Routes(RouteTable(routes)))
+}
+
+/// Why a policy says nothing of what is to become of requests, if it does not. Linkerd's proxy refuses such policies as well, which the
+/// control plane does not send but by mistake: what is not understood is not a leave to go past it.
+pub(crate) fn unusable(policy: &api::OutboundPolicy) -> Option<&'static str> {
+    match policy.protocol.as_ref().and_then(|protocol| protocol.kind.as_ref()) {
+        None => Some("it has no protocol"),
+        Some(proxy_protocol::Kind::Detect(detect)) => {
+            let whole = detect.http1.is_some() && detect.http2.is_some() && detect.opaque.is_some();
+            (!whole).then_some("it does not say what becomes of each protocol")
+        }
+        Some(_) => None,
+    }
 }
 
 /// How the endpoints of a policy's backends are judged by their failures.
@@ -155,22 +171,34 @@ impl<B> Leg<B> {
 }
 
 impl<B> Rule<B> {
-    /// How long a response is awaited, over all attempts.
+    /// How long a request may take to the end of its response, over all attempts.
     pub(crate) fn timeout(&self) -> Option<Duration> {
         self.timeout
     }
 
-    /// How long that of one attempt is.
-    pub(crate) fn attempt_timeout(&self) -> Option<Duration> {
-        self.attempt_timeout
+    /// How long the head of one attempt's response is awaited.
+    pub(crate) fn head_timeout(&self) -> Option<Duration> {
+        self.head_timeout
+    }
+
+    /// How long one attempt may take to the end of its response.
+    pub(crate) fn stream_timeout(&self) -> Option<Duration> {
+        self.stream_timeout
+    }
+
+    /// How long the next frame of a response is awaited.
+    pub(crate) fn idle_timeout(&self) -> Option<Duration> {
+        self.idle_timeout
     }
 
     pub(crate) fn retry(&self) -> Option<&(Retry, RetryCounters)> {
         self.retry.as_ref()
     }
 
-    pub(crate) fn backends(&self) -> &Split<Leg<B>> {
-        &self.backends
+    /// # Errors
+    /// None of the backends can be read.
+    pub(crate) fn backends(&self) -> Result<&Split<Leg<B>>, ProxyError> {
+        self.backends.as_ref().ok_or(ProxyError::InvalidPolicy("no backend of the route can be read"))
     }
 
     /// Applies what changes responses.
@@ -232,10 +260,10 @@ fn grpc_route<B>(
 }
 
 impl<B> Rule<B> {
-    /// Where there are no retries the one attempt may take as long as the shorter of both timeouts says.
+    /// A head is awaited as long as the shorter of both timeouts says: that of the response is for all of it.
     fn new(
         filters: Filters,
-        backends: Split<Leg<B>>,
+        backends: Option<Split<Leg<B>>>,
         timeouts: Option<&matches::Timeouts>,
         retry: Option<Retry>,
         families: &PolicyFamilies,
@@ -247,18 +275,23 @@ impl<B> Rule<B> {
             filters,
             backends,
             timeout: timeouts.and_then(|timeouts| duration(timeouts.request)),
-            attempt_timeout: [response, of_attempt].into_iter().flatten().min(),
+            head_timeout: [response, of_attempt].into_iter().flatten().min(),
+            stream_timeout: response,
+            idle_timeout: timeouts.and_then(|timeouts| duration(timeouts.idle)),
             retry: retry.map(|retry| (retry, RetryCounters::hold(&families.retries, labels))),
         }
     }
 }
+
+/// More than this is as good as no end, and can be added to any time.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Zero is no limit.
 fn duration<T>(api: Option<T>) -> Option<Duration>
 where
     Duration: TryFrom<T>,
 {
-    api.and_then(|it| Duration::try_from(it).ok()).filter(|it| !it.is_zero())
+    api.and_then(|it| Duration::try_from(it).ok()).filter(|it| !it.is_zero()).map(|it| it.min(LONGEST))
 }
 
 fn http_filters(filters: &[http_api::Filter]) -> Filters {
@@ -287,32 +320,47 @@ fn grpc_filters(filters: &[grpc::Filter]) -> Filters {
     all
 }
 
+/// The backends of a rule; `None` if there are some and none of them can be read.
 fn http_backends<B>(
     distribution: Option<&http_api::Distribution>,
     leg: &mut impl FnMut(&http_api::RouteBackend) -> Option<Leg<B>>,
-) -> Split<Leg<B>> {
+) -> Option<Split<Leg<B>>> {
     use http_api::distribution::Kind;
     match distribution.and_then(|distribution| distribution.kind.as_ref()) {
-        Some(Kind::FirstAvailable(first)) => Split::new(first.backends.first().and_then(leg).map(|leg| (leg, 1))),
-        Some(Kind::RandomAvailable(random)) => Split::new(
-            random.backends.iter().filter_map(|weighted| Some((leg(weighted.backend.as_ref()?)?, weighted.weight))),
-        ),
-        Some(Kind::Empty(_)) | None => Split::new([]),
+        Some(Kind::FirstAvailable(first)) => {
+            readable(first.backends.len(), first.backends.iter().filter_map(leg)).map(Split::ordered)
+        }
+        Some(Kind::RandomAvailable(random)) => {
+            let legs = random.backends.iter();
+            let legs = legs.filter_map(|weighted| Some((leg(weighted.backend.as_ref()?)?, weighted.weight)));
+            readable(random.backends.len(), legs).map(Split::new)
+        }
+        Some(Kind::Empty(_)) | None => Some(Split::new([])),
     }
 }
 
 fn grpc_backends<B>(
     distribution: Option<&grpc::Distribution>,
     leg: &mut impl FnMut(&grpc::RouteBackend) -> Option<Leg<B>>,
-) -> Split<Leg<B>> {
+) -> Option<Split<Leg<B>>> {
     use grpc::distribution::Kind;
     match distribution.and_then(|distribution| distribution.kind.as_ref()) {
-        Some(Kind::FirstAvailable(first)) => Split::new(first.backends.first().and_then(leg).map(|leg| (leg, 1))),
-        Some(Kind::RandomAvailable(random)) => Split::new(
-            random.backends.iter().filter_map(|weighted| Some((leg(weighted.backend.as_ref()?)?, weighted.weight))),
-        ),
-        Some(Kind::Empty(_)) | None => Split::new([]),
+        Some(Kind::FirstAvailable(first)) => {
+            readable(first.backends.len(), first.backends.iter().filter_map(leg)).map(Split::ordered)
+        }
+        Some(Kind::RandomAvailable(random)) => {
+            let legs = random.backends.iter();
+            let legs = legs.filter_map(|weighted| Some((leg(weighted.backend.as_ref()?)?, weighted.weight)));
+            readable(random.backends.len(), legs).map(Split::new)
+        }
+        Some(Kind::Empty(_)) | None => Some(Split::new([])),
     }
+}
+
+/// Those of so many legs that can be read, unless that is none of some.
+fn readable<T>(listed: usize, legs: impl Iterator<Item = T>) -> Option<Vec<T>> {
+    let legs: Vec<_> = legs.collect();
+    (listed == 0 || !legs.is_empty()).then_some(legs)
 }
 
 #[cfg(test)]

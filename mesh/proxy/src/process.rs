@@ -225,6 +225,11 @@ fn accept<F>(
 /// The role `meshgate proxy`: runs until SIGTERM or SIGINT, then lets requests in flight finish. Exits with 64 if the
 /// environment is not usable, with 1 if the proxy cannot start, else with 0.
 pub fn main_from_env() -> ExitCode {
+    main_with(OriginalDst::Socket)
+}
+
+/// The same with another source of original destinations, for a process that the kernel redirects nothing to.
+pub fn main_with(original: OriginalDst) -> ExitCode {
     let config = match Config::from_strings(&ProcessEnvironment) {
         Ok(config) => config,
         Err(errors) => {
@@ -240,7 +245,7 @@ pub fn main_from_env() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(config, log)) {
+    match runtime.block_on(run(config, original, log)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!(%error, "the proxy cannot start");
@@ -250,11 +255,11 @@ pub fn main_from_env() -> ExitCode {
     }
 }
 
-async fn run(config: Config, log: Option<LogLevel>) -> Result<(), anyhow::Error> {
+async fn run(config: Config, original: OriginalDst, log: Option<LogLevel>) -> Result<(), anyhow::Error> {
     let grace = config.shutdown_grace_period;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let proxy = Proxy::start(config, OriginalDst::Socket, log).await?;
+    let proxy = Proxy::start(config, original, log).await?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

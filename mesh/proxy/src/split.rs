@@ -1,30 +1,48 @@
-//! Weighted random choice, per request.
+//! Which of several places a request goes to: chosen at random by weight, or the first that is there.
 
 use rand::Rng;
 
-/// Legs and their weights. Legs of weight 0 are never chosen.
+/// Legs and their weights.
 #[derive(Debug, Clone)]
-pub(crate) struct Split<T>(Vec<(T, u32)>);
+pub(crate) struct Split<T> {
+    legs: Vec<(T, u32)>,
+    /// The first that is available is chosen, whatever it weighs.
+    ordered: bool,
+}
 
 impl<T> Split<T> {
+    /// Legs that are chosen by weight; those of weight 0 never.
     pub(crate) fn new(legs: impl IntoIterator<Item = (T, u32)>) -> Self {
-        Self(legs.into_iter().filter(|(_, weight)| *weight > 0).collect())
+        Self { legs: legs.into_iter().filter(|(_, weight)| *weight > 0).collect(), ordered: false }
+    }
+
+    /// Legs of which each is for when those before it are not available.
+    pub(crate) fn ordered(legs: impl IntoIterator<Item = T>) -> Self {
+        Self { legs: legs.into_iter().map(|leg| (leg, 1)).collect(), ordered: true }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.legs.is_empty()
     }
 
-    /// A leg, by weight among those that `available` accepts, or among all if it accepts none; `None` if there is no leg.
+    /// Whether there is more than one leg.
+    pub(crate) fn is_choice(&self) -> bool {
+        self.legs.len() > 1
+    }
+
+    /// A leg, by weight or by order among those that `available` accepts, or among all if it accepts none; `None` if there is no leg.
     pub(crate) fn choose(&self, rng: &mut impl Rng, available: impl Fn(&T) -> bool) -> Option<&T> {
-        if let [(only, _)] = &self.0[..] {
+        if let [(only, _)] = &self.legs[..] {
             return Some(only);
+        }
+        if self.ordered {
+            return self.legs.iter().map(|(leg, _)| leg).find(|leg| available(leg)).or(Some(&self.legs.first()?.0));
         }
         self.draw(rng, &available).or_else(|| self.draw(rng, &|_| true))
     }
 
     fn draw(&self, rng: &mut impl Rng, available: &impl Fn(&T) -> bool) -> Option<&T> {
-        let legs = || self.0.iter().filter(|(leg, _)| available(leg));
+        let legs = || self.legs.iter().filter(|(leg, _)| available(leg));
         let total: u64 = legs().map(|(_, weight)| u64::from(*weight)).sum();
         if total == 0 {
             return None;
@@ -84,5 +102,18 @@ mod tests {
             assert_ne!(split.choose(&mut rng, |_| false), Some(&"never"));
         }
         assert_eq!(Split::<u8>::new([]).choose(&mut rng, |_| true), None);
+    }
+
+    #[test]
+    fn what_is_in_order_is_chosen_in_order() {
+        let split = Split::ordered(["first", "second", "third"]);
+        let mut rng = StdRng::seed_from_u64(1);
+        for _ in 0..100 {
+            assert_eq!(split.choose(&mut rng, |_| true), Some(&"first"));
+            assert_eq!(split.choose(&mut rng, |leg| *leg != "first"), Some(&"second"));
+            assert_eq!(split.choose(&mut rng, |leg| *leg == "third"), Some(&"third"));
+            assert_eq!(split.choose(&mut rng, |_| false), Some(&"first"));
+        }
+        assert_eq!(Split::<u8>::ordered([]).choose(&mut rng, |_| true), None);
     }
 }

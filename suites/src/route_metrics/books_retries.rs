@@ -29,12 +29,12 @@ pub const CASES: &[Case] = &[Case {
     run: |context| Box::pin(retries(context)),
 }];
 
-const NAMESPACE: &str = "booksapp";
+pub(super) const NAMESPACE: &str = "booksapp";
 const AUTHORS: &str = "authors.booksapp.svc.cluster.local";
-const BOOKS: &str = "books.booksapp.svc.cluster.local";
+pub(super) const BOOKS: &str = "books.booksapp.svc.cluster.local";
 
 /// How long a change may take until requests show it.
-const SETTLES: Duration = Duration::from_secs(20);
+pub(super) const SETTLES: Duration = Duration::from_secs(20);
 
 async fn retries(context: Context) -> CaseResult {
     open(&context).await?;
@@ -180,9 +180,15 @@ fn new_book(context: &Context, author: u64) -> Result<meshgate_harness::probe::R
 
 /// How `authors` fails: entries of its environment.
 async fn failing(context: &Context, env: Value) -> Result<(), Failure> {
+    configure(context, "authors", env).await
+}
+
+/// Gives a service of books entries of its environment, and waits until it runs with them.
+pub(super) async fn configure(context: &Context, name: &str, env: Value) -> Result<(), Failure> {
     let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": "service", "env": env}]}}}});
     let api: Api<Deployment> = Api::namespaced(context.world.kubernetes.client(), NAMESPACE);
-    api.patch("authors", &PatchParams::default(), &Patch::Strategic(patch)).await.context("the Deployment authors")?;
+    let patched = api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+    patched.with_context(|| format!("the Deployment {name}"))?;
     context.world.kubernetes.deployments_ready(Instant::now() + SETTLES, |_| {}).await?;
     Ok(())
 }
@@ -191,18 +197,18 @@ fn gone(name: &str) -> Value {
     json!({"name": name, "$patch": "delete"})
 }
 
-fn profiles(context: &Context) -> Api<DynamicObject> {
+pub(super) fn profiles(context: &Context) -> Api<DynamicObject> {
     let kind = GroupVersionKind::gvk("linkerd.io", "v1alpha2", "ServiceProfile");
     let kind = ApiResource::from_gvk_with_plural(&kind, "serviceprofiles");
     Api::namespaced_with(context.world.kubernetes.client(), NAMESPACE, &kind)
 }
 
-async fn get(profiles: &Api<DynamicObject>, name: &str) -> Result<DynamicObject, Failure> {
+pub(super) async fn get(profiles: &Api<DynamicObject>, name: &str) -> Result<DynamicObject, Failure> {
     Ok(profiles.get(name).await.with_context(|| format!("the ServiceProfile {name}"))?)
 }
 
 /// Makes a profile what it was, be it changed or gone.
-async fn restore(profiles: &Api<DynamicObject>, known: DynamicObject) -> Result<(), Failure> {
+pub(super) async fn restore(profiles: &Api<DynamicObject>, known: DynamicObject) -> Result<(), Failure> {
     let name = known.metadata.name.clone().unwrap_or_default();
     let spec = json!({"spec": known.data["spec"]});
     if profiles.get_opt(&name).await.context("a ServiceProfile")?.is_some() {

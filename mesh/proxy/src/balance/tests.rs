@@ -1,4 +1,4 @@
-use std::collections::VecDeque;
+use std::{collections::VecDeque, pin::pin};
 
 use futures::FutureExt;
 
@@ -6,14 +6,19 @@ use super::*;
 use crate::{connect::Connector, http::PoolSettings, identity::LocalIdentity, metrics::Metrics};
 
 fn balancer(failfast: Duration) -> Arc<Balancer> {
+    balancer_with(Queue { timeout: failfast, capacity: 10 })
+}
+
+fn balancer_with(queue: Queue) -> Arc<Balancer> {
     let settings = PoolSettings {
         connector: Connector::new(None, Duration::from_secs(1)),
         identity: LocalIdentity::none(),
         idle_timeout: Duration::from_secs(3),
         max_idle: 10,
+        keep_alive: None,
     };
     let factory = EndpointFactory::new(Metrics::new(), settings, &[]);
-    Balancer::new(NameAddr::parse("web.ns.svc.cluster.local:80").unwrap(), factory, failfast, None)
+    Balancer::new(NameAddr::parse("web.ns.svc.cluster.local:80").unwrap(), factory, queue, None)
 }
 
 fn addresses(last: impl IntoIterator<Item = u8>) -> BTreeMap<SocketAddr, EndpointInfo> {
@@ -115,4 +120,27 @@ async fn a_waiting_request_gets_the_first_endpoint_that_comes() {
         balancer.update(EndpointUpdate::Add(addresses([1])));
     });
     assert_eq!(endpoint.unwrap().address(), ([10, 0, 0, 1], 80).into());
+}
+
+#[tokio::test]
+async fn as_many_wait_as_the_queue_has_places() {
+    let balancer = balancer_with(Queue { timeout: Duration::from_secs(60), capacity: 2 });
+    let refused = || matches!(balancer.next(&balancer.scope).now_or_never(), Some(Err(ProxyError::LoadShed(_))));
+    let mut first = pin!(balancer.next(&balancer.scope));
+    assert!(first.as_mut().now_or_never().is_none());
+    {
+        let mut second = pin!(balancer.next(&balancer.scope));
+        assert!(second.as_mut().now_or_never().is_none());
+        assert!(refused());
+    }
+    // The second is given up, and there is a place again.
+    let mut third = pin!(balancer.next(&balancer.scope));
+    assert!(third.as_mut().now_or_never().is_none());
+    assert!(refused());
+
+    balancer.update(EndpointUpdate::Add(addresses([1])));
+    assert!(first.await.is_ok() && third.await.is_ok());
+    // Whoever need not wait needs no place.
+    let found = [(); 5].map(|()| balancer.next(&balancer.scope).now_or_never());
+    assert!(found.iter().all(|found| matches!(found, Some(Ok(_)))));
 }

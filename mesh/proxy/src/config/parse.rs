@@ -5,7 +5,7 @@ use std::{ops::RangeInclusive, str::FromStr, time::Duration};
 use ipnet::IpNet;
 use rustls::pki_types::DnsName;
 
-use super::{ConfigError, ConfigErrors, Strings};
+use super::{ConfigError, ConfigErrors, KeepAlive, Strings};
 
 pub(super) const DURATION: &str = "a duration with a unit such as `1s` or `100ms`";
 
@@ -86,6 +86,13 @@ impl<'a, S: Strings> Reader<'a, S> {
 
     pub(super) fn duration(&mut self, name: &'static str, default_millis: u64) -> Duration {
         self.or(name, DURATION, duration, Duration::from_millis(default_millis))
+    }
+
+    /// Two durations, of which an interval of zero means that there is no such thing.
+    pub(super) fn keep_alive(&mut self, interval: &'static str, timeout: &'static str) -> Option<KeepAlive> {
+        let keep_alive =
+            KeepAlive { interval: self.duration(interval, 10_000), timeout: self.duration(timeout, 3_000) };
+        (!keep_alive.interval.is_zero()).then_some(keep_alive)
     }
 }
 

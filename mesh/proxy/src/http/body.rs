@@ -6,14 +6,16 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderMap, Request};
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
 
-use super::{Broken, Incoming, continuation::Gate};
+use super::{Broken, Incoming, Overdue, continuation::Gate, limits::Limits};
 use crate::{
     balance::Endpoint,
     metrics::{Histogram, Observer, Observers, Sent},
@@ -162,6 +164,8 @@ struct Watched {
     /// Frames that were read before they were asked for.
     peeked: VecDeque<Result<Frame<Bytes>, Broken>>,
     watchers: Vec<Watcher>,
+    /// How long the rest may take, if the route says so, as few do.
+    limits: Option<Box<Limits>>,
 }
 
 /// How the stream of a response ended.
@@ -170,7 +174,7 @@ pub(crate) enum StreamEnd<'a> {
     /// As a whole, with trailers if there were any.
     Whole(Option<&'a HeaderMap>),
     Broken(&'a Broken),
-    /// The client did not wait for it.
+    /// The client did not wait for it, or the route did not let it.
     Dropped,
 }
 
@@ -207,6 +211,7 @@ impl ResponseBody {
             ended: false,
             peeked: VecDeque::new(),
             watchers: Vec::new(),
+            limits: None,
         };
         if watched.body.is_end_stream() {
             watched.end();
@@ -228,6 +233,26 @@ impl ResponseBody {
             }
         }
         watched.observers.add(observer);
+    }
+
+    /// All of it has to have come by then. The soonest of several limits counts.
+    pub(crate) fn end_by(&mut self, at: Instant, overdue: Overdue) {
+        if let Some(limits) = self.limits() {
+            limits.end_by(at, overdue);
+        }
+    }
+
+    /// Nobody waits longer than this for the next frame.
+    pub(crate) fn limit_idle(&mut self, limit: Duration) {
+        if let Some(limits) = self.limits() {
+            limits.idle(limit);
+        }
+    }
+
+    /// Nothing takes time any more if all has come.
+    fn limits(&mut self) -> Option<&mut Limits> {
+        let watched = self.0.as_mut().filter(|watched| !watched.ended)?;
+        Some(watched.limits.get_or_insert_default())
     }
 
     /// The response gives way to another one. Whoever counts it need not know that the rest of it was not wanted.
@@ -273,7 +298,15 @@ impl ResponseBody {
 
 impl Watched {
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let frame = match (Pin::new(&mut self.body).poll_frame(cx), &mut self.limits) {
+            (Poll::Ready(frame), None) => frame,
+            (Poll::Ready(frame), Some(limits)) => {
+                limits.moved();
+                frame
+            }
+            (Poll::Pending, None) => return Poll::Pending,
+            (Poll::Pending, Some(limits)) => Some(Err(Broken::Overdue(ready!(limits.poll(cx))))),
+        };
         match &frame {
             Some(Ok(frame)) => {
                 self.first_frame();
@@ -290,7 +323,11 @@ impl Watched {
             Some(Err(error)) => {
                 self.ended = true;
                 self.observers.each(|observer| observer.broke(error));
-                self.tell(StreamEnd::Broken(error));
+                self.tell(match error {
+                    // It was the route's limit, which says nothing of who would have sent more.
+                    Broken::Overdue(_) => StreamEnd::Dropped,
+                    error => StreamEnd::Broken(error),
+                });
             }
             None => self.end(),
         }

@@ -8,7 +8,7 @@ use http::{
 };
 use tonic::Code;
 
-use super::{Broken, ResponseBody};
+use super::{Broken, Overdue, ResponseBody};
 use crate::{
     NameAddr, Target,
     connect::ConnectError,
@@ -35,9 +35,18 @@ pub(crate) enum ProxyError {
     /// The connection broke before a response.
     #[error("endpoint connection: {0}")]
     Broken(#[source] Broken),
-    /// No response in the time that the route allows.
+    /// There are as many requests as this side of the proxy works on at once.
+    #[error("service unavailable")]
+    Overloaded,
+    /// No response in the time that a ServiceProfile's route allows.
     #[error("HTTP response timeout after {0:?}")]
     ResponseTimeout(Duration),
+    /// The same of a policy's route.
+    #[error("timed out waiting for response headers: {0}")]
+    Overdue(Overdue),
+    /// The policy cannot be kept to.
+    #[error("invalid client policy: {0}")]
+    InvalidPolicy(&'static str),
     /// The policy has no route for such a request.
     #[error("no route of {0} matches the request")]
     NoRoute(Target),
@@ -91,13 +100,13 @@ pub(crate) enum ProxyError {
 impl ProxyError {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::FailFast(_) | Self::ResponseTimeout(_) | Self::DiscoveryTimedOut { .. } => {
+            Self::FailFast(_) | Self::ResponseTimeout(_) | Self::Overdue(_) | Self::DiscoveryTimedOut { .. } => {
                 StatusCode::GATEWAY_TIMEOUT
             }
             Self::Connect(ConnectError::TimedOut { .. }) => StatusCode::GATEWAY_TIMEOUT,
             Self::Connect(ConnectError::Itself { .. }) => StatusCode::LOOP_DETECTED,
             Self::Connect(ConnectError::Application { status, .. }) => *status,
-            Self::LoadShed(_) | Self::Discovery { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::LoadShed(_) | Self::Overloaded | Self::Discovery { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Connect(_) | Self::Broken(_) | Self::Unresolvable { .. } | Self::NoPolicy(_) => {
                 StatusCode::BAD_GATEWAY
             }
@@ -105,7 +114,9 @@ impl ProxyError {
             Self::Target(Invalid::NotAName(_)) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::NoRoute(_) | Self::NoSuchService(_) => StatusCode::NOT_FOUND,
             Self::Loop(_) => StatusCode::LOOP_DETECTED,
-            Self::InboundPort(_) | Self::InjectedGrpc { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::InboundPort(_) | Self::InjectedGrpc { .. } | Self::InvalidPolicy(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             Self::NoInboundRoute => StatusCode::NOT_FOUND,
             Self::Unauthorized { .. } => StatusCode::FORBIDDEN,
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -136,8 +147,8 @@ impl ProxyError {
     pub(crate) fn label(&self) -> Option<&'static str> {
         match self {
             Self::FailFast(_) => Some("failfast"),
-            Self::LoadShed(_) => Some("loadshed"),
-            Self::ResponseTimeout(_) => Some("response timeout"),
+            Self::LoadShed(_) | Self::Overloaded => Some("loadshed"),
+            Self::ResponseTimeout(_) | Self::Overdue(_) => Some("response timeout"),
             Self::Broken(_) => Some("i/o"),
             Self::Loop(_) | Self::Connect(ConnectError::Itself { .. }) => Some("loop"),
             Self::Connect(ConnectError::Identity { .. }) => Some("identity required"),
@@ -150,7 +161,7 @@ impl ProxyError {
     /// The label `error` of a route's `response_total`.
     pub(crate) fn class(&self) -> ErrorClass {
         ErrorClass(match self {
-            Self::ResponseTimeout(_) => "timeout",
+            Self::ResponseTimeout(_) | Self::Overdue(_) => "timeout",
             Self::Broken(error) => broken_class(error).0,
             _ => "unclassified",
         })
@@ -161,19 +172,22 @@ impl ProxyError {
     pub(crate) fn stream_error(&self) -> Option<&'static str> {
         match self {
             Self::FailFast(_) => Some("FAIL_FAST"),
-            Self::LoadShed(_) => Some("LOAD_SHED"),
+            Self::LoadShed(_) | Self::Overloaded => Some("LOAD_SHED"),
+            Self::Overdue(overdue) => Some(overdue.label()),
             Self::ResponseTimeout(_) => Some("RESPONSE_HEADERS_TIMEOUT"),
             Self::Broken(error) => Some(stream_error(error)),
             _ => None,
         }
     }
 
-    /// Whether the client's HTTP/1 connection ends with the answer. Errors of the request alone leave it open.
+    /// Whether the client's HTTP/1 connection ends with the answer. Errors of the request alone leave it open, and so do the limits
+    /// of a policy, but not those of a ServiceProfile: both as with Linkerd's proxy.
     fn closes(&self) -> bool {
         !matches!(
             self,
             Self::NoRoute(_)
                 | Self::NoSuchService(_)
+                | Self::Overdue(_)
                 | Self::Target(_)
                 | Self::Loop(_)
                 | Self::Connect(ConnectError::Itself { .. } | ConnectError::Application { .. })
@@ -205,6 +219,9 @@ impl ProxyError {
 
 /// The label `error` of a response that broke.
 pub(crate) fn broken_class(error: &Broken) -> ErrorClass {
+    if let Broken::Overdue(_) = error {
+        return ErrorClass("timeout");
+    }
     let reason = h2_error(error).and_then(h2::Error::reason);
     ErrorClass(match reason {
         Some(h2::Reason::NO_ERROR) => "h2(NO_ERROR)",
@@ -223,6 +240,9 @@ pub(crate) fn broken_class(error: &Broken) -> ErrorClass {
 
 /// The same by Linkerd's newer names. What is not HTTP/2 has broken with its connection.
 pub(crate) fn stream_error(error: &Broken) -> &'static str {
+    if let Broken::Overdue(overdue) = error {
+        return overdue.label();
+    }
     match h2_error(error) {
         Some(h2) if h2.is_reset() => match h2.reason() {
             Some(h2::Reason::CANCEL) => "CANCEL",

@@ -17,6 +17,8 @@ mod body;
 mod client;
 mod decode;
 mod encode;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod outgoing;
 mod parse;
 mod server;

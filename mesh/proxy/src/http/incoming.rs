@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::http1;
+use super::{http1, limits::Overdue};
 
 /// The body of a client's request or of an application's response.
 pub(crate) enum Incoming {
@@ -25,6 +25,9 @@ pub(crate) enum Broken {
     Http1(#[from] http1::Error),
     #[error("{0}")]
     Http2(#[from] hyper::Error),
+    /// The route's limit is over.
+    #[error("timed out processing response stream: {0}")]
+    Overdue(Overdue),
 }
 
 impl Broken {
@@ -33,6 +36,7 @@ impl Broken {
         match self {
             Self::Http1(error) => matches!(error, http1::Error::Body(_) | http1::Error::Length),
             Self::Http2(error) => error.is_user(),
+            Self::Overdue(_) => false,
         }
     }
 }

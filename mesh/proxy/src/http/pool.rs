@@ -31,6 +31,7 @@ use super::{
     orig_proto,
 };
 use crate::{
+    KeepAlive,
     balance::{EndpointInfo, Hint},
     connect::{ConnectError, Connector},
     identity::LocalIdentity,
@@ -58,6 +59,8 @@ pub(crate) struct PoolSettings {
     pub(crate) idle_timeout: Duration,
     /// How many idle HTTP/1 connections are kept.
     pub(crate) max_idle: usize,
+    /// How proxies that have gone without a word are noticed.
+    pub(crate) keep_alive: Option<KeepAlive>,
 }
 
 /// The connections to one address.
@@ -258,11 +261,17 @@ impl Pool {
         let dial = Arc::clone(&self.dial);
         async move {
             let io = dial.connect(Some(Session::HTTP2)).await?;
-            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            let mut client = http2::Builder::new(TokioExecutor::new());
+            client
                 .timer(TokioTimer::new())
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
-                .max_header_list_size(MAX_HEAD as u32)
+                .max_header_list_size(MAX_HEAD as u32);
+            if let Some(KeepAlive { interval, timeout }) = dial.keep_alive() {
+                // While idle, too: else the next request finds out, and pays.
+                client.keep_alive_interval(interval).keep_alive_timeout(timeout).keep_alive_while_idle(true);
+            }
+            let (sender, connection) = client
                 .handshake(TokioIo::new(io))
                 .await
                 .map_err(|error| ConnectError::Handshake { address: dial.address, message: error.to_string() })?;
@@ -299,6 +308,13 @@ impl Pool {
 }
 
 impl Dial {
+    /// Only proxies are asked whether they are there. Whoever answers gRPC may take a PING more often than every five minutes for an
+    /// attack (gRPC's `GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS`), and hang up on all requests at the third.
+    fn keep_alive(&self) -> Option<KeepAlive> {
+        let is_proxy = self.tls.is_some() || self.hint == Hint::Http2;
+        self.settings.keep_alive.filter(|_| is_proxy)
+    }
+
     /// Whether a proxy says that the request has not reached its application. Only one that is known is believed: an application
     /// may say anything.
     fn is_unsent<B>(&self, response: &Response<B>) -> bool {

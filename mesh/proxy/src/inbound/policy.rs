@@ -59,7 +59,10 @@ pub(crate) enum Protocol {
     /// HTTP/1, or HTTP/2 from a client's proxy.
     Http1,
     Http2,
+    /// Nothing that is looked into, not even for TLS between proxies.
     Opaque,
+    /// TLS of the application's own, which is passed on as it is. TLS between proxies may be around it.
+    Tls,
 }
 
 struct Route {
@@ -129,7 +132,8 @@ impl ServerPolicy {
             Some(Kind::Http1(http)) => (Protocol::Http1, Some(Routes::Http(&http.routes))),
             Some(Kind::Http2(http)) => (Protocol::Http2, Some(Routes::Http(&http.routes))),
             Some(Kind::Grpc(grpc)) => (Protocol::Http2, Some(Routes::Grpc(&grpc.routes))),
-            Some(Kind::Opaque(_) | Kind::Tls(_)) => (Protocol::Opaque, None),
+            Some(Kind::Opaque(_)) => (Protocol::Opaque, None),
+            Some(Kind::Tls(_)) => (Protocol::Tls, None),
             None => (Protocol::Detect(None), None),
         };
         let limits = match kind {

@@ -17,6 +17,17 @@ use crate::tls;
 /// Linux counts the time of processes in hundredths of a second for whoever reads of them, on every architecture.
 const TICK: Duration = Duration::from_millis(10);
 
+/// When and from what this was built, which neither cargo nor the compiler knows: who builds a release says it in the build's
+/// environment. Otherwise they are empty, as the same sources are to become the same program.
+const BUILD_DATE: &str = match option_env!("MESHGATE_BUILD_DATE") {
+    Some(date) => date,
+    None => "",
+};
+const BUILD_GIT_SHA: &str = match option_env!("MESHGATE_BUILD_GIT_SHA") {
+    Some(sha) => sha,
+    None => "",
+};
+
 /// What is read from /proc when somebody asks.
 pub(crate) struct Process {
     started: Instant,
@@ -37,8 +48,8 @@ impl Process {
         let gauge = |name, help| registry.family::<Gauge>(name, help).hold(&none);
         let seconds = |name, help| registry.family::<Seconds<true>>(name, help).hold(&none);
         let build = Labels::new()
-            .with("date", "")
-            .with("git_sha", "")
+            .with("date", BUILD_DATE)
+            .with("git_sha", BUILD_GIT_SHA)
             .with("profile", if cfg!(debug_assertions) { "debug" } else { "release" })
             .with("vendor", "meshgate")
             .with("version", env!("CARGO_PKG_VERSION"));

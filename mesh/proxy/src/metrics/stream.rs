@@ -200,6 +200,11 @@ pub(crate) struct StreamObservation {
 }
 
 impl StreamObservation {
+    /// When the request was counted.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
     /// The response's head has come. That of gRPC has a status if the response is nothing else.
     pub(crate) fn head(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.head = Some(match self.scope.ends.variant() {

@@ -4,14 +4,13 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Weak},
-    time::Duration,
 };
 
 use parking_lot::Mutex;
 
 use crate::{
     NameAddr,
-    balance::{Accrual, Balancer, EndpointFactory},
+    balance::{Accrual, Balancer, EndpointFactory, Queue},
     control::Control,
     metrics::Labels,
 };
@@ -23,13 +22,13 @@ type Key = (NameAddr, Option<Accrual>, Option<Labels>);
 pub(super) struct Balancers {
     control: Control,
     factory: EndpointFactory,
-    failfast_timeout: Duration,
+    queue: Queue,
     used: Mutex<HashMap<Key, Weak<Balancer>>>,
 }
 
 impl Balancers {
-    pub(super) fn new(control: Control, factory: EndpointFactory, failfast_timeout: Duration) -> Self {
-        Self { control, factory, failfast_timeout, used: Mutex::default() }
+    pub(super) fn new(control: Control, factory: EndpointFactory, queue: Queue) -> Self {
+        Self { control, factory, queue, used: Mutex::default() }
     }
 
     /// The balancer of `name`, whose endpoints are set aside as `accrual` says, and which `labels` say what is a backend of what. It
@@ -42,7 +41,7 @@ impl Balancers {
         }
         used.retain(|_, balancer| balancer.strong_count() > 0);
         let factory = self.factory.accruing(accrual);
-        let balancer = Balancer::new(name.clone(), factory, self.failfast_timeout, key.2.as_ref());
+        let balancer = Balancer::new(name.clone(), factory, self.queue, key.2.as_ref());
         used.insert(key, Arc::downgrade(&balancer));
         let follow = self.control.endpoints(name, Arc::downgrade(&balancer));
         balancer.keep(tokio::spawn(follow).abort_handle());

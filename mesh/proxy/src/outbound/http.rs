@@ -19,7 +19,8 @@ use crate::{
     NameAddr, Target,
     dialect::{Choice, Dialled, OVERRIDE, choose},
     http::{
-        BoxedRequest, ProxyError, RequestBody, ResponseBody, UNSENT, Upgrade, check_head, remove_each, strip_hop_by_hop,
+        BoxedRequest, Overdue, ProxyError, RequestBody, ResponseBody, UNSENT, Upgrade, check_head, remove_each,
+        strip_hop_by_hop,
     },
     metrics::{Direction, is_grpc},
     policy::{Chosen, Routes},
@@ -61,6 +62,7 @@ impl Outbound {
             HttpPlan::Policy(routes) => self.through_policy(destination.target(), routes, request).await?,
             HttpPlan::Backend(backend) => backend.send(request, None).await?,
             HttpPlan::NoSuchService => return Err(ProxyError::NoSuchService(destination.target().clone())),
+            HttpPlan::Invalid(problem) => return Err(ProxyError::InvalidPolicy(problem)),
             HttpPlan::NoPolicy => return Err(ProxyError::NoPolicy(destination.target().clone())),
             HttpPlan::Failed(message) => {
                 let target = destination.target().clone();
@@ -121,16 +123,17 @@ impl Outbound {
         let result = match chosen.filter(&mut request) {
             Ok(()) => within(chosen.rule().timeout(), self.policy_attempts(target, &chosen, request))
                 .await
-                .unwrap_or_else(|limit| {
-                    observation.fail("REQUEST_TIMEOUT");
-                    Err(ProxyError::ResponseTimeout(limit))
-                }),
+                .unwrap_or_else(|limit| Err(ProxyError::Overdue(Overdue::Request(limit)))),
             Err(error) => Err(error),
         };
         match result {
             Ok(mut response) => {
                 observation.head(response.status(), response.headers());
                 chosen.rule().filter_response(&mut response);
+                if let Some(limit) = chosen.rule().timeout() {
+                    let end = observation.started() + limit;
+                    response.body_mut().end_by(end.into(), Overdue::Request(limit));
+                }
                 response.body_mut().observe(observation);
                 Ok(response)
             }
@@ -185,7 +188,16 @@ impl Outbound {
         mut request: BoxedRequest,
     ) -> Result<Response<ResponseBody>, ProxyError> {
         let rule = chosen.rule();
-        let leg = rule.backends().choose(&mut rand::rng(), |leg| leg.backend.backend.is_available());
+        let backends = rule.backends()?;
+        let choose = || backends.choose(&mut rand::rng(), |leg| leg.backend.backend.is_available());
+        let mut leg = choose();
+        // A leg that nothing is known of yet may turn out to have no endpoints where another has. Boxed, for that is rare.
+        while backends.is_choice()
+            && let Some(unknown) = leg.and_then(|leg| leg.backend.backend.unknown())
+            && Box::pin(unknown.becomes_known()).await
+        {
+            leg = choose();
+        }
         let leg = leg.ok_or_else(|| ProxyError::NoRoute(target.clone()))?;
         leg.filter(&mut request)?;
         let sent = request.body_mut().count(chosen.scope().request_frames());
@@ -197,13 +209,20 @@ impl Outbound {
             }
             Ok(response)
         };
-        let result = within(rule.attempt_timeout(), answer)
+        let result = within(rule.head_timeout(), answer)
             .await
-            .unwrap_or_else(|limit| Err(ProxyError::ResponseTimeout(limit)));
+            .unwrap_or_else(|limit| Err(ProxyError::Overdue(Overdue::Head(limit))));
         match result {
             Ok(mut response) => {
                 observation.head(response.status(), response.headers());
                 leg.filter_response(&mut response);
+                if let Some(limit) = rule.stream_timeout() {
+                    let end = observation.started() + limit;
+                    response.body_mut().end_by(end.into(), Overdue::Stream(limit));
+                }
+                if let Some(limit) = rule.idle_timeout() {
+                    response.body_mut().limit_idle(limit);
+                }
                 response.body_mut().observe(observation);
                 Ok(response)
             }

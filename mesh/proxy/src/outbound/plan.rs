@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | routes or a split | any | the profile's | the profile's |
 //! | else | found | the policy's | the policy's |
+//! | else | one that says nothing | 500 | 500 |
 //! | an endpoint | none | that endpoint | that endpoint |
 //! | a name only | none | balanced | ingress mode: balanced, else the address itself |
 //! | nothing | none | 404 | the address itself |
@@ -66,6 +67,8 @@ pub(super) enum HttpPlan {
     Profile(ServiceProfile, Split<Backend>),
     /// A policy's routes.
     Policy(Routes<PolicyBackend>),
+    /// Nowhere: the policy is none.
+    Invalid(&'static str),
     /// All to one place.
     Backend(Backend),
     /// The name leads nowhere.
@@ -157,6 +160,10 @@ impl Parts {
             };
         }
         if let Some(policy) = policy {
+            if let Some(problem) = policy::unusable(policy) {
+                warn!(%target, problem, "requests fail by a policy that cannot be used");
+                return HttpPlan::Invalid(problem);
+            }
             let shared = Shared::requests(policy);
             let backend = |api: &ApiBackend, route: &Labels, families: &StreamFamilies| {
                 let labels = route.clone().followed_by(&backend_labels(api));
@@ -259,6 +266,14 @@ impl Backend {
         match self {
             Self::Balanced(balancer) => balancer.is_available(),
             Self::Endpoint(_) => true,
+        }
+    }
+
+    /// The balancer, if it is one that nothing is known of yet.
+    pub(super) fn unknown(&self) -> Option<&Balancer> {
+        match self {
+            Self::Balanced(balancer) => Some(&**balancer).filter(|balancer| balancer.is_unknown()),
+            Self::Endpoint(_) => None,
         }
     }
 

@@ -109,7 +109,7 @@ impl Retry {
                 let code = grpc_status(response.headers()).or_else(|| grpc_status(response.body().trailers()?));
                 code.is_some_and(|code| self.codes.contains(&code)) || self.is_retried(response.status().as_u16())
             }
-            Err(ProxyError::FailFast(_) | ProxyError::ResponseTimeout(_)) => true,
+            Err(ProxyError::FailFast(_) | ProxyError::Overdue(_)) => true,
             Err(ProxyError::Connect(error)) => {
                 !matches!(error, ConnectError::Itself { .. } | ConnectError::Identity { .. })
             }
@@ -137,6 +137,7 @@ mod tests {
     use http::StatusCode;
 
     use super::*;
+    use crate::http::Overdue;
 
     #[test]
     fn what_is_retried_is_what_the_route_says() {
@@ -171,7 +172,7 @@ mod tests {
             let found = (http.applies(&answer(status, code)), grpc.applies(&answer(status, code)));
             assert_eq!(found, (by_http, by_grpc), "{status} {code:?}");
         }
-        assert!(http.applies(&Err(ProxyError::ResponseTimeout(Duration::ZERO))));
+        assert!(http.applies(&Err(ProxyError::Overdue(Overdue::Head(Duration::ZERO)))));
         assert!(!http.applies(&Err(ProxyError::Malformed("it is"))));
         assert!(http.allows(1) && !http.allows(2));
     }

@@ -1,6 +1,9 @@
 use linkerd2_proxy_api::{
     meta::Resource,
-    outbound::{OutboundPolicy, ProxyProtocol, proxy_protocol::Http1},
+    outbound::{
+        GrpcRoute, OutboundPolicy, ProxyProtocol,
+        proxy_protocol::{Detect, Grpc, Http1, Http2, Opaque},
+    },
 };
 
 use http::header::HOST;
@@ -42,7 +45,10 @@ fn path(kind: matches::path_match::Kind) -> matches::HttpRouteMatch {
 }
 
 fn compiled(routes: Vec<api::HttpRoute>) -> Routes<String> {
-    let kind = proxy_protocol::Kind::Http1(Http1 { routes, failure_accrual: None });
+    compiled_of(proxy_protocol::Kind::Http1(Http1 { routes, failure_accrual: None }))
+}
+
+fn compiled_of(kind: proxy_protocol::Kind) -> Routes<String> {
     let policy = OutboundPolicy { metadata: Some(metadata("web")), protocol: Some(ProxyProtocol { kind: Some(kind) }) };
     compile(&policy, &Metrics::new(), |backend, _, _| match &backend.metadata.as_ref()?.kind {
         Some(metadata::Kind::Resource(resource)) => Some(resource.name.clone()),
@@ -58,7 +64,7 @@ fn chosen(routes: &Routes<String>, uri: &str, host: &str, header: Option<(&str, 
     }
     let request = request.body(()).unwrap();
     let chosen = routes.choose(&request)?;
-    chosen.rule().backends().choose(&mut rand::rng(), |_| true).map(|leg| leg.backend.clone())
+    chosen.rule().backends().unwrap().choose(&mut rand::rng(), |_| true).map(|leg| leg.backend.clone())
 }
 
 #[test]
@@ -138,4 +144,86 @@ fn filters_change_headers_and_fail_requests() {
     let routes = compiled(vec![with_filters]);
     let error = routes.choose(&request).unwrap().filter(&mut request).unwrap_err();
     assert_eq!(error.status(), http::StatusCode::IM_A_TEAPOT);
+}
+
+/// The backend `name`, or one that is none.
+fn backend(name: Option<&str>) -> Option<Backend> {
+    Some(Backend { metadata: name.map(metadata), ..Default::default() })
+}
+
+/// Routes of HTTP and of gRPC to the first of these that is available.
+fn in_order(names: &[Option<&str>]) -> [Routes<String>; 2] {
+    let backends = names.iter().map(|name| http_api::RouteBackend { backend: backend(*name), ..Default::default() });
+    let kind = http_api::distribution::Kind::FirstAvailable(http_api::distribution::FirstAvailable {
+        backends: backends.collect(),
+    });
+    let mut http = route("r", &[], vec![]);
+    http.rules[0].backends = Some(http_api::Distribution { kind: Some(kind) });
+
+    let backends = names.iter().map(|name| grpc::RouteBackend { backend: backend(*name), ..Default::default() });
+    let kind =
+        grpc::distribution::Kind::FirstAvailable(grpc::distribution::FirstAvailable { backends: backends.collect() });
+    let rule = grpc::Rule { backends: Some(grpc::Distribution { kind: Some(kind) }), ..Default::default() };
+    let route = GrpcRoute { metadata: Some(metadata("r")), hosts: vec![], rules: vec![rule] };
+    let grpc = proxy_protocol::Kind::Grpc(Grpc { routes: vec![route], failure_accrual: None });
+    [compiled(vec![http]), compiled_of(grpc)]
+}
+
+#[test]
+fn the_first_backend_that_is_available_is_chosen() {
+    // One that cannot be read is none.
+    for routes in in_order(&[None, Some("first"), Some("second")]) {
+        let request = Request::post("/s/m").body(()).unwrap();
+        let chosen = routes.choose(&request).unwrap();
+        let split = chosen.rule().backends().unwrap();
+        let choose = |gone: &str| {
+            let leg = split.choose(&mut rand::rng(), |leg| leg.backend != gone).unwrap();
+            leg.backend.clone()
+        };
+        assert_eq!([choose(""), choose("first"), choose("second")], ["first", "second", "first"]);
+    }
+}
+
+#[test]
+fn a_rule_without_a_backend_that_can_be_read_is_not_one_without_backends() {
+    for routes in in_order(&[None, None]) {
+        let request = Request::post("/s/m").body(()).unwrap();
+        let error = routes.choose(&request).unwrap().rule().backends().err().unwrap();
+        assert_eq!(error.status(), http::StatusCode::INTERNAL_SERVER_ERROR);
+    }
+    for routes in in_order(&[]) {
+        let request = Request::post("/s/m").body(()).unwrap();
+        assert!(routes.choose(&request).unwrap().rule().backends().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn a_policy_says_what_becomes_of_each_protocol() {
+    let policy = |kind| OutboundPolicy { metadata: None, protocol: Some(ProxyProtocol { kind }) };
+    let detect = Detect {
+        timeout: None,
+        opaque: Some(Opaque::default()),
+        http1: Some(Http1::default()),
+        http2: Some(Http2::default()),
+    };
+    let of = |detect| policy(Some(proxy_protocol::Kind::Detect(detect)));
+    for unusable_one in [
+        OutboundPolicy::default(),
+        policy(None),
+        of(Detect { opaque: None, ..detect.clone() }),
+        of(Detect { http1: None, ..detect.clone() }),
+        of(Detect { http2: None, ..detect.clone() }),
+    ] {
+        assert!(unusable(&unusable_one).is_some(), "{unusable_one:?}");
+    }
+    for usable in [of(detect), policy(Some(proxy_protocol::Kind::Http1(Http1::default())))] {
+        assert_eq!(unusable(&usable), None, "{usable:?}");
+    }
+}
+
+#[test]
+fn a_limit_beyond_all_use_is_one_that_can_be_reckoned_with() {
+    let api = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+    assert_eq!(duration(api(i64::MAX)), Some(LONGEST));
+    assert_eq!((duration(api(1)), duration(api(0))), (Some(Duration::from_secs(1)), None));
 }

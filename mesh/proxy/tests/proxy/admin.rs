@@ -1,10 +1,14 @@
 //! The admin server: what it answers, what it refuses, and what it changes.
 
-use std::{io::Read, time::Duration};
+use std::{
+    io::Read,
+    time::{Duration, Instant},
+};
 
 use flate2::read::GzDecoder;
+use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::Setup;
+use crate::support::{Authority, Setup};
 
 #[tokio::test]
 async fn each_path_has_its_methods() {
@@ -25,6 +29,40 @@ async fn each_path_has_its_methods() {
     for (path, wrong, allowed) in paths {
         let reply = mesh.ask_admin(wrong, path, "").await;
         assert_eq!((reply.status.as_u16(), reply.header("allow")), (405, Some(allowed)), "{wrong} {path}");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_is_ready_once_it_has_its_certificate() {
+    let authority = Authority::start(Duration::from_secs(3600)).await;
+    // Connections wait here until somebody takes them.
+    let door = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mesh = Setup::new()
+        .identified("web.ns.serviceaccount.identity.linkerd.cluster.local", &authority)
+        .with("LINKERD2_PROXY_IDENTITY_SVC_ADDR", &door.local_addr().unwrap().to_string())
+        .start()
+        .await;
+    let ask = async |path| {
+        let reply = mesh.admin().await.get(path, &[]).await;
+        (reply.status.as_u16(), reply.body)
+    };
+    assert_eq!(ask("/ready").await, (503, "not ready: no certificate has been issued yet\n".to_owned()));
+    assert_eq!(ask("/live").await, (200, "live\n".to_owned()));
+
+    let to = authority.address();
+    tokio::spawn(async move {
+        loop {
+            let (mut from, _) = door.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut to = TcpStream::connect(to).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+            });
+        }
+    });
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while ask("/ready").await != (200, "ready\n".to_owned()) {
+        assert!(Instant::now() < deadline, "the proxy is not certified");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

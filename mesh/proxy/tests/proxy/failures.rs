@@ -1,6 +1,9 @@
 //! What clients see when there is nobody to answer.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::Request;
@@ -10,7 +13,7 @@ use linkerd2_proxy_api::outbound::{
     failure_accrual::{ConsecutiveFailures, Kind},
     proxy_protocol,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 
 use crate::support::{App, ControlPlane, Setup, client, endpoint, h2, policy, served_by, text};
 
@@ -53,6 +56,68 @@ async fn without_endpoints_the_first_request_waits_and_the_next_do_not() {
     mesh.control.set_endpoints(&format!("{WEB}:80"), &[app.address]);
     mesh.wait_for_sum(&["outbound_http_balancer_endpoints"], 1).await;
     assert_eq!(mesh.connect(1).await.get("/", &[]).await.status, 200);
+}
+
+#[tokio::test]
+async fn as_many_requests_wait_as_the_queue_has_places() {
+    let setup = Setup::new()
+        .with("LINKERD2_PROXY_OUTBOUND_HTTP_QUEUE_CAPACITY", "2")
+        .with("LINKERD2_PROXY_OUTBOUND_HTTP_FAILFAST_TIMEOUT", "60s");
+    let mesh = setup.original(1, cluster_ip()).start().await;
+    mesh.control.service("web", cluster_ip(), &[]);
+    let mut waiting = [mesh.connect(1).await, mesh.connect(1).await];
+    for connection in &mut waiting {
+        connection.send("GET / HTTP/1.1\r\nhost: web\r\n\r\n").await;
+    }
+    mesh.wait_for_sum(&["outbound_http_balancer_queue_length"], 2).await;
+    let refused = mesh.connect(1).await.get("/", &[]).await;
+    assert_eq!(refused.status, 503);
+    assert_eq!(
+        refused.header("l5d-proxy-error"),
+        Some("logical service web.ns.svc.cluster.local:80: service unavailable")
+    );
+    assert_eq!(mesh.metric("outbound_http_errors_total{error=\"loadshed\"}").await, Some(1));
+
+    let app = App::named("web").await;
+    mesh.control.set_endpoints(&format!("{WEB}:80"), &[app.address]);
+    for connection in &mut waiting {
+        assert_eq!(served_by(&connection.reply().await.body), "web");
+    }
+    assert_eq!(mesh.connect(1).await.get("/", &[]).await.status, 200);
+}
+
+#[tokio::test]
+async fn no_more_requests_are_without_an_answer_than_may_be() {
+    let answers = Arc::new(Semaphore::new(0));
+    let awaited = Arc::clone(&answers);
+    let app = App::http(move |request| {
+        let awaited = Arc::clone(&awaited);
+        async move {
+            if request.uri().path() == "/later" {
+                awaited.acquire().await.unwrap().forget();
+            }
+            text(200, "answered")
+        }
+    })
+    .await;
+    let setup = Setup::new().with("LINKERD2_PROXY_OUTBOUND_MAX_IN_FLIGHT", "2");
+    let mesh = setup.original(1, app.address).start().await;
+    let mut waiting = [mesh.connect(1).await, mesh.connect(1).await];
+    for connection in &mut waiting {
+        connection.send("GET /later HTTP/1.1\r\nhost: web\r\n\r\n").await;
+    }
+    mesh.wait_for_sum(&["request_total", "direction=\"outbound\""], 2).await;
+    let refused = mesh.connect(1).await.get("/", &[]).await;
+    assert_eq!((refused.status.as_u16(), refused.header("l5d-proxy-error")), (503, Some("service unavailable")));
+    assert_eq!(refused.header("connection"), Some("close"));
+    assert_eq!(mesh.metric("outbound_http_errors_total{error=\"loadshed\"}").await, Some(1));
+    assert_eq!(app.requests(), 2);
+
+    answers.add_permits(2);
+    for connection in &mut waiting {
+        assert_eq!(connection.reply().await.body, "answered");
+    }
+    assert_eq!(mesh.connect(1).await.get("/", &[]).await.body, "answered");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod answers;
 mod frames;
 mod heads;
+mod mute;
 mod pace;
 mod strict;
 

@@ -149,7 +149,7 @@ async fn tls_for_somebody_behind_the_proxy_passes_as_it_is() {
 }
 
 /// The first bytes of a TLS client.
-fn client_hello(sni: &str) -> Vec<u8> {
+pub fn client_hello(sni: &str) -> Vec<u8> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let config = config.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();

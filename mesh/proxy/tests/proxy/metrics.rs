@@ -2,6 +2,7 @@
 
 mod balancers;
 mod connections;
+mod errors;
 mod inbound;
 mod process;
 mod routes;

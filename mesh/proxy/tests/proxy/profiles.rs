@@ -10,7 +10,7 @@ use std::{
 
 use http_body_util::BodyExt;
 use linkerd2_proxy_api::destination::{
-    DestinationProfile, HttpStatusRange, ResponseClass, ResponseMatch, Route, response_match,
+    DestinationProfile, HttpStatusRange, ResponseClass, ResponseMatch, RetryBudget, Route, response_match,
 };
 
 use crate::support::{App, Mesh, Setup, leg, profile, route, served_by, text};
@@ -141,6 +141,28 @@ async fn failures_on_a_retryable_route_are_tried_again_with_their_body() {
     let skipped = series("route_retryable_total", Some("flaky"), "skipped=\"no_budget\"");
     assert_eq!(mesh.metric(&skipped).await, Some(0));
     assert_eq!(mesh.sum(&["request_total{direction=\"outbound\",authority"]).await, 3);
+}
+
+#[tokio::test]
+async fn when_the_budget_is_spent_a_failure_is_passed_on() {
+    // As many seconds as retries: a machine that is slower than that has other troubles.
+    const RETRIES: u64 = 10;
+    let app = App::http(|_| async { text(503, "never") }).await;
+    let ttl = Some(prost_types::Duration { seconds: RETRIES.cast_signed(), nanos: 0 });
+    let budget = RetryBudget { retry_ratio: 0.0, min_retries_per_second: 1, ttl };
+    let flaky = Route { is_retryable: true, ..route("flaky", "/.*") };
+    let mesh = mesh(DestinationProfile { retry_budget: Some(budget), ..with_routes(vec![flaky]) }, &app).await;
+    let skipped = series("route_retryable_total", Some("flaky"), "skipped=\"no_budget\"");
+    let mut connection = mesh.connect(1).await;
+    for requests in 1..=2 {
+        let reply = connection.get("/", &[]).await;
+        assert_eq!((reply.status.as_u16(), &*reply.body), (503, "never"));
+        // The first request has all the retries, the second none.
+        assert_eq!(app.requests() as u64, RETRIES + requests);
+        assert_eq!(mesh.metric(&series("route_retryable_total", Some("flaky"), "")).await, Some(RETRIES));
+        assert_eq!(mesh.metric(&skipped).await, Some(requests));
+        assert_eq!(mesh.metric(&series("route_request_total", Some("flaky"), "")).await, Some(requests));
+    }
 }
 
 #[tokio::test]

@@ -43,7 +43,7 @@ pub(super) enum Chunk {
 
 /// What the next bytes are.
 #[derive(Debug, PartialEq)]
-enum Step {
+pub(super) enum Step {
     Data(Bytes),
     Trailers(HeaderMap),
     End,
@@ -97,7 +97,7 @@ impl Decoder {
         }
     }
 
-    fn step(&mut self, input: &mut Bytes) -> Result<Step, Error> {
+    pub(super) fn step(&mut self, input: &mut Bytes) -> Result<Step, Error> {
         match self {
             Self::Ended => Ok(Step::End),
             _ if input.is_empty() => Ok(Step::More),

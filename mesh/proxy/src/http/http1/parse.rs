@@ -15,7 +15,7 @@ use httparse::Status;
 use crate::http::MAX_HEAD;
 
 /// As many header lines as are read.
-const MAX_LINES: usize = 100;
+pub(super) const MAX_LINES: usize = 100;
 /// As many as are added on the way, at most.
 const OWN_LINES: usize = 3;
 /// The longest target, as in hyper.

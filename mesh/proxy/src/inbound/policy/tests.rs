@@ -139,6 +139,22 @@ fn networks_names_and_ends_decide() {
 }
 
 #[test]
+fn what_is_spoken_is_what_is_said() {
+    for (kind, expected) in [
+        (Kind::Detect(wire::Detect::default()), Protocol::Detect(None)),
+        (Kind::Http1(wire::Http1::default()), Protocol::Http1),
+        (Kind::Http2(wire::Http2::default()), Protocol::Http2),
+        (Kind::Grpc(wire::Grpc::default()), Protocol::Http2),
+        (Kind::Opaque(wire::Opaque {}), Protocol::Opaque),
+        // Not opaque: TLS between proxies may be around it.
+        (Kind::Tls(wire::Tls {}), Protocol::Tls),
+    ] {
+        let server = Server { protocol: Some(ProxyProtocol { kind: Some(kind) }), ..Default::default() };
+        assert_eq!(ServerPolicy::compile(&server, 443).protocol, expected);
+    }
+}
+
+#[test]
 fn what_cannot_be_read_lets_nobody_in() {
     let broken = Network { net: Some(network("0.0.0.0/0", &[]).net.unwrap()), except: vec![Default::default()] };
     let none = Authz { authentication: None, ..authz("none", vec![network("0.0.0.0/0", &[])], anybody()) };

@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | over a ServiceProfile's split | the profile's Service | `serviceprofile` | the profile's name |
 //! | by a policy | the policy's | the policy's | the address |
+//! | nowhere, by a policy that says nothing | the policy's | `invalid` | the address |
 //! | to a profile's Service, in ingress mode | that Service | `profile` | the address |
 //! | to a profile's endpoint, or past a profile | `endpoint`, or the policy's | `endpoint` | the address |
 //! | to the address itself | `fallback`, or the policy's | `fallback` | the address |
@@ -29,7 +30,7 @@ use crate::{
     http::{EndpointLoad, ProxyError},
     io::Io,
     metrics::{BalancerScope, Labels, TcpRoute, TcpRouteError, service_labels},
-    policy::metadata_labels,
+    policy::{metadata_labels, unusable},
     profile::ServiceProfile,
     split::Split,
 };
@@ -143,6 +144,10 @@ impl Parts {
     /// What a policy says about connections, if it does.
     fn tcp_policy(&self, target: &Target, policy: &OutboundPolicy) -> Option<TcpPlan> {
         let logical = Logical::of(target, parent_labels(None, Some(policy)));
+        if unusable(policy).is_some() {
+            let route = self.route(&logical, default_labels("route", "invalid"));
+            return Some(TcpPlan { route, to: Carried::Refused(TcpRouteError::InvalidPolicy) });
+        }
         let plan = |route: &OpaqueRoute, to| {
             let labels = route.metadata.as_ref().map(|metadata| metadata_labels("route", metadata));
             TcpPlan { route: self.route(&logical, labels.unwrap_or_default()), to }
@@ -180,9 +185,9 @@ impl Parts {
             })
         };
         match &distribution.kind {
-            Some(Distribution::FirstAvailable(first)) => Split::new(
-                first.backends.iter().find_map(|route| backend(route.backend.as_ref()?)).map(|backend| (backend, 1)),
-            ),
+            Some(Distribution::FirstAvailable(first)) => {
+                Split::ordered(first.backends.iter().filter_map(|route| backend(route.backend.as_ref()?)))
+            }
             Some(Distribution::RandomAvailable(random)) => Split::new(random.backends.iter().filter_map(|weighted| {
                 Some((backend(weighted.backend.as_ref()?.backend.as_ref()?)?, weighted.weight))
             })),
@@ -226,6 +231,14 @@ impl TcpBackend {
         match self {
             Self::Balanced(balanced) => balanced.balancer.is_available(),
             Self::Endpoint(_) => true,
+        }
+    }
+
+    /// The balancer, if it is one that nothing is known of yet.
+    pub(in crate::outbound) fn unknown(&self) -> Option<&Balancer> {
+        match self {
+            Self::Balanced(balanced) => Some(&*balanced.balancer).filter(|balancer| balancer.is_unknown()),
+            Self::Endpoint(_) => None,
         }
     }
 

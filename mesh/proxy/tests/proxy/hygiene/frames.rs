@@ -9,27 +9,27 @@ use parking_lot::Mutex;
 use crate::support::{App, Connection, Mesh, Setup, client, h2, text};
 
 const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(super) const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
+pub(super) const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(super) const END_STREAM: u8 = 1;
+pub(super) const END_HEADERS: u8 = 4;
 
 const PROTOCOL_ERROR: u32 = 1;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// Names and values in the order in which they are sent.
-type Lines<'a> = &'a [(&'a str, &'a str)];
+pub(super) type Lines<'a> = &'a [(&'a str, &'a str)];
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// Header lines as HPACK literals that are not indexed.
-fn block(lines: Lines<'_>) -> Vec<u8> {
+pub(super) fn block(lines: Lines<'_>) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in lines {
         block.push(0);
@@ -53,13 +53,13 @@ fn block(lines: Lines<'_>) -> Vec<u8> {
     block
 }
 
-fn pseudo(path: &str) -> [(&str, &str); 4] {
+pub(super) fn pseudo(path: &str) -> [(&str, &str); 4] {
     [(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", path)]
 }
 
 /// What the proxy says about a stream or its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Said {
+pub(super) enum Said {
     /// Response headers that begin with this byte: 0x88 is 200, 0x8c is 400 (RFC 7541, appendix A).
     Status(u8),
     Reset(u32),
@@ -68,29 +68,29 @@ enum Said {
     End,
 }
 
-const OK: Said = Said::Status(0x88);
+pub(super) const OK: Said = Said::Status(0x88);
 const BAD_REQUEST: Said = Said::Status(0x8c);
 
-struct Frames(Connection);
+pub(super) struct Frames(Connection);
 
 impl Frames {
-    async fn open(mesh: &Mesh, inbound: bool) -> Self {
+    pub(super) async fn open(mesh: &Mesh, inbound: bool) -> Self {
         let mut connection = if inbound { mesh.connect_inbound(1).await } else { mesh.connect(1).await };
         connection.send([b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(SETTINGS, 0, 0, &[])[..]].concat()).await;
         Self(connection)
     }
 
-    async fn send(&mut self, frame: Vec<u8>) {
+    pub(super) async fn send(&mut self, frame: Vec<u8>) {
         self.0.send(frame).await;
     }
 
     /// A request without a body.
-    async fn request(&mut self, stream: u32, lines: Lines<'_>) {
+    pub(super) async fn request(&mut self, stream: u32, lines: Lines<'_>) {
         self.send(frame(HEADERS, END_STREAM | END_HEADERS, stream, &block(lines))).await;
     }
 
     /// What is said next about this stream or about the connection.
-    async fn said(&mut self, stream: u32) -> Said {
+    pub(super) async fn said(&mut self, stream: u32) -> Said {
         loop {
             let head = self.0.read(9).await;
             let Ok(head) = <[u8; 9]>::try_from(head) else { return Said::End };

@@ -16,7 +16,10 @@ async fn the_process_is_what_the_kernel_says_it_is() {
     let scrape = Scrape::of(&mesh).await;
     let version = env!("CARGO_PKG_VERSION");
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
-    let build = format!("date=\"\",git_sha=\"\",profile=\"{profile}\",vendor=\"meshgate\",version=\"{version}\"");
+    let built = [option_env!("MESHGATE_BUILD_DATE"), option_env!("MESHGATE_BUILD_GIT_SHA")];
+    let [date, sha] = built.map(Option::unwrap_or_default);
+    let build =
+        format!("date=\"{date}\",git_sha=\"{sha}\",profile=\"{profile}\",vendor=\"meshgate\",version=\"{version}\"");
     assert_eq!(scrape.value(&format!("proxy_build_info{{{build}}}")), 1.0);
     // The suites are those of Linkerd's proxy, the rest is what this library has.
     let tls = "tls_suites=\"TLS13_AES_128_GCM_SHA256,TLS13_AES_256_GCM_SHA384,TLS13_CHACHA20_POLY1305_SHA256,\",\

@@ -109,6 +109,11 @@ impl ControlPlane {
         set(&self.state.servers, &port.to_string(), Ok(server));
     }
 
+    /// Whoever asks for the policy of a port of the pod is refused.
+    pub fn refuse_server(&self, port: u16, code: Code) {
+        set(&self.state.servers, &port.to_string(), Err(code));
+    }
+
     pub fn set_endpoints(&self, name: &str, endpoints: &[SocketAddr]) {
         set(&self.state.endpoints, name, Ok(endpoints.iter().copied().collect()));
     }
