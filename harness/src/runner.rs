@@ -32,9 +32,15 @@ pub struct Options {
     pub cell_limit: Duration,
 }
 
-/// How many cells at once keep a machine busy: most of the time a cell waits for something to happen, and it takes some 200 MB.
+/// How many cells at once keep a machine busy: most of the time a cell waits for something to happen. It takes some 200 MB.
 pub fn usual_parallel() -> usize {
-    3 * std::thread::available_parallelism().map_or(1, usize::from)
+    const KB_OF_ONE: usize = 400_000;
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let available = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        line.split_whitespace().next()?.parse::<usize>().ok()
+    });
+    available.map_or(usize::MAX, |available| available / KB_OF_ONE).clamp(1, 3 * processors)
 }
 
 /// A cell to run and who plays its controller.

@@ -116,11 +116,18 @@ const REFUSALS: [&str; 3] = ["field not declared in schema", "unknown field", "d
 async fn refused(context: Context) -> CaseResult {
     let kubernetes = &context.world.kubernetes;
     for mut object in as_they_are(&context.world.recipe.refused)? {
-        // An API server may learn of a webhook's endpoints a moment after the webhook is ready.
+        // An API server may learn of a webhook, and of its endpoints, a moment after the webhook is ready.
         let answer = converge(SETTLES, || async {
-            let answer = kubernetes.apply(&object).await;
-            let answer = answer.map_or_else(|error| format!("{error:#}"), |_| "it is taken".to_owned());
-            if answer.contains("failed calling webhook") { Err(answer) } else { Ok(answer) }
+            match kubernetes.apply(&object).await {
+                Ok(_) => {
+                    kubernetes.delete(&object).await.map_err(|error| format!("{error:#}"))?;
+                    Err("it is taken".to_owned())
+                }
+                Err(error) => {
+                    let answer = format!("{error:#}");
+                    if answer.contains("failed calling webhook") { Err(answer) } else { Ok(answer) }
+                }
+            }
         })
         .await
         .unwrap_or_else(|answer| answer);
@@ -131,7 +138,10 @@ async fn refused(context: Context) -> CaseResult {
         )?;
         // The control: without what it is refused for an object of that name is taken, and it was not there before.
         if answer.contains(REFUSALS[2]) {
-            object["metadata"].as_object_mut().map(|metadata| metadata.remove("annotations"));
+            // The annotations that the refusal names; those that say whose object it is stay.
+            if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
+                annotations.retain(|name, _| !answer.contains(name.as_str()));
+            }
         } else {
             object["spec"] = json!({});
         }

@@ -50,9 +50,15 @@ impl Default for Validity {
 /// under the second. Proxies look for these names.
 const OWN_ACCOUNTS: [&str; 2] = ["linkerd-destination", "linkerd-identity"];
 
+struct Current {
+    signer: Arc<Signer>,
+    /// What was read after it and is of no use, so that it is looked at and told of once.
+    refused: Option<[String; 2]>,
+}
+
 /// Issues certificates.
 pub struct Authority {
-    signer: Mutex<Arc<Signer>>,
+    signer: Mutex<Current>,
     /// Where the signer was read from, if it may change there.
     folder: Option<PathBuf>,
     domain: IdentityDomain,
@@ -131,32 +137,34 @@ impl Authority {
         validity: Validity,
         client: kube::Client,
     ) -> anyhow::Result<Self> {
-        let signer = Mutex::new(Arc::new(Signer::parse([certificate.to_owned(), key.to_owned()])?));
+        let signer = Arc::new(Signer::parse([certificate.to_owned(), key.to_owned()])?);
+        let signer = Mutex::new(Current { signer, refused: None });
         Ok(Self { signer, folder: None, domain, validity, reviews: Api::all(client) })
     }
 
     /// Who signs now. A Secret that is mounted changes in its place, and who renews the issuer in it need not start anything anew.
     pub(crate) fn signer(&self) -> Arc<Signer> {
         let mut current = self.signer.lock();
-        if let Some(folder) = &self.folder {
-            match texts(folder) {
-                Ok(text) if text == current.text => {}
-                changed => match changed.and_then(Signer::parse) {
-                    Ok(next) => {
-                        tracing::info!(folder = %folder.display(), "the issuer has changed");
-                        *current = Arc::new(next);
-                    }
-                    // It may be between two changes, and what there was may be valid for a while yet.
-                    Err(error) => {
-                        tracing::warn!(
-                            error = format!("{error:#}"),
-                            "expected the issuer's certificate and key; those before are used"
-                        );
-                    }
-                },
+        let text = self.folder.as_deref().and_then(|folder| texts(folder).ok());
+        let Some(text) = text.filter(|text| *text != current.signer.text && current.refused.as_ref() != Some(text))
+        else {
+            return Arc::clone(&current.signer);
+        };
+        match Signer::parse(text.clone()) {
+            Ok(next) => {
+                tracing::info!("the issuer has changed");
+                *current = Current { signer: Arc::new(next), refused: None };
+            }
+            // It may be between two changes, and what there was may be valid for a while yet.
+            Err(error) => {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "expected the issuer's certificate and key; those before are used"
+                );
+                current.refused = Some(text);
             }
         }
-        Arc::clone(&current)
+        Arc::clone(&current.signer)
     }
 
     /// The name that a token proves.

@@ -3,7 +3,12 @@
 //! TLS 1.3 only and without resumption, with a certificate of the control plane's names. A client is asked for its certificate and may have
 //! none: whoever asks for the first has not.
 
-use std::{fmt, path::Path, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
@@ -144,7 +149,9 @@ impl Issued {
             ring::sign::any_ecdsa_type(&key.into())?,
         );
         let now = SystemTime::now();
-        let replace_at = now + until.duration_since(now).unwrap_or_default().mul_f64(REFRESH);
+        // Once the issuer has ended there is nothing to be had that lasts, and not at every connection.
+        let lasts = until.duration_since(now).unwrap_or_default().mul_f64(REFRESH).max(Duration::from_secs(1));
+        let replace_at = now + lasts;
         Ok(Self { key: Arc::new(key), replace_at })
     }
 }

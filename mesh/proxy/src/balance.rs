@@ -180,12 +180,12 @@ impl Balancer {
         }
     }
 
-    /// Whether a split should consider this leg: it has endpoints, or might have.
+    /// Whether a split should consider this leg: it has endpoints, or might have and was not yet waited for in vain.
     ///
     /// Linkerd passes a leg over only after a request has waited for it in vain, so that of each client's connection one
     /// request fails.
     pub(crate) fn is_available(&self) -> bool {
-        !self.endpoints.load().is_empty() || !*self.known.borrow()
+        !self.endpoints.load().is_empty() || (!*self.known.borrow() && !self.shut.load(Ordering::Relaxed))
     }
 
     /// Whether the control plane has said nothing yet, and it is worth to wait for it.
@@ -195,6 +195,8 @@ impl Balancer {
 
     /// Waits until the control plane has said something, for as long as a request waits for an endpoint. Whether it has.
     pub(crate) async fn becomes_known(&self) -> bool {
+        // Without a place there is nothing to wait for: the endpoint will be refused for the same reason.
+        let Some(_place) = self.places.take() else { return false };
         let began = Instant::now();
         let mut known = self.known.subscribe();
         let is_known = time::timeout_at(began + self.failfast_timeout, known.wait_for(|known| *known)).await.is_ok();

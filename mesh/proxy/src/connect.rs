@@ -59,8 +59,9 @@ impl Connector {
     /// The kernel notices, whatever is spoken, that a peer has gone without a word: it asks one from which nothing has come for as long as
     /// `keepalive`, and gives up one that has acknowledged nothing, or has had no room for more, for as long as `user_timeout` (`tcp(7)`).
     pub(crate) fn noticing(self, keepalive: Option<Duration>, user_timeout: Option<Duration>) -> Self {
-        // The kernel counts seconds.
-        let keepalive = keepalive.map(|every| every.max(Duration::from_secs(1)));
+        // The kernel counts the former in seconds, no more than 32,767 of them, and the latter in milliseconds; it refuses larger ones.
+        let keepalive = keepalive.map(|every| every.clamp(Duration::from_secs(1), Duration::from_secs(32_767)));
+        let user_timeout = user_timeout.map(|it| it.min(Duration::from_millis(i32::MAX as u64)));
         Self { keepalive, user_timeout, ..self }
     }
 

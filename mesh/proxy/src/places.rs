@@ -18,10 +18,8 @@ impl Places {
 
     /// A place, if one is free.
     pub(crate) fn take(&self) -> Option<Place<'_>> {
-        let taken = self.taken.fetch_add(1, Ordering::Relaxed);
-        // Dropped, and so given back, where it was one too many.
-        let place = Place(self);
-        (taken < self.capacity).then_some(place)
+        let next = |taken| (taken < self.capacity).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok().map(|_| Place(self))
     }
 }
 

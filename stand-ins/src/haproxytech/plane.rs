@@ -34,7 +34,7 @@ pub(crate) struct Haproxy {
     served: Files,
     slots: Slots,
     generation: usize,
-    /// What was said of snippets that are left out, which is said once.
+    /// What was said of the snippets that are left out now, which is said once.
     said: BTreeSet<String>,
 }
 
@@ -64,16 +64,19 @@ impl Haproxy {
         if let Some(main) = files.get_mut(Path::new(MAIN)) {
             *main = with_servers(&main.replace(FOLDER, &self.folder.path().display().to_string()), slots);
         }
+        let mut said = BTreeSet::new();
         while let Err(why) = self.look(name, &files).await? {
             let main = files.entry(MAIN.into()).or_default();
             let Some((rest, faults)) = snippets::without_faulty(main, &why) else { bail!("haproxy -c: {why}") };
             *main = rest;
             for fault in faults {
-                if self.said.insert(fault.clone()) {
+                if !self.said.contains(&fault) {
                     tracing::error!("unable to sync HAProxy's configuration: {fault}");
                 }
+                said.insert(fault);
             }
         }
+        self.said = said;
         Ok(())
     }
 

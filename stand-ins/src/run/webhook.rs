@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::Response;
 use axum::{Json, Router};
 use kube::api::DynamicObject;
 use rustls::ServerConfig;
@@ -30,6 +32,12 @@ const LONGEST_REVIEW: usize = 8 << 20;
 
 /// How long a client may take for its handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How long a review may take to arrive and to be answered: longer than an API server waits.
+const ANSWER: Duration = Duration::from_secs(35);
+
+/// So many handshakes at once; others wait until one is over.
+const HANDSHAKES: usize = 64;
 
 /// How long accepting pauses after it failed: when there are no files left, that takes a while to pass.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -93,7 +101,11 @@ impl Listening {
         let Self { kind, connections } = self;
         // What judges stays on this side: the server's handlers have to outlive it, for all that they know.
         let (asks, mut asked) = mpsc::channel::<Question>(16);
-        let router: Router = Router::new().fallback(ask).layer(DefaultBodyLimit::max(LONGEST_REVIEW)).with_state(asks);
+        let router: Router = Router::new()
+            .fallback(ask)
+            .layer(DefaultBodyLimit::max(LONGEST_REVIEW))
+            .layer(middleware::from_fn(in_time))
+            .with_state(asks);
         let answers = async {
             begun.await;
             while let Some((review, answer)) = asked.recv().await {
@@ -108,6 +120,11 @@ impl Listening {
             never = answers => match never {},
         }
     }
+}
+
+/// Ends what takes too long, such as a review that does not go on.
+async fn in_time(request: Request, next: Next) -> Result<Response, StatusCode> {
+    tokio::time::timeout(ANSWER, next.run(request)).await.map_err(|_| StatusCode::REQUEST_TIMEOUT)
 }
 
 async fn ask(
@@ -185,7 +202,7 @@ impl axum::serve::Listener for Https {
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
             tokio::select! {
-                accepted = self.listener.accept() => match accepted {
+                accepted = self.listener.accept(), if self.handshakes.len() < HANDSHAKES => match accepted {
                     Ok((stream, from)) => self.begin(stream, from),
                     Err(error) => {
                         tracing::warn!(%error, "a connection to the webhook could not be accepted");

@@ -65,13 +65,16 @@ async fn bad_objects(context: Context) -> CaseResult {
     let suspects = suspects(&context, &mut plan, |bad| !bad.freezes)?;
     let judged = judge(&context, &plan, &suspects, &late).await;
     // Whatever was seen, the cases after this one have to find the controller as it was.
+    let mut cleaned = Vec::new();
     for objects in suspects.iter().map(|suspect| &suspect.objects).chain([&late]) {
-        context.world.kubernetes.delete_all(objects).await?;
+        cleaned.push(context.world.kubernetes.delete_all(objects).await.map_err(Failure::from));
     }
     let request = context.world.request_to(&plan.routes[LATE], &context.world.ingress);
     let gone = |record: &Record| !served_by(record, Backend::B);
-    context.until(SETTLES, "the later route to be gone with them", request, gone).await?;
-    judged
+    cleaned.push(context.until(SETTLES, "the later route to be gone with them", request, gone).await);
+    let outcome = judged?;
+    cleaned.into_iter().collect::<Result<(), Failure>>()?;
+    Ok(outcome)
 }
 
 async fn freezing_objects(context: Context) -> CaseResult {
@@ -168,8 +171,10 @@ async fn judge(context: &Context, plan: &Plan, suspects: &[Suspect<'_>], late: &
     for suspect in suspects {
         let answer = applied(context, suspect).await;
         let found = answer.as_ref().err().map_or_else(|| "it is taken".to_owned(), |error| format!("{error:#}"));
+        // Before the colon stands the name of the object, which may say the same.
+        let said = found.split_once(": ").map_or("", |(_, said)| said);
         let (holds, expected) = match &suspect.bad.refused {
-            Some(refused) => (answer.is_err() && found.contains(refused), format!("a refusal that says {refused:?}")),
+            Some(refused) => (answer.is_err() && said.contains(refused), format!("a refusal that says {refused:?}")),
             None => (answer.is_ok(), "it is taken".to_owned()),
         };
         check(format!("the API server's answer to {}", named(suspect))).that(holds, expected, found)?;

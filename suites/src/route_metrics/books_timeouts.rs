@@ -32,8 +32,8 @@ pub const CASES: &[Case] = &[Case {
 }];
 
 /// The timeout, and how long what is slow takes. Nothing else comes near either.
-const TIMEOUT: &str = "500ms";
-const SLOW_MS: u64 = 1500;
+const TIMEOUT: &str = "2s";
+const SLOW_MS: u64 = 4000;
 
 /// So many changes, of which the first few are slow.
 const CHANGES: usize = 8;
@@ -66,12 +66,17 @@ async fn timeouts(context: Context) -> CaseResult {
     };
     let result = result.await;
 
-    // Whatever became of it, who comes next finds books as it was.
-    restore(&profiles, known).await?;
-    context.world.kubernetes.delete_all(&routes(Means::Annotation)).await?;
-    context.world.kubernetes.delete_all(&routes(Means::Field)).await?;
-    authors_at(&context, "http://authors:7001").await?;
-    result.map(|()| Outcome::Pass)
+    // Whatever became of it, who comes next finds books with the answers that it had, and one thing left alone is no reason to leave the others.
+    let kubernetes = &context.world.kubernetes;
+    let cleaned = [
+        restore(&profiles, known).await,
+        kubernetes.delete_all(&routes(Means::Annotation)).await.map_err(Failure::from),
+        kubernetes.delete_all(&routes(Means::Field)).await.map_err(Failure::from),
+        authors_at(&context, "http://authors:7001").await,
+    ];
+    result?;
+    cleaned.into_iter().collect::<Result<(), Failure>>()?;
+    Ok(Outcome::Pass)
 }
 
 /// Has books ask the case's own backend about authors, and waits until no other instance of it answers: that backend says no, then yes.
@@ -240,8 +245,6 @@ async fn judge(
     let before = front_ends.read(context).await?;
     let records = changes(context, CHANGES, 1).await?;
     check("the number of answers").equal(records.len(), CHANGES)?;
-    let failed = records.iter().filter(|record| record.is(500)).count();
-    check(format!("changes that fail of {CHANGES}, of which the first {SLOW} take too long")).equal(failed, SLOW)?;
     for (index, record) in records.iter().enumerate() {
         let status = if index < SLOW { 500 } else { 303 };
         check(format!("change {}", index + 1)).that(record.is(status), status.to_string(), outcome(record))?;

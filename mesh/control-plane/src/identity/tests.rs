@@ -136,7 +136,7 @@ async fn an_issuer_that_changes_is_read_again() {
     put(&folder, &first.certificate, &first.key);
     let authority = Authority::read(folder.path(), domain(), Validity::default(), nowhere()).unwrap();
     let unchanged = authority.signer();
-    assert!(Arc::ptr_eq(&unchanged, &authority.signer()), "what has not changed is not read again");
+    assert!(Arc::ptr_eq(&unchanged, &authority.signer()), "what has not changed is no other issuer");
     // Half of a change, and what is no issuer.
     for (certificate, key) in [(&*second.certificate, &*first.key), (&*first.certificate, &*second.key), ("", "")] {
         put(&folder, certificate, key);

@@ -94,6 +94,17 @@ async fn without_endpoints_the_first_request_waits_and_the_next_do_not() {
 }
 
 #[tokio::test]
+async fn what_nothing_becomes_known_of_makes_way_for_others() {
+    let balancer = balancer(Duration::from_millis(50));
+    assert!(balancer.is_available() && balancer.is_unknown());
+    assert!(!balancer.becomes_known().await);
+    assert!(matches!(balancer.next(&balancer.scope).await, Err(ProxyError::FailFast(_))));
+    assert!(!balancer.is_available() && !balancer.is_unknown());
+    balancer.update(EndpointUpdate::Add(addresses([1])));
+    assert!(balancer.is_available());
+}
+
+#[tokio::test]
 async fn a_request_that_is_given_up_does_not_make_the_next_wait_from_the_beginning() {
     const FAILFAST: Duration = Duration::from_millis(300);
     const GIVEN_UP: Duration = Duration::from_millis(200);

@@ -88,11 +88,12 @@ impl<'a, S: Strings> Reader<'a, S> {
         self.or(name, DURATION, duration, Duration::from_millis(default_millis))
     }
 
-    /// Two durations, of which an interval of zero means that there is no such thing.
+    /// Two durations, of which either of zero means that there is no such thing: no answer comes in no time.
     pub(super) fn keep_alive(&mut self, interval: &'static str, timeout: &'static str) -> Option<KeepAlive> {
         let keep_alive =
             KeepAlive { interval: self.duration(interval, 10_000), timeout: self.duration(timeout, 3_000) };
-        (!keep_alive.interval.is_zero()).then_some(keep_alive)
+        let is_none = keep_alive.interval.is_zero() || keep_alive.timeout.is_zero();
+        (!is_none).then_some(keep_alive)
     }
 }
 

@@ -298,14 +298,19 @@ impl ResponseBody {
 
 impl Watched {
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let frame = match (Pin::new(&mut self.body).poll_frame(cx), &mut self.limits) {
-            (Poll::Ready(frame), None) => frame,
-            (Poll::Ready(frame), Some(limits)) => {
-                limits.moved();
-                frame
+        let over = self.limits.as_mut().map_or(Poll::Pending, |limits| limits.poll_end(cx));
+        let frame = if let Poll::Ready(overdue) = over {
+            Some(Err(Broken::Overdue(overdue)))
+        } else {
+            match (Pin::new(&mut self.body).poll_frame(cx), &mut self.limits) {
+                (Poll::Ready(frame), None) => frame,
+                (Poll::Ready(frame), Some(limits)) => {
+                    limits.moved();
+                    frame
+                }
+                (Poll::Pending, None) => return Poll::Pending,
+                (Poll::Pending, Some(limits)) => Some(Err(Broken::Overdue(ready!(limits.poll_idle(cx))))),
             }
-            (Poll::Pending, None) => return Poll::Pending,
-            (Poll::Pending, Some(limits)) => Some(Err(Broken::Overdue(ready!(limits.poll(cx))))),
         };
         match &frame {
             Some(Ok(frame)) => {

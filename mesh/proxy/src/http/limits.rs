@@ -72,13 +72,14 @@ impl Limits {
         }
     }
 
+    /// Ready when the body should have ended, also while frame follows frame.
+    pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Overdue> {
+        let Some((overdue, sleep)) = &mut self.end else { return Poll::Pending };
+        sleep.as_mut().poll(cx).map(|()| *overdue)
+    }
+
     /// There is no frame yet. Ready if it takes too long.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Overdue> {
-        if let Some((overdue, sleep)) = &mut self.end
-            && sleep.as_mut().poll(cx).is_ready()
-        {
-            return Poll::Ready(*overdue);
-        }
+    pub(super) fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Overdue> {
         let Some(idle) = &mut self.idle else { return Poll::Pending };
         if !std::mem::replace(&mut idle.waits, true) {
             idle.sleep.as_mut().reset(Instant::now() + idle.limit);
@@ -97,6 +98,15 @@ mod tests {
 
     const SOON: Duration = Duration::from_millis(50);
     const LATER: Duration = Duration::from_secs(3600);
+
+    impl Limits {
+        fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Overdue> {
+            match self.poll_end(cx) {
+                Poll::Pending => self.poll_idle(cx),
+                over => over,
+            }
+        }
+    }
 
     #[tokio::test]
     async fn the_soonest_limit_counts() {

@@ -311,7 +311,8 @@ impl Dial {
     /// Only proxies are asked whether they are there. Whoever answers gRPC may take a PING more often than every five minutes for an
     /// attack (gRPC's `GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS`), and hang up on all requests at the third.
     fn keep_alive(&self) -> Option<KeepAlive> {
-        let is_proxy = self.tls.is_some() || self.hint == Hint::Http2;
+        // To what is opaque the proxy there passes on everything that is spoken, PINGs too.
+        let is_proxy = self.hint != Hint::Opaque && (self.tls.is_some() || self.hint == Hint::Http2);
         self.settings.keep_alive.filter(|_| is_proxy)
     }
 

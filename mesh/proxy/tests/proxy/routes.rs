@@ -64,7 +64,7 @@ fn filter(kind: Kind) -> Filter {
 }
 
 fn millis(millis: i32) -> Option<prost_types::Duration> {
-    Some(prost_types::Duration { seconds: 0, nanos: millis * 1_000_000 })
+    Some(prost_types::Duration { seconds: i64::from(millis / 1000), nanos: millis % 1000 * 1_000_000 })
 }
 
 fn retries(max_retries: u32, max_request_bytes: u32) -> Option<Retry> {
@@ -256,9 +256,8 @@ async fn an_answer_without_an_end_ends_by_its_limit() {
     const PATIENCE: Duration = Duration::from_secs(15);
     let app = endless().await;
     let limits = [
-        ("/drip", Timeouts { response: millis(500), ..Default::default() }, "RESPONSE_STREAM_TIMEOUT"),
-        // It goes on for longer than it may be silent.
-        ("/drip", Timeouts { request: millis(900), idle: millis(600), ..Default::default() }, "REQUEST_TIMEOUT"),
+        ("/drip", Timeouts { response: millis(1500), ..Default::default() }, "RESPONSE_STREAM_TIMEOUT"),
+        ("/drip", Timeouts { request: millis(1500), idle: millis(60_000), ..Default::default() }, "REQUEST_TIMEOUT"),
         ("/silence", Timeouts { idle: millis(200), ..Default::default() }, "IDLE_TIMEOUT"),
     ];
     for (path, timeouts, error) in limits {

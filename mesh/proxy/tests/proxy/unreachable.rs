@@ -82,18 +82,20 @@ async fn a_connection_that_nobody_answers_is_a_gateway_timeout() {
     }
 }
 
-/// How many of so many requests are not answered by an application.
-async fn lost(mesh: &Mesh, requests: usize) -> usize {
-    let mut lost = 0;
+/// How many of so many requests are not answered by an application, and how many take as long as a connection may.
+async fn lost(mesh: &Mesh, requests: usize) -> (usize, usize) {
+    let (mut lost, mut slow) = (0, 0);
     let mut connection = mesh.connect(1).await;
     for _ in 0..requests {
+        let begun = Instant::now();
         let reply = connection.get("/", &[]).await;
+        slow += usize::from(begun.elapsed() >= CONNECT_TIMEOUT);
         if reply.status != 200 || served_by(&reply.body) != "web" {
             lost += 1;
             connection = mesh.connect(1).await;
         }
     }
-    lost
+    (lost, slow)
 }
 
 /// Linkerd's proxy fails two thirds of HTTP/1's requests where one endpoint of two refuses them.
@@ -104,12 +106,10 @@ async fn beside_an_endpoint_that_is_there_it_costs_next_to_nothing() {
     let mesh = setup().original(1, cluster_ip()).start().await;
     mesh.control.service("web", cluster_ip(), &[app.address, silent.address]);
     // Until it has been tried, and given up.
-    assert!(lost(&mesh, 50).await <= 2);
-    let begun = Instant::now();
-    let lost = lost(&mesh, REQUESTS).await;
+    assert!(lost(&mesh, 50).await.0 <= 2);
+    let (lost, slow) = lost(&mesh, REQUESTS).await;
     assert!(lost * 100 < REQUESTS, "{lost} of {REQUESTS} requests were lost");
-    let mean = begun.elapsed() / REQUESTS as u32;
-    assert!(mean < CONNECT_TIMEOUT / 4, "on average a request takes {mean:?}: too many wait for who is not there");
+    assert!(slow * 50 < REQUESTS, "{slow} of {REQUESTS} requests waited for who is not there");
 
     // The control: it is the only one, and nobody answers.
     mesh.control.set_endpoints("web.ns.svc.cluster.local:80", &[silent.address]);
