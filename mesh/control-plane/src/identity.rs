@@ -145,7 +145,9 @@ impl Authority {
     /// Who signs now. A Secret that is mounted changes in its place, and who renews the issuer in it need not start anything anew.
     pub(crate) fn signer(&self) -> Arc<Signer> {
         let mut current = self.signer.lock();
-        let text = self.folder.as_deref().and_then(|folder| texts(folder).ok());
+        let text = self.folder.as_deref().and_then(|folder| {
+            texts(folder).inspect_err(|error| tracing::debug!("what there was is used: {error:#}")).ok()
+        });
         let Some(text) = text.filter(|text| *text != current.signer.text && current.refused.as_ref() != Some(text))
         else {
             return Arc::clone(&current.signer);

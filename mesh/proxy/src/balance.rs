@@ -185,7 +185,7 @@ impl Balancer {
     /// Linkerd passes a leg over only after a request has waited for it in vain, so that of each client's connection one
     /// request fails.
     pub(crate) fn is_available(&self) -> bool {
-        !self.endpoints.load().is_empty() || (!*self.known.borrow() && !self.shut.load(Ordering::Relaxed))
+        !self.endpoints.load().is_empty() || self.is_unknown()
     }
 
     /// Whether the control plane has said nothing yet, and it is worth to wait for it.
