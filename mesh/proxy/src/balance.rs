@@ -4,10 +4,12 @@
 //! whose application does, is set aside for a while and its request goes to another one: measured on Linkerd, one refusing
 //! endpoint of two fails two thirds of the HTTP/1 requests, because it answers so fast that it looks least loaded.
 
+mod bias;
 mod endpoint;
 mod ewma;
 mod health;
 
+pub(crate) use bias::LoadBias;
 pub(crate) use endpoint::{Endpoint, EndpointFactory, EndpointInfo, Hint};
 pub(crate) use health::Accrual;
 
@@ -36,7 +38,7 @@ use crate::{
     connect::ConnectError,
     http::{BoxedRequest, ProxyError, ResponseBody, SendError},
     io::Io,
-    metrics::{BalancerScope, BalancerState, Labels, Refresh},
+    metrics::{BalancerScope, BalancerState, Labels, PassedOn, Refresh},
     places::Places,
     profile::ResponseClasses,
 };
@@ -142,12 +144,12 @@ impl Balancer {
 
     /// What counts connections, with labels that say what they are for and which backend of it this is. To be kept: it is not found
     /// without a lock.
-    pub(crate) fn connections(&self, labels: &Labels) -> Arc<BalancerScope> {
+    pub(crate) fn connections(&self, what: PassedOn, labels: &Labels) -> Arc<BalancerScope> {
         let mut counted = self.counted.lock();
         if let Some((_, known)) = counted.connections.iter().find(|(of, _)| of == labels) {
             return Arc::clone(known);
         }
-        let scope = self.factory.metrics().tcp_balancers.scope(Some(labels), self.failfast_timeout);
+        let scope = self.factory.metrics().balancers_of(what).scope(Some(labels), self.failfast_timeout);
         scope.changed(&BalancerState::default(), &counted.state);
         if self.shut.load(Ordering::Relaxed) {
             scope.shut();

@@ -1,6 +1,7 @@
 //! The environment of the proxy: `LINKERD2_PROXY_*` as Linkerd's injector writes it, and a few variables of its own.
 
 mod control_addr;
+mod cores;
 mod default_policy;
 mod environment;
 mod parse;
@@ -18,8 +19,10 @@ use ipnet::IpNet;
 
 use crate::{dialect::Dialect, log::LogFormat};
 pub use control_addr::ControlAddr;
+pub use cores::Cores;
 pub use default_policy::DefaultPolicy;
 use parse::Reader;
+pub(crate) use parse::duration as read_duration;
 
 /// Where variables come from, so that no test needs to change the environment of its process.
 pub trait Strings {
@@ -106,6 +109,8 @@ pub struct Config {
     pub queue_capacity: usize,
     /// `LINKERD2_PROXY_OUTBOUND_MAX_IN_FLIGHT`: how many of the application's requests may be without an answer at once.
     pub outbound_max_in_flight: usize,
+    /// `LINKERD2_PROXY_INBOUND_MAX_IN_FLIGHT`: the same for requests to the pod.
+    pub inbound_max_in_flight: usize,
     /// `LINKERD2_PROXY_OUTBOUND_DISCOVERY_IDLE_TIMEOUT`: how long an unused destination is remembered.
     pub outbound_discovery_idle_timeout: Duration,
     /// `LINKERD2_PROXY_INBOUND_DISCOVERY_IDLE_TIMEOUT`: the same for inbound profiles.
@@ -128,6 +133,8 @@ pub struct Config {
     pub discovery_timeout: Duration,
     /// `LINKERD2_PROXY_METRICS_RETAIN_IDLE`: how long a series stays on which nobody can count any more.
     pub metrics_retain_idle: Duration,
+    /// `LINKERD2_PROXY_OUTBOUND_METRICS_HOSTNAME_LABELS`: whether outbound routes are counted by the host that is asked for.
+    pub outbound_hostname_labels: bool,
     /// `LINKERD2_PROXY_SHUTDOWN_GRACE_PERIOD`: how long requests in flight may take after SIGTERM.
     pub shutdown_grace_period: Duration,
     /// `LINKERD2_PROXY_SHUTDOWN_ENDPOINT_ENABLED`: whether `POST /shutdown` works.
@@ -140,6 +147,9 @@ pub struct Config {
     /// `MESHGATE_PROXY_OUTBOUND_LOOPBACK=allow`: whether outbound connections may go to the loopback interface, and the control plane
     /// has to prove itself there as anywhere else.
     pub allow_loopback: bool,
+    /// `LINKERD2_PROXY_CORES` and its companions: how many threads the role works with. A proxy that is started in somebody else's runtime
+    /// has that one's.
+    pub cores: Cores,
     /// `LINKERD2_PROXY_LOG`: directives such as `warn,linkerd=debug`, where `linkerd` is this proxy.
     pub log: String,
     /// `LINKERD2_PROXY_LOG_FORMAT`: `plain` or `json`.
@@ -316,6 +326,7 @@ impl Config {
             failfast_timeout: read.duration("LINKERD2_PROXY_OUTBOUND_HTTP_FAILFAST_TIMEOUT", 3_000),
             queue_capacity: read.or("LINKERD2_PROXY_OUTBOUND_HTTP_QUEUE_CAPACITY", COUNT, parse::from_str, 10_000),
             outbound_max_in_flight: read.or("LINKERD2_PROXY_OUTBOUND_MAX_IN_FLIGHT", COUNT, parse::from_str, 100_000),
+            inbound_max_in_flight: read.or("LINKERD2_PROXY_INBOUND_MAX_IN_FLIGHT", COUNT, parse::from_str, 100_000),
             outbound_discovery_idle_timeout: read.duration("LINKERD2_PROXY_OUTBOUND_DISCOVERY_IDLE_TIMEOUT", 5_000),
             inbound_discovery_idle_timeout: read.duration("LINKERD2_PROXY_INBOUND_DISCOVERY_IDLE_TIMEOUT", 90_000),
             inbound_server_keep_alive: read.keep_alive(
@@ -335,6 +346,12 @@ impl Config {
             outbound_connect_user_timeout: Some(read.duration("LINKERD2_PROXY_OUTBOUND_CONNECT_USER_TIMEOUT", 30_000))
                 .filter(|it| !it.is_zero()),
             discovery_timeout: read.duration("MESHGATE_PROXY_DISCOVERY_TIMEOUT", 10_000),
+            outbound_hostname_labels: read.or(
+                "LINKERD2_PROXY_OUTBOUND_METRICS_HOSTNAME_LABELS",
+                "`true` or `false`",
+                parse::boolean,
+                false,
+            ),
             metrics_retain_idle: read.duration("LINKERD2_PROXY_METRICS_RETAIN_IDLE", 600_000),
             shutdown_grace_period: read.duration("LINKERD2_PROXY_SHUTDOWN_GRACE_PERIOD", 120_000),
             shutdown_endpoint: read.or(
@@ -355,6 +372,7 @@ impl Config {
                 parse::number,
             ),
             allow_loopback,
+            cores: Cores::read(strings),
             log: strings.get("LINKERD2_PROXY_LOG").unwrap_or_else(|| "warn,linkerd=info".to_owned()),
             log_format: LogFormat::parse(&strings.get("LINKERD2_PROXY_LOG_FORMAT").unwrap_or_default()),
             environment: environment::read(strings),

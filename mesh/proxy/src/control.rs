@@ -1,6 +1,7 @@
 //! The client of the control plane: four streams of answers that reconnect for as long as somebody listens.
 
 pub(crate) mod channel;
+mod dial;
 mod follow;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
@@ -16,7 +17,7 @@ use linkerd2_proxy_api::{
     },
 };
 use tokio::sync::watch;
-use tonic::{Code, Response, Status, Streaming, transport::Channel};
+use tonic::{Code, Response, Status, Streaming};
 use tracing::warn;
 
 use crate::{
@@ -24,9 +25,9 @@ use crate::{
     balance::{Balancer, EndpointInfo, EndpointUpdate},
     connect::Connector,
     identity::LocalIdentity,
-    metrics::{ControlScope, Metrics},
+    metrics::{ControlClient, ControlScope, Metrics},
 };
-use channel::As;
+use channel::{As, Channel};
 use follow::{Event, Follow, Next};
 
 /// What the control plane says about a target.
@@ -75,22 +76,24 @@ impl Control {
         identity: &LocalIdentity,
         metrics: &Metrics,
     ) -> Result<Self, tonic::transport::Error> {
-        let channel = |client, service: &ControlAddr| {
-            channel::lazy(service, connector, identity, As::Certified, metrics.control.resolutions(client))
-        };
+        let channel =
+            |client, service: &ControlAddr| channel::lazy(service, connector, identity, As::Certified, client, metrics);
         let policies = match &config.policy_addr {
             Some(service) => {
-                let channel = channel("policy", service)?;
+                let channel = channel(ControlClient::Policy, service)?;
+                let origin = channel.origin();
                 Some(PolicyService {
-                    outbound: OutboundPoliciesClient::new(channel.clone()),
-                    inbound: InboundServerPoliciesClient::new(channel),
+                    outbound: OutboundPoliciesClient::with_origin(channel.clone(), origin.clone()),
+                    inbound: InboundServerPoliciesClient::with_origin(channel, origin),
                     calls: metrics.control.scope(service),
                 })
             }
             None => None,
         };
+        let destination = channel(ControlClient::Destination, &config.destination_addr)?;
+        let origin = destination.origin();
         Ok(Self {
-            destination: DestinationClient::new(channel("destination", &config.destination_addr)?),
+            destination: DestinationClient::with_origin(destination, origin),
             policies,
             facts: Arc::new(Facts {
                 context: config.destination_context.clone(),

@@ -18,7 +18,7 @@ pub(crate) use headers::{check_head, remove_each, strip_hop_by_hop};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use http1::fuzzing::head as http1_head;
 pub(crate) use incoming::{Broken, Incoming};
-pub(crate) use limits::Overdue;
+pub(crate) use limits::{AttemptLimits, Overdue, TimedAttempt};
 pub(crate) use pool::{Pool, PoolSettings, SendError};
 pub(crate) use server::{Version, serve};
 pub(crate) use upgrade::Upgrade;

@@ -17,15 +17,15 @@ use rand::Rng;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime, pem::PemObject};
 use tokio::{sync::watch, time};
-use tonic::{Request, transport::Channel};
+use tonic::Request;
 use tracing::{info, warn};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, ring};
 
 use crate::{
     IdentityConfig,
     connect::Connector,
-    control::channel::{self, As},
-    metrics::{ControlScope, Labels, Metrics},
+    control::channel::{self, As, Channel},
+    metrics::{ControlClient, ControlScope, Labels, Metrics},
     tls::{Credentials, Trust},
 };
 
@@ -129,9 +129,9 @@ pub(crate) fn start(
     identity.token()?;
     let (known, credentials) = watch::channel(None);
     let local = LocalIdentity(Some(Certified { trust: identity.trust.clone(), credentials }));
-    let resolutions = metrics.control.resolutions("identity");
-    let client = IdentityClient::new(channel::lazy(&config.addr, connector, &local, As::Anybody, resolutions)?);
-    tokio::spawn(identity.keep(client, known, metrics.clone()));
+    let channel = channel::lazy(&config.addr, connector, &local, As::Anybody, ControlClient::Identity, metrics)?;
+    let origin = channel.origin();
+    tokio::spawn(identity.keep(IdentityClient::with_origin(channel, origin), known, metrics.clone()));
     Ok(local)
 }
 

@@ -41,6 +41,7 @@ use crate::{
     loop_guard::LoopGuard,
     metrics::{Counter, Direction, Family, Keyed, Labels, Metrics, Observation, Tls, inbound_source_labels},
     outbound::{POOL_IDLE, POOL_MAX_IDLE},
+    places::Places,
     process::Drain,
     tcp,
     tls::{self, Accepted, Peer},
@@ -69,6 +70,8 @@ pub(crate) struct Inbound {
     guard: LoopGuard,
     metrics: Metrics,
     errors: Keyed<&'static str, Counter>,
+    /// Of requests without an answer yet. As with Linkerd's proxy, one whose answer has begun takes none.
+    in_flight: Places,
     drain: Drain,
 }
 
@@ -119,6 +122,7 @@ impl Inbound {
             guard: LoopGuard::new(guard_id, Direction::Inbound, &metrics),
             metrics,
             errors: Keyed::default(),
+            in_flight: Places::new(config.inbound_max_in_flight),
             drain,
             config: Arc::clone(config),
         }
@@ -238,10 +242,11 @@ impl Inbound {
             return Ok(Detected::Http2);
         }
         let began = Instant::now();
-        let detected = detect(io, deadline).await?;
-        self.metrics.inbound_detections.count(detected.label(), began.elapsed(), &policy.borrow().labels);
+        let detected = detect(io, deadline).await;
+        let result = detected.as_ref().map_or("error", |detected| detected.label());
+        self.metrics.inbound_detections.count(result, began.elapsed(), &policy.borrow().labels);
         // A client's proxy carries HTTP/1 over HTTP/2, so that this is looked for where HTTP/1 is all there is.
-        Ok(match detected {
+        Ok(match detected? {
             Detected::Http2 => Detected::Http2,
             _ if protocol == Protocol::Http1 => Detected::Http1,
             detected => detected,
@@ -310,7 +315,11 @@ impl Inbound {
         // Peers of which nothing is known are not told what went wrong in here.
         let known = client.peer.client_id().is_some();
         let respond = Respond::to(&request, known);
-        match self.respond(original, &client, request).await {
+        let answer = match self.in_flight.take() {
+            Some(_place) => self.respond(original, &client, request).await,
+            None => Err(ProxyError::Overloaded),
+        };
+        match answer {
             Ok(response) => Ok(response),
             Err(error) => {
                 debug!(%error, "a request failed in this proxy");

@@ -57,8 +57,8 @@ mod window;
 mod within;
 
 pub use config::{
-    Config, ConfigError, ConfigErrors, ControlAddr, DefaultPolicy, IdentityConfig, KeepAlive, ProcessEnvironment,
-    Strings,
+    Config, ConfigError, ConfigErrors, ControlAddr, Cores, DefaultPolicy, IdentityConfig, KeepAlive,
+    ProcessEnvironment, Strings,
 };
 pub use identity::IdentityError;
 pub use log::{LogFormat, LogLevel};

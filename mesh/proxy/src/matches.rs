@@ -201,7 +201,8 @@ fn is_rpc(path: &str, service: &str, method: &str) -> bool {
     parts.is_some_and(|parts| is(service, parts.0) && is(method, parts.1))
 }
 
-fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> &'a str {
+/// The host that a request is for, without its port.
+pub(crate) fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> &'a str {
     let host = headers.get(HOST).and_then(|value| value.to_str().ok());
     let authority = uri.authority().map(|authority| authority.as_str()).or(host).unwrap_or_default();
     match authority.rsplit_once(':') {

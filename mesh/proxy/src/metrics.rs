@@ -6,25 +6,28 @@
 mod balancer;
 mod control;
 mod histogram;
+mod hosts;
 mod http;
 mod labels;
 mod observe;
 mod process;
 mod registry;
 mod route;
+mod runtime;
 mod stream;
 mod tcp;
 
 pub(crate) use balancer::{BalancerFamilies, BalancerScope, BalancerState};
-pub(crate) use control::{ControlCall, ControlFamilies, ControlScope, Resolutions};
+pub(crate) use control::{ControlCall, ControlClient, ControlFamilies, ControlScope, Resolutions};
 pub(crate) use histogram::{Histogram, Shape};
+pub(crate) use hosts::{ByHost, HostName, HostNames};
 pub(crate) use http::{ErrorClass, HttpFamilies, HttpScope, Observation, grpc_status, is_grpc};
 pub(crate) use labels::{
     Labels, Tls, endpoint_labels, inbound_labels, inbound_source_labels, outbound_source_labels, service_labels,
 };
 pub(crate) use observe::{Observer, Observers};
 pub(crate) use registry::{Counter, Family, Gauge, Keyed, Late, Refresh, Registry, Seconds};
-pub(crate) use route::{TcpRoute, TcpRouteError, TcpRouteFamilies};
+pub(crate) use route::{PassedOn, TcpRoute, TcpRouteError, TcpRouteFamilies};
 pub(crate) use stream::{Sent, StreamFamilies, StreamObservation, StreamScope, Variant};
 pub(crate) use tcp::{DetectFamilies, TcpConnection, TcpFamilies, TcpScope, ZoneLocality};
 
@@ -32,6 +35,7 @@ use std::{sync::Arc, time::Duration};
 
 use balancer::Balanced;
 use process::Process;
+use runtime::Runtime;
 
 /// A direction of traffic, as label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +60,8 @@ pub(crate) struct RetryFamilies {
     pub(crate) successes: Family<Counter>,
     pub(crate) limit_exceeded: Family<Counter>,
     pub(crate) overflow: Family<Counter>,
+    /// Whether routes are told apart by host.
+    pub(crate) hosts: HostNames,
 }
 
 /// Every family of the proxy.
@@ -84,8 +90,10 @@ pub(crate) struct Metrics {
     pub(crate) inbound_tcp_terminated: Family<Counter>,
     pub(crate) balancers: BalancerFamilies,
     /// Those of connections.
-    pub(crate) tcp_balancers: BalancerFamilies,
-    pub(crate) tcp_routes: TcpRouteFamilies,
+    tcp_balancers: BalancerFamilies,
+    tls_balancers: BalancerFamilies,
+    tcp_routes: TcpRouteFamilies,
+    tls_routes: TcpRouteFamilies,
     /// Those of HTTP's routes.
     policies: PolicyFamilies,
     /// Those of gRPC's.
@@ -95,15 +103,18 @@ pub(crate) struct Metrics {
     pub(crate) certificate_refreshed: Family<Seconds<false>>,
     pub(crate) certificate_expires: Family<Seconds<false>>,
     pub(crate) control: ControlFamilies,
+    /// The names of hosts by which the routes of TLS are told apart.
+    pub(crate) hosts: HostNames,
     /// Looked up when somebody asks, for as long as anything is counted.
     _process: Arc<Process>,
+    _runtime: Option<Arc<Runtime>>,
 }
 
 /// What is counted of the routes of policies, of one variant.
 #[derive(Clone)]
 pub(crate) struct PolicyFamilies {
     /// Requests on outbound routes.
-    pub(crate) routes: StreamFamilies,
+    routes: StreamFamilies,
     /// What became of them at the routes' backends.
     pub(crate) backends: StreamFamilies,
     pub(crate) retries: RetryFamilies,
@@ -184,7 +195,9 @@ impl Metrics {
             ),
             balancers: BalancerFamilies::new(&registry, Balanced::Requests),
             tcp_balancers: BalancerFamilies::new(&registry, Balanced::Connections),
-            tcp_routes: TcpRouteFamilies::new(&registry),
+            tls_balancers: BalancerFamilies::new(&registry, Balanced::Tls),
+            tcp_routes: TcpRouteFamilies::new(&registry, PassedOn::Bytes),
+            tls_routes: TcpRouteFamilies::new(&registry, PassedOn::Tls),
             policies: PolicyFamilies::new(&registry, Variant::Http),
             grpc_policies: PolicyFamilies::new(&registry, Variant::Grpc),
             loops_refused: counter(
@@ -204,8 +217,35 @@ impl Metrics {
                 "When the certificate ends, in seconds of the Unix epoch.",
             ),
             control: ControlFamilies::new(&registry),
+            hosts: HostNames::default(),
             _process: Process::new(&registry),
+            _runtime: Runtime::new(&registry),
             registry,
+        }
+    }
+
+    /// Outbound routes are told apart by host, if `are_labels`.
+    pub(crate) fn naming_hosts(mut self, are_labels: bool) -> Self {
+        self.hosts = HostNames::new(are_labels);
+        for policies in [&mut self.policies, &mut self.grpc_policies] {
+            policies.retries.hosts = self.hosts.clone();
+        }
+        self
+    }
+
+    /// The balancers of connections that are passed on.
+    pub(crate) fn balancers_of(&self, what: PassedOn) -> &BalancerFamilies {
+        match what {
+            PassedOn::Bytes => &self.tcp_balancers,
+            PassedOn::Tls => &self.tls_balancers,
+        }
+    }
+
+    /// The routes that carry them.
+    pub(crate) fn routes_of(&self, what: PassedOn) -> &TcpRouteFamilies {
+        match what {
+            PassedOn::Bytes => &self.tcp_routes,
+            PassedOn::Tls => &self.tls_routes,
         }
     }
 
@@ -226,6 +266,17 @@ impl PolicyFamilies {
             retries: RetryFamilies::new(registry, variant),
             inbound: StreamFamilies::inbound(registry, variant),
         }
+    }
+
+    /// The series of requests on a route with these labels.
+    pub(crate) fn route(&self, labels: Labels) -> ByHost<StreamScope> {
+        let (families, hosts) = (self.routes.clone(), &self.retries.hosts);
+        let route = ByHost::new(hosts, move |host| families.scope(labels.clone().with("hostname", host)));
+        if !hosts.are_labels() {
+            // They are there before the first request.
+            route.of(None);
+        }
+        route
     }
 }
 
@@ -250,6 +301,7 @@ impl RetryFamilies {
             successes: registry.family(successes, "Requests that went well after they had been sent again."),
             limit_exceeded: registry.family(limit_exceeded, "Requests that went wrong as often as they may be sent."),
             overflow: registry.family(overflow, "Requests that were not sent again since their bodies are too long."),
+            hosts: HostNames::default(),
         }
     }
 }

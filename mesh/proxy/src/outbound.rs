@@ -5,6 +5,7 @@ mod balancers;
 mod destination;
 mod http;
 mod plan;
+mod tls;
 
 use std::{
     net::SocketAddr,
@@ -31,14 +32,16 @@ use crate::{
     identity::LocalIdentity,
     io::{Io, Transport},
     loop_guard::LoopGuard,
-    metrics::{Counter, Direction, Keyed, Labels, Metrics, TcpRouteError, Tls, outbound_source_labels},
+    metrics::{
+        Counter, Direction, Keyed, Labels, Metrics, PassedOn, TcpRoute, TcpRouteError, Tls, outbound_source_labels,
+    },
     places::Places,
     process::Drain,
     tcp,
 };
 use balancers::Balancers;
 use destination::Destination;
-use plan::{Carried, Parts, Plan};
+use plan::{Carried, Parts, Plan, TcpLeg};
 
 /// Linkerd's pool: idle HTTP/1 connections are kept for 3 s.
 pub(crate) const POOL_IDLE: Duration = Duration::from_secs(3);
@@ -67,6 +70,8 @@ pub(crate) struct Outbound {
 struct Ingress {
     dialect: Dialect,
     suffixes: Vec<String>,
+    /// The labels of what connections are for.
+    parent: Labels,
 }
 
 /// How the requests of one connection find their destinations.
@@ -105,8 +110,11 @@ impl Outbound {
         let factory = if config.ingress_mode { factory.guarding(guard.clone()) } else { factory };
         let queue = Queue { timeout: config.failfast_timeout, capacity: config.queue_capacity };
         let balancers = Arc::new(Balancers::new(control.clone(), factory.clone(), queue));
-        let ingress =
-            config.ingress_mode.then(|| Ingress { dialect: config.dialect, suffixes: config.profile_suffixes.clone() });
+        let ingress = config.ingress_mode.then(|| Ingress {
+            dialect: config.dialect,
+            suffixes: config.profile_suffixes.clone(),
+            parent: plan::ingress_labels(),
+        });
         Self {
             parts: Parts {
                 balancers,
@@ -143,26 +151,33 @@ impl Outbound {
         let scope = self.metrics.tcp.scope(outbound_source_labels(original, Tls::None("loopback")));
         let mut io = Io::new(Transport::Left(stream), scope.opened());
 
-        let routing = if let Some(ingress) = &self.ingress {
-            Routing::Request(original, ingress.dialect.keeps_first().then(Arc::default))
+        let (routing, parent) = if let Some(ingress) = &self.ingress {
+            (Routing::Request(original, ingress.dialect.keeps_first().then(Arc::default)), ingress.parent.clone())
         } else {
             let destination = self.destination(&Target::Address(original));
             // A server that speaks first must not wait for a client that does not, so this comes before detection. A
             // client that speaks HTTP is told when discovery takes too long; another's connection is closed then.
-            if let Ok(plan) = time::timeout(self.discovery_timeout, destination.plan()).await {
-                plan.protocol.increment();
-                if plan.opaque {
-                    return self.opaque(io, original, &plan).await;
+            let parent = match time::timeout(self.discovery_timeout, destination.plan()).await {
+                Ok(plan) => {
+                    plan.protocol.increment();
+                    if plan.opaque {
+                        return self.opaque(io, original, &plan).await;
+                    }
+                    plan.parent.clone()
                 }
-            }
-            Routing::Connection(destination)
+                Err(_) => plan::parent_labels(None, None),
+            };
+            (Routing::Connection(destination), parent)
         };
         let version = loop {
-            match self.detect(&mut io).await {
+            match self.detect(&mut io, &parent).await {
                 Some(Detected::Http1) => break Version::Http1,
                 Some(Detected::Http2) => break Version::Http2,
                 Some(Detected::TimedOut) if !io.has_unread() => {
                     let Some(plan) = self.plan(&routing, original).await else { return };
+                    if plan.tls.is_some() {
+                        return self.opaque(io, original, &plan).await;
+                    }
                     if self.server_spoke_first(&mut io, original, &plan).await {
                         return;
                     }
@@ -179,17 +194,13 @@ impl Outbound {
             .await;
     }
 
-    async fn detect(&self, io: &mut Io) -> Option<Detected> {
+    /// `parent` are the labels of what the connection is for.
+    async fn detect(&self, io: &mut Io, parent: &Labels) -> Option<Detected> {
         let began = Instant::now();
-        let detected = match detect(io, began + self.detect_timeout).await {
-            Ok(detected) => detected,
-            Err(error) => {
-                debug!(%error, "a connection broke before its protocol was known");
-                return None;
-            }
-        };
-        self.metrics.outbound_detections.count(detected.label(), began.elapsed(), &Labels::new());
-        Some(detected)
+        let detected = detect(io, began + self.detect_timeout).await;
+        let result = detected.as_ref().map_or("error", |detected| detected.label());
+        self.metrics.outbound_detections.count(result, began.elapsed(), parent);
+        detected.inspect_err(|error| debug!(%error, "a connection broke before its protocol was known")).ok()
     }
 
     fn destination(&self, target: &Target) -> Arc<Destination> {
@@ -225,7 +236,7 @@ impl Outbound {
     /// Linkerd takes such a connection for opaque at once. But a client that pools HTTP connections keeps spare ones that stay
     /// silent for longer than this, and the requests it sends on them later would go past all routing.
     async fn server_spoke_first(&self, io: &mut Io, original: SocketAddr, plan: &Plan) -> bool {
-        let (mut server, _load) = match self.connect_opaque(original, plan).await {
+        let (mut server, _load) = match self.connect_opaque(original, PassedOn::Bytes, &plan.tcp.to).await {
             Ok(connected) => connected,
             Err(error) => {
                 plan.tcp.route.opened().fail(error);
@@ -247,8 +258,16 @@ impl Outbound {
 
     /// Passes bytes on, to wherever the plan sends them.
     async fn opaque(&self, io: Io, original: SocketAddr, plan: &Plan) {
-        let connection = plan.tcp.route.opened();
-        match self.connect_opaque(original, plan).await {
+        match &plan.tls {
+            Some(tls) => self.tls(io, original, tls).await,
+            None => self.carry(io, original, PassedOn::Bytes, &plan.tcp.route, &plan.tcp.to).await,
+        }
+    }
+
+    /// Passes them on along one route.
+    async fn carry(&self, io: Io, original: SocketAddr, what: PassedOn, route: &TcpRoute, to: &Carried) {
+        let connection = route.opened();
+        match self.connect_opaque(original, what, to).await {
             Ok((server, _load)) => {
                 if !tcp::join(io, server).await {
                     connection.fail(TcpRouteError::Unexpected);
@@ -258,34 +277,54 @@ impl Outbound {
         }
     }
 
-    /// A connection to wherever the plan sends bytes. If there is none, that has been counted but for the route.
-    async fn connect_opaque(&self, original: SocketAddr, plan: &Plan) -> Result<(Io, EndpointLoad), TcpRouteError> {
-        let backends = match &plan.tcp.to {
+    /// A connection to where bytes are sent. If there is none, that has been counted but for the route.
+    async fn connect_opaque(
+        &self,
+        original: SocketAddr,
+        what: PassedOn,
+        to: &Carried,
+    ) -> Result<(Io, EndpointLoad), TcpRouteError> {
+        let backends = match to {
             Carried::Backends(backends) => backends,
-            Carried::Refused(error) => {
-                debug!(%original, "the policy forbids the connection");
-                self.tcp_error(original, "forbidden TCP route");
-                return Err(*error);
-            }
+            Carried::Refused(error) => return Err(self.refused(original, what, *error)),
         };
-        let choose = || backends.choose(&mut rand::rng(), plan::TcpBackend::is_available);
+        // As with Linkerd's proxy, a backend that refuses connections gets its share of them.
+        let available = |leg: &TcpLeg| match leg {
+            Ok(backend) => backend.is_available(),
+            Err(_) => true,
+        };
+        let choose = || backends.choose(&mut rand::rng(), available);
         let mut chosen = choose();
         // One that nothing is known of yet may turn out to have no endpoints where another has.
         while backends.is_choice()
-            && let Some(unknown) = chosen.and_then(plan::TcpBackend::unknown)
+            && let Some(Ok(backend)) = chosen
+            && let Some(unknown) = backend.unknown()
             && unknown.becomes_known().await
         {
             chosen = choose();
         }
-        let Some(backend) = chosen else {
-            self.tcp_error(original, "unexpected");
-            return Err(TcpRouteError::Unexpected);
+        let backend = match chosen {
+            Some(Ok(backend)) => backend,
+            Some(Err(error)) => return Err(self.refused(original, what, *error)),
+            None => return Err(self.refused(original, what, TcpRouteError::Unexpected)),
         };
         backend.connect().await.map_err(|error| {
             debug!(%original, %error, "a connection could not be passed on");
             self.tcp_error(original, error.label().unwrap_or("i/o"));
             TcpRouteError::Unexpected
         })
+    }
+
+    /// Counts a connection that the policy lets go nowhere.
+    fn refused(&self, original: SocketAddr, what: PassedOn, error: TcpRouteError) -> TcpRouteError {
+        debug!(%original, ?error, "the policy refuses the connection");
+        let label = match (error, what) {
+            (TcpRouteError::Forbidden, PassedOn::Bytes) => "forbidden TCP route",
+            (TcpRouteError::Forbidden, PassedOn::Tls) => "forbidden TLS route",
+            _ => "unexpected",
+        };
+        self.tcp_error(original, label);
+        error
     }
 
     fn tcp_error(&self, original: SocketAddr, error: &str) {

@@ -1,12 +1,12 @@
 //! Outbound policies: HTTPRoutes and GRPCRoutes of one destination, compiled from the control plane's message.
 
 mod retry;
+mod terms;
 
 use std::{sync::Arc, time::Duration};
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use linkerd2_proxy_api::{
-    http_route as matches,
     meta::{Metadata, metadata},
     outbound::{self as api, Backend, grpc_route as grpc, http_route as http_api, proxy_protocol},
 };
@@ -16,24 +16,25 @@ use crate::{
     filters::Filters,
     http::ProxyError,
     matches::{self as table, Hosts, RouteEntry, RouteTable, RuleMatches},
-    metrics::{Labels, Metrics, PolicyFamilies, StreamFamilies, StreamScope, Variant},
+    metrics::{ByHost, HostName, Labels, Metrics, PolicyFamilies, StreamFamilies, StreamScope, Variant},
     split::Split,
 };
-pub(crate) use retry::{Retry, RetryCounters};
+use retry::{Retry, RetryCounters, RetrySeries};
+pub(crate) use terms::Terms;
 
 /// The routes of a destination, over backends of type `B`.
-pub(crate) struct Routes<B>(RouteTable<Arc<StreamScope>, Rule<B>>);
+pub(crate) struct Routes<B>(RouteTable<ByHost<StreamScope>, Rule<B>>);
 
 /// What to do with the requests of one rule.
 pub(crate) struct Rule<B> {
     filters: Filters,
     /// `None` if there are some and none of them can be read.
     backends: Option<Split<Leg<B>>>,
-    timeout: Option<Duration>,
-    head_timeout: Option<Duration>,
-    stream_timeout: Option<Duration>,
-    idle_timeout: Option<Duration>,
-    retry: Option<(Retry, RetryCounters)>,
+    terms: Terms,
+    /// Requests may ask for other terms.
+    negotiable: bool,
+    /// `None` if nothing is ever sent again.
+    retries: Option<RetrySeries>,
 }
 
 /// A backend of a rule, and what is done to the requests that it gets.
@@ -43,21 +44,31 @@ pub(crate) struct Leg<B> {
 }
 
 /// The rule that was chosen for a request, and what counts the requests of its route.
-pub(crate) struct Chosen<'a, B>(table::Chosen<'a, Arc<StreamScope>, Rule<B>>);
+pub(crate) struct Chosen<'a, B> {
+    chosen: table::Chosen<'a, ByHost<StreamScope>, Rule<B>>,
+    host: Option<HostName>,
+    scope: Arc<StreamScope>,
+}
 
 impl<B> Chosen<'_, B> {
     /// What counts the route's requests.
     pub(crate) fn scope(&self) -> &Arc<StreamScope> {
-        self.0.route
+        &self.scope
+    }
+
+    /// What counts its retries, if there are any.
+    pub(crate) fn retry_counters(&self) -> Option<Arc<RetryCounters>> {
+        let retries = self.rule().retries.as_ref()?;
+        Some(retries.counters(self.host.as_ref()))
     }
 
     pub(crate) fn rule(&self) -> &Rule<B> {
-        self.0.rule
+        self.chosen.rule
     }
 
     /// Applies the filters.
     pub(crate) fn filter<T>(&self, request: &mut Request<T>) -> Result<(), ProxyError> {
-        self.0.rule.filters.on_request(request, self.0.prefix())
+        self.rule().filters.on_request(request, self.chosen.prefix())
     }
 }
 
@@ -70,7 +81,7 @@ pub(crate) fn compile<B>(
 ) -> Option<Routes<B>> {
     let parent = policy.metadata.as_ref().map(|metadata| metadata_labels("parent", metadata)).unwrap_or_default();
     let families = metrics.policies(Variant::Http);
-    let mut http = |routes: &[api::HttpRoute]| -> Vec<RouteEntry<Arc<StreamScope>, Rule<B>>> {
+    let mut http = |routes: &[api::HttpRoute]| -> Vec<RouteEntry<ByHost<StreamScope>, Rule<B>>> {
         routes.iter().map(|route| http_route(route, &parent, families, &mut backend)).collect()
     };
     let routes = match policy.protocol.as_ref()?.kind.as_ref()? {
@@ -154,7 +165,10 @@ impl std::fmt::Display for PortLabel {
 impl<B> Routes<B> {
     /// The most specific rule for a request; of equals the first.
     pub(crate) fn choose<T>(&self, request: &Request<T>) -> Option<Chosen<'_, B>> {
-        self.0.choose(request).map(Chosen)
+        let chosen = self.0.choose(request)?;
+        let host = chosen.route.name(|| table::host(request.uri(), request.headers()));
+        let scope = chosen.route.of(host.as_ref());
+        Some(Chosen { chosen, host, scope })
     }
 }
 
@@ -171,28 +185,14 @@ impl<B> Leg<B> {
 }
 
 impl<B> Rule<B> {
-    /// How long a request may take to the end of its response, over all attempts.
-    pub(crate) fn timeout(&self) -> Option<Duration> {
-        self.timeout
+    /// What holds for requests that say nothing of it themselves.
+    pub(crate) fn terms(&self) -> &Terms {
+        &self.terms
     }
 
-    /// How long the head of one attempt's response is awaited.
-    pub(crate) fn head_timeout(&self) -> Option<Duration> {
-        self.head_timeout
-    }
-
-    /// How long one attempt may take to the end of its response.
-    pub(crate) fn stream_timeout(&self) -> Option<Duration> {
-        self.stream_timeout
-    }
-
-    /// How long the next frame of a response is awaited.
-    pub(crate) fn idle_timeout(&self) -> Option<Duration> {
-        self.idle_timeout
-    }
-
-    pub(crate) fn retry(&self) -> Option<&(Retry, RetryCounters)> {
-        self.retry.as_ref()
+    /// What holds for a request with these headers instead, if it says so and may.
+    pub(crate) fn terms_of(&self, headers: &mut HeaderMap) -> Option<Box<Terms>> {
+        if self.negotiable { self.terms.of_request(headers) } else { None }
     }
 
     /// # Errors
@@ -212,7 +212,7 @@ fn http_route<B>(
     parent: &Labels,
     families: &PolicyFamilies,
     backend: &mut impl FnMut(&Backend, &Labels, &StreamFamilies) -> Option<B>,
-) -> RouteEntry<Arc<StreamScope>, Rule<B>> {
+) -> RouteEntry<ByHost<StreamScope>, Rule<B>> {
     let name = route.metadata.as_ref().map(|metadata| metadata_labels("route", metadata)).unwrap_or_default();
     let labels = parent.clone().followed_by(&name);
     let mut leg = |one: &http_api::RouteBackend| {
@@ -222,15 +222,15 @@ fn http_route<B>(
         })
     };
     let rules = route.rules.iter().filter_map(|rule| {
-        let retry = rule.retry.as_ref().map(Retry::of_http);
+        let terms = Terms::of(rule.timeouts.as_ref(), rule.retry.as_ref().map(Retry::of_http));
         let backends = http_backends(rule.backends.as_ref(), &mut leg);
-        let rule_for =
-            Rule::new(http_filters(&rule.filters), backends, rule.timeouts.as_ref(), retry, families, &labels);
+        let retries = RetrySeries::of(&families.retries, &labels);
+        let filters = http_filters(&rule.filters);
+        let rule_for = Rule::new(filters, backends, terms, rule.allow_l5d_request_headers, retries);
         Some((RuleMatches::of_http(&rule.matches, &name)?, rule_for))
     });
     let rules = rules.collect();
-    let scope = families.routes.scope(labels.clone().with("hostname", ""));
-    RouteEntry { route: scope, hosts: Hosts::of(&route.hosts), rules }
+    RouteEntry { hosts: Hosts::of(&route.hosts), rules, route: families.route(labels) }
 }
 
 fn grpc_route<B>(
@@ -238,7 +238,7 @@ fn grpc_route<B>(
     parent: &Labels,
     families: &PolicyFamilies,
     backend: &mut impl FnMut(&Backend, &Labels, &StreamFamilies) -> Option<B>,
-) -> RouteEntry<Arc<StreamScope>, Rule<B>> {
+) -> RouteEntry<ByHost<StreamScope>, Rule<B>> {
     let name = route.metadata.as_ref().map(|metadata| metadata_labels("route", metadata)).unwrap_or_default();
     let labels = parent.clone().followed_by(&name);
     let mut leg = |one: &grpc::RouteBackend| {
@@ -248,38 +248,31 @@ fn grpc_route<B>(
         })
     };
     let rules = route.rules.iter().filter_map(|rule| {
-        let retry = rule.retry.as_ref().map(Retry::of_grpc);
+        let terms = Terms::of(rule.timeouts.as_ref(), rule.retry.as_ref().map(Retry::of_grpc));
         let backends = grpc_backends(rule.backends.as_ref(), &mut leg);
-        let rule_for =
-            Rule::new(grpc_filters(&rule.filters), backends, rule.timeouts.as_ref(), retry, families, &labels);
+        let retries = RetrySeries::of(&families.retries, &labels);
+        let filters = grpc_filters(&rule.filters);
+        let rule_for = Rule::new(filters, backends, terms, rule.allow_l5d_request_headers, retries);
         Some((RuleMatches::of_grpc(&rule.matches, &name)?, rule_for))
     });
     let rules = rules.collect();
-    let scope = families.routes.scope(labels.clone().with("hostname", ""));
-    RouteEntry { route: scope, hosts: Hosts::of(&route.hosts), rules }
+    RouteEntry { hosts: Hosts::of(&route.hosts), rules, route: families.route(labels) }
 }
 
 impl<B> Rule<B> {
-    /// A head is awaited as long as the shorter of both timeouts says: that of the response is for all of it.
+    /// `retries` are counted from the start if there are some, and otherwise from when a request asks for some, if it may.
     fn new(
         filters: Filters,
         backends: Option<Split<Leg<B>>>,
-        timeouts: Option<&matches::Timeouts>,
-        retry: Option<Retry>,
-        families: &PolicyFamilies,
-        labels: &Labels,
+        terms: Terms,
+        negotiable: bool,
+        retries: RetrySeries,
     ) -> Self {
-        let response = timeouts.and_then(|timeouts| duration(timeouts.response));
-        let of_attempt = retry.as_ref().and_then(|retry| retry.timeout);
-        Self {
-            filters,
-            backends,
-            timeout: timeouts.and_then(|timeouts| duration(timeouts.request)),
-            head_timeout: [response, of_attempt].into_iter().flatten().min(),
-            stream_timeout: response,
-            idle_timeout: timeouts.and_then(|timeouts| duration(timeouts.idle)),
-            retry: retry.map(|retry| (retry, RetryCounters::hold(&families.retries, labels))),
+        if terms.retry.is_some() {
+            retries.counters(None);
         }
+        let retries = (negotiable || terms.retry.is_some()).then_some(retries);
+        Self { filters, backends, terms, negotiable, retries }
     }
 }
 

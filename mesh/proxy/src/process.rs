@@ -1,9 +1,10 @@
 //! The running proxy: its listeners, and how it starts and stops.
 
-use std::{io, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, num::NonZeroUsize, process::ExitCode, sync::Arc, thread, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpStream},
+    runtime::{self, Runtime},
     signal::unix::{SignalKind, signal},
     time,
 };
@@ -110,7 +111,7 @@ impl Proxy {
             }
         });
         let config = Arc::new(config);
-        let metrics = Metrics::retaining(config.metrics_retain_idle);
+        let metrics = Metrics::retaining(config.metrics_retain_idle).naming_hosts(config.outbound_hostname_labels);
         let drain = Drain::default();
         let connector = Connector::new(mark, config.outbound_connect_timeout);
         let identity = match &config.identity {
@@ -238,7 +239,10 @@ pub fn main_with(original: OriginalDst) -> ExitCode {
         }
     };
     let log = log::init(&config);
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    for name in &config.cores.ignored {
+        warn!(variable = name, "a variable is passed over, for its value means nothing");
+    }
+    let runtime = match runtime(&config) {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("meshgate proxy: cannot start a runtime: {error}");
@@ -253,6 +257,20 @@ pub fn main_with(original: OriginalDst) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// One thread does without what lets several share their work.
+fn runtime(config: &Config) -> io::Result<Runtime> {
+    let processors = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let mut builder = match config.cores.of(processors) {
+        1 => runtime::Builder::new_current_thread(),
+        workers => {
+            let mut builder = runtime::Builder::new_multi_thread();
+            builder.worker_threads(workers);
+            builder
+        }
+    };
+    builder.enable_all().build()
 }
 
 async fn run(config: Config, original: OriginalDst, log: Option<LogLevel>) -> Result<(), anyhow::Error> {

@@ -7,9 +7,7 @@
 mod accept;
 mod verify;
 
-pub(crate) use accept::{Accepted, Peer, accept};
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use accept::{Hello, LIMIT as HELLO_LIMIT, Progress};
+pub(crate) use accept::{Accepted, Hello, LIMIT as HELLO_LIMIT, Peer, Progress, accept};
 
 use std::{fmt, io, sync::Arc, time::SystemTime};
 

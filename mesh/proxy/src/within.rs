@@ -10,25 +10,40 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::{self, Sleep};
+use tokio::time;
 
 pin_project! {
-    /// Ends with the limit as error when that is over first.
-    pub(crate) struct Within<F> {
+    /// Ends with what the limit says when that comes first.
+    pub(crate) struct Unless<L, F> {
         #[pin]
         future: F,
         // Boxed, for few requests have a limit.
-        limit: Option<(Duration, Pin<Box<Sleep>>)>,
+        limit: Option<Pin<Box<L>>>,
     }
 }
 
-/// `future`, which may take as long as `limit`.
-pub(crate) fn within<F: Future>(limit: Option<Duration>, future: F) -> Within<F> {
-    Within { future, limit: limit.map(|limit| (limit, Box::pin(time::sleep(limit)))) }
+/// `future`, which may take as long as `limit`. The error is the limit.
+pub(crate) fn within<F: Future>(
+    limit: Option<Duration>,
+    future: F,
+) -> impl Future<Output = Result<F::Output, Duration>> {
+    let over = limit.map(|limit| {
+        let sleep = time::sleep(limit);
+        async move {
+            sleep.await;
+            limit
+        }
+    });
+    unless(over, future)
 }
 
-impl<F: Future> Future for Within<F> {
-    type Output = Result<F::Output, Duration>;
+/// `future`, if it ends before `limit` does.
+pub(crate) fn unless<L: Future, F: Future>(limit: Option<L>, future: F) -> Unless<L, F> {
+    Unless { future, limit: limit.map(Box::pin) }
+}
+
+impl<L: Future, F: Future> Future for Unless<L, F> {
+    type Output = Result<F::Output, L::Output>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -36,7 +51,7 @@ impl<F: Future> Future for Within<F> {
             return Poll::Ready(Ok(output));
         }
         match this.limit {
-            Some((limit, sleep)) => sleep.as_mut().poll(cx).map(|()| Err(*limit)),
+            Some(limit) => limit.as_mut().poll(cx).map(Err),
             None => Poll::Pending,
         }
     }

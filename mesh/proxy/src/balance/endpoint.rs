@@ -13,6 +13,7 @@ use tonic::Code;
 use tracing::warn;
 
 use super::{
+    bias::LoadBias,
     ewma::PeakEwma,
     health::{Accrual, Health, Verdict},
 };
@@ -49,6 +50,7 @@ pub(crate) struct EndpointFactory {
     /// For endpoints there.
     guard: Option<LoopGuard>,
     accrual: Option<Accrual>,
+    bias: Option<LoadBias>,
 }
 
 /// What the control plane says about an endpoint.
@@ -82,6 +84,7 @@ pub(crate) struct Endpoint {
     pool: Arc<Pool>,
     scope: Arc<HttpScope>,
     load: PeakEwma,
+    bias: Option<LoadBias>,
     /// Present if it is in the proxy's own pod and must not get requests that have come from there.
     guard: Option<LoopGuard>,
     health: Health,
@@ -90,7 +93,7 @@ pub(crate) struct Endpoint {
 impl EndpointFactory {
     /// `own` are the addresses of the proxy's own pod.
     pub(crate) fn new(metrics: Metrics, settings: PoolSettings, own: &[IpAddr]) -> Self {
-        Self { metrics, settings: Arc::new(settings), own: own.into(), guard: None, accrual: None }
+        Self { metrics, settings: Arc::new(settings), own: own.into(), guard: None, accrual: None, bias: None }
     }
 
     /// Requests do not go back to the port of the proxy's own pod that they came in by.
@@ -98,9 +101,9 @@ impl EndpointFactory {
         Self { guard: Some(guard), ..self }
     }
 
-    /// Endpoints whose answers are as `accrual` says they must not be are set aside.
-    pub(crate) fn accruing(&self, accrual: Option<Accrual>) -> Self {
-        Self { accrual, ..self.clone() }
+    /// Endpoints whose answers are as `accrual` says they must not be are set aside, and failures count as `bias` says.
+    pub(crate) fn judging(&self, accrual: Option<Accrual>, bias: Option<LoadBias>) -> Self {
+        Self { accrual, bias, ..self.clone() }
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
@@ -153,6 +156,7 @@ impl EndpointFactory {
             pool: Pool::new(address, &info, Arc::clone(&self.settings), tcp),
             scope: self.metrics.http.scope(http),
             load: PeakEwma::new(DEFAULT_RTT, DECAY),
+            bias: self.bias,
             health: Health::new(self.accrual),
             info,
         }
@@ -220,10 +224,13 @@ impl Endpoint {
             return Err(SendError::NotSent(request, ConnectError::Itself { address: self.address }));
         }
         let mut observation = self.scope.observe(classes);
-        let load = EndpointLoad::new(self);
+        let mut load = EndpointLoad::new(self);
         match self.pool.send(request, || observation.sent()).await {
             Ok(response) => {
                 let (head, body) = response.into_parts();
+                if let Some(penalty) = self.bias.and_then(|bias| bias.of_answer(&head)) {
+                    load.took(penalty);
+                }
                 observation.head(head.status, &head.headers);
                 let mut observers = Observers::default();
                 observers.add(observation);

@@ -46,8 +46,12 @@ impl PeakEwma {
         self.in_flight.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn end(&self, rtt: Duration) {
+    pub(crate) fn end(&self) {
         self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// A request took so long, or counts as one that did.
+    pub(crate) fn took(&self, rtt: Duration) {
         self.sample(rtt, now());
     }
 
@@ -104,7 +108,7 @@ mod tests {
         load.begin();
         load.begin();
         assert_eq!(load.at(now), 3.0 * idle);
-        load.end(Duration::ZERO);
+        load.end();
         assert_eq!(load.in_flight.load(Relaxed), 1);
     }
 

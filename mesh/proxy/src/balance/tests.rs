@@ -3,7 +3,12 @@ use std::{collections::VecDeque, pin::pin};
 use futures::FutureExt;
 
 use super::*;
-use crate::{connect::Connector, http::PoolSettings, identity::LocalIdentity, metrics::Metrics};
+use crate::{
+    connect::Connector,
+    http::{EndpointLoad, PoolSettings},
+    identity::LocalIdentity,
+    metrics::Metrics,
+};
 
 fn balancer(failfast: Duration) -> Arc<Balancer> {
     balancer_with(Queue { timeout: failfast, capacity: 10 })
@@ -37,7 +42,8 @@ fn shares(balancer: &Balancer, draws: usize) -> BTreeMap<SocketAddr, usize> {
         if in_flight.len() > 8
             && let Some(done) = in_flight.pop_front()
         {
-            done.load().end(Duration::from_millis(1));
+            done.load().end();
+            done.load().took(Duration::from_millis(1));
         }
     }
     shares
@@ -58,9 +64,24 @@ fn the_slower_of_two_is_left_alone() {
     let balancer = balancer(Duration::ZERO);
     balancer.update(EndpointUpdate::Reset(addresses(1..=2)));
     let slow = balancer.choose(&Tried::default()).unwrap();
-    slow.load().begin();
-    slow.load().end(Duration::from_secs(4));
+    slow.load().took(Duration::from_secs(4));
     assert_eq!(shares(&balancer, 100).keys().filter(|address| **address == slow.address()).count(), 0);
+}
+
+#[test]
+fn what_counts_as_long_is_left_alone_however_short_it_was() {
+    for counts in [true, false] {
+        let balancer = balancer(Duration::ZERO);
+        balancer.update(EndpointUpdate::Reset(addresses(1..=2)));
+        let failing = balancer.choose(&Tried::default()).unwrap();
+        let mut load = EndpointLoad::new(&failing);
+        if counts {
+            load.took(Duration::from_secs(5));
+        }
+        drop(load);
+        let asked = shares(&balancer, 100).get(&failing.address()).copied().unwrap_or_default();
+        assert_eq!(asked == 0, counts, "it was asked {asked} times");
+    }
 }
 
 #[test]

@@ -152,7 +152,7 @@ pub(super) fn private_networks() -> Vec<IpNet> {
         .collect()
 }
 
-pub(super) fn duration(value: &str) -> Option<Duration> {
+pub(crate) fn duration(value: &str) -> Option<Duration> {
     let digits = value.find(|character: char| !character.is_ascii_digit())?;
     let (number, unit) = value.split_at(digits);
     let millis = match unit {

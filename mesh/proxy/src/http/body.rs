@@ -15,7 +15,11 @@ use http::{HeaderMap, Request};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::{Broken, Incoming, Overdue, continuation::Gate, limits::Limits};
+use super::{
+    Broken, Incoming, Overdue,
+    continuation::Gate,
+    limits::{Limits, Pace},
+};
 use crate::{
     balance::Endpoint,
     metrics::{Histogram, Observer, Observers, Sent},
@@ -44,11 +48,22 @@ pub(crate) struct CountedBody {
     body: RequestBody,
     frames: Option<Arc<Histogram>>,
     sent: Sent,
+    /// Of an attempt that has limits.
+    pace: Option<Arc<Pace>>,
+}
+
+impl CountedBody {
+    fn end(&self) {
+        self.sent.now();
+        if let Some(pace) = &self.pace {
+            pace.end();
+        }
+    }
 }
 
 impl Drop for CountedBody {
     fn drop(&mut self) {
-        self.sent.now();
+        self.end();
     }
 }
 
@@ -86,8 +101,19 @@ impl RequestBody {
         };
         let sent = Sent::default();
         let body = std::mem::replace(self, Self::Empty);
-        *self = Self::Counted(Box::new(CountedBody { body, frames, sent: sent.clone() }));
+        *self = Self::Counted(Box::new(CountedBody { body, frames, sent: sent.clone(), pace: None }));
         Some(sent)
+    }
+
+    /// Keeps `pace` of how it gets on, also if there is nothing of it: that has left with the head.
+    pub(super) fn keep(&mut self, pace: &Arc<Pace>) {
+        let pace = Some(Arc::clone(pace));
+        if let Self::Counted(counted) = self {
+            counted.pace = pace;
+            return;
+        }
+        let body = std::mem::replace(self, Self::Empty);
+        *self = Self::Counted(Box::new(CountedBody { body, frames: None, sent: Sent::default(), pace }));
     }
 }
 
@@ -116,7 +142,15 @@ impl Body for RequestBody {
             Self::Replayed(replay) => replay.poll_frame(cx),
             Self::Empty => Poll::Ready(None),
             Self::Counted(counted) => {
-                let frame = ready!(Pin::new(&mut counted.body).poll_frame(cx));
+                let Poll::Ready(frame) = Pin::new(&mut counted.body).poll_frame(cx) else {
+                    if let Some(pace) = &counted.pace {
+                        pace.wait();
+                    }
+                    return Poll::Pending;
+                };
+                if let Some(pace) = &counted.pace {
+                    pace.advance();
+                }
                 if let (Some(frames), Some(Ok(frame))) = (&counted.frames, &frame)
                     && let Some(data) = frame.data_ref()
                 {
@@ -125,7 +159,7 @@ impl Body for RequestBody {
                 if frame.as_ref().is_none_or(|frame| frame.as_ref().is_ok_and(Frame::is_trailers))
                     || counted.body.is_end_stream()
                 {
-                    counted.sent.now();
+                    counted.end();
                 }
                 Poll::Ready(frame)
             }
@@ -181,18 +215,33 @@ pub(crate) enum StreamEnd<'a> {
 type Watcher = Box<dyn FnOnce(StreamEnd<'_>) + Send>;
 
 /// A request that its endpoint is busy with.
-pub(crate) struct EndpointLoad(Arc<Endpoint>, std::time::Instant);
+pub(crate) struct EndpointLoad {
+    endpoint: Arc<Endpoint>,
+    began: std::time::Instant,
+    /// How long it took was said before it was over.
+    said: bool,
+}
 
 impl EndpointLoad {
     pub(crate) fn new(endpoint: &Arc<Endpoint>) -> Self {
         endpoint.load().begin();
-        Self(Arc::clone(endpoint), std::time::Instant::now())
+        Self { endpoint: Arc::clone(endpoint), began: std::time::Instant::now(), said: false }
+    }
+
+    /// It counts as one that took so long, however long it takes.
+    pub(crate) fn took(&mut self, time: Duration) {
+        self.endpoint.load().took(time);
+        self.said = true;
     }
 }
 
 impl Drop for EndpointLoad {
     fn drop(&mut self) {
-        self.0.load().end(self.1.elapsed());
+        let load = self.endpoint.load();
+        load.end();
+        if !self.said {
+            load.took(self.began.elapsed());
+        }
     }
 }
 
@@ -242,10 +291,10 @@ impl ResponseBody {
         }
     }
 
-    /// Nobody waits longer than this for the next frame.
-    pub(crate) fn limit_idle(&mut self, limit: Duration) {
+    /// Nobody waits longer than this for the next frame, unless the request moves on.
+    pub(super) fn limit_idle(&mut self, limit: Duration, request: &Arc<Pace>) {
         if let Some(limits) = self.limits() {
-            limits.idle(limit);
+            limits.idle(limit, request);
         }
     }
 

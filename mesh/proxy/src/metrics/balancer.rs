@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use super::{Counter, Family, Gauge, Histogram, Labels, Registry, Seconds, Shape, registry::Metric};
+use super::{ControlClient, Counter, Family, Gauge, Histogram, Labels, Registry, Seconds, Shape, registry::Metric};
 
 /// What a balancer chooses endpoints for, which its families are named by. A balancer of requests is that of connections as well where
 /// both go to the same Service.
@@ -13,6 +13,10 @@ use super::{Counter, Family, Gauge, Histogram, Labels, Registry, Seconds, Shape,
 pub(super) enum Balanced {
     Requests,
     Connections,
+    /// Connections that the policy says to be TLS.
+    Tls,
+    /// Calls to the control plane.
+    Calls(ControlClient),
 }
 
 /// The name of a family.
@@ -21,11 +25,15 @@ macro_rules! named {
         match $balanced {
             Balanced::Requests => concat!("outbound_http_balancer_", $after),
             Balanced::Connections => concat!("outbound_tcp_balancer_", $after),
+            Balanced::Tls => concat!("outbound_tls_balancer_", $after),
+            Balanced::Calls(ControlClient::Identity) => concat!("control_identity_balancer_", $after),
+            Balanced::Calls(ControlClient::Destination) => concat!("control_destination_balancer_", $after),
+            Balanced::Calls(ControlClient::Policy) => concat!("control_policy_balancer_", $after),
         }
     };
 }
 
-/// `outbound_http_balancer_*` or `outbound_tcp_balancer_*`. Their texts say requests of either.
+/// `outbound_http_balancer_*`, or those of what else is balanced. Their texts say requests of all of them.
 #[derive(Clone)]
 pub(crate) struct BalancerFamilies {
     endpoints: Family<Gauge>,
@@ -119,6 +127,16 @@ impl BalancerFamilies {
     /// The series with these labels, or without labels some that nobody sees. A balancer refuses requests once one has waited for
     /// `timeout`.
     pub(crate) fn scope(&self, labels: Option<&Labels>, timeout: Duration) -> BalancerScope {
+        self.make(labels, Some(timeout))
+    }
+
+    /// The series with these labels, of a balancer that refuses no request for how long another has waited: it is shut while there is
+    /// nobody whom one could be sent to.
+    pub(crate) fn patient(&self, labels: &Labels) -> BalancerScope {
+        self.make(Some(labels), None)
+    }
+
+    fn make(&self, labels: Option<&Labels>, timeout: Option<Duration>) -> BalancerScope {
         fn hold<M: Metric>(family: &Family<M>, labels: Option<&Labels>) -> Arc<M> {
             labels.map_or_else(|| family.unseen(), |labels| family.hold(labels))
         }
@@ -139,9 +157,9 @@ impl BalancerFamilies {
             shut: hold(&self.shut, labels),
             open_time: hold(&self.open_time, labels),
             shut_time: hold(&self.shut_time, labels),
-            timeout: hold(&self.timeout, labels),
+            timeout: timeout.map_or_else(|| self.timeout.unseen(), |_| hold(&self.timeout, labels)),
         };
-        scope.timeout.set(timeout);
+        scope.timeout.set(timeout.unwrap_or_default());
         scope.opened();
         scope
     }

@@ -4,16 +4,30 @@ use std::{io, net::SocketAddr, sync::Arc, time::Instant};
 
 use tonic::Status;
 
-use super::{Counter, Family, Histogram, Labels, Late, Registry, Shape, Tls};
+use super::{
+    BalancerFamilies, BalancerScope, Counter, Family, Histogram, Labels, Late, Registry, Shape, Tls, balancer::Balanced,
+};
 use crate::ControlAddr;
 
-/// `control_request_total`, `control_response_total`, `control_response_latency_ms` and `control_dns_resolutions_total`.
+/// What a client of the control plane is for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ControlClient {
+    Identity,
+    Destination,
+    Policy,
+}
+
+/// `control_request_total`, `control_response_total`, `control_response_latency_ms`, `control_dns_resolutions_total` and
+/// `control_*_balancer_*`.
 #[derive(Clone)]
 pub(crate) struct ControlFamilies {
     requests: Family<Counter>,
     responses: Family<Counter>,
     latencies: Family<Histogram>,
     resolutions: Family<Counter>,
+    identity: BalancerFamilies,
+    destination: BalancerFamilies,
+    policy: BalancerFamilies,
 }
 
 /// How often the name of a service was looked up.
@@ -38,8 +52,19 @@ pub(crate) struct ControlCall<'a> {
     answered: bool,
 }
 
+impl ControlClient {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Destination => "destination",
+            Self::Policy => "policy",
+        }
+    }
+}
+
 impl ControlFamilies {
     pub(super) fn new(registry: &Registry) -> Self {
+        let balancer = |client| BalancerFamilies::new(registry, Balanced::Calls(client));
         Self {
             requests: registry.family("control_request_total", "Calls to the control plane."),
             responses: registry.family("control_response_total", "Calls to the control plane that ended."),
@@ -52,15 +77,30 @@ impl ControlFamilies {
                 "control_dns_resolutions_total",
                 "How often names of the control plane were looked up, by what came of it.",
             ),
+            identity: balancer(ControlClient::Identity),
+            destination: balancer(ControlClient::Destination),
+            policy: balancer(ControlClient::Policy),
         }
     }
 
-    /// Those of the client of a service: `identity`, `destination` or `policy`. The resolver is the system's, which asks for addresses
-    /// of both kinds at once, as Linkerd's does if there are no SRV records.
-    pub(crate) fn resolutions(&self, client: &str) -> Resolutions {
-        let labels = |result| Labels::new().with("client", client).with("record_type", "A/AAAA").with("result", result);
-        let late = |result| Late::new(&self.resolutions, labels(result));
+    /// Those of the client of a service. The resolver is the system's, which asks for addresses of both kinds at once, as Linkerd's does
+    /// if there are no SRV records.
+    pub(crate) fn resolutions(&self, client: ControlClient) -> Resolutions {
+        let labels = Labels::new().with("client", client.label()).with("record_type", "A/AAAA");
+        let late = |result| Late::new(&self.resolutions, labels.clone().with("result", result));
         Resolutions { found: late("ok"), not_found: late("not_found") }
+    }
+
+    /// The series of the addresses of a service. An address is ready unless it could not be connected to lately. A call waits while its
+    /// name is looked up and a connection made, and the gate is shut while none of the addresses can be connected to: calls come to nothing
+    /// then, but none is refused unless that was tried, so that no time is told after which they would be.
+    pub(crate) fn balancer(&self, client: ControlClient, service: &ControlAddr) -> BalancerScope {
+        let families = match client {
+            ControlClient::Identity => &self.identity,
+            ControlClient::Destination => &self.destination,
+            ControlClient::Policy => &self.policy,
+        };
+        families.patient(&Labels::new().with("addr", &service.authority))
     }
 
     /// The series of a service.

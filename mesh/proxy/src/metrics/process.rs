@@ -6,10 +6,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::runtime::Handle;
-
 use super::{
-    Gauge, Labels, Registry,
+    Counter, Gauge, Labels, Registry,
     registry::{Refresh, Seconds},
 };
 use crate::tls;
@@ -38,8 +36,10 @@ pub(crate) struct Process {
     threads: Arc<Gauge>,
     open_files: Arc<Gauge>,
     max_files: Arc<Gauge>,
+    received: Arc<Counter>,
+    sent: Arc<Counter>,
     /// They say the same all the time.
-    _constants: (Arc<Gauge>, Arc<Gauge>, Arc<Seconds<false>>, Option<Arc<Gauge>>),
+    _constants: (Arc<Gauge>, Arc<Gauge>, Arc<Seconds<false>>),
 }
 
 impl Process {
@@ -47,6 +47,7 @@ impl Process {
         let none = Labels::new();
         let gauge = |name, help| registry.family::<Gauge>(name, help).hold(&none);
         let seconds = |name, help| registry.family::<Seconds<true>>(name, help).hold(&none);
+        let counter = |name, help| registry.family::<Counter>(name, help).hold(&none);
         let build = Labels::new()
             .with("date", BUILD_DATE)
             .with("git_sha", BUILD_GIT_SHA)
@@ -57,12 +58,6 @@ impl Process {
         build.set(1);
         let tls = registry.family::<Gauge>("rustls_info", "What this proxy's TLS can do.").hold(&tls_labels());
         tls.set(1);
-        // Most of what Linkerd's proxy says of its runtime besides only an unstable tokio tells.
-        let workers = Handle::try_current().ok().map(|runtime| {
-            let workers = gauge("tokio_rt_workers", "The runtime's worker threads.");
-            workers.set(i64::try_from(runtime.metrics().num_workers()).unwrap_or(i64::MAX));
-            workers
-        });
         let start = "When the process started, in seconds of the Unix epoch.";
         let start = registry.family::<Seconds<false>>("process_start_time_seconds", start).hold(&none);
         start.set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
@@ -75,7 +70,9 @@ impl Process {
             threads: gauge("process_threads", "Threads."),
             open_files: gauge("process_open_fds", "Open files."),
             max_files: gauge("process_max_fds", "How many files may be open."),
-            _constants: (build, tls, start, workers),
+            received: counter("process_network_receive_bytes_total", "Bytes that have come into the pod."),
+            sent: counter("process_network_transmit_bytes_total", "Bytes that have left it."),
+            _constants: (build, tls, start),
         });
         let refreshed: std::sync::Weak<Self> = Arc::downgrade(&process);
         registry.refresh(refreshed);
@@ -100,6 +97,20 @@ impl Process {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         let kilobytes: i64 = line.split_whitespace().next()?.parse().ok()?;
         self.resident_memory.set(kilobytes * 1024);
+        Some(())
+    }
+
+    /// What the kernel counts by network namespace: the application's bytes are among them, as they are with Linkerd's proxy.
+    fn read_network(&self) -> Option<()> {
+        let netstat = fs::read_to_string("/proc/self/net/netstat").ok()?;
+        let mut lines = netstat.lines().filter_map(|line| line.strip_prefix("IpExt: "));
+        let (names, values) = (lines.next()?, lines.next()?);
+        let field = |name: &str| {
+            let (_, value) = names.split(' ').zip(values.split(' ')).find(|(field, _)| *field == name)?;
+            value.parse::<u64>().ok()
+        };
+        self.received.set(field("InOctets")?);
+        self.sent.set(field("OutOctets")?);
         Some(())
     }
 
@@ -137,6 +148,6 @@ impl Refresh for Process {
     fn refresh(&self) {
         self.uptime.set(self.started.elapsed());
         // Without /proc the series stay as they are.
-        let _ = (self.read_stat(), self.read_resident(), self.read_files());
+        let _ = (self.read_stat(), self.read_resident(), self.read_files(), self.read_network());
     }
 }

@@ -36,6 +36,11 @@ impl Counter {
     pub(crate) fn add(&self, amount: u64) {
         self.0.fetch_add(amount, Relaxed);
     }
+
+    /// Somebody else has counted so many.
+    pub(crate) fn set(&self, total: u64) {
+        self.0.store(total, Relaxed);
+    }
 }
 
 /// A number that grows and shrinks.

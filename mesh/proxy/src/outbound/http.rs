@@ -19,15 +19,15 @@ use crate::{
     NameAddr, Target,
     dialect::{Choice, Dialled, OVERRIDE, choose},
     http::{
-        BoxedRequest, Overdue, ProxyError, RequestBody, ResponseBody, UNSENT, Upgrade, check_head, remove_each,
-        strip_hop_by_hop,
+        BoxedRequest, Overdue, ProxyError, RequestBody, ResponseBody, TimedAttempt, UNSENT, Upgrade, check_head,
+        remove_each, strip_hop_by_hop,
     },
     metrics::{Direction, is_grpc},
-    policy::{Chosen, Routes},
+    policy::{Chosen, Routes, Terms},
     profile::{Route, RouteScopes, ServiceProfile},
     retry::MAX_BODY,
     split::Split,
-    within::within,
+    within::{unless, within},
 };
 
 const CANONICAL: HeaderName = HeaderName::from_static("l5d-dst-canonical");
@@ -120,8 +120,11 @@ impl Outbound {
     ) -> Result<Response<ResponseBody>, ProxyError> {
         let chosen = routes.choose(&request).ok_or_else(|| ProxyError::NoRoute(target.clone()))?;
         let mut observation = chosen.scope().begin(None);
+        // Before the filters: it is the client that may say something, not the route.
+        let own = chosen.rule().terms_of(request.headers_mut());
+        let terms = own.as_deref().unwrap_or(chosen.rule().terms());
         let result = match chosen.filter(&mut request) {
-            Ok(()) => within(chosen.rule().timeout(), self.policy_attempts(target, &chosen, request))
+            Ok(()) => within(terms.timeout, self.policy_attempts(target, &chosen, terms, request))
                 .await
                 .unwrap_or_else(|limit| Err(ProxyError::Overdue(Overdue::Request(limit)))),
             Err(error) => Err(error),
@@ -130,7 +133,7 @@ impl Outbound {
             Ok(mut response) => {
                 observation.head(response.status(), response.headers());
                 chosen.rule().filter_response(&mut response);
-                if let Some(limit) = chosen.rule().timeout() {
+                if let Some(limit) = terms.timeout {
                     let end = observation.started() + limit;
                     response.body_mut().end_by(end.into(), Overdue::Request(limit));
                 }
@@ -144,19 +147,21 @@ impl Outbound {
         }
     }
 
-    /// Sends a request, and again while its rule allows it and it might go better.
+    /// Sends a request, and again while its terms allow it and it might go better.
     async fn policy_attempts(
         &self,
         target: &Target,
         chosen: &Chosen<'_, PolicyBackend>,
+        terms: &Terms,
         request: BoxedRequest,
     ) -> Result<Response<ResponseBody>, ProxyError> {
-        let rule = chosen.rule();
-        let (mut request, again) = attempts::begin(request, rule.retry().map(|(retry, _)| retry.max_body));
+        let (mut request, again) = attempts::begin(request, terms.retry.as_ref().map(|retry| retry.max_body));
         let mut retries = 0;
         loop {
-            let result = self.policy_attempt(target, chosen, request).await;
-            let Some((retry, counters)) = rule.retry() else { return result };
+            let result = self.policy_attempt(target, chosen, terms, retries, request).await;
+            let Some(retry) = &terms.retry else { return result };
+            // A rule counts whatever may be sent again.
+            let Some(counters) = chosen.retry_counters() else { return result };
             if !retry.applies(&result) {
                 if retries > 0 {
                     counters.successes.increment();
@@ -181,14 +186,16 @@ impl Outbound {
         }
     }
 
+    /// The attempt after so many.
     async fn policy_attempt(
         &self,
         target: &Target,
         chosen: &Chosen<'_, PolicyBackend>,
+        terms: &Terms,
+        retries: u32,
         mut request: BoxedRequest,
     ) -> Result<Response<ResponseBody>, ProxyError> {
-        let rule = chosen.rule();
-        let backends = rule.backends()?;
+        let backends = chosen.rule().backends()?;
         let choose = || backends.choose(&mut rand::rng(), |leg| leg.backend.backend.is_available());
         let mut leg = choose();
         // A leg that nothing is known of yet may turn out to have no endpoints where another has. Boxed, for that is rare.
@@ -201,28 +208,21 @@ impl Outbound {
         let leg = leg.ok_or_else(|| ProxyError::NoRoute(target.clone()))?;
         leg.filter(&mut request)?;
         let sent = request.body_mut().count(chosen.scope().request_frames());
+        let timed = terms.limits(retries).begin(request.body_mut());
         let mut observation = leg.backend.scope.begin(sent);
-        let answer = async {
-            let mut response = leg.backend.backend.send(request, None).await?;
-            if let Some((retry, _)) = rule.retry() {
-                retry.look(&mut response).await;
-            }
-            Ok(response)
-        };
-        let result = within(rule.head_timeout(), answer)
+        let result = unless(timed.as_ref().map(TimedAttempt::without_head), leg.backend.backend.send(request, None))
             .await
-            .unwrap_or_else(|limit| Err(ProxyError::Overdue(Overdue::Head(limit))));
+            .unwrap_or_else(|overdue| Err(ProxyError::Overdue(overdue)));
         match result {
             Ok(mut response) => {
+                if let Some(timed) = &timed {
+                    timed.limit(response.body_mut());
+                }
+                if let Some(retry) = &terms.retry {
+                    retry.look(&mut response).await;
+                }
                 observation.head(response.status(), response.headers());
                 leg.filter_response(&mut response);
-                if let Some(limit) = rule.stream_timeout() {
-                    let end = observation.started() + limit;
-                    response.body_mut().end_by(end.into(), Overdue::Stream(limit));
-                }
-                if let Some(limit) = rule.idle_timeout() {
-                    response.body_mut().limit_idle(limit);
-                }
                 response.body_mut().observe(observation);
                 Ok(response)
             }

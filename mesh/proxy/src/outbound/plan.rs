@@ -14,6 +14,7 @@
 //! has an error for hangs, or waits 3 s for endpoints that it knows cannot come.
 
 mod tcp;
+mod tls;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -25,12 +26,13 @@ use linkerd2_proxy_api::{
 use tonic::Code;
 use tracing::warn;
 
-pub(super) use tcp::{Carried, TcpBackend, TcpPlan};
+pub(super) use tcp::{Carried, TcpLeg, TcpPlan, ingress_labels, parent_labels};
+pub(super) use tls::TlsPlan;
 
 use super::balancers::Balancers;
 use crate::{
     NameAddr, Target,
-    balance::{Accrual, Balancer, Endpoint, EndpointFactory, EndpointInfo},
+    balance::{Accrual, Balancer, Endpoint, EndpointFactory, EndpointInfo, LoadBias},
     control::Answer,
     http::{BoxedRequest, ProxyError, ResponseBody, SendError},
     metrics::{Labels, Late, Metrics, StreamFamilies, StreamScope, service_labels},
@@ -54,11 +56,15 @@ pub(super) struct Parts {
 pub(super) struct Plan {
     pub(super) http: HttpPlan,
     pub(super) tcp: TcpPlan,
+    /// What becomes of connections in place of that, where the policy says that they are TLS.
+    pub(super) tls: Option<TlsPlan>,
     /// Connections are passed on as they are, without detection.
     pub(super) opaque: bool,
     /// Counts connections by what is known of their protocol before they are looked into. As with Linkerd's proxy, those of ingress
     /// mode are not counted: what is spoken there is looked for before it is known where it goes.
     pub(super) protocol: Late,
+    /// The labels of what connections are for.
+    pub(super) parent: Labels,
 }
 
 /// What to do with requests.
@@ -106,8 +112,8 @@ impl Plan {
     pub(super) fn forward(address: SocketAddr, parts: &Parts) -> Self {
         let endpoint = Arc::new(parts.factory.make(address, None, EndpointInfo::default()));
         let tcp = TcpPlan::forward(address, &endpoint, parts);
-        let protocol = parts.protocol(None, None);
-        Self { http: HttpPlan::Backend(Backend::Endpoint(endpoint)), tcp, opaque: false, protocol }
+        let (protocol, parent) = (parts.protocol(None, None), parent_labels(None, None));
+        Self { http: HttpPlan::Backend(Backend::Endpoint(endpoint)), tcp, tls: None, opaque: false, protocol, parent }
     }
 
     pub(super) fn compile(
@@ -128,7 +134,9 @@ impl Plan {
             opaque: found.is_some_and(|profile| profile.opaque_protocol) || policy.is_some_and(is_opaque),
             http: parts.http(target, profile, found, policy),
             tcp: parts.tcp(target, found, policy),
+            tls: parts.tls(found, policy),
             protocol: parts.protocol(found, policy),
+            parent: parent_labels(found, policy),
         }
     }
 }
@@ -186,7 +194,7 @@ impl Parts {
             Some(Kind::Http2(_) | Kind::Grpc(_)) => "http/2",
             Some(Kind::Detect(_)) | None => "detect",
         };
-        let parent = tcp::parent_labels(profile, policy);
+        let parent = parent_labels(profile, policy);
         Late::new(&self.metrics.outbound_protocols, Labels::new().with("protocol", protocol).followed_by(&parent))
     }
 
@@ -230,7 +238,7 @@ impl Parts {
     /// The balancer of a Service of which nothing is known but its name, as a backend of another.
     fn balancer(&self, parent: &NameAddr, name: &NameAddr) -> Arc<Balancer> {
         let labels = service_labels("parent", parent).followed_by(&service_labels("backend", name));
-        self.balancers.get(name, None, Some(labels))
+        self.balancers.get(name, None, None, Some(labels))
     }
 
     fn forward(&self, endpoint: &WeightedAddr) -> Option<Backend> {
@@ -245,7 +253,8 @@ impl Parts {
                 match balancer.discovery.as_ref().and_then(|it| it.kind.as_ref()) {
                     Some(endpoint_discovery::Kind::Dst(dst)) => {
                         let labels = || Some(shared.parent.clone()?.followed_by(&backend_labels(api)));
-                        let balancer = |name| self.balancers.get(&name, shared.accrual, labels());
+                        let bias = LoadBias::of(balancer);
+                        let balancer = |name| self.balancers.get(&name, shared.accrual, bias, labels());
                         NameAddr::parse(&dst.path).map(|name| Backend::Balanced(balancer(name)))
                     }
                     None => None,

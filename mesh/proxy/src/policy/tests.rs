@@ -7,7 +7,7 @@ use linkerd2_proxy_api::{
 };
 
 use http::header::HOST;
-use linkerd2_proxy_api::http_types;
+use linkerd2_proxy_api::{http_route as matches, http_types};
 
 use super::*;
 
@@ -194,6 +194,29 @@ fn a_rule_without_a_backend_that_can_be_read_is_not_one_without_backends() {
     for routes in in_order(&[]) {
         let request = Request::post("/s/m").body(()).unwrap();
         assert!(routes.choose(&request).unwrap().rule().backends().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn requests_say_what_holds_for_them_where_the_policy_lets_them() {
+    for allow_l5d_request_headers in [true, false] {
+        let mut http = route("r", &[], vec![]);
+        http.rules[0].allow_l5d_request_headers = allow_l5d_request_headers;
+        let rule = grpc::Rule { allow_l5d_request_headers, ..Default::default() };
+        let route = GrpcRoute { metadata: Some(metadata("r")), hosts: vec![], rules: vec![rule] };
+        let grpc = proxy_protocol::Kind::Grpc(Grpc { routes: vec![route], failure_accrual: None });
+        for routes in [compiled(vec![http.clone()]), compiled_of(grpc.clone())] {
+            let request = Request::post("/s/m").header("l5d-timeout", "5s").header("l5d-retry-limit", "2");
+            let mut request = request.body(()).unwrap();
+            let chosen = routes.choose(&request).unwrap();
+            let own = chosen.rule().terms_of(request.headers_mut());
+            let timeout = own.as_ref().and_then(|terms| terms.timeout);
+            assert_eq!(timeout, allow_l5d_request_headers.then_some(Duration::from_secs(5)));
+            assert_eq!(own.is_some_and(|terms| terms.retry.is_some()), allow_l5d_request_headers);
+            assert_eq!(chosen.retry_counters().is_some(), allow_l5d_request_headers);
+            assert_eq!(request.headers().is_empty(), allow_l5d_request_headers, "what is not read is passed on");
+            assert_eq!(chosen.rule().terms(), &Terms::default());
+        }
     }
 }
 

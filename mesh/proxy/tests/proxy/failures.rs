@@ -10,7 +10,9 @@ use http::Request;
 use http_body_util::{BodyExt, Empty};
 use linkerd2_proxy_api::outbound::{
     ExponentialBackoff, FailureAccrual, OutboundPolicy,
+    backend::{self, balance_p2c},
     failure_accrual::{ConsecutiveFailures, Kind},
+    http_route::distribution,
     proxy_protocol,
 };
 use tokio::{net::TcpListener, sync::Semaphore};
@@ -287,5 +289,57 @@ fn accrue(policy: &mut OutboundPolicy, max_failures: u32) {
     if let Some(proxy_protocol::Kind::Detect(detect)) = &mut policy.protocol.as_mut().unwrap().kind {
         detect.http1.as_mut().unwrap().failure_accrual = accrual;
         detect.http2.as_mut().unwrap().failure_accrual = accrual;
+    }
+}
+
+#[tokio::test]
+async fn who_fails_is_asked_less_where_failures_count() {
+    // Slower than who fails at once, so that a balancer that looks at latencies alone prefers the failures.
+    let good = App::http(|_| async {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        text(200, "good")
+    })
+    .await;
+    for status in [429, 503, 500] {
+        let bad = App::http(move |_| async move { text(status, "not now") }).await;
+        for counts in [true, false] {
+            let mesh = Setup::new().original(1, cluster_ip()).start().await;
+            mesh.control.service("web", cluster_ip(), &[good.address, bad.address]);
+            let mut policy = policy("web", &[(&format!("{WEB}:80"), 1)]);
+            if counts {
+                penalize(&mut policy);
+            }
+            mesh.control.set_policy(&cluster_ip().to_string(), policy);
+            let mut connection = mesh.connect(1).await;
+            while connection.get("/", &[]).await.status != status {}
+            if counts {
+                for _ in 0..50 {
+                    assert_eq!(connection.get("/", &[]).await.status, 200, "it counts as longer than the test takes");
+                }
+            } else {
+                while connection.get("/", &[]).await.status != status {}
+            }
+        }
+    }
+}
+
+/// Counts failures as answers that took an hour.
+fn penalize(policy: &mut OutboundPolicy) {
+    let hour = Some(prost_types::Duration { seconds: 3600, nanos: 0 });
+    let load = balance_p2c::Load::PenaltyPeakEwma(balance_p2c::PenaltyPeakEwma { penalty: hour, ..Default::default() });
+    let Some(proxy_protocol::Kind::Detect(detect)) = &mut policy.protocol.as_mut().unwrap().kind else {
+        panic!("{policy:?}")
+    };
+    let routes = detect.http1.as_mut().unwrap().routes.iter_mut().chain(&mut detect.http2.as_mut().unwrap().routes);
+    for rule in routes.flat_map(|route| &mut route.rules) {
+        let Some(distribution::Kind::RandomAvailable(random)) = &mut rule.backends.as_mut().unwrap().kind else {
+            panic!("{rule:?}")
+        };
+        for weighted in &mut random.backends {
+            match &mut weighted.backend.as_mut().unwrap().backend.as_mut().unwrap().kind {
+                Some(backend::Kind::Balancer(balancer)) => balancer.load = Some(load),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 }

@@ -41,8 +41,12 @@ async fn mesh(app: &App, rules: Vec<Rule>) -> Mesh {
 
 /// What a client gets for a message that it sends, to its end.
 async fn call(mesh: &Mesh, method: &str) -> Reply {
+    ask(mesh, request(method)).await
+}
+
+async fn ask(mesh: &Mesh, request: Request<crate::support::H2Body>) -> Reply {
     let mut connection = h2(client(1), mesh.proxy.addresses().outbound[0]).await;
-    let response = connection.send_request(request(method)).await.unwrap();
+    let response = connection.send_request(request).await.unwrap();
     let (head, body) = response.into_parts();
     let body = body.collect().await.unwrap();
     let trailers = body.trailers().cloned().unwrap_or_default();
@@ -152,6 +156,25 @@ async fn codes_are_tried_again_in_heads_and_in_trailers() {
             );
             assert_eq!(mesh.sum(&["outbound_grpc_route_backend_requests_total"]).await, asked as u64, "{case}");
             assert_eq!(mesh.sum(&["outbound_http_route_"]).await, 0, "{case}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_says_by_which_codes_it_is_sent_again_where_it_may() {
+    for (codes, allowed, seen, asked) in [
+        ("internal,unavailable", true, "0", 2),
+        ("internal,unavailable", false, "14", 1),
+        ("internal,unknown", true, "14", 1),
+    ] {
+        for place in [In::Head, In::Trailers] {
+            let app = failing_once("14", place).await;
+            let rule = Rule { allow_l5d_request_headers: allowed, ..grpc_rule(vec![], WEB) };
+            let mesh = mesh(&app, vec![rule]).await;
+            let mut request = request("shop.Cart/Add");
+            request.headers_mut().insert("l5d-retry-grpc", HeaderValue::from_static(codes));
+            let reply = ask(&mesh, request).await;
+            assert_eq!((reply.code.as_deref(), app.requests()), (Some(seen), asked), "{codes} {allowed} {place:?}");
         }
     }
 }

@@ -8,6 +8,8 @@ use std::{
     },
 };
 
+use tokio::sync::Semaphore;
+
 use crate::support::{App, Connection, Setup, client, profile, route, served_by, text};
 
 #[tokio::test]
@@ -79,6 +81,43 @@ async fn the_inbound_port_is_no_application() {
     let mut connection = mesh.connect_inbound(1).await;
     connection.send("not http at all").await;
     assert_eq!(connection.read_to_end().await, b"");
+}
+
+#[tokio::test]
+async fn no_more_requests_to_the_pod_are_without_an_answer_than_may_be() {
+    let answers = Arc::new(Semaphore::new(0));
+    let awaited = Arc::clone(&answers);
+    let app = App::http(move |request| {
+        let awaited = Arc::clone(&awaited);
+        async move {
+            if request.uri().path() == "/later" {
+                awaited.acquire().await.unwrap().forget();
+            }
+            text(200, "answered")
+        }
+    })
+    .await;
+    let setup = Setup::new().with("LINKERD2_PROXY_INBOUND_MAX_IN_FLIGHT", "2");
+    let mesh = setup.original(1, app.address).start().await;
+    let mut waiting = [mesh.connect_inbound(1).await, mesh.connect_inbound(1).await];
+    for connection in &mut waiting {
+        connection.send("GET /later HTTP/1.1\r\nhost: web\r\n\r\n").await;
+    }
+    mesh.wait_for_sum(&["request_total", "direction=\"inbound\""], 2).await;
+    let refused = mesh.connect_inbound(1).await.get("/", &[]).await;
+    // The reason is between proxies.
+    assert_eq!((refused.status.as_u16(), refused.header("l5d-proxy-error")), (503, None));
+    assert_eq!(refused.header("connection"), Some("close"));
+    assert_eq!(mesh.metric("inbound_http_errors_total{error=\"loadshed\"}").await, Some(1));
+    assert_eq!(app.requests(), 2);
+
+    // Control: the other side of the proxy has places of its own, and these are free again.
+    assert_eq!(mesh.connect(1).await.get("/", &[]).await.body, "answered");
+    answers.add_permits(2);
+    for connection in &mut waiting {
+        assert_eq!(connection.reply().await.body, "answered");
+    }
+    assert_eq!(mesh.connect_inbound(1).await.get("/", &[]).await.body, "answered");
 }
 
 /// An ingress that sends each request through its own outbound proxy, to wherever the request says.

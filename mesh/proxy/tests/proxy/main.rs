@@ -22,5 +22,6 @@ mod profiles;
 mod routes;
 mod routing;
 mod support;
+mod terms;
 mod unreachable;
 mod wire;

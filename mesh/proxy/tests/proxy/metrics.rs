@@ -6,6 +6,7 @@ mod errors;
 mod inbound;
 mod process;
 mod routes;
+mod tls;
 
 use std::{
     net::SocketAddr,

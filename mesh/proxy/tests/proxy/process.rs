@@ -16,7 +16,7 @@ use tokio::{
     time,
 };
 
-use crate::support::{App, Connection, ControlPlane, Setup, client, text};
+use crate::support::{App, Connection, ControlPlane, Setup, client, served_by, text};
 
 /// Where the connections of the first client go, in the environment of the process.
 const ORIGINAL: &str = "PROXY_PROCESS_ORIGINAL";
@@ -40,16 +40,17 @@ struct ProxyProcess {
 }
 
 impl ProxyProcess {
-    async fn start(control: &ControlPlane, original: SocketAddr) -> Self {
-        // At an address of its own, where nobody takes a port in between.
-        let ip = IpAddr::from([127, 0, 7, 1]);
+    /// With these variables besides, at the `n`th address: each test has its own, where nobody takes a port in between.
+    async fn start(control: &ControlPlane, original: SocketAddr, n: u8, variables: &[(&str, &str)]) -> Self {
+        let ip = IpAddr::from([127, 0, 7, n]);
         let mut listeners = Vec::new();
         for _ in 0..3 {
             listeners.push(TcpListener::bind((ip, 0)).await.unwrap());
         }
         let free: Vec<_> = listeners.drain(..).map(|listener| listener.local_addr().unwrap()).collect();
         let [outbound, inbound, admin] = free[..] else { panic!("expected three addresses, found {free:?}") };
-        let variables = Setup::new()
+        let setup = variables.iter().fold(Setup::new(), |setup, (name, value)| setup.with(name, value));
+        let variables = setup
             .with("LINKERD2_PROXY_OUTBOUND_LISTEN_ADDRS", &outbound.to_string())
             .with("LINKERD2_PROXY_INBOUND_LISTEN_ADDR", &inbound.to_string())
             .with("LINKERD2_PROXY_ADMIN_LISTEN_ADDR", &admin.to_string())
@@ -106,7 +107,7 @@ async fn a_process_that_is_told_to_stop_finishes_what_it_has_begun() {
     .await;
     let control = ControlPlane::start().await;
     for (requests, signal) in [(2, true), (4, false)] {
-        let mut proxy = ProxyProcess::start(&control, app.address).await;
+        let mut proxy = ProxyProcess::start(&control, app.address, 1, &[]).await;
         let (mut out, mut within) =
             (Connection::open(client(1), proxy.outbound).await, Connection::open(client(1), proxy.inbound).await);
         let deadline = Instant::now() + PATIENCE;
@@ -139,5 +140,29 @@ async fn a_process_that_is_told_to_stop_finishes_what_it_has_begun() {
         let status = time::timeout(PATIENCE, proxy.child.wait()).await.expect("the process does not end").unwrap();
         // As its exit code is in the harness's hands, this says that the role's was 0.
         assert!(status.success(), "signal: {signal}, {status}");
+    }
+}
+
+#[tokio::test]
+async fn a_process_works_with_as_many_threads_as_it_is_told() {
+    let app = App::named("app").await;
+    let control = ControlPlane::start().await;
+    // More than there are processors would have nothing to run on.
+    let two = std::thread::available_parallelism().unwrap().get().min(2);
+    for (variables, workers) in [
+        (&[][..], 1),
+        (&[("LINKERD2_PROXY_CORES", "2")], two),
+        (&[("LINKERD2_PROXY_CORES_MAX", "2")], two),
+        (&[("LINKERD2_PROXY_CORES", "two")], 1),
+    ] {
+        let proxy = ProxyProcess::start(&control, app.address, 2, variables).await;
+        let mut admin = Connection::open(client(250), proxy.admin).await;
+        let metrics = admin.get("/metrics", &[]).await.body;
+        let line = format!("tokio_rt_workers {workers}");
+        assert!(metrics.lines().any(|found| found == line), "{variables:?}: {line} is not in\n{metrics}");
+        for address in [proxy.outbound, proxy.inbound] {
+            let reply = Connection::open(client(1), address).await.get("/", &[]).await;
+            assert_eq!(served_by(&reply.body), "app", "{variables:?}");
+        }
     }
 }

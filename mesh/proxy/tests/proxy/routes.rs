@@ -33,7 +33,7 @@ fn cluster_ip() -> std::net::SocketAddr {
 }
 
 /// A mesh in which the connections of the first client are for a Service whose only rule is changed like this.
-async fn mesh(app: &App, change: impl Fn(&mut Rule)) -> Mesh {
+pub async fn mesh(app: &App, change: impl Fn(&mut Rule)) -> Mesh {
     let mesh = Setup::new().original(1, cluster_ip()).start().await;
     mesh.control.service("web", cluster_ip(), &[app.address]);
     let mut policy = policy("web", &[(&format!("{WEB}:80"), 1)]);
@@ -63,11 +63,11 @@ fn filter(kind: Kind) -> Filter {
     Filter { kind: Some(kind) }
 }
 
-fn millis(millis: i32) -> Option<prost_types::Duration> {
+pub fn millis(millis: i32) -> Option<prost_types::Duration> {
     Some(prost_types::Duration { seconds: i64::from(millis / 1000), nanos: millis % 1000 * 1_000_000 })
 }
 
-fn retries(max_retries: u32, max_request_bytes: u32) -> Option<Retry> {
+pub fn retries(max_retries: u32, max_request_bytes: u32) -> Option<Retry> {
     let ranges = vec![retry::conditions::StatusRange { start: 500, end: 599 }];
     Some(Retry {
         max_retries,
@@ -79,7 +79,7 @@ fn retries(max_retries: u32, max_request_bytes: u32) -> Option<Retry> {
 }
 
 /// An application that says 500 to the first requests, and what it was sent to the others.
-async fn failing(first: usize) -> App {
+pub async fn failing(first: usize) -> App {
     let asked = Arc::new(AtomicUsize::new(0));
     App::http(move |request| {
         let asked = Arc::clone(&asked);
@@ -139,11 +139,8 @@ async fn an_attempt_without_an_answer_is_given_up_for_the_next() {
         }
     })
     .await;
-    let mesh = mesh(&app, |rule| {
-        rule.retry = retries(1, 1024);
-        rule.timeouts = Some(Timeouts { response: millis(100), ..Default::default() });
-    })
-    .await;
+    let retry = Retry { timeout: millis(100), ..retries(1, 1024).unwrap() };
+    let mesh = mesh(&app, |rule| rule.retry = Some(retry.clone())).await;
     assert_eq!(mesh.connect(1).await.get("/", &[]).await.body, "second");
     let timed_out = ["outbound_http_route_backend_response_statuses_total", "error=\"RESPONSE_HEADERS_TIMEOUT\""];
     assert_eq!(mesh.sum(&timed_out).await, 1);
@@ -218,7 +215,7 @@ async fn a_limit_of_a_policy_leaves_the_connection_open() {
     .await;
     let limits = [
         (Timeouts { request: millis(500), ..Default::default() }, "request timeout: 500ms"),
-        (Timeouts { response: millis(500), ..Default::default() }, "response header timeout: 500ms"),
+        (Timeouts { response: millis(500), ..Default::default() }, "response stream timeout: 500ms"),
     ];
     for (timeouts, limit) in limits {
         let mesh = mesh(&app, |rule| rule.timeouts = Some(timeouts)).await;

@@ -165,7 +165,11 @@ impl Exchange<'_> {
         if let Sending::Body(outgoing) = &mut self.sending {
             match outgoing.poll(self.wire, self.body, cx) {
                 Poll::Pending => {}
-                Poll::Ready(Ok(())) => self.sending = Sending::Nothing,
+                Poll::Ready(Ok(())) => {
+                    self.sending = Sending::Nothing;
+                    // Who waits for the end of a body learns of it by this, also where there is none.
+                    *self.body = RequestBody::Empty;
+                }
                 Poll::Ready(Err(Error::Io(error))) => (self.sending, self.broken) = (Sending::Nothing, Some(error)),
                 Poll::Ready(Err(error)) => return Err(Failure::Broken(error)),
             }

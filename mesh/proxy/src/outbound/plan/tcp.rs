@@ -29,7 +29,7 @@ use crate::{
     balance::{Balancer, Endpoint},
     http::{EndpointLoad, ProxyError},
     io::Io,
-    metrics::{BalancerScope, Labels, TcpRoute, TcpRouteError, service_labels},
+    metrics::{BalancerScope, Labels, PassedOn, TcpRoute, TcpRouteError, service_labels},
     policy::{metadata_labels, unusable},
     profile::ServiceProfile,
     split::Split,
@@ -45,10 +45,13 @@ pub(in crate::outbound) struct TcpPlan {
 /// Where connections go.
 pub(in crate::outbound) enum Carried {
     /// To one of these.
-    Backends(Split<TcpBackend>),
+    Backends(Split<TcpLeg>),
     /// Nowhere: the policy says so.
     Refused(TcpRouteError),
 }
+
+/// A backend, or why the policy says that the connections that are for it go nowhere.
+pub(in crate::outbound) type TcpLeg = Result<TcpBackend, TcpRouteError>;
 
 /// Where a connection goes.
 pub(in crate::outbound) enum TcpBackend {
@@ -61,6 +64,7 @@ pub(in crate::outbound) enum TcpBackend {
 /// A balancer, and what counts the connections that ask it for an endpoint.
 pub(in crate::outbound) struct BalancedConnections {
     balancer: Arc<Balancer>,
+    what: PassedOn,
     labels: Labels,
     scope: OnceLock<Arc<BalancerScope>>,
 }
@@ -135,7 +139,7 @@ impl Parts {
         };
         let split = Split::new(legs.into_iter().map(|(leg, weight)| {
             let balancer = self.leg(profile, &leg);
-            (logical.balanced(&balancer, &service_labels("backend", &leg), &leg), weight)
+            (Ok(logical.balanced(&balancer, &service_labels("backend", &leg), &leg)), weight)
         }));
         let route = || self.route(&logical, default_labels("route", "serviceprofile"));
         (!split.is_empty()).then(|| TcpPlan { route: route(), to: Carried::Backends(split) })
@@ -153,16 +157,7 @@ impl Parts {
             TcpPlan { route: self.route(&logical, labels.unwrap_or_default()), to }
         };
         let rules = || opaque_routes(policy).iter().flat_map(|route| route.rules.iter().map(move |rule| (route, rule)));
-        let refused = |(route, rule): (_, &opaque_route::Rule)| {
-            let kind = rule.filters.iter().find_map(|filter| filter.kind.as_ref())?;
-            Some((
-                route,
-                match kind {
-                    opaque_route::filter::Kind::Forbidden(_) => TcpRouteError::Forbidden,
-                    opaque_route::filter::Kind::Invalid(_) => TcpRouteError::InvalidPolicy,
-                },
-            ))
-        };
+        let refused = |(route, rule): (_, &opaque_route::Rule)| Some((route, refusal(&rule.filters)?));
         if let Some((route, error)) = rules().find_map(refused) {
             return Some(plan(route, Carried::Refused(error)));
         }
@@ -176,7 +171,7 @@ impl Parts {
         distribution: &opaque_route::Distribution,
         shared: &Shared,
         logical: &Logical,
-    ) -> Split<TcpBackend> {
+    ) -> Split<TcpLeg> {
         use opaque_route::distribution::Kind as Distribution;
         let backend = |api: &ApiBackend| {
             Some(match self.backend(api, shared)? {
@@ -184,25 +179,28 @@ impl Parts {
                 Backend::Balanced(balancer) => logical.balanced(&balancer, &backend_labels(api), balancer.name()),
             })
         };
+        let leg = |route: &opaque_route::RouteBackend| match refusal(&route.filters) {
+            Some(error) => Some(Err(error)),
+            None => backend(route.backend.as_ref()?).map(Ok),
+        };
         match &distribution.kind {
-            Some(Distribution::FirstAvailable(first)) => {
-                Split::ordered(first.backends.iter().filter_map(|route| backend(route.backend.as_ref()?)))
-            }
-            Some(Distribution::RandomAvailable(random)) => Split::new(random.backends.iter().filter_map(|weighted| {
-                Some((backend(weighted.backend.as_ref()?.backend.as_ref()?)?, weighted.weight))
-            })),
+            Some(Distribution::FirstAvailable(first)) => Split::ordered(first.backends.iter().filter_map(leg)),
+            Some(Distribution::RandomAvailable(random)) => Split::new(
+                random.backends.iter().filter_map(|weighted| Some((leg(weighted.backend.as_ref()?)?, weighted.weight))),
+            ),
             Some(Distribution::Empty(_)) | None => Split::new([]),
         }
     }
 
     fn route(&self, logical: &Logical, route: Labels) -> TcpRoute {
-        self.metrics.tcp_routes.route(logical.parent.clone().followed_by(&route).followed_by(&logical.target))
+        let labels = logical.parent.clone().followed_by(&route).followed_by(&logical.target);
+        self.metrics.routes_of(PassedOn::Bytes).route(labels)
     }
 }
 
 impl Carried {
     fn to(backend: TcpBackend) -> Self {
-        Self::Backends(Split::new([(backend, 1)]))
+        Self::Backends(Split::new([(Ok(backend), 1)]))
     }
 }
 
@@ -217,15 +215,17 @@ impl Logical {
 
     fn balanced(&self, balancer: &Arc<Balancer>, backend: &Labels, concrete: &NameAddr) -> TcpBackend {
         let labels = self.parent.clone().followed_by(backend).with("logical", &self.name);
-        TcpBackend::Balanced(BalancedConnections {
-            balancer: Arc::clone(balancer),
-            labels: labels.with_display("concrete", concrete),
-            scope: OnceLock::new(),
-        })
+        TcpBackend::balanced(balancer, PassedOn::Bytes, labels.with_display("concrete", concrete))
     }
 }
 
 impl TcpBackend {
+    /// A balancer, whose connections are counted under these labels.
+    pub(super) fn balanced(balancer: &Arc<Balancer>, what: PassedOn, labels: Labels) -> Self {
+        let balancer = Arc::clone(balancer);
+        Self::Balanced(BalancedConnections { balancer, what, labels, scope: OnceLock::new() })
+    }
+
     /// Whether a split should consider it.
     pub(in crate::outbound) fn is_available(&self) -> bool {
         match self {
@@ -245,8 +245,8 @@ impl TcpBackend {
     /// A connection. What comes along counts as load until it is dropped.
     pub(in crate::outbound) async fn connect(&self) -> Result<(Io, EndpointLoad), ProxyError> {
         let (io, endpoint) = match self {
-            Self::Balanced(BalancedConnections { balancer, labels, scope }) => {
-                let scope = scope.get_or_init(|| balancer.connections(labels));
+            Self::Balanced(BalancedConnections { balancer, what, labels, scope }) => {
+                let scope = scope.get_or_init(|| balancer.connections(*what, labels));
                 balancer.connect(scope).await?
             }
             Self::Endpoint(endpoint) => (endpoint.connect().await.map_err(ProxyError::Connect)?, Arc::clone(endpoint)),
@@ -257,14 +257,17 @@ impl TcpBackend {
 
 impl Shared {
     /// Connections that are not looked into. They have no failures to count, and what only they use is no balancer of requests.
-    fn connections(policy: &OutboundPolicy) -> Self {
+    pub(super) fn connections(policy: &OutboundPolicy) -> Self {
         let Self { parent, accrual } = Self::requests(policy);
         Self { parent: parent.filter(|_| accrual.is_none() && !is_opaque(policy)), accrual: None }
     }
 }
 
 /// The labels of what a connection is for: the policy's, or of how its address was found.
-pub(super) fn parent_labels(profile: Option<&DestinationProfile>, policy: Option<&OutboundPolicy>) -> Labels {
+pub(in crate::outbound) fn parent_labels(
+    profile: Option<&DestinationProfile>,
+    policy: Option<&OutboundPolicy>,
+) -> Labels {
     match (policy, profile) {
         (Some(policy), _) => {
             policy.metadata.as_ref().map(|metadata| metadata_labels("parent", metadata)).unwrap_or_default()
@@ -272,6 +275,22 @@ pub(super) fn parent_labels(profile: Option<&DestinationProfile>, policy: Option
         (None, Some(_)) => default_labels("parent", "endpoint"),
         (None, None) => default_labels("parent", "fallback"),
     }
+}
+
+/// Why a route, or one of its backends, refuses connections, if it does. What says that it is invalid is a backend, as with Linkerd's
+/// proxy.
+fn refusal(filters: &[opaque_route::Filter]) -> Option<TcpRouteError> {
+    filters.iter().find_map(|filter| {
+        Some(match filter.kind.as_ref()? {
+            opaque_route::filter::Kind::Forbidden(_) => TcpRouteError::Forbidden,
+            opaque_route::filter::Kind::Invalid(_) => TcpRouteError::InvalidBackend,
+        })
+    })
+}
+
+/// The labels of the parent of connections whose requests say where they go, of which nothing is known but that.
+pub(in crate::outbound) fn ingress_labels() -> Labels {
+    default_labels("parent", "ingress")
 }
 
 /// The labels of what no object of the cluster stands for.

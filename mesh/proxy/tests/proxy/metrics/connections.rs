@@ -6,7 +6,7 @@ use linkerd2_proxy_api::{
     opaque_route::{Forbidden, Invalid},
     outbound::{
         OutboundPolicy,
-        opaque_route::{Filter, filter::Kind},
+        opaque_route::{Filter, distribution, filter::Kind},
         proxy_protocol,
     },
 };
@@ -19,7 +19,7 @@ use tokio::{
 use super::{Scrape, WEB, cluster_ip, service};
 use crate::support::{App, Connection, Mesh, Setup, endpoint, leg, policy, profile};
 
-async fn echo() -> App {
+pub(super) async fn echo() -> App {
     App::tcp(|mut stream| async move {
         let mut buffer = [0; 1024];
         while let Ok(read @ 1..) = stream.read(&mut buffer).await {
@@ -100,29 +100,52 @@ async fn connections_that_nobody_takes_end_unexpectedly() {
     assert_eq!(scrape.value(&close(&route("opaq"), "")), 0.0);
 }
 
-/// A policy whose only rule for connections has this filter.
-fn refusing(kind: Kind) -> OutboundPolicy {
+/// A policy whose only rule for connections, or that one's only backend, has this filter.
+fn refusing(kind: Kind, backend: bool) -> OutboundPolicy {
     let mut policy = policy("web", &[(&format!("{WEB}:80"), 1)]);
     let Some(proxy_protocol::Kind::Detect(detect)) = &mut policy.protocol.as_mut().unwrap().kind else { panic!() };
-    detect.opaque.as_mut().unwrap().routes[0].rules[0].filters = vec![Filter { kind: Some(kind) }];
+    let rule = &mut detect.opaque.as_mut().unwrap().routes[0].rules[0];
+    let filters = match &mut rule.backends.as_mut().unwrap().kind {
+        Some(distribution::Kind::RandomAvailable(random)) if backend => {
+            &mut random.backends[0].backend.as_mut().unwrap().filters
+        }
+        _ => &mut rule.filters,
+    };
+    filters.push(Filter { kind: Some(kind) });
     policy
 }
 
 #[tokio::test]
 async fn a_route_says_why_it_refuses_connections() {
     let app = echo().await;
-    for (kind, error) in [
-        (Kind::Forbidden(Forbidden {}), "forbidden"),
-        (Kind::Invalid(Invalid { message: "no such thing".to_owned() }), "invalid_policy"),
+    let invalid = || Kind::Invalid(Invalid { message: "no such thing".to_owned() });
+    for (kind, backend, error, told) in [
+        (Kind::Forbidden(Forbidden {}), false, "forbidden", "forbidden TCP route"),
+        (Kind::Forbidden(Forbidden {}), true, "forbidden", "forbidden TCP route"),
+        (invalid(), false, "invalid_backend", "unexpected"),
+        (invalid(), true, "invalid_backend", "unexpected"),
     ] {
         let mesh = Setup::new().original(1, cluster_ip()).start().await;
         mesh.control.service("web", cluster_ip(), &[app.address]);
-        mesh.control.set_policy(&cluster_ip().to_string(), refusing(kind));
+        mesh.control.set_policy(&cluster_ip().to_string(), refusing(kind, backend));
         closed(&mesh, 1).await;
         let scrape = Scrape::once(&mesh, &close(&route("opaq"), error), 1.0).await;
         assert_eq!(scrape.value(&open(&route("opaq"))), 1.0);
         assert_eq!(scrape.value(&close(&route("opaq"), "unexpected")), 0.0);
+        assert_eq!(mesh.sum(&["outbound_tcp_errors_total", &format!("error=\"{told}\"")]).await, 1);
     }
+    assert_eq!(app.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_policy_that_says_nothing_refuses_connections() {
+    let app = echo().await;
+    let mesh = Setup::new().original(1, cluster_ip()).start().await;
+    mesh.control.service("web", cluster_ip(), &[app.address]);
+    let nothing = OutboundPolicy { protocol: None, ..policy("web", &[]) };
+    mesh.control.set_policy(&cluster_ip().to_string(), nothing);
+    closed(&mesh, 1).await;
+    Scrape::once(&mesh, &close(&route("invalid"), "invalid_policy"), 1.0).await;
     assert_eq!(app.requests(), 0);
 }
 
@@ -329,6 +352,31 @@ async fn an_opaque_profile_says_what_is_known_as_well() {
     let parent = |name| format!("{},parent_port=\"\",parent_section_name=\"\"", default("parent", name));
     assert_eq!(scrape.value(&protocol("opaq", &parent("endpoint"))), 1.0);
     assert_eq!(scrape.value(&protocol("detect", &parent("fallback"))), 1.0);
+}
+
+#[tokio::test]
+async fn detection_is_counted_by_what_connections_are_for() {
+    let app = App::named("web").await;
+    let ingress = format!("{},parent_port=\"\",parent_section_name=\"\"", default("parent", "ingress"));
+    for (setup, parent) in [(Setup::new(), service("parent", "web")), (Setup::ingress(), ingress)] {
+        let mesh = setup.original(1, cluster_ip()).start().await;
+        mesh.control.service("web", cluster_ip(), &[app.address]);
+        assert_eq!(mesh.connect(1).await.get("/", &[]).await.status, 200);
+        let results = |result: &str| format!("outbound_tcp_detect_http_results_total{{result=\"{result}\",{parent}}}");
+        let scrape = Scrape::of(&mesh).await;
+        assert_eq!(scrape.value(&results("http/1")), 1.0);
+        let bounds = scrape.bounds("outbound_tcp_detect_http_duration_seconds", &parent, 1.0);
+        assert_eq!(bounds, ["0.001", "0.1", "+Inf"]);
+
+        // One that breaks before it is known what it speaks.
+        let read = mesh.sum(&["tcp_read_bytes_total", "direction=\"outbound\",peer=\"src\""]).await;
+        let mut broken = mesh.connect(1).await;
+        broken.send("GE").await;
+        mesh.wait_for_sum(&["tcp_read_bytes_total", "direction=\"outbound\",peer=\"src\""], read + 2).await;
+        SockRef::from(&broken.stream).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(broken);
+        Scrape::once(&mesh, &results("error"), 1.0).await;
+    }
 }
 
 #[tokio::test]

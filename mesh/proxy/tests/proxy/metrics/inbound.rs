@@ -6,6 +6,7 @@ use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, StreamBody};
 use linkerd2_proxy_api::inbound::proxy_protocol::{Grpc, Kind};
+use socket2::SockRef;
 use tokio::net::TcpListener;
 
 use super::Scrape;
@@ -53,6 +54,23 @@ async fn requests_are_counted_by_the_route_that_let_them_in() {
     let server = format!("srv_group=\"\",srv_kind=\"default\",srv_name=\"all-unauthenticated\",srv_port=\"{port}\"");
     assert_eq!(scrape.value(&format!("inbound_tcp_detect_http_results_total{{result=\"http/1\",{server}}}")), 1.0);
     assert_eq!(scrape.bounds("inbound_tcp_detect_http_duration_seconds", &server, 1.0), ["0.001", "0.1", "+Inf"]);
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_while_it_is_looked_at_is_counted() {
+    let app = App::http(|_| async { text(200, "") }).await;
+    let mesh = Setup::new().original_from(1, ELSEWHERE, app.address).start().await;
+    let mut broken = mesh.connect_inbound(1).await;
+    broken.send("GE").await;
+    mesh.wait_for_sum(&["tcp_read_bytes_total", "direction=\"inbound\",peer=\"src\""], 2).await;
+    SockRef::from(&broken.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(broken);
+    let server = format!(
+        "srv_group=\"\",srv_kind=\"default\",srv_name=\"all-unauthenticated\",srv_port=\"{}\"",
+        app.address.port()
+    );
+    let error = format!("inbound_tcp_detect_http_results_total{{result=\"error\",{server}}}");
+    Scrape::once(&mesh, &error, 1.0).await;
 }
 
 #[tokio::test]

@@ -26,6 +26,9 @@ async fn the_process_is_what_the_kernel_says_it_is() {
                tls_kx_groups=\"X25519,secp256r1,secp384r1,\",tls_rand=\"Ring\",tls_key_provider=\"Ring\",tls_fips=\"false\"";
     assert_eq!(scrape.value(&format!("rustls_info{{{tls}}}")), 1.0);
     assert_eq!(scrape.value("tokio_rt_workers"), 1.0, "as many as the test's runtime has");
+    // It has waited for this client's request at least, and then had something to do.
+    assert!(scrape.value("tokio_rt_park_total") >= 1.0 && scrape.value("tokio_rt_busy_seconds_total") > 0.0);
+    assert!(scrape.value("tokio_rt_injection_queue_depth") >= 0.0);
     // The clock tells the process microseconds.
     assert!((before - 0.001..=now()).contains(&scrape.value("process_start_time_seconds")));
     let (virtual_memory, resident) =
@@ -34,6 +37,9 @@ async fn the_process_is_what_the_kernel_says_it_is() {
     let (open, most) = (scrape.value("process_open_fds"), scrape.value("process_max_fds"));
     assert!((3.0..=most).contains(&open), "{open} {most}");
     assert!(scrape.value("process_threads") >= 1.0);
+    // That of this client at least, whose requests go over loopback.
+    let network = ["receive", "transmit"].map(|way| format!("process_network_{way}_bytes_total"));
+    assert!(network.iter().all(|name| scrape.value(name) > 0.0));
 
     let (uptime, cpu) = (scrape.value("process_uptime_seconds_total"), scrape.value("process_cpu_seconds_total"));
     // This takes time, of the processor too, until it shows.
@@ -81,6 +87,38 @@ async fn calls_to_the_control_plane_are_timed_up_to_their_first_answer() {
     assert_eq!(scrape.series("control_response_total"), Vec::<&str>::new());
     let bounds = scrape.bounds("control_response_latency_ms", &format!("{call},status_code=\"200\""), 3.0);
     assert_eq!((bounds.len(), bounds[0], bounds[24]), (26, "1", "50000"));
+}
+
+#[tokio::test]
+async fn the_addresses_of_the_control_plane_are_endpoints() {
+    let app = App::named("web").await;
+    let mesh = Setup::new().original(1, cluster_ip()).start().await;
+    mesh.control.service("web", cluster_ip(), &[app.address]);
+    assert_eq!(mesh.connect(1).await.get("/", &[]).await.status, 200);
+    let scrape = Scrape::of(&mesh).await;
+    let addr = format!("addr=\"{}\"", mesh.control.address());
+    // A profile and endpoints; a policy.
+    for (client, calls) in [("destination", 2.0), ("policy", 1.0)] {
+        let of =
+            |name: &str, labels: &str| scrape.value(&format!("control_{client}_balancer_{name}{{{labels}{addr}}}"));
+        let endpoints = ["ready", "pending"].map(|state| of("endpoints", &format!("endpoint_state=\"{state}\",")));
+        assert_eq!((endpoints, of("p2c_endpoints", "")), ([1.0, 0.0], 1.0));
+        let updates = ["Reset", "Add", "Remove"].map(|op| of("p2c_updates_total", &format!("op=\"{op}\",")));
+        assert_eq!(updates, [1.0, 0.0, 0.0]);
+        let queue = ["requests_total", "length", "gate_open_total", "gate_shut_total", "gate_shut_time_seconds"]
+            .map(|name| of(&format!("queue_{name}"), ""));
+        assert_eq!(queue, [calls, 0.0, 1.0, 0.0, 0.0]);
+        assert!(of("queue_gate_open_time_seconds", "") >= scrape.value("process_start_time_seconds"));
+        let bounds = scrape.bounds(&format!("control_{client}_balancer_queue_latency_seconds"), &addr, calls);
+        assert_eq!(bounds, ["0.0005", "0.005", "0.05", "0.5", "1.0", "3.0", "+Inf"]);
+        // Nothing is refused for how long something else has waited.
+        assert_eq!(scrape.series(&format!("control_{client}_balancer_queue_gate_timeout_seconds")), Vec::<&str>::new());
+    }
+    assert_eq!(
+        scrape.series("control_identity_balancer_p2c_endpoints"),
+        Vec::<&str>::new(),
+        "nobody is asked who it is"
+    );
 }
 
 #[tokio::test]

@@ -112,6 +112,55 @@ async fn requests_are_counted_by_route_and_by_backend() {
 }
 
 #[tokio::test]
+async fn requests_are_told_apart_by_host_where_that_is_wanted() {
+    let app = App::http(|request| async move {
+        let status = if request.uri().path() == "/no" { 500 } else { 200 };
+        text(status, "")
+    })
+    .await;
+    let mut policy = plain();
+    change(&mut policy, |rule| {
+        let conditions =
+            retry::Conditions { status_ranges: vec![retry::conditions::StatusRange { start: 500, end: 599 }] };
+        rule.retry =
+            Some(Retry { max_retries: 1, max_request_bytes: 1, conditions: Some(conditions), ..Default::default() });
+    });
+    for (wanted, [web, other]) in [("true", ["web.example.com", "other.example.com"]), ("false", ["", ""])] {
+        let setup = Setup::new().with("LINKERD2_PROXY_OUTBOUND_METRICS_HOSTNAME_LABELS", wanted);
+        let mesh = setup.original(1, cluster_ip()).start().await;
+        mesh.control.service("web", cluster_ip(), &[app.address]);
+        mesh.control.set_policy(&cluster_ip().to_string(), policy.clone());
+        let mut connection = mesh.connect(1).await;
+        let requests =
+            [("/", "Web.Example.com:8080"), ("/", "web.example.com."), ("/no", "other.example.com"), ("/", "10.1.2.3")];
+        for (path, host) in requests {
+            connection.send(format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
+            connection.reply().await;
+        }
+        let scrape = Scrape::of(&mesh).await;
+        let of = |host: &str, status: &str| {
+            let labels = format!("{},hostname=\"{host}\",http_status=\"{status}\",error=\"\"", route("http"));
+            scrape.value(&format!("outbound_http_route_request_statuses_total{{{labels}}}"))
+        };
+        let retries = |host: &str| {
+            let labels = format!("{},hostname=\"{host}\"", route("http"));
+            scrape.value(&format!("outbound_http_route_retry_requests_total{{{labels}}}"))
+        };
+        let all = wanted == "false";
+        assert_eq!(
+            (of(web, "200"), of(other, "500"), of("", "200")),
+            if all { (3.0, 1.0, 3.0) } else { (2.0, 1.0, 1.0) }
+        );
+        assert_eq!(retries(other), 1.0);
+        let durations = format!("{},hostname=\"{web}\"", route("http"));
+        scrape.bounds("outbound_http_route_request_duration_seconds", &durations, if all { 4.0 } else { 2.0 });
+        // Where they go is no matter of names.
+        let backend = format!("{},{}", route("http"), service("backend", "web"));
+        assert_eq!(scrape.value(&format!("outbound_http_route_backend_requests_total{{{backend}}}")), 5.0);
+    }
+}
+
+#[tokio::test]
 async fn a_response_takes_as_long_as_it_takes_after_its_request() {
     const UPLOAD: Duration = Duration::from_millis(200);
     let began = Arc::new(Semaphore::new(0));
