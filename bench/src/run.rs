@@ -140,7 +140,7 @@ fn subjects(
 /// The program of a peer: what drives a controller that is made of it.
 fn fetch(catalogue: &Catalogue, peer: Peer, progress: &dyn Fn(&str)) -> Result<Program, String> {
     let image = match peer {
-        Peer::Envoy => "ghcr.io/projectcontour/contour",
+        Peer::Envoy => "ghcr.io/emissary-ingress/emissary",
         Peer::Nginx => "registry.k8s.io/ingress-nginx/controller",
         Peer::Haproxy => "docker.io/haproxytech/kubernetes-ingress",
     };

@@ -53,12 +53,16 @@ pub enum Part {
     Rest,
 }
 
-/// The images that a controller's manifests name, besides Meshgate's own.
+/// The images that a controller's manifests name, besides Meshgate's own, each once.
 pub fn images(controller: &Controller, version: &Version) -> anyhow::Result<Vec<String>> {
     fn collect(value: &Value, images: &mut Vec<String>) {
         match value {
             Value::Object(fields) => fields.iter().for_each(|(key, value)| match value {
-                Value::String(image) if key == "image" => images.push(image.clone()),
+                Value::String(image) if key == "image" => {
+                    if !images.contains(image) {
+                        images.push(image.clone());
+                    }
+                }
                 value => collect(value, images),
             }),
             Value::Array(items) => items.iter().for_each(|item| collect(item, images)),

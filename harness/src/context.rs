@@ -176,7 +176,7 @@ impl Context {
 
     /// How many requests containing a marker the controller's access log tells of, over all its instances.
     pub async fn passes(&self, workload: &str, marker: &str) -> Result<usize, Failure> {
-        let log = self.world.controller_log(workload).await?;
+        let log = self.world.access_log(workload).await?;
         Ok(log.lines().filter(|line| line.contains(marker)).count())
     }
 

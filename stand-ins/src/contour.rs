@@ -5,6 +5,9 @@
 //!                                                                      └─> status of every HTTPProxy
 //! ```
 //!
+//! Envoy runs in a container of its own, from what `contour bootstrap` writes in an init container. What `contour serve` has to tell it,
+//! which is xDS otherwise, it writes into the folder that these containers share.
+//!
 //! Which routes there are, what becomes of a bad one and in which words the status says so follow `internal/dag`; where on a route
 //! a header is set follows `internal/envoy/v3/route.go`. Left out: TLS to backends, retries, rate limits, external authorization,
 //! certificate delegation, mirrors and query parameters. A field that would need one of them is not in the definition of the kind.
@@ -17,6 +20,9 @@ mod settings;
 mod verdicts;
 
 use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::bail;
 
 use crate::envoy::{self, Envoy, model::Config};
 use crate::flags::Flags;
@@ -26,16 +32,28 @@ use crate::services;
 use backends::Backends;
 use settings::Settings;
 
+/// The folder that is shared with Envoy. `contour bootstrap` is told it, and no flag of `contour serve` names it.
+const FOLDER: &str = "/config";
+
 const HTTP_PROXIES: Kind = Kind::new("projectcontour.io", "v1", "HTTPProxy", "httpproxies");
 
 /// The role.
 pub(crate) async fn main(flags: Flags) -> anyhow::Result<()> {
+    if let [subcommand, arguments @ ..] = flags.words()
+        && subcommand == "bootstrap"
+    {
+        let [file] = arguments else {
+            bail!("bootstrap: expected the path of the file to write, found {arguments:?}");
+        };
+        return envoy::bootstrap(Path::new(file));
+    }
     let health_port = flags.number("health-port", 8000);
     let settings = Settings::read(flags.get("config-path"))?;
     let namespace = std::env::var("CONTOUR_NAMESPACE").unwrap_or_else(|_| "projectcontour".to_owned());
     let lease = (flags.get("disable-leader-election") != Some("true"))
         .then(|| (namespace.clone(), flags.or("leader-election-resource-name", "leader-elect").to_owned()));
-    run("contour", Contour { flags, settings, namespace }, Envoy::new()?, health_port, lease).await
+    let envoy = Envoy::elsewhere(Path::new(FOLDER))?;
+    run("contour", Contour { flags, settings, namespace }, envoy, health_port, lease).await
 }
 
 struct Contour {
@@ -67,6 +85,8 @@ impl Controller for Contour {
         let mut config = Config {
             http_port: self.flags.number("envoy-service-http-port", 8080),
             https_port: self.flags.number("envoy-service-https-port", 8443),
+            ready_port: self.flags.number("stats-port", 8002),
+            folder: Some(FOLDER.to_owned()),
             ..Config::default()
         };
         let mut backends = Backends::new(objects, self.settings.external_names);

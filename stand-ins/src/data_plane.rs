@@ -1,4 +1,4 @@
-//! The data plane: a child process and the files that it reads.
+//! The data plane: a process, mostly a child, and the files that it reads.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub(crate) trait DataPlane {
         Ok(())
     }
 
-    /// Waits until the program ends by itself. Never, before the first files were applied.
+    /// Waits until the program ends by itself. Never, before the first files were applied, or where its end is not this process's.
     async fn ended(&mut self) -> anyhow::Error;
 
     /// Ends it, what is in flight first.

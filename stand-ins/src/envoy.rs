@@ -5,13 +5,13 @@
 //! ```
 //!
 //! The real controllers speak xDS over gRPC. Here Envoy reads the same resources from files, and takes each file anew when another
-//! one is moved to its place.
+//! one is moved to its place. It is a child process, or in another container of the pod, with which the files' folder is shared.
 
 pub(crate) mod model;
 mod plane;
 mod render;
 
-pub(crate) use plane::Envoy;
+pub(crate) use plane::{Envoy, bootstrap};
 pub(crate) use render::files;
 
 #[cfg(test)]

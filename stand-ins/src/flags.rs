@@ -4,32 +4,43 @@ use std::collections::BTreeMap;
 
 /// Flags by name, without the dashes. Flags that a stand-in has no use for are accepted, as manifests are the real ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Flags(BTreeMap<String, Vec<String>>);
+pub(crate) struct Flags {
+    flags: BTreeMap<String, Vec<String>>,
+    words: Vec<String>,
+}
 
 impl Flags {
-    /// Reads them; words that are no flags, such as the real program's path, are passed over.
+    /// Reads them; words that are no flags, such as the real program's path, are kept beside them.
     pub(crate) fn new(words: impl IntoIterator<Item = String>) -> Self {
-        let mut flags: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        let mut add = |name: &str, value: String| flags.entry(name.to_owned()).or_default().push(value);
+        let mut found = Self::default();
         let mut words = words.into_iter().peekable();
         while let Some(word) = words.next() {
-            let Some(flag) = word.strip_prefix('-').map(|flag| flag.trim_start_matches('-')) else { continue };
-            match flag.split_once('=') {
-                Some((name, value)) => add(name, value.to_owned()),
-                None => add(flag, words.next_if(|next| !next.starts_with('-')).unwrap_or_else(|| "true".to_owned())),
-            }
+            let Some(flag) = word.strip_prefix('-').map(|flag| flag.trim_start_matches('-')) else {
+                found.words.push(word);
+                continue;
+            };
+            let (name, value) = match flag.split_once('=') {
+                Some((name, value)) => (name, value.to_owned()),
+                None => (flag, words.next_if(|next| !next.starts_with('-')).unwrap_or_else(|| "true".to_owned())),
+            };
+            found.flags.entry(name.to_owned()).or_default().push(value);
         }
-        Self(flags)
+        found
+    }
+
+    /// The words that are no flags: a subcommand and its arguments, where the program has such.
+    pub(crate) fn words(&self) -> &[String] {
+        &self.words
     }
 
     /// The value of a flag; of one that is given several times the last.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name)?.last().map(String::as_str)
+        self.flags.get(name)?.last().map(String::as_str)
     }
 
     /// All values of a flag that may be given several times.
     pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.0.get(name).into_iter().flatten().map(String::as_str)
+        self.flags.get(name).into_iter().flatten().map(String::as_str)
     }
 
     pub(crate) fn or<'a>(&'a self, name: &str, default: &'a str) -> &'a str {
@@ -59,5 +70,6 @@ mod tests {
         assert_eq!(flags.all("v").collect::<Vec<_>>(), ["1", "2"]);
         assert_eq!(flags.object("publish-service"), Some(("ns", "name")));
         assert_eq!((flags.number("a", 7), flags.number("none", 7), flags.or("none", "x")), (1, 7, "x"));
+        assert_eq!(flags.words(), ["/nginx-ingress-controller"]);
     }
 }

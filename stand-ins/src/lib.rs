@@ -6,7 +6,7 @@
 //! plane: which address is dialled, with which headers, in which order.
 //!
 //! ```text
-//! API server ─ watches ─> Objects ─ Controller::translate ─> Translation ─┬─> DataPlane (nginx, Envoy: a child process)
+//! API server ─ watches ─> Objects ─ Controller::translate ─> Translation ─┬─> DataPlane (nginx, Envoy: mostly a child process)
 //!                                   (pure)                                ├─> statuses of the objects
 //!                                                                         └─> complaints: events and log
 //! ```
@@ -55,8 +55,8 @@ const STAND_INS: &[StandIn] = &[
     ("traefik-1x", |flags| Box::pin(traefik::main(flags))),
 ];
 
-/// `meshgate stand-in NAME ARGUMENTS...`, the arguments being those of the program that it stands for. Returns at SIGTERM, or
-/// when the data plane ends.
+/// `meshgate stand-in NAME ARGUMENTS...`, the arguments being those of the program that it stands for. Returns at SIGTERM, when
+/// the data plane ends, or when a subcommand is done.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut words = arguments.into_iter().map(|word| word.to_string_lossy().into_owned());
     let name = words.next().unwrap_or_default();

@@ -77,42 +77,62 @@ fn without_a_network_the_message_says_how_to_supply_the_program() {
     missing.expect(2, &["MESHGATE_TRAEFIK_BIN=/no/such/traefik: no such file"]);
 }
 
-#[test]
-fn a_program_in_a_stand_ins_place_has_its_data_plane_and_is_named() {
+/// Runs a case with a script in the place of a stand-in: no controller, and so no cell that comes up. Returns the logs that were kept, by
+/// their file's name.
+fn with_own(variable: &str, script: &str, cell: &str, data_plane: &str) -> Vec<(String, String)> {
     let bench = Bench::new();
     let own = bench.join("own-controller");
-    // It says what it is given to work with, and ends: no controller, and so no cell that comes up.
-    std::fs::write(&own, "#!/bin/sh\necho \"given: $0\"\nnginx -v 2>&1\nexit 3\n").unwrap();
+    std::fs::write(&own, script).unwrap();
     std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o755)).unwrap();
     let own = own.display().to_string();
-    let mut command = bench.command(
-        "run --controllers ingress-nginx --recipe custom-headers --dialect modern --case routing/host --setup-timeout 5",
-    );
-    let run = Done::from(command.env("MESHGATE_INGRESS_NGINX_BIN", &own).output().unwrap());
+    let mut command = bench.command(&format!("run {cell} --dialect modern --case routing/host --setup-timeout 5"));
+    let run = Done::from(command.env(variable, &own).output().unwrap());
     run.expect(2, &[]);
-    assert!(run.stdout.contains(&format!("({own}, nginx)")), "{run:#?}");
+    assert!(run.stdout.contains(&format!("({own}, {data_plane})")), "{run:#?}");
     let report = std::fs::read_to_string(bench.join("report/report.json")).unwrap();
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
     let validator = jsonschema::validator_for(&serde_json::from_str(JSON_SCHEMA).unwrap()).unwrap();
     assert!(validator.is_valid(&report), "{report:#}");
     let cell = &report["cells"][0];
     assert_eq!(cell["implementation"]["control_plane"], own.as_str());
-    let logs: Vec<String> = cell["cases"][0]["artefacts"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter_map(|name| std::fs::read_to_string(bench.join("report").join(name.as_str().unwrap())).ok())
-        .filter(|text| text.contains("given: "))
-        .collect();
-    let log = logs.first().unwrap_or_else(|| panic!("no log: {cell:#}"));
-    assert!(log.contains("nginx version: "), "its data plane is on its PATH: {log}");
+    let artefacts = cell["cases"][0]["artefacts"].as_array().unwrap().iter().map(|name| name.as_str().unwrap());
+    artefacts
+        .filter(|name| name.ends_with(".log"))
+        .filter_map(|name| Some((name.to_owned(), std::fs::read_to_string(bench.join("report").join(name)).ok()?)))
+        .collect()
+}
+
+/// Whether a log has all of these texts.
+fn is_said(logs: &[(String, String)], container: &str, said: &[&str]) -> bool {
+    let of = |name: &str| name.ends_with(&format!("_{container}.log"));
+    logs.iter().any(|(name, text)| of(name) && said.iter().all(|said| text.contains(said)))
+}
+
+#[test]
+fn a_program_in_a_stand_ins_place_has_its_data_plane_and_is_named() {
+    // It says what it is given to work with, and ends.
+    let script = "#!/bin/sh\necho \"given: $0\"\nnginx -v 2>&1\nexit 3\n";
+    let logs =
+        with_own("MESHGATE_INGRESS_NGINX_BIN", script, "--controllers ingress-nginx --recipe custom-headers", "nginx");
+    assert!(is_said(&logs, "controller", &["given: ", "nginx version: "]), "its data plane is on its PATH: {logs:#?}");
+}
+
+#[test]
+fn a_program_whose_data_plane_is_another_container_is_called_in_each_of_its_own() {
+    // It writes nothing that Envoy could start from.
+    let script = "#!/bin/sh\necho \"given: $*\"\n[ \"$1\" = bootstrap ] || exit 3\n";
+    let logs = with_own("MESHGATE_CONTOUR_BIN", script, "--controllers contour --recipe plain", "envoy");
+    let xds = "--xds-address=127.0.0.1 --xds-port=8001";
+    let bootstrap = format!("given: bootstrap /config/envoy.json {xds}");
+    assert!(is_said(&logs, "envoy-initconfig", &[&bootstrap]), "{logs:#?}");
+    assert!(is_said(&logs, "contour", &["given: serve --incluster --insecure", xds]), "{logs:#?}");
+    assert!(is_said(&logs, "envoy", &["/config/envoy.json"]), "Envoy looks for what is not there: {logs:#?}");
 }
 
 #[test]
 fn a_program_that_could_not_do_a_stand_ins_work_is_refused_with_the_reason() {
     let bench = Bench::new();
     for (controller, variable, why) in [
-        ("contour", "MESHGATE_CONTOUR_BIN", "two programs in two pods"),
         ("gloo", "MESHGATE_GLOO_BIN", "two programs in two pods"),
         ("gce", "MESHGATE_GCE_BIN", "Google's load balancers"),
         ("kong", "MESHGATE_KONG_BIN", "a gateway in another container"),
@@ -123,10 +143,11 @@ fn a_program_that_could_not_do_a_stand_ins_work_is_refused_with_the_reason() {
     }
     // The doctor says so too, and which stand-ins may be replaced.
     let mut command = bench.command("doctor");
-    let doctor = Done::from(command.env("MESHGATE_CONTOUR_BIN", "/bin/sh").output().unwrap());
-    assert!(doctor.stdout.contains("MESHGATE_CONTOUR_BIN=/bin/sh: "), "{doctor:#?}");
-    for variable in ["MESHGATE_INGRESS_NGINX_BIN=FILE", "MESHGATE_EMISSARY_BIN=FILE", "MESHGATE_HAPROXYTECH_BIN=FILE"] {
-        assert!(doctor.stdout.contains(variable), "{variable}: {doctor:#?}");
+    let doctor = Done::from(command.env("MESHGATE_GLOO_BIN", "/bin/sh").output().unwrap());
+    assert!(doctor.stdout.contains("MESHGATE_GLOO_BIN=/bin/sh: "), "{doctor:#?}");
+    for controller in ["INGRESS_NGINX", "CONTOUR", "EMISSARY", "HAPROXYTECH"] {
+        let variable = format!("MESHGATE_{controller}_BIN=FILE");
+        assert!(doctor.stdout.contains(&variable), "{variable}: {doctor:#?}");
     }
 }
 

@@ -41,13 +41,18 @@ enum Source {
         package: String,
         wheels: BTreeMap<String, BTreeMap<String, String>>,
     },
-    /// A role of this binary, and the tool that it drives.
+    /// A role of this binary, and the tool that it drives, unless that has an image of its own.
     StandIn {
         stand_in: String,
-        data_plane: String,
+        #[serde(default)]
+        data_plane: Option<String>,
         /// Why the controller's own program cannot take its place.
         #[serde(default)]
         irreplaceable: Option<String>,
+    },
+    /// A tool, in the version that there is.
+    Tool {
+        tool: String,
     },
 }
 
@@ -181,10 +186,17 @@ impl Catalogue {
     pub fn player(&self, images: &[String]) -> Result<Player, ImageError> {
         let mut player = Player::default();
         for entry in images.iter().filter_map(|image| self.entry(image)) {
-            let Source::StandIn { data_plane, .. } = &entry.source else { continue };
-            player.instead = entry.given()?.or(player.instead);
-            if let Some(tool) = self.tools.iter().find(|tool| tool.name == *data_plane && !tool.since.is_empty()) {
-                player.lacks = features::lacks(&tool.name, &self.tool(data_plane, None)?, &tool.since);
+            let data_plane = match &entry.source {
+                Source::Wheel { .. } => continue,
+                Source::StandIn { data_plane, .. } => {
+                    player.instead = entry.given()?.or(player.instead);
+                    data_plane.as_ref()
+                }
+                Source::Tool { tool } => Some(tool),
+            };
+            let known = |tool: &&ToolEntry| Some(&tool.name) == data_plane && !tool.since.is_empty();
+            if let Some(tool) = self.tools.iter().find(known) {
+                player.lacks = features::lacks(&tool.name, &self.tool(&tool.name, None)?, &tool.since);
             }
         }
         Ok(player)
@@ -201,13 +213,13 @@ impl Catalogue {
     pub(crate) fn whereabouts(&self, image: &str, program: &Program) -> String {
         let path = program.path.display();
         let planes: Vec<String> = program.beside.iter().map(|(_, path)| path.display().to_string()).collect();
-        let planes = planes.join(", ");
+        let beside = if planes.is_empty() { String::new() } else { format!(", beside {}", planes.join(", ")) };
         match self.entry(image) {
             Some(Image { source: Source::StandIn { .. }, .. }) if !program.arguments.is_empty() => {
-                format!("stand-in, beside {planes}")
+                format!("stand-in{beside}")
             }
             Some(Image { environment, source: Source::StandIn { .. }, .. }) => {
-                format!("{path}, by {environment}, beside {planes}")
+                format!("{path}, by {environment}{beside}")
             }
             _ => path.to_string(),
         }
@@ -246,19 +258,26 @@ impl Catalogue {
                 Ok(Program::new(format!("{name}@sha256:{}", wheel.sha256), &entry.program, path))
             }
             (Source::StandIn { stand_in, data_plane, .. }, given) => {
-                let tool = self.tool(data_plane, progress)?;
                 let (path, arguments) = match given {
                     // It drives the data plane as the stand-in does, which stays where it is.
                     Some(path) => (path, Vec::new()),
                     None => (self.program.clone(), vec!["stand-in".into(), stand_in.clone()]),
                 };
-                Ok(Program {
-                    arguments,
-                    beside: vec![(data_plane.clone(), tool.path)],
-                    files: tool.files,
-                    env: tool.env,
-                    ..Program::new(format!("{name}@{}", path.display()), &entry.program, path)
-                })
+                let id = format!("{name}@{}", path.display());
+                let mut program = Program { arguments, ..Program::new(id, &entry.program, path) };
+                if let Some(data_plane) = data_plane {
+                    let tool = self.tool(data_plane, progress)?;
+                    program.beside = vec![(data_plane.clone(), tool.path)];
+                    program.files = tool.files;
+                    program.env = tool.env;
+                }
+                Ok(program)
+            }
+            // Its own variable is this one.
+            (Source::Tool { tool }, _) => {
+                let Tool { path, env, files } = self.tool(tool, progress)?;
+                let id = format!("{name}@{}", path.display());
+                Ok(Program { env, files, ..Program::new(id, &entry.program, path) })
             }
         }
     }
@@ -354,12 +373,35 @@ mod tests {
             let expected = match &entry.source {
                 Source::Wheel { .. } => matches!(found, Err(ImageError::Unpinned { .. })),
                 // The tool may be installed on this machine.
-                Source::StandIn { .. } => {
+                Source::StandIn { .. } | Source::Tool { .. } => {
                     matches!(found, Ok(_) | Err(ImageError::Missing { .. } | ImageError::Unpacked { .. }))
                 }
             };
             assert!(expected, "{image}{tag}: {found:?}");
         }
+    }
+
+    #[test]
+    fn a_data_plane_lies_beside_its_stand_in_or_has_an_image_of_its_own() {
+        let cache = tempfile::tempdir().unwrap();
+        let mut catalogue = Catalogue::built_in("/bin/meshgate").with_cache(cache.path());
+        let nginx = catalogue.tools.iter().find(|tool| tool.name == "nginx").unwrap().clone();
+        // A program that every machine has, as the data plane.
+        catalogue.tools = [ToolEntry { name: "sh".to_owned(), ..nginx }].into();
+        let images = "
+            - {names: [drives], environment: MESHGATE_NOWHERE_BIN, program: a, stand_in: a, data_plane: sh}
+            - {names: [tells], environment: MESHGATE_NOWHERE_BIN, program: b, stand_in: b}
+            - {names: [plane], environment: MESHGATE_NOWHERE_BIN, program: sh, tool: sh}";
+        catalogue.images = serde_yaml::from_str(images).unwrap();
+        let [drives, tells, plane] = ["drives:v1", "tells:v1", "plane:distroless-v2"].map(|image| {
+            let program = catalogue.resolve(image).unwrap();
+            (catalogue.whereabouts(image, &program), program)
+        });
+        let sh = plane.1.path.display().to_string();
+        assert!(sh.ends_with("/sh") && plane.1.arguments.is_empty() && !plane.1.own, "{plane:?}");
+        assert_eq!(drives.1.beside, [("sh".to_owned(), plane.1.path.clone())]);
+        assert_eq!((tells.1.beside.len(), tells.1.arguments), (0, vec!["stand-in".to_owned(), "b".to_owned()]));
+        assert_eq!([drives.0, tells.0, plane.0], [format!("stand-in, beside {sh}"), "stand-in".to_owned(), sh]);
     }
 
     #[test]
@@ -383,7 +425,7 @@ mod tests {
         let catalogue = Catalogue::built_in("/bin/meshgate").with_cache(cache.path());
         let wheels = catalogue.images.iter().find_map(|image| match &image.source {
             Source::Wheel { package, wheels } => Some((image, package, wheels)),
-            Source::StandIn { .. } => None,
+            Source::StandIn { .. } | Source::Tool { .. } => None,
         });
         let (image, package, wheels) = wheels.unwrap();
         let version = wheels.keys().next().unwrap();

@@ -62,7 +62,7 @@ impl Catalogue {
                     Err(error) => Err(error.to_string()),
                 }
                 .map(|found| found + &self.replaceable(image)),
-                why: "is the controller under test",
+                why: "belongs to a controller under test",
                 remedy: "see the message".to_owned(),
             });
         }

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use meshgate_inject::PROXY_CONTAINER;
 
 use crate::context::Context;
 use crate::metrics::{Families, Metrics};
@@ -22,13 +23,26 @@ impl World {
         self.prober.fetch(SocketAddr::from((pod, ADMIN_PORT)), &families.path()).await
     }
 
-    /// The log of the controller's container, all its pods.
+    /// The log of the container that carries an instance's traffic, which has the access log; all its pods.
+    pub async fn access_log(&self, workload: &str) -> anyhow::Result<String> {
+        self.logs_of(workload, |container| container == self.controller.container).await
+    }
+
+    /// Everything that an instance of the controller says: the logs of all its containers but the mesh's, all its pods.
     pub async fn controller_log(&self, workload: &str) -> anyhow::Result<String> {
+        self.logs_of(workload, |container| container != PROXY_CONTAINER).await
+    }
+
+    async fn logs_of(&self, workload: &str, wanted: impl Fn(&str) -> bool) -> anyhow::Result<String> {
         let namespace = &self.controller.namespace;
         let mut log = String::new();
         for pod in self.kubernetes.pods(namespace, &format!("app.kubernetes.io/instance={workload}")).await? {
             let name = pod.metadata.name.unwrap_or_default();
-            log += &self.kubernetes.logs(namespace, &name, &self.controller.container).await?;
+            for container in pod.spec.map(|spec| spec.containers).unwrap_or_default() {
+                if wanted(&container.name) {
+                    log += &self.kubernetes.logs(namespace, &name, &container.name).await?;
+                }
+            }
         }
         Ok(log)
     }

@@ -85,6 +85,19 @@ fn problems(further: &str) -> Vec<String> {
     proxies::add(&taken, &Settings::default(), &mut Config::default(), &mut Backends::new(&objects, false)).messages()
 }
 
+#[tokio::test]
+async fn a_bootstrap_is_written_where_it_is_wanted_and_no_cluster_is_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("envoy.json").display().to_string();
+    let called = |words: &[&str]| Flags::new(words.iter().map(|word| (*word).to_owned()));
+    main(called(&["bootstrap", &file, "--xds-address=127.0.0.1", "--xds-port=8001"])).await.unwrap();
+    let written: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let listeners = &written["dynamic_resources"]["lds_config"]["path_config_source"]["path"];
+    assert!(Path::new(listeners.as_str().unwrap()).is_file(), "{written:#}");
+    let error = main(called(&["bootstrap"])).await.unwrap_err().to_string();
+    assert!(error.contains("expected the path of the file to write"), "{error}");
+}
+
 #[test]
 fn a_routes_header_is_the_routes_and_the_pods_are_dialled() {
     let translation = translate(&proxy(

@@ -12,6 +12,10 @@ pub(crate) struct Config {
     pub(crate) http_port: u16,
     /// Where TLS is taken; with 0 nowhere.
     pub(crate) https_port: u16,
+    /// Where probes are answered, on `/ready`; with 0 nowhere.
+    pub(crate) ready_port: u16,
+    /// The folder in which Envoy finds the files, where that is not the one that it runs in.
+    pub(crate) folder: Option<String>,
     /// Hosts of plain HTTP, by name: `shop.test`, `*.shop.test`, or `*` for what no other takes.
     pub(crate) hosts: BTreeMap<String, VirtualHost>,
     /// Hosts behind TLS, by the name that the client asks for.

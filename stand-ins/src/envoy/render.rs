@@ -47,7 +47,8 @@ fn resources(kind: &str, mut found: Vec<Value>) -> String {
 fn listeners(config: &Config) -> Vec<Value> {
     let own = own_settings(config);
     let mut plain = own.clone();
-    merge(&mut plain, json!({"rds": {"route_config_name": PLAIN, "config_source": watched(ROUTES)}}));
+    let source = watched(config.folder.as_deref(), ROUTES);
+    merge(&mut plain, json!({"rds": {"route_config_name": PLAIN, "config_source": source}}));
     let mut found = Vec::new();
     if config.http_port != 0 {
         found.push(listener("http", config.http_port, &[json!({"filters": [http_filter("http", &plain)]})]));
@@ -60,21 +61,34 @@ fn listeners(config: &Config) -> Vec<Value> {
             json!([{"name": "envoy.filters.listener.tls_inspector", "typed_config": {"@type": inspector}}]);
         found.push(https);
     }
+    if config.ready_port != 0 {
+        found.push(ready(config.ready_port));
+    }
     found
 }
 
-/// Where Envoy finds a file, relative to the folder that it runs in. It notices what is moved to that name.
-fn watched(file: &str) -> Value {
+/// What answers probes. Envoy listens nowhere before it has read everything once.
+fn ready(port: u16) -> Value {
+    let route = json!({"match": {"path": "/ready"}, "direct_response": {"status": 200}});
+    let host = json!({"name": "ready", "domains": ["*"], "routes": [route]});
+    // Who reads the access log asks about requests of clients.
+    let served = json!({"route_config": routes("ready", vec![host]), "access_log": []});
+    listener("ready", port, &[json!({"filters": [http_filter("ready", &served)]})])
+}
+
+/// Where Envoy finds a file: in a folder, or in the one that it runs in. It notices what is moved to that name.
+fn watched(folder: Option<&str>, file: &str) -> Value {
     // Without a folder before it, Envoy cannot watch it.
-    json!({"resource_api_version": "V3", "path_config_source": {"path": format!("./{file}")}})
+    let path = format!("{}/{file}", folder.unwrap_or("."));
+    json!({"resource_api_version": "V3", "path_config_source": {"path": path}})
 }
 
 /// What Envoy starts from.
-pub(super) fn bootstrap(admin_port: u16) -> String {
+pub(super) fn bootstrap(folder: Option<&str>, admin_port: u16) -> String {
     json!({
         "node": {"id": "meshgate", "cluster": "meshgate"},
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin_port}}},
-        "dynamic_resources": {"lds_config": watched(LISTENERS), "cds_config": watched(CLUSTERS)},
+        "dynamic_resources": {"lds_config": watched(folder, LISTENERS), "cds_config": watched(folder, CLUSTERS)},
     })
     .to_string()
 }
@@ -390,6 +404,33 @@ mod tests {
         assert_eq!(order[2], &json!({"path_separated_prefix": "/ab"}));
         assert_eq!(order[3]["headers"][0]["name"], "x");
         assert_eq!(order[4], &json!({"prefix": "/"}));
+    }
+
+    #[test]
+    fn files_are_looked_for_where_they_are() {
+        for (folder, path) in [(None, "./"), (Some("/config"), "/config/")] {
+            let bootstrap: Value = serde_json::from_str(&bootstrap(folder, 9001)).unwrap();
+            let dynamic = &bootstrap["dynamic_resources"];
+            for (source, file) in [("lds_config", LISTENERS), ("cds_config", CLUSTERS)] {
+                assert_eq!(dynamic[source]["path_config_source"]["path"], format!("{path}{file}"));
+            }
+            let config = Config { http_port: 80, folder: folder.map(str::to_owned), ..Config::default() };
+            let listeners = Value::from(listeners(&config));
+            let manager = "/0/filter_chains/0/filters/0/typed_config";
+            let routes = format!("{manager}/rds/config_source/path_config_source/path");
+            assert_eq!(listeners.pointer(&routes), Some(&json!(format!("{path}{ROUTES}"))));
+        }
+    }
+
+    #[test]
+    fn probes_are_answered_where_a_port_is_for_them_and_are_not_logged() {
+        let found = listeners(&Config { ready_port: 8002, ..Config::default() });
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0]["address"]["socket_address"]["port_value"], 8002);
+        let manager = &found[0]["filter_chains"][0]["filters"][0]["typed_config"];
+        assert_eq!(manager["access_log"], json!([]));
+        assert_eq!(manager["route_config"]["virtual_hosts"][0]["routes"][0]["match"], json!({"path": "/ready"}));
+        assert!(listeners(&Config::default()).is_empty(), "the control");
     }
 
     #[test]

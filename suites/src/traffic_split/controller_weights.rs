@@ -89,7 +89,7 @@ async fn weights_void(context: Context) -> CaseResult {
 async fn logged(context: &Context, marker: &str, requests: usize) -> Result<String, Failure> {
     let workload = &context.world.controller.workload;
     let whole = converge(SETTLES, || async {
-        let log = context.world.controller_log(workload).await.map_err(|error| format!("{error:#}"))?;
+        let log = context.world.access_log(workload).await.map_err(|error| format!("{error:#}"))?;
         let lines: Vec<&str> = log.lines().filter(|line| line.contains(marker)).collect();
         if lines.len() >= requests { Ok(lines.join("\n")) } else { Err(lines.len().to_string()) }
     });
