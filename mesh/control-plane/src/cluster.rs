@@ -17,6 +17,8 @@ pub struct Cluster {
     pub opaque_ports: PortSet,
     /// Where the pods of this control plane have identities: what is said of them ends with it.
     pub identity: Option<IdentityDomain>,
+    /// Whether requests may say themselves how long they may take and when they are sent again (`l5d-timeout`, `l5d-retry-http`, ...).
+    pub allow_l5d_request_headers: bool,
 }
 
 /// How identities are named: `ACCOUNT.NAMESPACE.serviceaccount.identity.CONTROL-PLANE-NAMESPACE.DOMAIN`.
@@ -53,6 +55,7 @@ impl Default for Cluster {
                 .collect(),
             opaque_ports: PortSet::parse("25,587,3306,4444,5432,6379,9300,11211"),
             identity: None,
+            allow_l5d_request_headers: false,
         }
     }
 }

@@ -47,6 +47,9 @@ pub struct Config {
         default_value = "10.0.0.0/8,100.64.0.0/10,172.16.0.0/12,192.168.0.0/16,fd00::/8"
     )]
     pub cluster_networks: Vec<IpNet>,
+    /// Requests may say themselves how long they may take and when they are sent again, by headers such as l5d-timeout and l5d-retry-http.
+    #[arg(long, env = "MESHGATE_ALLOW_L5D_REQUEST_HEADERS")]
+    pub allow_l5d_request_headers: bool,
 }
 
 impl Config {
@@ -73,6 +76,7 @@ impl Config {
             domain: self.domain(),
             networks: self.cluster_networks.clone(),
             identity: self.identity_issuer_dir.is_some().then(|| self.identity_domain()),
+            allow_l5d_request_headers: self.allow_l5d_request_headers,
             ..Cluster::default()
         }
     }

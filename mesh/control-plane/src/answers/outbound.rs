@@ -58,7 +58,7 @@ pub(crate) fn by_address(
         }
         Some(service) => Some(forbidden(service, address)),
         None if cluster.contains(address.ip()) => None,
-        None => Some(forwarded(address)),
+        None => Some(forwarded(cluster, address)),
     }
 }
 
@@ -79,7 +79,7 @@ fn of_service(
     let http = || {
         let mut http = http::routes(&to, &routes);
         if http.is_empty() {
-            http.push(http::default_route(own.clone(), &service.extras));
+            http.push(http::default_route(cluster, own.clone(), &service.extras));
         }
         http
     };
@@ -144,11 +144,11 @@ fn forbidden(service: &Service, address: SocketAddr) -> OutboundPolicy {
 
 /// An address outside of the cluster is dialled as it is. In ingress mode a proxy refuses what has neither profile nor
 /// policy, and it asks for no profile outside of the cluster's networks: hence an answer here.
-fn forwarded(address: SocketAddr) -> OutboundPolicy {
+fn forwarded(cluster: &Cluster, address: SocketAddr) -> OutboundPolicy {
     let metadata = default_ref("egress-fallback");
     let backend = || forward(default_ref("egress-fallback"), address);
     let opaque = Opaque { routes: vec![opaque_route(metadata.clone(), backend(), Vec::new())] };
-    policy(metadata, detect(vec![http::default_route(backend(), &Extras::default())], opaque, None))
+    policy(metadata, detect(vec![http::default_route(cluster, backend(), &Extras::default())], opaque, None))
 }
 
 fn balancer(cluster: &Cluster, service: &Key, port: u16, bias: Option<LoadBias>) -> Backend {

@@ -48,6 +48,7 @@ fn rule(to: &Destination<'_>, rule: &GrpcRule) -> api::Rule {
         backends: Some(Distribution { kind: Some(kind) }),
         timeouts: rule.timeouts.or(to.extras.timeouts),
         retry: rule.retry.or(to.extras.grpc_retry),
+        allow_l5d_request_headers: to.cluster.allow_l5d_request_headers,
         ..Default::default()
     }
 }

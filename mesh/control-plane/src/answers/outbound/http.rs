@@ -10,17 +10,19 @@ use linkerd2_proxy_api::{
 
 use super::Destination;
 use crate::{
+    Cluster,
     answers::{default_ref, resource},
     objects::{Extras, HttpRule, Route, RouteBackend, Rules, match_everything},
 };
 
 /// Where no HTTPRoute is.
-pub(super) fn default_route(backend: Backend, extras: &Extras) -> HttpRoute {
+pub(super) fn default_route(cluster: &Cluster, backend: Backend, extras: &Extras) -> HttpRoute {
     let rule = api::Rule {
         matches: vec![match_everything()],
         backends: Some(only(backend)),
         timeouts: extras.timeouts,
         retry: extras.http_retry.clone(),
+        allow_l5d_request_headers: cluster.allow_l5d_request_headers,
         ..Default::default()
     };
     HttpRoute { metadata: Some(default_ref("http")), hosts: Vec::new(), rules: vec![rule] }
@@ -56,6 +58,7 @@ fn rule(to: &Destination<'_>, rule: &HttpRule) -> api::Rule {
         backends: Some(backends),
         timeouts: rule.timeouts.or(to.extras.timeouts),
         retry: rule.retry.clone().or_else(|| to.extras.http_retry.clone()),
+        allow_l5d_request_headers: to.cluster.allow_l5d_request_headers,
         ..Default::default()
     }
 }

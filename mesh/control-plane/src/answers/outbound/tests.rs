@@ -485,3 +485,29 @@ async fn failure_accrual_that_cannot_be_is_off() {
         assert_eq!(accrual_of(&[(MODE, "unified"), (key, value)]).await, None, "{key} {value}");
     }
 }
+
+#[tokio::test]
+async fn requests_say_their_own_terms_where_that_is_allowed() {
+    let rules = json!([{"matches": [{"method": {"service": "shop.Cart"}}]}]);
+    for routes in [None, Some(route(json!([{}]))), Some(grpc_route(rules))] {
+        let is_grpc = routes.as_ref().is_some_and(|route| route["kind"] == "GRPCRoute");
+        let index = examples::index([web()].into_iter().chain(routes));
+        for allow_l5d_request_headers in [false, true] {
+            let policies = index.answer(|state, cluster| {
+                let cluster = Cluster { allow_l5d_request_headers, ..cluster.clone() };
+                ["10.96.0.5:80", "203.0.113.1:80"]
+                    .map(|address| by_address(state, &cluster, address.parse().unwrap(), None))
+            });
+            for (policy, is_grpc) in policies.await.into_iter().zip([is_grpc, false]) {
+                let allowed: Vec<bool> = if is_grpc {
+                    let routes = grpc_routes(policy.unwrap());
+                    routes.iter().flat_map(|route| &route.rules).map(|rule| rule.allow_l5d_request_headers).collect()
+                } else {
+                    let routes = http_routes(policy.unwrap());
+                    routes.iter().flat_map(|route| &route.rules).map(|rule| rule.allow_l5d_request_headers).collect()
+                };
+                assert_eq!(allowed, [allow_l5d_request_headers], "{is_grpc}");
+            }
+        }
+    }
+}
