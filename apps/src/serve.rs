@@ -186,7 +186,9 @@ async fn serve_connection<S, H, F>(
 {
     let peer = connection.peer;
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new());
+    // No limit for a head, which hyper has for idle connections, too: proxies keep those for longer than its 30 seconds, and a request that
+    // is sent as one is ended may not be sent again.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None);
     builder.http2().timer(TokioTimer::new());
     let service = service_fn(move |request| handler(request, Arc::clone(&connection)));
     let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));

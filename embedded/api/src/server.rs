@@ -228,10 +228,14 @@ async fn secure<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(api: Arc<Api
     }
 }
 
+/// How long an HTTP/1.1 connection may be without a request. Clients of hyper and Go keep one for 90 seconds; whoever ends it before them
+/// does so now and then as a request is being sent, which is not sent again then. hyper has the limit of a head for this, of 30 seconds.
+const IDLE: Duration = Duration::from_secs(120);
+
 /// Serves HTTP/1.1 or HTTP/2 on a connection until it closes, or until shutdown and its last answer.
 async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(api: Arc<Api>, stream: S) {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(250);
     let service = service_fn(|request: http::Request<Incoming>| {
         let api = api.clone();

@@ -251,6 +251,22 @@ async fn tls_is_for_the_names_of_the_server() {
     assert!(stranger.get(format!("https://127.0.0.1:{port}/healthz")).send().await.is_err(), "another cluster's CA");
 }
 
+/// A client whose idle connection is ended as it sends its next request has an error that says nothing of what it asked for. Waiting
+/// is what is tried here: hyper's own limit is 30 seconds.
+#[tokio::test]
+async fn a_connection_may_be_idle_for_longer_than_half_a_minute() {
+    let cluster = Cluster::start().await;
+    let mut stream = UnixStream::connect(cluster.socket()).await.unwrap();
+    for pause in [Duration::ZERO, Duration::from_secs(31)] {
+        tokio::time::sleep(pause).await;
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: api\r\n\r\n").await.unwrap();
+        let mut answer = [0; 512];
+        let length =
+            tokio::time::timeout(PATIENCE, stream.read(&mut answer)).await.expect("an answer in time").unwrap();
+        assert!(answer[..length].starts_with(b"HTTP/1.1 200"), "after {pause:?}: {:?}", &answer[..length]);
+    }
+}
+
 #[tokio::test]
 async fn the_server_is_ready_at_once_and_stops_when_told() {
     let begin = std::time::Instant::now();
