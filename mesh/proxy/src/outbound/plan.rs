@@ -112,7 +112,8 @@ impl Plan {
     pub(super) fn forward(address: SocketAddr, parts: &Parts) -> Self {
         let endpoint = Arc::new(parts.factory.make(address, None, EndpointInfo::default()));
         let tcp = TcpPlan::forward(address, &endpoint, parts);
-        let (protocol, parent) = (parts.protocol(None, None), parent_labels(None, None));
+        let parent = parent_labels(None, None);
+        let protocol = parts.protocol(None, None, &parent);
         Self { http: HttpPlan::Backend(Backend::Endpoint(endpoint)), tcp, tls: None, opaque: false, protocol, parent }
     }
 
@@ -130,13 +131,14 @@ impl Plan {
             Answer::Found(policy) => Some(&**policy),
             Answer::Nothing | Answer::Failed(_) => None,
         };
+        let parent = parent_labels(found, policy);
         Self {
             opaque: found.is_some_and(|profile| profile.opaque_protocol) || policy.is_some_and(is_opaque),
             http: parts.http(target, profile, found, policy),
             tcp: parts.tcp(target, found, policy),
             tls: parts.tls(found, policy),
-            protocol: parts.protocol(found, policy),
-            parent: parent_labels(found, policy),
+            protocol: parts.protocol(found, policy, &parent),
+            parent,
         }
     }
 }
@@ -184,7 +186,7 @@ impl Parts {
         self.fallback(target, profile).map_or(HttpPlan::NoSuchService, HttpPlan::Backend)
     }
 
-    fn protocol(&self, profile: Option<&DestinationProfile>, policy: Option<&OutboundPolicy>) -> Late {
+    fn protocol(&self, profile: Option<&DestinationProfile>, policy: Option<&OutboundPolicy>, parent: &Labels) -> Late {
         let kind = policy.and_then(|policy| policy.protocol.as_ref()?.kind.as_ref());
         let protocol = match kind {
             _ if profile.is_some_and(|profile| profile.opaque_protocol) => "opaq",
@@ -194,8 +196,7 @@ impl Parts {
             Some(Kind::Http2(_) | Kind::Grpc(_)) => "http/2",
             Some(Kind::Detect(_)) | None => "detect",
         };
-        let parent = parent_labels(profile, policy);
-        Late::new(&self.metrics.outbound_protocols, Labels::new().with("protocol", protocol).followed_by(&parent))
+        Late::new(&self.metrics.outbound_protocols, Labels::new().with("protocol", protocol).followed_by(parent))
     }
 
     /// Where traffic goes without routes and without policy.

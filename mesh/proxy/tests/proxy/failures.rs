@@ -1,9 +1,6 @@
 //! What clients see when there is nobody to answer.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Request;
@@ -15,7 +12,7 @@ use linkerd2_proxy_api::outbound::{
     http_route::distribution,
     proxy_protocol,
 };
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::net::TcpListener;
 
 use crate::support::{App, ControlPlane, Setup, client, endpoint, h2, policy, served_by, text};
 
@@ -90,18 +87,7 @@ async fn as_many_requests_wait_as_the_queue_has_places() {
 
 #[tokio::test]
 async fn no_more_requests_are_without_an_answer_than_may_be() {
-    let answers = Arc::new(Semaphore::new(0));
-    let awaited = Arc::clone(&answers);
-    let app = App::http(move |request| {
-        let awaited = Arc::clone(&awaited);
-        async move {
-            if request.uri().path() == "/later" {
-                awaited.acquire().await.unwrap().forget();
-            }
-            text(200, "answered")
-        }
-    })
-    .await;
+    let (app, answers) = App::held().await;
     let setup = Setup::new().with("LINKERD2_PROXY_OUTBOUND_MAX_IN_FLIGHT", "2");
     let mesh = setup.original(1, app.address).start().await;
     let mut waiting = [mesh.connect(1).await, mesh.connect(1).await];

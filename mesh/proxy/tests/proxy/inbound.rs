@@ -8,8 +8,6 @@ use std::{
     },
 };
 
-use tokio::sync::Semaphore;
-
 use crate::support::{App, Connection, Setup, client, profile, route, served_by, text};
 
 #[tokio::test]
@@ -85,18 +83,7 @@ async fn the_inbound_port_is_no_application() {
 
 #[tokio::test]
 async fn no_more_requests_to_the_pod_are_without_an_answer_than_may_be() {
-    let answers = Arc::new(Semaphore::new(0));
-    let awaited = Arc::clone(&answers);
-    let app = App::http(move |request| {
-        let awaited = Arc::clone(&awaited);
-        async move {
-            if request.uri().path() == "/later" {
-                awaited.acquire().await.unwrap().forget();
-            }
-            text(200, "answered")
-        }
-    })
-    .await;
+    let (app, answers) = App::held().await;
     let setup = Setup::new().with("LINKERD2_PROXY_INBOUND_MAX_IN_FLIGHT", "2");
     let mesh = setup.original(1, app.address).start().await;
     let mut waiting = [mesh.connect_inbound(1).await, mesh.connect_inbound(1).await];

@@ -128,17 +128,7 @@ async fn a_longer_body_is_sent_once() {
 
 #[tokio::test]
 async fn an_attempt_without_an_answer_is_given_up_for_the_next() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let app = App::http(move |_| {
-        let first = asked.fetch_add(1, Ordering::Relaxed) == 0;
-        async move {
-            if first {
-                std::future::pending::<()>().await;
-            }
-            text(200, "second")
-        }
-    })
-    .await;
+    let app = App::silent_at_first().await;
     let retry = Retry { timeout: millis(100), ..retries(1, 1024).unwrap() };
     let mesh = mesh(&app, |rule| rule.retry = Some(retry.clone())).await;
     assert_eq!(mesh.connect(1).await.get("/", &[]).await.body, "second");

@@ -1,13 +1,6 @@
 //! How long requests on policies' routes may take: from when, whom their limits are for, and what a request says of that itself.
 
-use std::{
-    convert::Infallible,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -228,17 +221,7 @@ async fn a_request_says_how_long_it_may_take_where_it_may() {
 
 #[tokio::test]
 async fn a_request_says_how_long_an_attempt_may_take_where_it_may() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let app = App::http(move |_| {
-        let first = asked.fetch_add(1, Ordering::Relaxed) == 0;
-        async move {
-            if first {
-                std::future::pending::<()>().await;
-            }
-            text(200, "second")
-        }
-    })
-    .await;
+    let app = App::silent_at_first().await;
     let mesh = mesh(&app, |rule| rule.allow_l5d_request_headers = true).await;
     assert_eq!(mesh.connect(1).await.get("/", &[("l5d-retry-timeout", "100ms")]).await.body, "second");
     assert_eq!(app.requests(), 2);

@@ -20,6 +20,7 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     task::AbortHandle,
 };
 
@@ -84,6 +85,37 @@ impl App {
             let body = request.into_body().collect().await.unwrap().to_bytes();
             head.push_str(&format!("\n{}", String::from_utf8_lossy(&body)));
             text(200, head)
+        })
+        .await
+    }
+
+    /// One whose answers to `/later` take a permit each.
+    pub async fn held() -> (Self, Arc<Semaphore>) {
+        let answers = Arc::new(Semaphore::new(0));
+        let awaited = Arc::clone(&answers);
+        let app = Self::http(move |request| {
+            let awaited = Arc::clone(&awaited);
+            async move {
+                if request.uri().path() == "/later" {
+                    awaited.acquire().await.unwrap().forget();
+                }
+                text(200, "answered")
+            }
+        });
+        (app.await, answers)
+    }
+
+    /// One that leaves its first request without an answer.
+    pub async fn silent_at_first() -> Self {
+        let asked = AtomicUsize::new(0);
+        Self::http(move |_| {
+            let first = asked.fetch_add(1, Ordering::Relaxed) == 0;
+            async move {
+                if first {
+                    std::future::pending::<()>().await;
+                }
+                text(200, "second")
+            }
         })
         .await
     }
