@@ -40,6 +40,11 @@ pub(crate) const ADMISSION_WEBHOOKS: &str = "config.linkerd.io/admission-webhook
 
 pub(crate) const PROXY_LOG_FORMAT: &str = "config.linkerd.io/proxy-log-format";
 pub(crate) const PROXY_IMAGE: &str = "config.linkerd.io/proxy-image";
+pub(crate) const PROXY_IMAGE_VERSION: &str = "config.linkerd.io/proxy-version";
+pub(crate) const INIT_IMAGE: &str = "config.linkerd.io/init-image";
+pub(crate) const INIT_IMAGE_VERSION: &str = "config.linkerd.io/init-image-version";
+/// `disabled` lets the application start before a proxy that is not Meshgate's is ready.
+pub(crate) const PROXY_AWAIT: &str = "config.linkerd.io/proxy-await";
 pub(crate) const PROXY_CPU_REQUEST: &str = "config.linkerd.io/proxy-cpu-request";
 pub(crate) const PROXY_CPU_LIMIT: &str = "config.linkerd.io/proxy-cpu-limit";
 pub(crate) const PROXY_MEMORY_REQUEST: &str = "config.linkerd.io/proxy-memory-request";

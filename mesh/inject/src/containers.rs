@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use crate::{Mode, Options, annotations, identity};
+use crate::{Mode, Options, annotations, identity, image::Image};
 
 /// The init container that redirects the pod's connections to the proxy.
 pub const INIT_CONTAINER: &str = "linkerd-init";
@@ -18,6 +18,9 @@ pub const DEFAULT_OPAQUE_PORTS: [u16; 8] = [25, 587, 3306, 4444, 5432, 6379, 930
 
 /// The mark on every socket the proxy dials with. Redirection exempts it.
 pub const SOCKET_MARK: &str = "0x2102";
+
+/// Linkerd's program that waits until the proxy is ready.
+const AWAIT: &str = "/usr/lib/linkerd/linkerd-await";
 
 const PROXY_UID: u32 = 2102;
 const INBOUND_PORT: u16 = 4143;
@@ -129,24 +132,32 @@ fn join(ports: impl IntoIterator<Item = u16>) -> String {
 }
 
 /// `linkerd-init`: redirects inbound connections to 4143 and outbound ones to 4140, but for the ports to ignore and for
-/// what the proxy itself sends.
+/// what the proxy itself sends. The arguments are those of Linkerd's `proxy-init`.
 pub(crate) fn init_container(facts: &PodFacts, options: &Options) -> Value {
     let ignored = |always: &str, annotation: &str| match facts.annotation(annotation) {
         Some(ports) => format!("{always},{}", ports.replace(' ', "")),
         None => always.to_owned(),
     };
+    let image = Image::of_init(facts, options);
+    let first: &[&str] = match image.own {
+        true => &["proxy-init"],
+        // Otherwise it would be the older kind of iptables, which the chart has not asked for since 2.19 and newer kernels lack.
+        false => &["--firewall-bin-path", "iptables-nft", "--firewall-save-bin-path", "iptables-nft-save"],
+    };
+    let flags = [
+        ("--incoming-proxy-port", INBOUND_PORT.to_string()),
+        ("--outgoing-proxy-port", OUTBOUND_PORT.to_string()),
+        ("--proxy-uid", PROXY_UID.to_string()),
+        ("--inbound-ports-to-ignore", ignored(IGNORED_INBOUND_PORTS, annotations::SKIP_INBOUND_PORTS)),
+        ("--outbound-ports-to-ignore", ignored(IGNORED_OUTBOUND_PORTS, annotations::SKIP_OUTBOUND_PORTS)),
+    ];
+    let flags = flags.iter().flat_map(|(flag, value)| [*flag, value]);
+    let args: Vec<&str> = first.iter().copied().chain(flags).collect();
     json!({
         "name": INIT_CONTAINER,
-        "image": options.image,
+        "image": image.reference,
         "imagePullPolicy": "IfNotPresent",
-        "args": [
-            "proxy-init",
-            "--incoming-proxy-port", INBOUND_PORT.to_string(),
-            "--outgoing-proxy-port", OUTBOUND_PORT.to_string(),
-            "--proxy-uid", PROXY_UID.to_string(),
-            "--inbound-ports-to-ignore", ignored(IGNORED_INBOUND_PORTS, annotations::SKIP_INBOUND_PORTS),
-            "--outbound-ports-to-ignore", ignored(IGNORED_OUTBOUND_PORTS, annotations::SKIP_OUTBOUND_PORTS),
-        ],
+        "args": args,
         "securityContext": {
             "allowPrivilegeEscalation": false,
             "capabilities": {"add": ["NET_ADMIN", "NET_RAW"]},
@@ -165,11 +176,11 @@ pub(crate) fn proxy_container(facts: &PodFacts, mode: Mode, opaque_ports: &str, 
     let mut readiness = probe("/ready", 0);
     // The pod is ready no sooner than its proxy is, and everything that waits for a rollout waits for this.
     readiness["periodSeconds"] = json!(1);
+    let image = Image::of_proxy(facts, options);
     let mut container = json!({
         "name": PROXY_CONTAINER,
-        "image": facts.annotation_or(annotations::PROXY_IMAGE, &options.image),
+        "image": image.reference,
         "imagePullPolicy": "IfNotPresent",
-        "args": ["proxy"],
         "env": environment(facts, mode, opaque_ports, options),
         "ports": [
             {"name": "linkerd-proxy", "containerPort": INBOUND_PORT},
@@ -185,6 +196,9 @@ pub(crate) fn proxy_container(facts: &PodFacts, mode: Mode, opaque_ports: &str, 
         },
         "terminationMessagePolicy": "FallbackToLogsOnError",
     });
+    if image.own {
+        container["args"] = json!(["proxy"]);
+    }
     let resources = resources(facts);
     if !resources.is_empty() {
         container["resources"] = Value::Object(resources);
@@ -194,9 +208,13 @@ pub(crate) fn proxy_container(facts: &PodFacts, mode: Mode, opaque_ports: &str, 
         // Whatever comes after it waits for this. Linkerd's waits two minutes for its control plane.
         container["startupProbe"] =
             json!({"httpGet": {"path": "/ready", "port": ADMIN_PORT}, "periodSeconds": 1, "failureThreshold": 120});
+    } else if !image.own && facts.annotation(annotations::PROXY_AWAIT) != Some("disabled") {
+        // The kubelet starts the next container when this has ended. Meshgate's own image has no such program.
+        let command = json!([AWAIT, "--timeout=2m", format!("--port={ADMIN_PORT}")]);
+        container["lifecycle"] = json!({"postStart": {"exec": {"command": command}}});
     }
-    if let Some((_, mount)) = options.identity.as_ref().and_then(|identity| identity.token.volume()) {
-        container["volumeMounts"] = json!([mount]);
+    if let Some(identity) = &options.identity {
+        container["volumeMounts"] = identity.volumes().into_iter().map(|(_, mount)| mount).collect();
     }
     container
 }
@@ -256,6 +274,8 @@ fn environment(facts: &PodFacts, mode: Mode, opaque_ports: &str, options: &Optio
         set("LINKERD2_PROXY_DESTINATION_SVC_NAME", &account("linkerd-destination"));
         set("LINKERD2_PROXY_POLICY_SVC_NAME", &account("linkerd-destination"));
         set("LINKERD2_PROXY_IDENTITY_LOCAL_NAME", &format!("$(_pod_sa).$(_pod_ns).{domain}"));
+        // Linkerd's image writes the proxy's key there before the proxy starts. Meshgate's proxy makes one in memory where there is none.
+        set("LINKERD2_PROXY_IDENTITY_DIR", identity::END_ENTITY_DIR);
         set("LINKERD2_PROXY_IDENTITY_TOKEN_FILE", &identity.token.file());
         set("LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS", &identity.trust_anchors);
         if let Some(refresh) = facts.annotation(annotations::IDENTITY_REFRESH) {

@@ -19,6 +19,10 @@ pub(crate) const ISSUER_SECRET: &str = "linkerd-identity-issuer";
 /// Where the control plane has it.
 pub(crate) const ISSUER_DIR: &str = "/var/run/linkerd/identity/issuer";
 
+/// Where a proxy may keep its key.
+pub(crate) const END_ENTITY_DIR: &str = "/var/run/linkerd/identity/end-entity";
+const END_ENTITY_VOLUME: &str = "linkerd-identity-end-entity";
+
 const TOKEN_VOLUME: &str = "linkerd-identity-token";
 const TOKEN_DIR: &str = "/var/run/secrets/tokens";
 
@@ -122,6 +126,18 @@ impl Identity {
     }
 }
 
+impl Identity {
+    /// The volumes that the injector adds, each with where it is mounted.
+    pub(crate) fn volumes(&self) -> Vec<(Value, Value)> {
+        // In memory, so that no key comes to lie on a disk.
+        let key = (
+            json!({"name": END_ENTITY_VOLUME, "emptyDir": {"medium": "Memory"}}),
+            json!({"name": END_ENTITY_VOLUME, "mountPath": END_ENTITY_DIR}),
+        );
+        [key].into_iter().chain(self.token.volume()).collect()
+    }
+}
+
 impl Token {
     /// The file in which a proxy finds it.
     pub(crate) fn file(self) -> String {
@@ -131,8 +147,7 @@ impl Token {
         }
     }
 
-    /// The volume that the injector adds, and where it is mounted.
-    pub(crate) fn volume(self) -> Option<(Value, Value)> {
+    fn volume(self) -> Option<(Value, Value)> {
         let token = json!({"path": TOKEN_VOLUME, "audience": TOKEN_AUDIENCE, "expirationSeconds": 86_400});
         let volume = json!({"name": TOKEN_VOLUME, "projected": {"sources": [{"serviceAccountToken": token}]}});
         (self == Self::Projected).then(|| (volume, json!({"name": TOKEN_VOLUME, "mountPath": TOKEN_DIR})))

@@ -12,7 +12,8 @@
 //!
 //! Annotations, labels, container names, ports and environment are Linkerd's, so that tools and people that know a
 //! Linkerd pod know this one, and either proxy can stand behind the same manifest. With an [`Identity`] the pod proves its
-//! service account by a token, and the control plane has what it issues certificates with.
+//! service account by a token, and the control plane has what it issues certificates with. A pod that asks by annotation for the image of
+//! Linkerd's own proxy gets it with all that it insists on.
 
 mod annotations;
 mod containers;
@@ -20,6 +21,7 @@ mod control_plane;
 mod crds;
 mod documents;
 mod identity;
+mod image;
 mod options;
 mod outcome;
 mod review;

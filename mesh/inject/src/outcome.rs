@@ -95,6 +95,8 @@ impl fmt::Display for Skip {
 pub enum Warning {
     /// `automountServiceAccountToken: false` where the proxy uses the token that Kubernetes mounts: it will have none.
     NoServiceAccountToken,
+    /// The proxy is of another image than Meshgate's, here, and the mesh has no identities, without which Linkerd's does not start.
+    NoIdentity(String),
     /// The pod has UDP ports, which do not pass the proxy.
     UdpPorts,
     /// An opaque port is named that no container declares.
@@ -107,6 +109,12 @@ impl fmt::Display for Warning {
             Self::NoServiceAccountToken => f.write_str(
                 "`automountServiceAccountToken: false` leaves the proxy without the token that proves its identity, and it does \
                  not start without; set it to true, or let the injector mount one (serviceAccountTokenProjection)",
+            ),
+            Self::NoIdentity(image) => write!(
+                f,
+                "`{}` names {image}, and Linkerd's proxy does not start without an identity; have the pod injected in the cluster \
+                 (`meshgate inject --control-plane`), where proxies have one",
+                annotations::PROXY_IMAGE
             ),
             Self::UdpPorts => f.write_str("its UDP ports do not pass the proxy, which carries TCP only"),
             Self::UnknownPortName(name) => write!(

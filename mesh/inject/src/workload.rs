@@ -3,8 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Entry, Mode, Options, Outcome, Scope, Skip, Token, Warning, annotations,
+    Entry, Identity, Mode, Options, Outcome, Scope, Skip, Token, Warning, annotations,
     containers::{self, INIT_CONTAINER, PROXY_CONTAINER, PodFacts},
+    image::Image,
 };
 
 /// Injects one object in place.
@@ -71,6 +72,10 @@ fn inject_workload(object: &mut Value, options: &Options) -> Result<Outcome, Ski
     if token == Some(Token::Mounted) && spec.get("automountServiceAccountToken") == Some(&Value::Bool(false)) {
         warnings.push(Warning::NoServiceAccountToken);
     }
+    let image = Image::of_proxy(&facts, options);
+    if !image.own && options.identity.is_none() {
+        warnings.push(Warning::NoIdentity(image.reference.clone()));
+    }
     if facts.udp {
         warnings.push(Warning::UdpPorts);
     }
@@ -91,7 +96,7 @@ fn inject_workload(object: &mut Value, options: &Options) -> Result<Outcome, Ski
             put(spec, "initContainers", Place::Last, INIT_CONTAINER, init);
             put(spec, "containers", Place::First, PROXY_CONTAINER, proxy);
         }
-        if let Some((volume, _)) = token.and_then(Token::volume) {
+        for (volume, _) in options.identity.iter().flat_map(Identity::volumes) {
             let name = volume["name"].as_str().unwrap_or_default().to_owned();
             put(spec, "volumes", Place::Last, &name, volume);
         }
@@ -178,7 +183,7 @@ fn put_metadata(
     labels.extend(namespace.map(|namespace| (annotations::WORKLOAD_NS.to_owned(), namespace.to_owned())));
     let mut marks = vec![
         (annotations::INJECT.to_owned(), mode.to_string()),
-        (annotations::PROXY_VERSION.to_owned(), options.version.clone()),
+        (annotations::PROXY_VERSION.to_owned(), Image::of_proxy(facts, options).version(options)),
         (annotations::CREATED_BY.to_owned(), format!("meshgate/inject {}", env!("CARGO_PKG_VERSION"))),
     ];
     // `kubectl logs` and `kubectl exec` should keep reaching the application, not the proxy in front of it.

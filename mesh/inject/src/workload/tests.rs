@@ -174,9 +174,9 @@ fn a_proxy_is_told_who_it_is_and_has_a_token_to_prove_it() {
     };
     let object = inject(Token::Projected);
     let pod = &object["spec"]["template"]["spec"];
-    let token = &pod["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"];
-    assert_eq!((&token["audience"], pod["volumes"].as_array().unwrap().len()), (&json!("identity.l5d.io"), 1));
-    assert_eq!(pod["containers"][0]["volumeMounts"][0]["mountPath"], "/var/run/secrets/tokens");
+    let token = &pod["volumes"][1]["projected"]["sources"][0]["serviceAccountToken"];
+    assert_eq!((&token["audience"], pod["volumes"].as_array().unwrap().len()), (&json!("identity.l5d.io"), 2));
+    assert_eq!(pod["containers"][0]["volumeMounts"][1]["mountPath"], "/var/run/secrets/tokens");
     for (name, value) in [
         ("LINKERD2_PROXY_IDENTITY_TOKEN_FILE", "/var/run/secrets/tokens/linkerd-identity-token"),
         ("LINKERD2_PROXY_IDENTITY_LOCAL_NAME", "$(_pod_sa).$(_pod_ns).serviceaccount.identity.linkerd.cluster.local"),
@@ -192,9 +192,87 @@ fn a_proxy_is_told_who_it_is_and_has_a_token_to_prove_it() {
     }
     assert_eq!(env(&object, "LINKERD2_PROXY_IDENTITY_MIN_REFRESH"), None);
     let object = inject(Token::Mounted);
-    assert_eq!(object["spec"]["template"]["spec"]["volumes"], json!(null));
+    let volumes = json!([{"name": "linkerd-identity-end-entity", "emptyDir": {"medium": "Memory"}}]);
+    assert_eq!(object["spec"]["template"]["spec"]["volumes"], volumes);
     let file = env(&object, "LINKERD2_PROXY_IDENTITY_TOKEN_FILE");
     assert_eq!(file, Some("/var/run/secrets/kubernetes.io/serviceaccount/token"));
+}
+
+/// What `linkerd2-proxy-identity`, the entrypoint of Linkerd's image, and the proxy that it starts insist on.
+#[test]
+fn linkerds_own_images_get_what_they_insist_on() {
+    let identity = Identity { trust_anchors: "PEM".to_owned(), issuer: None, token: Token::Projected };
+    let options = Options { identity: Some(identity), ..Options::default() };
+    let annotated = |more: Value| {
+        let mut annotations = json!({
+            "config.linkerd.io/proxy-image": "cr.l5d.io/linkerd/proxy",
+            "config.linkerd.io/proxy-version": "edge-26.8.3",
+            "config.linkerd.io/init-image": "cr.l5d.io/linkerd/proxy-init",
+            "config.linkerd.io/init-image-version": "v2.4.3",
+        });
+        annotations.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let mut object = deployment(annotations, pod_spec());
+        let outcome = inject_object(&mut object, &options);
+        assert_eq!(outcome, Outcome::Injected { mode: Mode::Enabled, warnings: vec![] });
+        object
+    };
+    let object = annotated(json!({}));
+    let proxy = container(&object, "containers", PROXY_CONTAINER);
+    assert_eq!(proxy["image"], "cr.l5d.io/linkerd/proxy:edge-26.8.3");
+    assert_eq!(
+        (&proxy["args"], &proxy["command"]),
+        (&json!(null), &json!(null)),
+        "it has an entrypoint and no arguments"
+    );
+    for name in [
+        "CONTROL_LISTEN_ADDR",
+        "ADMIN_LISTEN_ADDR",
+        "OUTBOUND_LISTEN_ADDRS",
+        "INBOUND_LISTEN_ADDR",
+        "INBOUND_IPS",
+        "INBOUND_DEFAULT_POLICY",
+        "DESTINATION_SVC_ADDR",
+        "DESTINATION_SVC_NAME",
+        "DESTINATION_CONTEXT",
+        "POLICY_SVC_ADDR",
+        "POLICY_SVC_NAME",
+        "POLICY_WORKLOAD",
+        "POLICY_CLUSTER_NETWORKS",
+        "IDENTITY_DIR",
+        "IDENTITY_TRUST_ANCHORS",
+        "IDENTITY_TOKEN_FILE",
+        "IDENTITY_LOCAL_NAME",
+        "IDENTITY_SVC_ADDR",
+        "IDENTITY_SVC_NAME",
+    ] {
+        assert!(env(&object, &format!("LINKERD2_PROXY_{name}")).is_some_and(|value| !value.is_empty()), "{name}");
+    }
+    // The root is read-only, and the key is written to this folder.
+    let folder = env(&object, "LINKERD2_PROXY_IDENTITY_DIR").unwrap();
+    let mount = proxy["volumeMounts"].as_array().unwrap().iter().find(|mount| mount["mountPath"] == folder).unwrap();
+    let volumes = object["spec"]["template"]["spec"]["volumes"].as_array().unwrap();
+    let volume = volumes.iter().find(|volume| volume["name"] == mount["name"]).unwrap();
+    assert_eq!(volume["emptyDir"]["medium"], "Memory");
+    let wait = json!(["/usr/lib/linkerd/linkerd-await", "--timeout=2m", "--port=4191"]);
+    assert_eq!(proxy["lifecycle"]["postStart"]["exec"]["command"], wait);
+    assert_eq!(object["spec"]["template"]["metadata"]["annotations"]["linkerd.io/proxy-version"], "edge-26.8.3");
+
+    let init = container(&object, "initContainers", INIT_CONTAINER);
+    assert_eq!(init["image"], "cr.l5d.io/linkerd/proxy-init:v2.4.3");
+    let args = init["args"].as_array().unwrap();
+    assert!(args.iter().step_by(2).all(|flag| flag.as_str().unwrap().starts_with("--")), "flags alone: {args:?}");
+    assert!(args.contains(&json!("iptables-nft")), "{args:?}");
+
+    for (more, list) in [
+        (json!({"config.linkerd.io/proxy-enable-native-sidecar": "true"}), "initContainers"),
+        (json!({"config.linkerd.io/proxy-await": "disabled"}), "containers"),
+    ] {
+        let object = annotated(more);
+        assert_eq!(container(&object, list, PROXY_CONTAINER)["lifecycle"], json!(null));
+    }
+    let mut object = deployment(json!({"config.linkerd.io/proxy-image": "cr.l5d.io/linkerd/proxy:a"}), pod_spec());
+    let outcome = inject_object(&mut object, &Options::default());
+    assert_eq!(outcome.warnings(), [&Warning::NoIdentity("cr.l5d.io/linkerd/proxy:a".into())]);
 }
 
 #[test]
