@@ -44,7 +44,7 @@ pub struct Pod {
     pub(crate) proxy: Option<Proxy>,
     /// Its labels, by which Servers select it.
     pub(crate) labels: BTreeMap<String, String>,
-    /// Its containers' ports that have names.
+    /// Its containers' ports that have names, those of init containers included: a sidecar may be one, a proxy most of all.
     pub(crate) named_ports: Vec<(String, u16)>,
     /// The paths at which the kubelet asks its containers how they are, with the port.
     pub(crate) probes: BTreeSet<(u16, String)>,
@@ -73,12 +73,12 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     fn of(metadata: &ObjectMeta, spec: &wire::PodSpec) -> Option<Self> {
-        let ports = spec.init_containers.iter().chain(&spec.containers).flat_map(|container| &container.ports);
+        let port = |name: &str| spec.all_ports().find(|port| port.name == name).map(|port| port.container_port);
         Some(Self {
             control_plane_namespace: labels(metadata).get(CONTROL_PLANE).filter(|it| !it.is_empty())?.clone(),
             service_account: or_default(&spec.service_account_name).to_owned(),
             skipped: annotation(metadata, SKIPPED_PORTS).map(PortSet::parse).unwrap_or_default(),
-            port: ports.into_iter().find(|port| port.name == PROXY_PORT).map(|port| port.container_port),
+            port: port(PROXY_PORT),
         })
     }
 }
@@ -151,8 +151,8 @@ impl From<wire::Pod> for Pod {
             host_ports,
             metric_labels: metric_labels(&metadata, &spec.service_account_name),
             opaque_ports: annotation(&metadata, super::OPAQUE_PORTS).map(|list| {
-                let ports = spec.containers.iter().flat_map(|container| &container.ports);
-                let by_name = |name: &str| ports.clone().find(|port| port.name == name).map(|port| port.container_port);
+                let by_name =
+                    |name: &str| spec.all_ports().find(|port| port.name == name).map(|port| port.container_port);
                 PortSet::from_items(list.split(','), by_name)
             }),
             inbound_policy: annotation(&metadata, "config.linkerd.io/default-inbound-policy")
@@ -172,8 +172,7 @@ fn host_ports(spec: &wire::PodSpec, status: &wire::PodStatus) -> Vec<(SocketAddr
     let addresses = |one: &str, list: &[wire::PodIp]| -> BTreeSet<IpAddr> {
         std::iter::once(one).chain(list.iter().map(|entry| &*entry.ip)).filter_map(|ip| ip.parse().ok()).collect()
     };
-    let containers = spec.init_containers.iter().chain(&spec.containers).flat_map(|container| &container.ports);
-    let ports = containers.filter(|port| port.host_port != 0 && matches!(port.protocol.as_str(), "" | "TCP"));
+    let ports = spec.all_ports().filter(|port| port.host_port != 0 && matches!(port.protocol.as_str(), "" | "TCP"));
     let ports: Vec<_> = ports.collect();
     if ports.is_empty() {
         return Vec::new();
@@ -193,12 +192,12 @@ fn host_ports(spec: &wire::PodSpec, status: &wire::PodStatus) -> Vec<(SocketAddr
 }
 
 fn named_ports(spec: &wire::PodSpec) -> Vec<(String, u16)> {
-    let ports = spec.containers.iter().flat_map(|container| &container.ports).filter(|port| !port.name.is_empty());
+    let ports = spec.all_ports().filter(|port| !port.name.is_empty());
     ports.map(|port| (port.name.clone(), port.container_port)).collect()
 }
 
 fn probes(spec: &wire::PodSpec) -> BTreeSet<(u16, String)> {
-    let each = spec.containers.iter().flat_map(|container| {
+    let each = spec.all_containers().flat_map(|container| {
         let probes = [&container.liveness_probe, &container.readiness_probe, &container.startup_probe];
         let asks = probes.into_iter().flatten().filter_map(|probe| probe.http_get.as_ref());
         asks.filter_map(|ask| {

@@ -195,6 +195,19 @@ pub(crate) struct PodSpec {
     pub(crate) init_containers: Vec<Container>,
 }
 
+impl PodSpec {
+    /// The containers, and then the init containers, among which are sidecars. Linkerd's policy controller has them in this order
+    /// (`policy-controller/k8s/index/src/inbound/workload.rs`).
+    pub(crate) fn all_containers(&self) -> impl Iterator<Item = &Container> + Clone {
+        self.containers.iter().chain(&self.init_containers)
+    }
+
+    /// Their ports.
+    pub(crate) fn all_ports(&self) -> impl Iterator<Item = &ContainerPort> + Clone {
+        self.all_containers().flat_map(|container| &container.ports)
+    }
+}
+
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Container {

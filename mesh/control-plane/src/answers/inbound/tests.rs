@@ -297,6 +297,36 @@ async fn probes_are_open_until_there_are_routes() {
     assert!(let_in(&look(&index, 8080).await.authorizations).is_empty(), "a route's is not the Server's");
 }
 
+/// With native sidecars the proxy is an init container, whose admin port the kubelet asks.
+#[tokio::test]
+async fn an_init_containers_probes_are_open_and_its_ports_have_names() {
+    let mut pod = examples::pod("p", "10.244.0.7");
+    pod["metadata"]["annotations"] = json!({"config.linkerd.io/default-inbound-policy": "deny"});
+    pod["spec"]["initContainers"] = json!([{
+        "name": "linkerd-proxy",
+        "restartPolicy": "Always",
+        "ports": [{"name": "linkerd-admin", "containerPort": 4191}],
+        "livenessProbe": {"httpGet": {"path": "/live", "port": 4191}},
+        "readinessProbe": {"httpGet": {"path": "/ready", "port": "linkerd-admin"}},
+    }]);
+    let admin = object("v1beta3", "Server", "admin", json!({"podSelector": {}, "port": "linkerd-admin"}));
+    let open = |server: Server| -> Vec<String> {
+        let routes = routes(server);
+        let matches = routes.iter().flat_map(|route| &route.rules).flat_map(|rule| &rule.matches);
+        let exact = matches.filter_map(|it| match it.path.as_ref()?.kind.as_ref()? {
+            matches::path_match::Kind::Exact(path) => Some(path.clone()),
+            _ => None,
+        });
+        exact.collect()
+    };
+    let index = examples::index([pod]);
+    assert_eq!(open(look(&index, 4191).await), ["/live", "/ready"]);
+    index.apply(&admin).unwrap();
+    let server = look(&index, 4191).await;
+    assert_eq!(server.labels["name"], "admin");
+    assert_eq!(open(server), ["/live", "/ready"]);
+}
+
 #[tokio::test]
 async fn where_grpc_is_said_grpc_routes_count_and_elsewhere_http_routes() {
     let route = |kind: &str, rule: Value| {
