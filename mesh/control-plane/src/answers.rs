@@ -54,33 +54,45 @@ fn is_opaque(service: &Service, port: u16, cluster: &Cluster) -> bool {
 }
 
 /// An endpoint: an address, and what its pod tells about it. It is `opaque` if it carries no HTTP.
+///
+/// What Linkerd's `controller/api/destination/endpoint_translator_utils.go` says of one: of what no proxy is in front of, it is the address.
 fn endpoint(address: SocketAddr, pod: Option<&Pod>, opaque: bool, cluster: &Cluster) -> destination::WeightedAddr {
     use destination::protocol_hint::{H2, Opaque, OpaqueTransport, Protocol};
-    let proxy = pod.and_then(|pod| pod.proxy.as_ref()).filter(|proxy| !proxy.skipped.contains(address.port()));
-    let identity = pod.zip(proxy).and_then(|(pod, proxy)| identity(pod, proxy, cluster));
-    let hint = match proxy {
-        _ if opaque => Some(destination::ProtocolHint {
-            protocol: Some(Protocol::Opaque(Opaque {})),
-            // Whoever proves nothing is not heard at the proxy's own port.
-            opaque_transport: proxy
-                .and_then(|proxy| proxy.port)
-                .filter(|_| identity.is_some())
-                .map(|port| OpaqueTransport { inbound_port: port.into() }),
-        }),
-        // Any control plane's proxy takes HTTP/1 over HTTP/2.
-        Some(_) => Some(destination::ProtocolHint { protocol: Some(Protocol::H2(H2 {})), opaque_transport: None }),
-        None => None,
-    };
-    // Without the port, nothing would tell TLS for the proxy from what the application speaks.
-    let identity = identity.filter(|_| !opaque || hint.is_some_and(|hint| hint.opaque_transport.is_some()));
-    destination::WeightedAddr {
+    let mut endpoint = destination::WeightedAddr {
         addr: Some(address.into()),
         weight: ENDPOINT_WEIGHT,
         metric_labels: pod.map(|pod| pod.metric_labels.clone()).unwrap_or_default(),
-        protocol_hint: hint,
-        tls_identity: identity,
         ..Default::default()
-    }
+    };
+    let proxied = pod.and_then(|pod| Some((pod, pod.proxy.as_ref()?)));
+    let Some((pod, proxy)) = proxied.filter(|(_, proxy)| !proxy.skipped.contains(address.port())) else {
+        return endpoint;
+    };
+    let identity = identity(pod, proxy, cluster);
+    // The proxy itself answers at its admin port, so that nothing has to be said of which port a connection is for.
+    let is_admin = proxy.admin == Some(address.port());
+    // Whoever proves nothing is not heard at the proxy's own port.
+    let inbound_port = proxy.port.filter(|_| opaque && !is_admin && identity.is_some());
+    endpoint.protocol_hint = Some(destination::ProtocolHint {
+        // Any control plane's proxy takes HTTP/1 over HTTP/2.
+        protocol: Some(if opaque { Protocol::Opaque(Opaque {}) } else { Protocol::H2(H2 {}) }),
+        opaque_transport: inbound_port.map(|port| OpaqueTransport { inbound_port: port.into() }),
+    });
+    endpoint.http2 = Some(meshed_http2());
+    // Without the port, nothing would tell TLS for the proxy from what the application speaks.
+    endpoint.tls_identity = identity.filter(|_| !opaque || is_admin || inbound_port.is_some());
+    endpoint
+}
+
+/// How a connection over HTTP/2 to another proxy is found dead: the default of Linkerd's chart
+/// (`destinationController.meshedHttp2ClientProtobuf`).
+fn meshed_http2() -> destination::Http2ClientParams {
+    let keep_alive = destination::http2_client_params::KeepAlive {
+        interval: duration(Duration::from_secs(10)),
+        timeout: duration(Duration::from_secs(3)),
+        while_idle: true,
+    };
+    destination::Http2ClientParams { keep_alive: Some(keep_alive), ..Default::default() }
 }
 
 /// The Servers that can make a port opaque.

@@ -20,6 +20,9 @@ const CONTROL_PLANE: &str = "linkerd.io/control-plane-ns";
 /// The injector's name for the port of a proxy's inbound side.
 const PROXY_PORT: &str = "linkerd-proxy";
 
+/// Its name for the port at which a proxy tells of itself.
+const ADMIN_PORT: &str = "linkerd-admin";
+
 const SKIPPED_PORTS: &str = "config.linkerd.io/skip-inbound-ports";
 
 const IDENTITY_PORTS: &str = "config.linkerd.io/proxy-require-identity-inbound-ports";
@@ -69,6 +72,8 @@ pub(crate) struct Proxy {
     pub(crate) skipped: PortSet,
     /// Its own, where it takes connections that say which port they are for.
     pub(crate) port: Option<u16>,
+    /// Its own, where it tells of itself: connections there do not pass it either, and it answers them as itself.
+    pub(crate) admin: Option<u16>,
 }
 
 impl Proxy {
@@ -79,6 +84,7 @@ impl Proxy {
             service_account: or_default(&spec.service_account_name).to_owned(),
             skipped: annotation(metadata, SKIPPED_PORTS).map(PortSet::parse).unwrap_or_default(),
             port: port(PROXY_PORT),
+            admin: port(ADMIN_PORT),
         })
     }
 }

@@ -278,6 +278,27 @@ async fn endpoints_with_a_proxy_of_this_control_plane_have_its_identity() {
             None,
         ),
         (changed(&|pod| pod["metadata"]["labels"] = json!({})), with(&without), None),
+        // Without a proxy, or around it, nothing is said to anybody's proxy of what is spoken.
+        (
+            changed(&|pod| {
+                pod["metadata"] = json!({
+                    "name": "web-5d4f-abc", "namespace": "default",
+                    "annotations": {"config.linkerd.io/opaque-ports": "8080"},
+                });
+            }),
+            with(&without),
+            None,
+        ),
+        (
+            changed(&|pod| {
+                pod["metadata"]["annotations"] = json!({
+                    "config.linkerd.io/opaque-ports": "8080", "config.linkerd.io/skip-inbound-ports": "8080",
+                });
+                pod["spec"]["initContainers"] = json!([{"ports": [{"name": "linkerd-proxy", "containerPort": 4143}]}]);
+            }),
+            with(&without),
+            None,
+        ),
         (
             changed(&|pod| {
                 pod["metadata"]["annotations"] = json!({"config.linkerd.io/skip-inbound-ports": "25,8000-8100"})
@@ -314,6 +335,9 @@ async fn endpoints_with_a_proxy_of_this_control_plane_have_its_identity() {
             .await;
         let Endpoints::Ready(ready) = found else { panic!("missing") };
         let endpoint = ready.into_values().next().unwrap();
+        let is_hinted = endpoint.protocol_hint.is_some();
+        let keep_alive = endpoint.http2.and_then(|http2| http2.keep_alive);
+        let seconds = keep_alive.map(|it| (it.interval.unwrap().seconds, it.timeout.unwrap().seconds, it.while_idle));
         let (hint, identity) = (endpoint.protocol_hint.unwrap_or_default(), endpoint.tls_identity);
         let opaque = matches!(hint.protocol, Some(destination::protocol_hint::Protocol::Opaque(_)));
         // Any proxy that a connection passes takes HTTP/1 over HTTP/2, whether it has an identity or not.
@@ -321,9 +345,35 @@ async fn endpoints_with_a_proxy_of_this_control_plane_have_its_identity() {
         let (labels, annotations) = (&pod["metadata"]["labels"], &pod["metadata"]["annotations"]);
         let passed = labels["linkerd.io/control-plane-ns"].is_string()
             && annotations["config.linkerd.io/skip-inbound-ports"].is_null();
-        assert_eq!(http2, passed && !opaque, "{pod}");
+        assert_eq!((is_hinted, http2), (passed, passed && !opaque), "{pod}");
+        assert_eq!(seconds, passed.then_some((10, 3, true)), "{pod}");
         let inbound_port = hint.opaque_transport.map(|transport| transport.inbound_port);
         assert_eq!(inbound_port, (opaque && want.is_some()).then_some(4143), "{pod}");
         assert_eq!(identity.and_then(|identity| identity.server_name).map(|name| name.name), want, "{pod}");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_answers_at_its_admin_port_as_itself() {
+    let identity =
+        crate::IdentityDomain { control_plane_namespace: "linkerd".into(), trust_domain: "cluster.local".into() };
+    let mut pod = examples::pod("web", "10.244.0.7");
+    pod["spec"]["initContainers"] = json!([{"ports": [
+        {"name": "linkerd-proxy", "containerPort": 4143}, {"name": "linkerd-admin", "containerPort": 4191},
+    ]}]);
+    for opaque in [false, true] {
+        pod["metadata"]["annotations"] = match opaque {
+            true => json!({"config.linkerd.io/opaque-ports": "4191"}),
+            false => json!({}),
+        };
+        let index = crate::Index::new(Cluster { identity: Some(identity.clone()), ..Cluster::default() });
+        index.apply(&pod).unwrap();
+        index.mark_synced();
+        let address = "10.244.0.7:4191".parse().unwrap();
+        let profile = index.answer(|state, cluster| profile::by_address(state, cluster, address, None)).await;
+        let endpoint = profile.endpoint.unwrap();
+        let hint = endpoint.protocol_hint.unwrap();
+        assert!(endpoint.tls_identity.is_some() && hint.opaque_transport.is_none(), "{opaque}");
+        assert_eq!(matches!(hint.protocol, Some(destination::protocol_hint::Protocol::H2(_))), !opaque);
     }
 }
