@@ -32,6 +32,9 @@ const PENALTY_DECAY: Duration = Duration::from_secs(10);
 const QUEUE_CAPACITY: u32 = 100;
 const FAILFAST_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// What the requests of a rule are answered with whose backends are all to get none.
+const NO_WEIGHT: &str = "every backend of the rule has the weight 0";
+
 /// The policy of a Service by name, for clients in a namespace; `None` (`NotFound`) if there is no such Service.
 pub(crate) fn by_service(
     state: &State,

@@ -35,6 +35,7 @@ fn parents(state: &State, route: &Route) -> Vec<ParentStatus> {
         controller_name: CONTROLLER.into(),
         conditions: [accepted(state, route, parent), resolved.clone()]
             .into_iter()
+            .chain(partially_invalid(route))
             .map(|condition| Condition { observed_generation: route.generation, ..condition })
             .collect(),
     });
@@ -43,11 +44,21 @@ fn parents(state: &State, route: &Route) -> Vec<ParentStatus> {
 
 /// As with Linkerd, a port that the Service does not have is no reason: the route is for it once it is there.
 fn accepted(state: &State, route: &Route, parent: &ParentRef) -> Condition {
+    if route.is_unusable() {
+        return condition("Accepted", false, "UnsupportedValue", route.left_out.join("; "));
+    }
     let service = parent.key(&route.key);
     match exists(state, &service) {
         true => condition("Accepted", true, "Accepted", ""),
         false => condition("Accepted", false, "NoMatchingParent", missing(&service)),
     }
+}
+
+/// The condition of a route of which some rules count and others do not, in the words of the Gateway API.
+fn partially_invalid(route: &Route) -> Option<Condition> {
+    let message = || format!("Dropped Rule: {}", route.left_out.join("; "));
+    let is_partial = !route.left_out.is_empty() && !route.is_unusable();
+    is_partial.then(|| condition("PartiallyInvalid", true, "UnsupportedValue", message()))
 }
 
 /// Of several reasons the one that no other object can mend.
@@ -144,6 +155,37 @@ mod tests {
             assert_eq!(verdicts(&due), want, "{parents}");
             let conditions = due.iter().flat_map(|one| &one.parents).flat_map(|parent| &parent.conditions);
             assert!(conditions.clone().all(|condition| condition.observed_generation == Some(3)));
+        }
+    }
+
+    #[test]
+    fn rules_that_are_left_out_are_told() {
+        let rules = |paths: &[&str]| {
+            let rule = |path: &&str| json!({"matches": [{"path": {"type": "RegularExpression", "value": path}}]});
+            paths.iter().map(rule).collect::<Value>()
+        };
+        let (yes, resolved) = ("Accepted=True Accepted", "ResolvedRefs=True ResolvedRefs");
+        let partial = "PartiallyInvalid=True UnsupportedValue";
+        for (paths, want, message) in [
+            (&["/a.*"] as &[_], vec![yes, resolved], ""),
+            (
+                &["/a", "/(", "/b"],
+                vec![yes, resolved, partial],
+                "Dropped Rule: rules[1]: expected a regular expression, found `/(`",
+            ),
+            (
+                &["("],
+                vec!["Accepted=False UnsupportedValue", resolved],
+                "rules[0]: expected a regular expression, found `(`",
+            ),
+        ] {
+            let mut route = route(json!([web()]), json!([]), json!([]));
+            route["spec"]["rules"] = rules(paths);
+            let due = look(&examples::index([examples::service("web", "10.96.0.5"), route]));
+            assert_eq!(verdicts(&due), [want], "{paths:?}");
+            let conditions = due.iter().flat_map(|one| &one.parents).flat_map(|parent| &parent.conditions);
+            let told: Vec<_> = conditions.map(|one| &*one.message).filter(|message| !message.is_empty()).collect();
+            assert_eq!(told, Vec::from_iter((!message.is_empty()).then_some(message)));
         }
     }
 

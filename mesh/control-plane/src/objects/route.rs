@@ -3,6 +3,7 @@
 
 mod grpc;
 mod http;
+mod usable;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use linkerd2_proxy_api::{grpc_route, http_route as api, http_types, outbound};
@@ -20,6 +21,7 @@ use crate::{
 };
 
 pub(crate) use http::match_everything;
+use usable::Unusable;
 
 /// What is kept of a route.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +42,8 @@ pub struct Route {
     pub(crate) servers: Vec<Key>,
     pub(crate) hosts: Vec<api::HostMatch>,
     pub(crate) rules: Rules,
+    /// Which rules no proxy could be told, and why: each is left out, whole. Without a match or a filter it would be another one.
+    pub(crate) left_out: Vec<String>,
     /// Whether a backend is of a kind that the mesh does not know.
     pub(crate) has_foreign_backends: bool,
 }
@@ -93,8 +97,18 @@ impl Route {
     /// which comes first depends on age alone.
     pub(crate) fn applies_to(&self, service: &Key, port: u16, client_namespace: Option<&str>) -> bool {
         let own = &*self.key.namespace;
-        (*own == *service.namespace || client_namespace == Some(own))
+        !self.is_unusable()
+            && (*own == *service.namespace || client_namespace == Some(own))
             && self.parents.iter().any(|(parent, at)| parent == service && at.is_none_or(|at| at == port))
+    }
+
+    /// Whether none of its rules could be told. It routes nothing then, as if it were not there, and says so in its status.
+    pub(crate) fn is_unusable(&self) -> bool {
+        let rules = match &self.rules {
+            Rules::Http(rules) => rules.len(),
+            Rules::Grpc(rules) => rules.len(),
+        };
+        rules == 0 && !self.left_out.is_empty()
     }
 
     /// The Services that it sends requests to, besides its parents.
@@ -113,46 +127,48 @@ impl Route {
 
     /// Reads an HTTPRoute of either group.
     pub(crate) fn http(kind: Kind, route: spec::HttpRoute) -> Self {
-        Self::read(kind, route, |key, rules, extras| {
-            Rules::Http(rules.iter().map(|rule| http::rule(key, rule, extras)).collect())
-        })
+        Self::read(kind, route, http::rule, Rules::Http)
     }
 
     /// Reads a GRPCRoute.
     pub(crate) fn grpc(route: spec::GrpcRoute) -> Self {
-        Self::read(Kind::GatewayGrpcRoute, route, |key, rules, extras| {
-            Rules::Grpc(rules.iter().filter_map(|rule| grpc::rule(key, rule, extras)).collect())
-        })
+        Self::read(Kind::GatewayGrpcRoute, route, grpc::rule, Rules::Grpc)
     }
 
-    fn read<M>(
+    fn read<M, R>(
         kind: Kind,
         route: spec::Route<M>,
-        rules: impl FnOnce(&Key, &[spec::RouteRule<M>], &Extras) -> Rules,
+        rule: impl Fn(&Key, &spec::RouteRule<M>, &Extras) -> Result<R, Unusable>,
+        rules: impl FnOnce(Vec<R>) -> Rules,
     ) -> Self {
         let spec::Route { metadata, spec, status } = route;
         let key = wire::key(&metadata);
-        let servers = spec
-            .parent_refs
-            .iter()
-            .filter(|parent| parent.kind.as_deref() == Some("Server"))
-            .filter(|parent| parent.group.as_deref() == Some("policy.linkerd.io"))
-            // A Server is in the route's own namespace.
-            .map(|parent| Key::new(&key.namespace, &parent.name));
-        let servers = servers.collect();
         let parents =
-            spec.parent_refs.iter().filter(|parent| is_service(parent.group.as_deref(), parent.kind.as_deref()));
+            || spec.parent_refs.iter().filter(|parent| is_service(parent.group.as_deref(), parent.kind.as_deref()));
+        let servers = || spec.parent_refs.iter().filter(|parent| parent.is_server());
         let backends = spec.rules.iter().flat_map(|rule| &rule.backend_refs);
+        let annotated = Extras::of(&metadata);
+        let (mut usable, mut left_out) = (Vec::new(), Vec::new());
+        for (number, one) in spec.rules.iter().enumerate() {
+            match rule(&key, one, &annotated) {
+                Ok(rule) => usable.push(rule),
+                Err(problem) => {
+                    tracing::warn!(route = %key, rule = number, %problem, "the rule is left out");
+                    left_out.push(format!("rules[{number}]: {problem}"));
+                }
+            }
+        }
         let ours = status.parents.into_iter().filter(|parent| parent.controller_name == CONTROLLER);
         Self {
             kind,
-            servers,
-            named_parents: parents.clone().cloned().collect(),
-            parents: parents.map(|parent| (parent.key(&key), parent.port)).collect(),
+            servers: servers().map(|parent| parent.key(&key)).collect(),
+            named_parents: parents().cloned().collect(),
+            parents: parents().map(|parent| (parent.key(&key), parent.port)).collect(),
             told: ours.collect(),
             has_foreign_backends: backends.into_iter().any(|backend| !backend.is_service()),
             hosts: spec.hostnames.iter().map(|host| host_match(host)).collect(),
-            rules: rules(&key, &spec.rules, &Extras::of(&metadata)),
+            rules: rules(usable),
+            left_out,
             created: metadata.creation_timestamp,
             generation: metadata.generation,
             key,
@@ -166,9 +182,13 @@ fn is_service(group: Option<&str>, kind: Option<&str>) -> bool {
 }
 
 impl ParentRef {
-    /// The parent of a route.
+    /// The parent of a route. A Server is in the route's own namespace.
     pub(crate) fn key(&self, route: &Key) -> Key {
-        resolve(route, self.namespace.as_deref(), &self.name)
+        resolve(route, self.namespace.as_deref().filter(|_| !self.is_server()), &self.name)
+    }
+
+    pub(crate) fn is_server(&self) -> bool {
+        self.kind.as_deref() == Some("Server") && self.group.as_deref() == Some("policy.linkerd.io")
     }
 }
 

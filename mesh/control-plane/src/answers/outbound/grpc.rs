@@ -8,7 +8,7 @@ use linkerd2_proxy_api::{
     },
 };
 
-use super::Destination;
+use super::{Destination, NO_WEIGHT};
 use crate::{
     answers::resource,
     objects::{GrpcRule, Route, RouteBackend, Rules},
@@ -33,14 +33,18 @@ pub(super) fn routes(to: &Destination<'_>, routes: &[&Route]) -> Vec<GrpcRoute> 
 
 fn rule(to: &Destination<'_>, rule: &GrpcRule) -> api::Rule {
     use distribution::{FirstAvailable, Kind, RandomAvailable};
-    let kind = if rule.backends.is_empty() {
-        let own = api::RouteBackend { backend: Some(to.own.clone()), ..Default::default() };
+    let first = |filters| {
+        let own = api::RouteBackend { backend: Some(to.own.clone()), filters, ..Default::default() };
         Kind::FirstAvailable(FirstAvailable { backends: vec![own] })
-    } else {
-        let backends = rule.backends.iter().filter(|backend| backend.weight > 0);
-        let backends =
-            backends.map(|one| api::WeightedRouteBackend { backend: Some(backend(to, one)), weight: one.weight });
-        Kind::RandomAvailable(RandomAvailable { backends: backends.collect() })
+    };
+    let weighted = rule.backends.iter().filter(|backend| backend.weight > 0);
+    let weighted: Vec<_> =
+        weighted.map(|one| api::WeightedRouteBackend { backend: Some(backend(to, one)), weight: one.weight }).collect();
+    let kind = match weighted.is_empty() {
+        false => Kind::RandomAvailable(RandomAvailable { backends: weighted }),
+        true if rule.backends.is_empty() => first(Vec::new()),
+        // A choice among none makes the whole policy invalid.
+        true => first(vec![failure(NO_WEIGHT.into())]),
     };
     api::Rule {
         matches: rule.matches.clone(),
@@ -54,13 +58,13 @@ fn rule(to: &Destination<'_>, rule: &GrpcRule) -> api::Rule {
 }
 
 /// A backend that cannot be fails the share of requests that is its, with the reason.
-#[allow(deprecated, reason = "the message still has a field for old proxies")]
 fn backend(to: &Destination<'_>, backend: &RouteBackend<api::Filter>) -> api::RouteBackend {
     let (balancer, problem) = to.backend(&backend.service, backend.port);
-    let mut filters = backend.filters.clone();
-    if let Some(message) = problem {
-        let injector = GrpcFailureInjector { code: NO_BACKEND, message, ratio: None };
-        filters.insert(0, api::Filter { kind: Some(api::filter::Kind::FailureInjector(injector)) });
-    }
-    api::RouteBackend { backend: Some(balancer), filters, request_timeout: None }
+    let filters = problem.map(failure).into_iter().chain(backend.filters.clone());
+    api::RouteBackend { backend: Some(balancer), filters: filters.collect(), ..Default::default() }
+}
+
+fn failure(message: String) -> api::Filter {
+    let injector = GrpcFailureInjector { code: NO_BACKEND, message, ratio: None };
+    api::Filter { kind: Some(api::filter::Kind::FailureInjector(injector)) }
 }

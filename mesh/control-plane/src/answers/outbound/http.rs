@@ -8,7 +8,7 @@ use linkerd2_proxy_api::{
     },
 };
 
-use super::Destination;
+use super::{Destination, NO_WEIGHT};
 use crate::{
     Cluster,
     answers::{default_ref, resource},
@@ -44,13 +44,14 @@ pub(super) fn routes(to: &Destination<'_>, routes: &[&Route]) -> Vec<HttpRoute> 
 
 fn rule(to: &Destination<'_>, rule: &HttpRule) -> api::Rule {
     use distribution::{Kind, RandomAvailable};
-    let backends = if rule.backends.is_empty() {
-        only(to.own.clone())
-    } else {
-        let backends = rule.backends.iter().filter(|backend| backend.weight > 0);
-        let backends =
-            backends.map(|one| api::WeightedRouteBackend { backend: Some(backend(to, one)), weight: one.weight });
-        Distribution { kind: Some(Kind::RandomAvailable(RandomAvailable { backends: backends.collect() })) }
+    let weighted = rule.backends.iter().filter(|backend| backend.weight > 0);
+    let weighted: Vec<_> =
+        weighted.map(|one| api::WeightedRouteBackend { backend: Some(backend(to, one)), weight: one.weight }).collect();
+    let backends = match weighted.is_empty() {
+        false => Distribution { kind: Some(Kind::RandomAvailable(RandomAvailable { backends: weighted })) },
+        true if rule.backends.is_empty() => only(to.own.clone()),
+        // A choice among none makes the whole policy invalid.
+        true => first(to.own.clone(), vec![failure(NO_WEIGHT.into())]),
     };
     api::Rule {
         matches: rule.matches.clone(),
@@ -64,20 +65,23 @@ fn rule(to: &Destination<'_>, rule: &HttpRule) -> api::Rule {
 }
 
 fn only(backend: Backend) -> Distribution {
+    first(backend, Vec::new())
+}
+
+fn first(backend: Backend, filters: Vec<api::Filter>) -> Distribution {
     use distribution::{FirstAvailable, Kind};
-    let backend = api::RouteBackend { backend: Some(backend), ..Default::default() };
+    let backend = api::RouteBackend { backend: Some(backend), filters, ..Default::default() };
     Distribution { kind: Some(Kind::FirstAvailable(FirstAvailable { backends: vec![backend] })) }
 }
 
 /// A backend that cannot be is answered with 500 by the proxy, with the reason, in the share of requests that is its.
-#[allow(deprecated, reason = "the message still has the field for old proxies")]
 fn backend(to: &Destination<'_>, backend: &RouteBackend<api::Filter>) -> api::RouteBackend {
     let (balancer, problem) = to.backend(&backend.service, backend.port);
-    let mut filters = backend.filters.clone();
-    if let Some(message) = problem {
-        let injector =
-            HttpFailureInjector { status: 500, message, ratio: Some(Ratio { numerator: 1, denominator: 1 }) };
-        filters.insert(0, api::Filter { kind: Some(api::filter::Kind::FailureInjector(injector)) });
-    }
-    api::RouteBackend { backend: Some(balancer), filters, request_timeout: None }
+    let filters = problem.map(failure).into_iter().chain(backend.filters.clone());
+    api::RouteBackend { backend: Some(balancer), filters: filters.collect(), ..Default::default() }
+}
+
+fn failure(message: String) -> api::Filter {
+    let injector = HttpFailureInjector { status: 500, message, ratio: Some(Ratio { numerator: 1, denominator: 1 }) };
+    api::Filter { kind: Some(api::filter::Kind::FailureInjector(injector)) }
 }

@@ -245,6 +245,65 @@ async fn a_rule_without_backends_leads_to_its_parent() {
     assert_eq!(routes[0].rules[0].matches, [match_everything()]);
 }
 
+/// A rule that is told but not understood would take every other one with it.
+#[tokio::test]
+async fn a_rule_that_cannot_be_told_is_left_out() {
+    let matching = |one: Value| json!({"matches": [{"path": {"type": "Exact", "value": "/a"}}, one]});
+    let filtered = |type_: &str, key: &str, value: Value| json!({"filters": [{"type": type_, key: value}]});
+    let set = |name: &str, value: &str| json!({"set": [{"name": name, "value": value}]});
+    for (bad, good) in [
+        (
+            matching(json!({"path": {"type": "RegularExpression", "value": "("}})),
+            json!({"type": "RegularExpression", "value": "/a(b|c)"}),
+        ),
+        (matching(json!({"headers": [{"type": "RegularExpression", "name": "x", "value": "["}]})), json!(null)),
+        (matching(json!({"headers": [{"name": "x y", "value": "1"}]})), json!(null)),
+        (matching(json!({"headers": [{"name": "x", "value": "a\nb"}]})), json!(null)),
+        (matching(json!({"queryParams": [{"type": "RegularExpression", "name": "x", "value": "*"}]})), json!(null)),
+        (matching(json!({"method": "GET IT"})), json!(null)),
+        (filtered("RequestHeaderModifier", "requestHeaderModifier", set("x:", "1")), json!(null)),
+        (filtered("ResponseHeaderModifier", "responseHeaderModifier", set("x", "a\nb")), json!(null)),
+        (filtered("RequestHeaderModifier", "requestHeaderModifier", json!({"remove": [""]})), json!(null)),
+        (filtered("RequestRedirect", "requestRedirect", json!({"scheme": "no scheme"})), json!(null)),
+        (filtered("RequestRedirect", "requestRedirect", json!({"statusCode": 7})), json!(null)),
+        (
+            json!({"backendRefs": [{"name": "web", "port": 80, "filters": [
+                {"type": "RequestHeaderModifier", "requestHeaderModifier": set(" ", "1")},
+            ]}]}),
+            json!(null),
+        ),
+    ] {
+        let good = match good {
+            Value::Null => json!({"type": "Exact", "value": "/good"}),
+            path => path,
+        };
+        let rules = json!([bad.clone(), {"matches": [{"path": good}]}]);
+        let routes = http_routes(ask(vec![web(), route(rules)], "10.96.0.5:80").await.unwrap());
+        assert_eq!(routes[0].rules.len(), 1, "{bad}");
+        assert_eq!(routes[0].rules[0].matches.len(), 1, "{bad}");
+        // With no rule left it is as if the route were not there.
+        let routes = http_routes(ask(vec![web(), route(json!([bad]))], "10.96.0.5:80").await.unwrap());
+        assert_eq!(routes[0].metadata, Some(default_ref("http")), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn a_rule_whose_backends_all_have_the_weight_0_fails() {
+    let rules =
+        json!([{"backendRefs": [{"name": "web", "port": 80, "weight": 0}, {"name": "gone", "port": 80, "weight": 0}]}]);
+    let routes = http_routes(ask(vec![web(), route(rules.clone())], "10.96.0.5:80").await.unwrap());
+    let distribution = routes[0].rules[0].backends.clone().unwrap().kind;
+    let Some(http_route::distribution::Kind::FirstAvailable(first)) = distribution else { panic!("{distribution:?}") };
+    let [only] = first.backends.as_slice() else { panic!("{first:?}") };
+    let Some(http_route::filter::Kind::FailureInjector(fail)) = &only.filters[0].kind else { panic!("{only:?}") };
+    assert_eq!((fail.status, &*fail.message), (500, NO_WEIGHT));
+
+    let routes = grpc_routes(ask(vec![web(), grpc_route(rules)], "10.96.0.5:80").await.unwrap());
+    let distribution = routes[0].rules[0].backends.clone().unwrap().kind;
+    let Some(grpc_route::distribution::Kind::FirstAvailable(first)) = distribution else { panic!("{distribution:?}") };
+    assert!(matches!(first.backends[0].filters[0].kind, Some(grpc_route::filter::Kind::FailureInjector(_))));
+}
+
 #[tokio::test]
 async fn a_match_without_a_path_is_no_less_specific_than_none() {
     let rules = json!([{"matches": [{"headers": [{"name": "x", "value": "1"}]}]}, {}]);

@@ -2,21 +2,22 @@
 
 use linkerd2_proxy_api::{grpc_route as api, outbound::grpc_route::Filter};
 
-use super::{GrpcRule, backends, header_matches, request_headers};
+use super::{GrpcRule, Unusable, backends, header_matches, request_headers, usable};
 use crate::{
     Key,
     objects::{extras::Extras, wire::route as spec},
 };
 
-/// `None`, with a warning, for a rule that cannot be told to a proxy. Without a match that cannot be told it would be for more
-/// requests than were meant.
-pub(super) fn rule(route: &Key, rule: &spec::RouteRule<spec::GrpcMatch>, annotated: &Extras) -> Option<GrpcRule> {
-    let matches = rule.matches.iter().map(request_match).collect::<Option<_>>();
-    if matches.is_none() {
-        tracing::warn!(%route, "methods are not matched by regular expressions; the rule is left out");
-    }
-    Some(GrpcRule {
-        matches: matches?,
+/// Reads a rule, unless it cannot be told to a proxy.
+pub(super) fn rule(
+    route: &Key,
+    rule: &spec::RouteRule<spec::GrpcMatch>,
+    annotated: &Extras,
+) -> Result<GrpcRule, Unusable> {
+    rule.matches.iter().try_for_each(usable::grpc_match)?;
+    rule.all_filters().try_for_each(usable::filters)?;
+    Ok(GrpcRule {
+        matches: rule.matches.iter().map(request_match).collect(),
         filters: filters(route, &rule.filters),
         backends: backends(route, &rule.backend_refs, filters),
         timeouts: annotated.timeouts,
@@ -24,17 +25,12 @@ pub(super) fn rule(route: &Key, rule: &spec::RouteRule<spec::GrpcMatch>, annotat
     })
 }
 
-/// `None` for a regular expression, which the message has no field for.
-fn request_match(spec: &spec::GrpcMatch) -> Option<api::GrpcRouteMatch> {
-    let rpc = match &spec.method {
-        Some(method) if method.type_ == "RegularExpression" => return None,
-        Some(method) => Some(api::GrpcRpcMatch {
-            service: method.service.clone().unwrap_or_default(),
-            method: method.method.clone().unwrap_or_default(),
-        }),
-        None => None,
-    };
-    Some(api::GrpcRouteMatch { rpc, headers: header_matches(&spec.headers) })
+fn request_match(spec: &spec::GrpcMatch) -> api::GrpcRouteMatch {
+    let rpc = spec.method.as_ref().map(|method| api::GrpcRpcMatch {
+        service: method.service.clone().unwrap_or_default(),
+        method: method.method.clone().unwrap_or_default(),
+    });
+    api::GrpcRouteMatch { rpc, headers: header_matches(&spec.headers) }
 }
 
 fn filters(route: &Key, filters: &[spec::Filter]) -> Vec<Filter> {

@@ -7,13 +7,20 @@ use linkerd2_proxy_api::{
     outbound::http_route::{Filter, filter::Kind},
 };
 
-use super::{HttpRule, backends, header_list, header_matches, request_headers};
+use super::{HttpRule, Unusable, backends, header_list, header_matches, request_headers, usable};
 use crate::{
     Key,
     objects::{extras::Extras, quantity, service_profile::method, wire::route as spec},
 };
 
-pub(super) fn rule(route: &Key, rule: &spec::RouteRule<spec::HttpMatch>, annotated: &Extras) -> HttpRule {
+/// Reads a rule, unless it cannot be told to a proxy.
+pub(super) fn rule(
+    route: &Key,
+    rule: &spec::RouteRule<spec::HttpMatch>,
+    annotated: &Extras,
+) -> Result<HttpRule, Unusable> {
+    rule.matches.iter().try_for_each(usable::http_match)?;
+    rule.all_filters().try_for_each(usable::filters)?;
     let mut matches: Vec<_> = rule.matches.iter().map(request_match).collect();
     if matches.is_empty() {
         matches.push(match_everything());
@@ -22,7 +29,7 @@ pub(super) fn rule(route: &Key, rule: &spec::RouteRule<spec::HttpMatch>, annotat
         let duration = quantity::go_duration(text.as_deref()?)?;
         (duration > Duration::ZERO).then(|| duration.try_into().ok())?
     };
-    HttpRule {
+    Ok(HttpRule {
         matches,
         filters: filters(route, &rule.filters),
         backends: backends(route, &rule.backend_refs, filters),
@@ -35,7 +42,7 @@ pub(super) fn rule(route: &Key, rule: &spec::RouteRule<spec::HttpMatch>, annotat
             None => annotated.timeouts,
         },
         retry: annotated.http_retry.clone(),
-    }
+    })
 }
 
 /// The match of a rule that names none.

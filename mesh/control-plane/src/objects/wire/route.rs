@@ -78,6 +78,13 @@ pub(crate) struct RouteRule<M> {
     pub(crate) timeouts: Option<Timeouts>,
 }
 
+impl<M> RouteRule<M> {
+    /// Its own filters, and those of each of its backends.
+    pub(crate) fn all_filters(&self) -> impl Iterator<Item = &[Filter]> {
+        [&*self.filters].into_iter().chain(self.backend_refs.iter().map(|backend| &*backend.filters))
+    }
+}
+
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct HttpMatch {
