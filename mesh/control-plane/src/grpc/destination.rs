@@ -37,19 +37,23 @@ impl Destination for Server {
                     profile::by_name(state, cluster, &name, port, client.as_deref())
                 })
                 .boxed(),
-            Some(Target::Address(address)) => self
-                .index
-                .follow(Topic::Address(address.ip()), move |state, cluster| {
+            Some(Target::Address(address)) => {
+                // As with Linkerd, this is looked at once: what comes to pass while a proxy listens takes nothing from it.
+                if let Some(conflict) = self.index.answer(|state, _| state.conflict(address)).await {
+                    return Err(Status::failed_precondition(conflict));
+                }
+                let profiles = self.index.follow(Topic::Address(address.ip()), move |state, cluster| {
                     profile::by_address(state, cluster, address, client.as_deref())
-                })
-                .boxed(),
+                });
+                profiles.boxed()
+            }
             Some(Target::Foreign) | None => return Err(invalid(&path, &self.index.cluster().domain)),
         };
         Ok(Response::new(counted(&self.index, Rpc::GetProfile, profiles).map(Ok).boxed()))
     }
 }
 
-/// `InvalidArgument` is one of the two codes that a proxy does not retry.
+/// `InvalidArgument` is one of the two codes that a proxy does not retry; the other is `FailedPrecondition`.
 fn invalid(path: &str, domain: &str) -> Status {
     Status::invalid_argument(format!("expected `service.namespace.svc.{domain}:port`, found `{path}`"))
 }

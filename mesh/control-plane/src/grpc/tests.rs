@@ -108,6 +108,37 @@ async fn a_profile_follows_service_profile_and_split() {
 }
 
 #[tokio::test]
+async fn an_address_that_several_have_is_refused_for_good() {
+    let on_host = |name: &str, ip: &str| {
+        let mut pod = examples::pod(name, ip);
+        pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 8080, "hostPort": 80}]);
+        pod["status"]["hostIP"] = json!("172.18.0.2");
+        pod
+    };
+    let index = examples::index([
+        examples::service("a", "10.96.0.5"),
+        examples::service("b", "10.96.0.5"),
+        examples::service("c", "10.96.0.6"),
+        on_host("p", "10.244.0.7"),
+        on_host("q", "10.244.0.7"),
+        on_host("r", "10.244.0.8"),
+    ]);
+    let mut client = destination(&index).await;
+    for (address, names) in [
+        ("10.96.0.5:80", "default/a, default/b"),
+        ("10.244.0.7:80", "default/p, default/q"),
+        ("172.18.0.2:80", "default/r"),
+    ] {
+        let refused = client.get_profile(dst(address)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{address}");
+        assert!(refused.message().contains(names), "{refused}");
+    }
+    for address in ["10.96.0.6:80", "10.244.0.8:80", "172.18.0.2:8080"] {
+        next(&mut client.get_profile(dst(address)).await.unwrap().into_inner()).await;
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_service_name_is_refused_for_good() {
     let index = examples::index([]);
     let mut client = destination(&index).await;

@@ -72,6 +72,20 @@ impl State {
         Some((pod, *target))
     }
 
+    /// Why nobody can say whose an address is: several objects have it.
+    pub(crate) fn conflict(&self, address: SocketAddr) -> Option<String> {
+        let ip = address.ip();
+        let several = |what: &str, keys: &mut dyn Iterator<Item = &Key>| {
+            let keys: Vec<_> = keys.map(Key::to_string).collect();
+            (keys.len() > 1).then(|| format!("expected one {what}, found {}; leave it to one of them", keys.join(", ")))
+        };
+        several(&format!("Service with the cluster IP {ip}"), &mut self.services_by_ip.get(&ip))
+            .or_else(|| several(&format!("pod with the address {ip}"), &mut self.pods_by_ip.get(&ip)))
+            .or_else(|| {
+                several(&format!("pod with the host port {address}"), &mut self.pods_by_host_port.get(&address))
+            })
+    }
+
     /// The EndpointSlices of a Service.
     pub(crate) fn slices(&self, service: &Key) -> impl Iterator<Item = &EndpointSlice> {
         self.slices_by_service.get(service).filter_map(|key| self.slices.get(key))
