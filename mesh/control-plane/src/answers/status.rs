@@ -1,4 +1,4 @@
-//! The statuses of routes: what is made of each Service that a route names as its parent.
+//! The statuses of routes: what is made of each Service and each Server that a route names as its parent.
 
 use std::fmt::Display;
 
@@ -16,7 +16,7 @@ pub(crate) const CONTROLLER: &str = "linkerd.io/policy-controller";
 pub(crate) struct Due {
     pub(crate) kind: Kind,
     pub(crate) key: Key,
-    /// What it should say under [`CONTROLLER`]; nothing if none of its parents is a Service any more.
+    /// What it should say under [`CONTROLLER`]; nothing if none of its parents is a Service or a Server any more.
     pub(crate) parents: Vec<ParentStatus>,
 }
 
@@ -47,10 +47,14 @@ fn accepted(state: &State, route: &Route, parent: &ParentRef) -> Condition {
     if route.is_unusable() {
         return condition("Accepted", false, "UnsupportedValue", route.left_out.join("; "));
     }
-    let service = parent.key(&route.key);
-    match exists(state, &service) {
-        true => condition("Accepted", true, "Accepted", ""),
-        false => condition("Accepted", false, "NoMatchingParent", missing(&service)),
+    let key = parent.key(&route.key);
+    let problem = match parent.is_server() {
+        true => (!state.has_server(&key)).then(|| format!("Server {key} does not exist")),
+        false => (!exists(state, &key)).then(|| missing(&key)),
+    };
+    match problem {
+        None => condition("Accepted", true, "Accepted", ""),
+        Some(problem) => condition("Accepted", false, "NoMatchingParent", problem),
     }
 }
 
@@ -156,6 +160,29 @@ mod tests {
             let conditions = due.iter().flat_map(|one| &one.parents).flat_map(|parent| &parent.conditions);
             assert!(conditions.clone().all(|condition| condition.observed_generation == Some(3)));
         }
+    }
+
+    #[test]
+    fn servers_are_parents_as_services_are() {
+        let parent = |name: &str| json!({"group": "policy.linkerd.io", "kind": "Server", "name": name});
+        let server = json!({
+            "apiVersion": "policy.linkerd.io/v1beta3", "kind": "Server", "metadata": {"name": "s", "namespace": "default"},
+            "spec": {"podSelector": {}, "port": 80},
+        });
+        let (yes, no) = ("Accepted=True Accepted", "Accepted=False NoMatchingParent");
+        let resolved = "ResolvedRefs=True ResolvedRefs";
+        let index = examples::index([route(json!([parent("s"), parent("t")]), json!([]), json!([]))]);
+        assert_eq!(verdicts(&look(&index)), [[no, resolved], [no, resolved]]);
+        let changes = index.subscribe(crate::index::Topic::Statuses);
+        index.apply(&server).unwrap();
+        assert!(changes.has_changed().unwrap(), "a Server that comes is news");
+        let due = look(&index);
+        assert_eq!(verdicts(&due), [[yes, resolved], [no, resolved]]);
+        assert_eq!(json!(due[0].parents[0].parent_ref), parent("s"));
+        let changes = index.subscribe(crate::index::Topic::Statuses);
+        index.delete(Kind::Server, &Key::new("default", "s"));
+        assert!(changes.has_changed().unwrap(), "and one that goes");
+        assert_eq!(verdicts(&look(&index)), [[no, resolved], [no, resolved]]);
     }
 
     #[test]

@@ -123,6 +123,10 @@ impl State {
         servers.take_while(move |(key, _)| *key.namespace == *namespace).map(|(_, server)| server)
     }
 
+    pub(crate) fn has_server(&self, server: &Key) -> bool {
+        self.servers.contains_key(server)
+    }
+
     /// Every ServerAuthorization and AuthorizationPolicy.
     pub(crate) fn authorizations(&self) -> impl Iterator<Item = &Authorization> {
         self.authorizations.values()
@@ -269,7 +273,7 @@ impl State {
                 self.routes.insert(key, route);
             }
             Object::Server(server) => {
-                self.pods_of_server(&server, topics);
+                self.server_topics(&server, topics);
                 self.servers.insert(server.key.clone(), server);
             }
             Object::Authorization(authorization) => {
@@ -351,7 +355,7 @@ impl State {
             }
             Kind::Server => {
                 let Some(server) = self.servers.remove(key) else { return Vec::new() };
-                self.pods_of_server(&server, &mut topics);
+                self.server_topics(&server, &mut topics);
             }
             Kind::ServerAuthorization | Kind::AuthorizationPolicy => {
                 if self.authorizations.remove(&(kind, key.clone())).is_some() {
@@ -372,8 +376,11 @@ impl State {
         topics
     }
 
-    /// What a Server says is told to its pods, and that they speak no HTTP to those who send there.
-    fn pods_of_server(&self, server: &Server, topics: &mut Vec<Topic>) {
+    /// What a Server says is told to its pods, and that they speak no HTTP to those who send there; that it is there, to its routes.
+    fn server_topics(&self, server: &Server, topics: &mut Vec<Topic>) {
+        if self.routes_by_server.contains(&server.key) {
+            topics.push(Topic::Statuses);
+        }
         let mut changed = Vec::new();
         for pod in self.pods.values().filter(|pod| server.selects(pod)) {
             self.pod_topics(pod, &mut changed);

@@ -19,7 +19,7 @@ pub(crate) enum Topic {
     Pod(Key),
     /// A node by name: where its pods' proxies are when they ask.
     Node(Arc<str>),
-    /// The statuses of routes: routes, and the Services that they name.
+    /// The statuses of routes: routes, and the Services and Servers that they name.
     Statuses,
 }
 

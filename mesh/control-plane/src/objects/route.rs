@@ -34,7 +34,7 @@ pub struct Route {
     pub(crate) generation: Option<i64>,
     /// The Services whose requests it routes; without a port, on every port.
     pub(crate) parents: Vec<(Key, Option<u16>)>,
-    /// The same as the route names them, as its status has to.
+    /// These and the Servers as the route names them, as its status has to.
     pub(crate) named_parents: Vec<ParentRef>,
     /// What its status says of them under our name.
     pub(crate) told: Vec<ParentStatus>,
@@ -162,7 +162,7 @@ impl Route {
         Self {
             kind,
             servers: servers().map(|parent| parent.key(&key)).collect(),
-            named_parents: parents().cloned().collect(),
+            named_parents: parents().chain(servers()).cloned().collect(),
             parents: parents().map(|parent| (parent.key(&key), parent.port)).collect(),
             told: ours.collect(),
             has_foreign_backends: backends.into_iter().any(|backend| !backend.is_service()),
