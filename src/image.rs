@@ -28,7 +28,8 @@ pub struct Args {
     /// All images that a cluster with these controllers needs, `name` or `name@version`, Meshgate's own among them
     #[arg(long, value_delimiter = ',')]
     controllers: Vec<String>,
-    /// Images by the names that manifests have; Meshgate's own when nothing is said
+    /// Images by the names that manifests have, or `meshgate.dev/linkerd-proxy:dev`, the proxy for pods that Linkerd's injector makes; Meshgate's
+    /// own when nothing is said
     #[arg(value_name = "IMAGE")]
     images: Vec<String>,
     /// Fixtures from a folder instead of the built-in ones

@@ -20,6 +20,7 @@ mod explain;
 mod gate;
 mod image;
 mod inject;
+mod linkerd_await;
 mod list;
 mod output;
 mod progress;
@@ -72,12 +73,13 @@ fn log() {
 }
 
 /// The arguments. In the image of a stand-in this binary has the name of the program that it stands for, and its role is a
-/// variable: manifests give that program's arguments and nothing else.
+/// variable: manifests give that program's arguments and nothing else. So it is in Linkerd's pods, where the name is the role.
 fn arguments() -> Vec<OsString> {
     let mut arguments: Vec<OsString> = std::env::args_os().collect();
-    let called = arguments.first().and_then(|called| Path::new(called).file_name());
-    let by_another_name = called.is_some_and(|name| name != env!("CARGO_PKG_NAME"));
-    if let Some(role) = std::env::var(ROLE).ok().filter(|_| by_another_name) {
+    let called = arguments.first().and_then(|called| Path::new(called).file_name()).and_then(|name| name.to_str());
+    let another = called.filter(|name| *name != env!("CARGO_PKG_NAME"));
+    let role = another.and_then(|name| roles::by_program(name).map(str::to_owned).or_else(|| std::env::var(ROLE).ok()));
+    if let Some(role) = role {
         arguments.splice(1..1, role.split_whitespace().map(OsString::from));
     }
     arguments

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use serde::de::DeserializeOwned;
 
-use crate::{cell, cluster};
+use crate::{cell, cluster, linkerd_await};
 
 /// How a role is played, with the arguments behind its name.
 pub type Play = fn(Vec<OsString>) -> ExitCode;
@@ -20,6 +20,8 @@ const ROLES: &[(&str, Play)] = &[
     ("proxy", |_| meshgate_proxy::main_from_env()),
     // The init container that redirects a pod's traffic to the proxy.
     ("proxy-init", meshgate_proxy::init::main),
+    // What Linkerd's chart waits with until the proxy is ready.
+    (linkerd_await::ROLE, linkerd_await::main),
     // The mesh's control plane.
     ("control-plane", |_| ended(meshgate_control_plane::main_from_env())),
     // The webhook that adds the mesh proxy to new pods.
@@ -36,6 +38,16 @@ const ROLES: &[(&str, Play)] = &[
     (cluster::keeper::ROLE, |arguments| told(&arguments, cluster::keeper::execute)),
     (cluster::inside::ROLE, |arguments| told(&arguments, cluster::inside::execute)),
 ];
+
+/// The role of a program of Linkerd's proxy image, whose name this binary may have. `linkerd2-proxy-identity` is the entrypoint, which makes
+/// a key and becomes the proxy.
+pub fn by_program(name: &str) -> Option<&'static str> {
+    match name {
+        "linkerd2-proxy-identity" => Some("proxy"),
+        linkerd_await::ROLE => Some(linkerd_await::ROLE),
+        _ => None,
+    }
+}
 
 /// Plays the role that the first argument names, if it names one. Roles set up their own log, or have none.
 pub fn play(arguments: &[OsString]) -> Option<ExitCode> {

@@ -15,6 +15,14 @@ pub use meshgate_oci::{Archive, Written};
 /// The variable that tells this binary, called by another program's name, which role it plays: words with spaces between.
 pub const ROLE: &str = "MESHGATE_ROLE";
 
+/// The image of Meshgate's proxy for pods that Linkerd's injector makes, without its tag: what Linkerd's chart starts and finds in the image
+/// of Linkerd's proxy is this binary there.
+pub const LINKERD_PROXY: &str = "meshgate.dev/linkerd-proxy";
+
+/// The programs of that image, by whose names this binary knows its roles.
+const LINKERD_PROGRAMS: [&str; 2] = [LINKERD_ENTRYPOINT, "/usr/lib/linkerd/linkerd-await"];
+const LINKERD_ENTRYPOINT: &str = "/usr/lib/linkerd/linkerd2-proxy-identity";
+
 /// As in the containers of the embedded cluster.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nproxy:x:2102:2102:linkerd-proxy:/:/bin/false\nnobody:x:65534:65534:nobody:/:/bin/false\n";
@@ -47,7 +55,13 @@ pub fn archive(program: &Path, images: &[String], to: &Path, progress: &dyn Fn(&
     let mut made = Vec::new();
     for name in images {
         let name = meshgate_oci::full_name(name)?;
-        if names.insert(name.clone()) {
+        if !names.insert(name.clone()) {
+            continue;
+        }
+        if name.strip_prefix(LINKERD_PROXY).is_some_and(|tag| tag.starts_with(':')) {
+            progress(&format!("packing {name}"));
+            made.push(linkerd_proxy(name, program)?);
+        } else {
             let found = catalogue.fetch(&name, progress)?;
             let nft = if found.own { Some(catalogue.nft(progress)?) } else { None };
             progress(&format!("packing {name}"));
@@ -56,6 +70,25 @@ pub fn archive(program: &Path, images: &[String], to: &Path, progress: &dyn Fn(&
     }
     progress(&format!("writing {}", to.display()));
     Ok(meshgate_oci::write(&made, created, to)?)
+}
+
+/// Meshgate's proxy in the place of Linkerd's: the chart gives no arguments.
+fn linkerd_proxy(name: String, program: &Path) -> Result<Image, OciError> {
+    let mut env = BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]);
+    let mut layers = vec![system(), layer("meshgate", program, &[], &mut env)?];
+    let mut names = Tree::new();
+    for program in LINKERD_PROGRAMS {
+        names.link(program, format!("{PROGRAMS}/meshgate"));
+    }
+    layers.push(names);
+    let description = "Meshgate's proxy in the place of Linkerd's; not the official image".to_owned();
+    let config = Config {
+        entrypoint: vec![LINKERD_ENTRYPOINT.to_owned()],
+        env,
+        labels: BTreeMap::from([("org.opencontainers.image.description".to_owned(), description)]),
+        ..Config::default()
+    };
+    Ok(Image { references: vec![name], layers, config })
 }
 
 /// The image for a program; `nft` for Meshgate's own, whose role `proxy-init` runs it.

@@ -92,6 +92,27 @@ fn meshgates_own_image_has_everything_that_it_needs() {
     assert_ne!(image.run(&entrypoint, &["--version"]).code, Some(0));
 }
 
+/// Linkerd's chart starts the entrypoint without arguments, and `linkerd-await` beside it with some.
+#[test]
+fn the_proxys_image_for_linkerds_pods_has_what_the_chart_starts() {
+    if !may_change_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let done = bench.run("image --output proxy.tar meshgate.dev/linkerd-proxy:dev");
+    done.expect(0, &[]);
+    assert!(done.stdout.starts_with("meshgate.dev/linkerd-proxy:dev  sha256:"), "{done:#?}");
+    let image = unpack(&bench, "proxy.tar");
+    assert_eq!(image.config["Entrypoint"], serde_json::json!(["/usr/lib/linkerd/linkerd2-proxy-identity"]));
+    // The proxy, which is told nothing here, and says so as Linkerd's does.
+    let proxy = image.run("/usr/lib/linkerd/linkerd2-proxy-identity", &[]);
+    assert_eq!(proxy.code, Some(64), "{proxy:#?}");
+    let wait = "/usr/lib/linkerd/linkerd-await";
+    image.run(wait, &["--timeout=0", "--port=1"]).expect(0, &[]);
+    assert_eq!(image.run(wait, &["--timeout=soon"]).code, Some(2));
+    image.run("/usr/local/bin/meshgate", &["--version"]).expect(0, &[]);
+}
+
 #[test]
 fn a_stand_ins_image_answers_to_the_name_of_the_real_one() {
     if !may_change_root() {
