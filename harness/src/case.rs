@@ -92,6 +92,8 @@ pub enum Need {
     BadObjects,
     /// One of them keeps the controller from every later change.
     FreezingObjects,
+    /// The recipe knows how the controller has a default backend of its own.
+    OwnDefaultBackend,
     /// The recipe has manifests of its own, applied as they are.
     Manifests,
     /// The recipe has this template.
@@ -158,6 +160,7 @@ impl fmt::Display for Need {
             Self::RefusedManifests => f.write_str("manifests that no cluster takes any more"),
             Self::BadObjects => f.write_str("objects that make no sense"),
             Self::FreezingObjects => f.write_str("an object that keeps the controller from every later change"),
+            Self::OwnDefaultBackend => f.write_str("a default backend of the controller's own"),
             Self::Manifests => f.write_str("manifests of the recipe's own"),
             Self::Template(name) => write!(f, "a recipe that can express \"{name}\""),
             Self::Value(name) => write!(f, "routes that leave a choice of \"{name}\""),
@@ -247,6 +250,10 @@ impl Need {
             Self::FreezingObjects => (
                 recipe.bad.values().any(|bad| bad.freezes),
                 "the recipe knows no object that keeps the controller from every later change".into(),
+            ),
+            Self::OwnDefaultBackend => (
+                recipe.own_default_backend.is_some(),
+                "the recipe knows no default backend of the controller's own".into(),
             ),
             Self::Manifests => (!recipe.manifests.is_empty(), "the recipe has no manifests of its own".into()),
             Self::Template(name) => {

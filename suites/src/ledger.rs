@@ -85,9 +85,12 @@ fn recipes_that_are_named_as_remedies_are_remedies() {
                 let replaced = promises.client_override == ClientOverride::Replaced;
                 let cures = match finding.as_str() {
                     // In default mode nobody follows a header, a client's or another.
-                    "open-relay" | "host-chooses" | "error-page-chosen" | "auth-bypass" | "override-erased" => {
-                        other.mode != Mode::Ingress || replaced
-                    }
+                    "open-relay"
+                    | "host-chooses"
+                    | "default-backend-chosen"
+                    | "error-page-chosen"
+                    | "auth-bypass"
+                    | "override-erased" => other.mode != Mode::Ingress || replaced,
                     "weights-void" => promises.weights == Some(Weights::Honoured),
                     "header-reaches-application" => replaced,
                     "header-void" => other.mode == Mode::Ingress && promises.sets_override,
