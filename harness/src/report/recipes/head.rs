@@ -13,7 +13,7 @@ use crate::report::{CellReport, Report, Totals};
 const PAGE: &str = "https://linkerd.io/2/tasks/using-ingress/";
 
 /// What stands for something in the templates.
-pub const PLACEHOLDERS: [(&str, &str); 17] = [
+pub const PLACEHOLDERS: [(&str, &str); 18] = [
     ("name", "the object's name, any"),
     ("namespace", "the namespace of the Service, and so of the objects beside it"),
     ("host", "the host that clients ask for"),
@@ -28,6 +28,7 @@ pub const PLACEHOLDERS: [(&str, &str); 17] = [
     ("auth_url", "the URL of who is asked, such as `http://auth.${namespace}.svc.cluster.local/`"),
     ("auth_override", "its host and port, such as `auth.${namespace}.svc.cluster.local:80`"),
     ("error_service", "the Service that serves error pages"),
+    ("error_override", "the value of `l5d-dst-override` for it"),
     ("secret", "a Secret with the certificate of the host and its key"),
     ("webhook_certificate", "the certificate of a webhook's Service, which is its own authority, base64 of PEM"),
     ("webhook_key", "its key"),
