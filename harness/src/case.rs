@@ -96,6 +96,8 @@ pub enum Need {
     OwnDefaultBackend,
     /// The recipe has manifests of its own, applied as they are.
     Manifests,
+    /// The recipe has manifests of its own that answer as they are.
+    ManifestsServe,
     /// The recipe has this template.
     Template(&'static str),
     /// The recipe's routes have a place for this value, and so can be given another one.
@@ -162,6 +164,7 @@ impl fmt::Display for Need {
             Self::FreezingObjects => f.write_str("an object that keeps the controller from every later change"),
             Self::OwnDefaultBackend => f.write_str("a default backend of the controller's own"),
             Self::Manifests => f.write_str("manifests of the recipe's own"),
+            Self::ManifestsServe => f.write_str("manifests of the recipe's own that answer"),
             Self::Template(name) => write!(f, "a recipe that can express \"{name}\""),
             Self::Value(name) => write!(f, "routes that leave a choice of \"{name}\""),
             Self::Mode(mode) => write!(f, "{} mode", mode.as_str()),
@@ -229,6 +232,9 @@ impl Need {
     /// `None` when the cell has it, else why the case does not apply.
     pub fn missing(self, cell: &Cell, recipe: &Recipe, promises: &Promises) -> Option<String> {
         let (holds, why): (bool, String) = match self {
+            Self::Serves if promises.serves && !recipe.templates.contains_key("route") => {
+                (false, "the recipe has no routes but those of its manifests".into())
+            }
             Self::Serves => (promises.serves, "the recipe promises no working route here".into()),
             Self::Cluster(ability) => {
                 let why = cell.cluster.lacks(ability);
@@ -256,6 +262,10 @@ impl Need {
                 "the recipe knows no default backend of the controller's own".into(),
             ),
             Self::Manifests => (!recipe.manifests.is_empty(), "the recipe has no manifests of its own".into()),
+            Self::ManifestsServe => (
+                promises.serves && !recipe.manifests.is_empty(),
+                "the recipe has no manifests of its own that answer".into(),
+            ),
             Self::Template(name) => {
                 (recipe.templates.contains_key(name), format!("the recipe cannot express \"{name}\""))
             }
