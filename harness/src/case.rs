@@ -1,5 +1,6 @@
 //! A case: one behaviour, as data first and code second.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 
@@ -57,9 +58,14 @@ impl Evidence {
         match self {
             Self::Confirms(_) => true,
             Self::Refutes(_) => false,
-            Self::HoldsAsDocumented(_) => cell.dialect == Some(Dialect::Documented),
+            Self::HoldsAsDocumented(_) => is_as_documented(cell),
         }
     }
+}
+
+/// Whether what holds as documented, and no longer, holds in this cell.
+fn is_as_documented(cell: &Cell) -> bool {
+    cell.dialect == Some(Dialect::Documented)
 }
 
 /// When a case runs.
@@ -360,6 +366,20 @@ impl Case {
         missing.or_else(|| self.planned(recipe).inexpressible(recipe))
     }
 
+    /// What a pass says of the page's claims, by their ids: whether each holds. It says so by itself and in this recipe.
+    pub fn says(&self, cell: &Cell, recipe: &Recipe) -> BTreeMap<String, bool> {
+        let mut said: BTreeMap<String, bool> =
+            self.claims.iter().map(|evidence| (evidence.claim().to_owned(), evidence.confirms(cell))).collect();
+        if let Some(says) = recipe.claims.get(self.id) {
+            let lists =
+                [(&says.confirms, true), (&says.refutes, false), (&says.holds_as_documented, is_as_documented(cell))];
+            for (claims, holds) in lists {
+                said.extend(claims.iter().map(|claim| (claim.clone(), holds)));
+            }
+        }
+        said
+    }
+
     /// Its plan, with the hosts that the recipe wants.
     pub fn planned(&self, recipe: &Recipe) -> Plan {
         let mut plan = Plan::new(self.slug());
@@ -375,9 +395,11 @@ impl Case {
 mod tests {
     use meshgate_clusters::Lack;
     use meshgate_fixtures::Fixtures;
+    use serde_json::json;
 
     use super::*;
     use crate::matrix::{self, Place, Selection};
+    use crate::verdict::Outcome;
 
     #[test]
     fn what_a_data_plane_lacks_is_the_reason() {
@@ -390,5 +412,34 @@ mod tests {
         cell.lacks.push(Lack { feature: Feature::Http2WithoutTls, why: "this one is too old".into() });
         assert_eq!(missing(&cell).as_deref(), Some("this one is too old"));
         assert_eq!(need.to_string(), "a data plane with HTTP/2 without TLS");
+    }
+
+    #[test]
+    fn a_recipe_says_of_a_claim_what_a_case_can_say() {
+        let fixtures = Fixtures::built_in().unwrap();
+        let cells = matrix::cells(&fixtures, &Selection::default(), Place::USUAL).unwrap();
+        let recipe = Recipe {
+            claims: serde_json::from_value(json!({"a/b": {
+                "confirms": ["holds"], "refutes": ["does-not"], "holds_as_documented": ["did"]
+            }}))
+            .unwrap(),
+            ..fixtures.controllers[0].recipes[0].clone()
+        };
+        let case = Case {
+            id: "a/b",
+            summary: "",
+            needs: &[],
+            claims: &[Evidence::Confirms("by-itself"), Evidence::HoldsAsDocumented("by-itself-did")],
+            stage: Stage::Shared,
+            plan: |_| {},
+            run: |_| Box::pin(async { Ok(Outcome::Pass) }),
+        };
+        for (dialect, did) in [(Dialect::Documented, true), (Dialect::Modern, false)] {
+            let cell = cells.iter().find(|cell| cell.dialect == Some(dialect)).unwrap();
+            let said =
+                [("by-itself", true), ("by-itself-did", did), ("did", did), ("does-not", false), ("holds", true)];
+            let said = said.into_iter().map(|(claim, holds)| (claim.to_owned(), holds)).collect();
+            assert_eq!(case.says(cell, &recipe), said, "{dialect:?}");
+        }
     }
 }
