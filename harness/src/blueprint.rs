@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use anyhow::Context as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use meshgate_clusters::kind::PUBLISHED;
@@ -13,7 +14,7 @@ use serde_json::Value;
 use crate::injection::Foreign;
 use crate::kubernetes::Manifest;
 use crate::matrix::{Cell, Dialect};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Instance, NAMESPACE, Plan};
 
 /// A cell's manifests, made on demand.
 #[derive(Clone, Copy)]
@@ -238,12 +239,12 @@ impl Blueprint<'_> {
             manifests.extend(from_file(template, template.instantiate(&BTreeMap::new())?));
         }
         manifests.iter_mut().for_each(|manifest| plan::label(&mut manifest.object, plan::EVERY));
-        manifests.extend(self.instance_manifests(&self.controller.workload, "", &BTreeMap::new())?);
+        manifests.extend(self.instance_manifests(&self.controller.workload, "", &Instance::default())?);
         // Cases that ask for the same instance share it.
         let instances: BTreeMap<_, _> = plans.values().flat_map(|plan| &plan.instances).collect();
-        for (name, annotations) in instances {
+        for (name, instance) in instances {
             let routes = plan::selector(plans.values().filter(|plan| plan.instances.contains_key(name)));
-            manifests.extend(self.instance_manifests(name, &routes, annotations)?);
+            manifests.extend(self.instance_manifests(name, &routes, instance)?);
         }
         for plan in plans.values() {
             manifests.extend(plan.services.values().map(|service| service.object(self.recipe).into()));
@@ -258,16 +259,22 @@ impl Blueprint<'_> {
     }
 
     /// The Deployment and Service of an instance of the controller, its proxy in the cell's mode and dialect.
+    ///
+    /// # Errors
+    /// A template that cannot be filled in, or no container that could take the recipe's arguments.
     fn instance_manifests(
         &self,
         workload: &str,
         routes: &str,
-        further: &BTreeMap<String, String>,
+        further: &Instance,
     ) -> anyhow::Result<impl Iterator<Item = Manifest> + use<>> {
         let template = &self.controller.instance;
         let mut objects = template.instantiate(&values(self.controller, &self.cell.version, workload, routes)?)?;
         for object in &mut objects {
-            self.inject_as(object, self.cell.mode.annotation(), further);
+            if let Some(service) = &further.default_backend {
+                self.give_default_backend(object, service)?;
+            }
+            self.inject_as(object, self.cell.mode.annotation(), &further.annotations);
             if self.publishes && workload == self.controller.workload {
                 publish(object, self.controller);
             }
@@ -275,9 +282,28 @@ impl Blueprint<'_> {
         Ok(from_file(template, objects))
     }
 
+    /// Makes a Service the default backend of the controller, if the object is its Deployment and the recipe knows how.
+    fn give_default_backend(&self, object: &mut Value, service: &str) -> anyhow::Result<()> {
+        let Some(own) = self.recipe.own_default_backend.as_ref().filter(|_| object["kind"] == "Deployment") else {
+            return Ok(());
+        };
+        let containers = object["spec"]["template"]["spec"]["containers"].as_array_mut().into_iter().flatten();
+        let name = &self.controller.container;
+        let arguments = containers
+            .filter(|container| container["name"] == **name)
+            .find_map(|container| container["args"].as_array_mut())
+            .with_context(|| format!("own_default_backend: expected a container {name:?} with args, found none"))?;
+        let filled = own
+            .arguments
+            .iter()
+            .map(|argument| argument.replace("${namespace}", NAMESPACE).replace("${service}", service));
+        arguments.extend(filled.map(Value::from));
+        Ok(())
+    }
+
     /// The objects of a further instance that reads no routes, as those of the first are.
     pub fn further_instance(&self, name: &str) -> anyhow::Result<Vec<Value>> {
-        let manifests = self.instance_manifests(name, &plan::selector(std::iter::empty()), &BTreeMap::new())?;
+        let manifests = self.instance_manifests(name, &plan::selector(std::iter::empty()), &Instance::default())?;
         Ok(manifests.map(|manifest| manifest.object).collect())
     }
 
@@ -308,5 +334,45 @@ impl Blueprint<'_> {
         if self.mesh.is_none() {
             inject::inject_object(object, self.injection);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meshgate_fixtures::Fixtures;
+
+    use super::*;
+    use crate::matrix::{self, Place, Selection};
+
+    #[test]
+    fn an_instance_has_a_default_backend_of_its_own_where_the_recipe_knows_how() {
+        let fixtures = Fixtures::built_in().unwrap();
+        let controller = fixtures.controller("ingress-nginx").unwrap();
+        let injection = inject::Options::default();
+        let arguments = |recipe: &str, workload: &str| -> Vec<String> {
+            let selection = Selection {
+                controllers: vec![controller.name.clone()],
+                recipes: vec![recipe.to_owned()],
+                ..Selection::default()
+            };
+            let cells = matrix::cells(&fixtures, &selection, Place::USUAL).unwrap();
+            let recipe = controller.recipe(recipe).unwrap();
+            let blueprint =
+                Blueprint { cell: &cells[0], controller, recipe, injection: &injection, mesh: None, publishes: false };
+            let mut plan = Plan::new("case");
+            plan.instance_with_default_backend("own", "fallback");
+            let steps = blueprint.steps(&fixtures, &BTreeMap::from([("case", plan)])).unwrap();
+            let mut objects = steps.into_iter().flat_map(|step| step.manifests).map(|manifest| manifest.object);
+            let deployment = objects
+                .find(|object| object["kind"] == "Deployment" && object["metadata"]["name"] == workload)
+                .expect("the Deployment");
+            let containers = deployment["spec"]["template"]["spec"]["containers"].as_array().expect("containers");
+            let own = containers.iter().find(|container| *container["name"] == *controller.container);
+            serde_json::from_value(own.expect("the controller's")["args"].clone()).expect("arguments")
+        };
+        let added = "--default-backend-service=workbench/case-fallback".to_owned();
+        assert_eq!(arguments("custom-headers", "own").last(), Some(&added));
+        assert!(!arguments("custom-headers", &controller.workload).contains(&added), "the first instance");
+        assert!(!arguments("pod-ip", "own").contains(&added), "a recipe that does not know how");
     }
 }

@@ -1,5 +1,6 @@
 //! A case: one behaviour, as data first and code second.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 
@@ -57,9 +58,14 @@ impl Evidence {
         match self {
             Self::Confirms(_) => true,
             Self::Refutes(_) => false,
-            Self::HoldsAsDocumented(_) => cell.dialect == Some(Dialect::Documented),
+            Self::HoldsAsDocumented(_) => is_as_documented(cell),
         }
     }
+}
+
+/// Whether what holds as documented, and no longer, holds in this cell.
+fn is_as_documented(cell: &Cell) -> bool {
+    cell.dialect == Some(Dialect::Documented)
 }
 
 /// When a case runs.
@@ -92,8 +98,12 @@ pub enum Need {
     BadObjects,
     /// One of them keeps the controller from every later change.
     FreezingObjects,
+    /// The recipe knows how the controller has a default backend of its own.
+    OwnDefaultBackend,
     /// The recipe has manifests of its own, applied as they are.
     Manifests,
+    /// The recipe has manifests of its own that answer as they are.
+    ManifestsServe,
     /// The recipe has this template.
     Template(&'static str),
     /// The recipe's routes have a place for this value, and so can be given another one.
@@ -158,7 +168,9 @@ impl fmt::Display for Need {
             Self::RefusedManifests => f.write_str("manifests that no cluster takes any more"),
             Self::BadObjects => f.write_str("objects that make no sense"),
             Self::FreezingObjects => f.write_str("an object that keeps the controller from every later change"),
+            Self::OwnDefaultBackend => f.write_str("a default backend of the controller's own"),
             Self::Manifests => f.write_str("manifests of the recipe's own"),
+            Self::ManifestsServe => f.write_str("manifests of the recipe's own that answer"),
             Self::Template(name) => write!(f, "a recipe that can express \"{name}\""),
             Self::Value(name) => write!(f, "routes that leave a choice of \"{name}\""),
             Self::Mode(mode) => write!(f, "{} mode", mode.as_str()),
@@ -226,6 +238,9 @@ impl Need {
     /// `None` when the cell has it, else why the case does not apply.
     pub fn missing(self, cell: &Cell, recipe: &Recipe, promises: &Promises) -> Option<String> {
         let (holds, why): (bool, String) = match self {
+            Self::Serves if promises.serves && !recipe.templates.contains_key("route") => {
+                (false, "the recipe has no routes but those of its manifests".into())
+            }
             Self::Serves => (promises.serves, "the recipe promises no working route here".into()),
             Self::Cluster(ability) => {
                 let why = cell.cluster.lacks(ability);
@@ -248,7 +263,15 @@ impl Need {
                 recipe.bad.values().any(|bad| bad.freezes),
                 "the recipe knows no object that keeps the controller from every later change".into(),
             ),
+            Self::OwnDefaultBackend => (
+                recipe.own_default_backend.is_some(),
+                "the recipe knows no default backend of the controller's own".into(),
+            ),
             Self::Manifests => (!recipe.manifests.is_empty(), "the recipe has no manifests of its own".into()),
+            Self::ManifestsServe => (
+                promises.serves && !recipe.manifests.is_empty(),
+                "the recipe has no manifests of its own that answer".into(),
+            ),
             Self::Template(name) => {
                 (recipe.templates.contains_key(name), format!("the recipe cannot express \"{name}\""))
             }
@@ -343,6 +366,20 @@ impl Case {
         missing.or_else(|| self.planned(recipe).inexpressible(recipe))
     }
 
+    /// What a pass says of the page's claims, by their ids: whether each holds. It says so by itself and in this recipe.
+    pub fn says(&self, cell: &Cell, recipe: &Recipe) -> BTreeMap<String, bool> {
+        let mut said: BTreeMap<String, bool> =
+            self.claims.iter().map(|evidence| (evidence.claim().to_owned(), evidence.confirms(cell))).collect();
+        if let Some(says) = recipe.claims.get(self.id) {
+            let lists =
+                [(&says.confirms, true), (&says.refutes, false), (&says.holds_as_documented, is_as_documented(cell))];
+            for (claims, holds) in lists {
+                said.extend(claims.iter().map(|claim| (claim.clone(), holds)));
+            }
+        }
+        said
+    }
+
     /// Its plan, with the hosts that the recipe wants.
     pub fn planned(&self, recipe: &Recipe) -> Plan {
         let mut plan = Plan::new(self.slug());
@@ -358,9 +395,11 @@ impl Case {
 mod tests {
     use meshgate_clusters::Lack;
     use meshgate_fixtures::Fixtures;
+    use serde_json::json;
 
     use super::*;
     use crate::matrix::{self, Place, Selection};
+    use crate::verdict::Outcome;
 
     #[test]
     fn what_a_data_plane_lacks_is_the_reason() {
@@ -373,5 +412,34 @@ mod tests {
         cell.lacks.push(Lack { feature: Feature::Http2WithoutTls, why: "this one is too old".into() });
         assert_eq!(missing(&cell).as_deref(), Some("this one is too old"));
         assert_eq!(need.to_string(), "a data plane with HTTP/2 without TLS");
+    }
+
+    #[test]
+    fn a_recipe_says_of_a_claim_what_a_case_can_say() {
+        let fixtures = Fixtures::built_in().unwrap();
+        let cells = matrix::cells(&fixtures, &Selection::default(), Place::USUAL).unwrap();
+        let recipe = Recipe {
+            claims: serde_json::from_value(json!({"a/b": {
+                "confirms": ["holds"], "refutes": ["does-not"], "holds_as_documented": ["did"]
+            }}))
+            .unwrap(),
+            ..fixtures.controllers[0].recipes[0].clone()
+        };
+        let case = Case {
+            id: "a/b",
+            summary: "",
+            needs: &[],
+            claims: &[Evidence::Confirms("by-itself"), Evidence::HoldsAsDocumented("by-itself-did")],
+            stage: Stage::Shared,
+            plan: |_| {},
+            run: |_| Box::pin(async { Ok(Outcome::Pass) }),
+        };
+        for (dialect, did) in [(Dialect::Documented, true), (Dialect::Modern, false)] {
+            let cell = cells.iter().find(|cell| cell.dialect == Some(dialect)).unwrap();
+            let said =
+                [("by-itself", true), ("by-itself-did", did), ("did", did), ("does-not", false), ("holds", true)];
+            let said = said.into_iter().map(|(claim, holds)| (claim.to_owned(), holds)).collect();
+            assert_eq!(case.says(cell, &recipe), said, "{dialect:?}");
+        }
     }
 }

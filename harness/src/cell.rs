@@ -264,19 +264,10 @@ async fn look(case: &Case, world: &Arc<World>, plan: &Plan, limit: Duration, att
     }
 }
 
-/// What a passing case says of the page: by itself, and in this recipe.
+/// What a passing case says of the page.
 fn claims(world: &World, case: &Case) -> BTreeMap<String, ClaimVerdict> {
-    let verdict = |confirms| if confirms { ClaimVerdict::Confirmed } else { ClaimVerdict::Refuted };
-    let mut claims: BTreeMap<String, ClaimVerdict> = case
-        .claims
-        .iter()
-        .map(|evidence| (evidence.claim().to_owned(), verdict(evidence.confirms(&world.cell))))
-        .collect();
-    if let Some(says) = world.recipe.claims.get(case.id) {
-        claims.extend(says.confirms.iter().map(|claim| (claim.clone(), verdict(true))));
-        claims.extend(says.refutes.iter().map(|claim| (claim.clone(), verdict(false))));
-    }
-    claims
+    let verdict = |holds| if holds { ClaimVerdict::Confirmed } else { ClaimVerdict::Refuted };
+    case.says(&world.cell, &world.recipe).into_iter().map(|(claim, holds)| (claim, verdict(holds))).collect()
 }
 
 /// The event of a case that was not run.

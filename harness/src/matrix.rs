@@ -531,4 +531,19 @@ mod tests {
         let message = select(&["traefik@3.0.4"], &["ingressroute-weighted"], &[]).unwrap_err().to_string();
         assert!(message.contains("needs traefik 3.7.0 or later"), "{message}");
     }
+
+    /// What is the same for all recipes of a controller may need routes.
+    #[test]
+    fn a_recipe_that_serves_nothing_judges_for_no_other() {
+        let fixtures = Fixtures::built_in().unwrap();
+        for cell in cells(&fixtures, &Selection::default(), Place::USUAL).unwrap() {
+            let serves =
+                |recipe: &str| fixtures.controllers[&cell.controller].recipes[recipe].promises(cell.variant()).serves;
+            // What the dialects have in common is judged under the other one.
+            if cell.dialect != Some(Dialect::Documented) && serves(&cell.recipe) {
+                let judge = cell.shared_in.as_deref().unwrap_or(&cell.recipe);
+                assert!(serves(judge), "{cell}: {judge} comes before it by name");
+            }
+        }
+    }
 }

@@ -169,6 +169,15 @@ pub(crate) fn selector<'a>(cases: impl Iterator<Item = &'a Plan>) -> String {
     format!("{CASE} in ({})", slugs.join(","))
 }
 
+/// What a further instance of the controller has that the first has not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Instance {
+    /// Annotations for its proxy.
+    pub annotations: BTreeMap<String, String>,
+    /// The whole name of the Service that is its own default backend, as the recipe makes it one.
+    pub default_backend: Option<String>,
+}
+
 /// The declarations of one case.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -183,8 +192,8 @@ pub struct Plan {
     pub workloads: Vec<Value>,
     /// The applications that have to run, besides the echo backends.
     pub apps: BTreeSet<&'static str>,
-    /// A second instance of the controller with other proxy annotations, by its workload name.
-    pub instances: BTreeMap<String, BTreeMap<String, String>>,
+    /// Further instances of the controller, by their workload names.
+    pub instances: BTreeMap<String, Instance>,
 }
 
 impl Plan {
@@ -367,7 +376,13 @@ impl Plan {
     /// an address of its own.
     pub fn instance(&mut self, name: &str, annotations: &[(&str, &str)]) {
         let annotations = annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        self.instances.insert(name.to_owned(), annotations);
+        self.instances.insert(name.to_owned(), Instance { annotations, default_backend: None });
+    }
+
+    /// Another instance of the controller, whose own default backend is a Service of this plan, where the recipe knows how.
+    pub fn instance_with_default_backend(&mut self, name: &str, service: &str) {
+        let default_backend = Some(self.full(service));
+        self.instances.insert(name.to_owned(), Instance { default_backend, ..Instance::default() });
     }
 }
 

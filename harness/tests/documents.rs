@@ -38,6 +38,9 @@ fn wrong(page: &str, fixtures: &Fixtures) -> Vec<String> {
             let path = format!("{name}/{}", recipe.name);
             let text = section(own, &format!("#### {path}")).unwrap_or_default();
             shows(path.clone(), text, &recipe.summary);
+            if !recipe.source.is_empty() {
+                shows(path.clone(), text, &format!("From {}.\n", recipe.source));
+            }
             for variant in variants(recipe) {
                 let promises = recipes::promises(recipe.promises(variant));
                 shows(path.clone(), text, &format!("* `{variant}` promises {promises}; measured: "));

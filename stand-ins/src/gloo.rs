@@ -60,7 +60,7 @@ impl Controller for Gloo {
         let mut config = Config { http_port: HTTP_PORT, https_port: HTTPS_PORT, ..Config::default() };
         let settings = objects.get(SETTINGS, &self.namespace, "default");
         let linkerd = settings.is_some_and(|settings| settings.data["spec"]["linkerd"] == true);
-        let mut upstreams = Upstreams::new(objects, linkerd);
+        let mut upstreams = Upstreams::new(objects, &self.namespace, linkerd);
         let all: Vec<&Object> = objects.all(VIRTUAL_SERVICES).collect();
         let domains = Domains::of(&all);
         let mut statuses = Vec::new();

@@ -15,10 +15,12 @@ use crate::counters::fqdn;
 
 mod access;
 mod auth;
+mod default_backend;
 mod error_page;
 mod nominated;
 mod outside;
 mod own;
+mod protocols;
 mod smuggled;
 
 /// How long new routes may take to work.
@@ -30,6 +32,8 @@ const OVERRIDE: &str = "l5d-dst-override";
 /// The cases of this area.
 pub const CASES: &[&[Case]] = &[
     SPELLINGS,
+    protocols::CASES,
+    default_backend::CASES,
     nominated::CASES,
     auth::CASES,
     error_page::CASES,
@@ -159,14 +163,23 @@ async fn spelled(context: Context, names: Names, spell: fn(Request, &str) -> Req
         }
     }
     let seen = context.expect_seen(request).await?;
-    if client_chooses(&context) && names == Names::Other {
-        check(format!("{what}: the backend, when the client's header is passed on"))
-            .equal(seen.service, Backend::B.name())?;
-        let observed = "a client reached a Service that no route leads to by its own header".to_owned();
-        return Ok(Outcome::Weakness { name: "open-relay", observed });
+    if names == Names::Other {
+        return chosen(&context, &what, &seen.service).await;
     }
     check(format!("{what}: the backend")).equal(seen.service, Backend::A.name())?;
     control(&context).await
+}
+
+/// Judges who has answered a request whose client names the other Service.
+async fn chosen(context: &Context, what: &str, service: &str) -> CaseResult {
+    if client_chooses(context) {
+        check(format!("{what}: the backend, when the client's header is passed on"))
+            .equal(service, Backend::B.name())?;
+        let observed = "a client reached a Service that no route leads to by its own header".to_owned();
+        return Ok(Outcome::Weakness { name: "open-relay", observed });
+    }
+    check(format!("{what}: the backend")).equal(service, Backend::A.name())?;
+    control(context).await
 }
 
 /// The control: the other Service is there to be chosen. In ingress mode the same header, sent from inside the mesh past the

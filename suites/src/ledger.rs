@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use meshgate_fixtures::{ClientOverride, Fixtures, Mode, Recipe, Weights};
+use meshgate_fixtures::{ClientOverride, Fixtures, Mode, Recipe, Says, Weights};
 use meshgate_harness::matrix::{self, Cell, Dialect, Place, Selection};
 
 use crate::cases;
@@ -12,9 +12,7 @@ use crate::cases;
 fn every_claim_is_cited_or_untestable() {
     let fixtures = Fixtures::built_in().unwrap();
     let recipes = fixtures.controllers.values().flat_map(|controller| controller.recipes.values());
-    let by_recipes = recipes
-        .flat_map(|recipe| recipe.claims.values())
-        .flat_map(|says| says.confirms.iter().chain(&says.refutes).map(String::as_str));
+    let by_recipes = recipes.flat_map(|recipe| recipe.claims.values()).flat_map(Says::claims);
     let by_cases = cases().into_iter().flat_map(|case| case.claims).map(|evidence| evidence.claim());
     let cited: BTreeSet<&str> = by_recipes.chain(by_cases).collect();
     for claim in &fixtures.claims.0 {
@@ -43,7 +41,7 @@ fn every_citation_is_judged_somewhere() {
             }
             // What is said of a controller is said in all of its recipes; one of them that judges the case is enough.
             let says = recipe.claims.get(case.id);
-            for claim in says.iter().flat_map(|says| says.confirms.iter().chain(&says.refutes)) {
+            for claim in says.iter().flat_map(|says| says.claims()) {
                 note(format!("{claim} of {} with {}", case.id, cell.controller));
             }
         }
@@ -85,9 +83,12 @@ fn recipes_that_are_named_as_remedies_are_remedies() {
                 let replaced = promises.client_override == ClientOverride::Replaced;
                 let cures = match finding.as_str() {
                     // In default mode nobody follows a header, a client's or another.
-                    "open-relay" | "host-chooses" | "error-page-chosen" | "auth-bypass" | "override-erased" => {
-                        other.mode != Mode::Ingress || replaced
-                    }
+                    "open-relay"
+                    | "host-chooses"
+                    | "default-backend-chosen"
+                    | "error-page-chosen"
+                    | "auth-bypass"
+                    | "override-erased" => other.mode != Mode::Ingress || replaced,
                     "weights-void" => promises.weights == Some(Weights::Honoured),
                     "header-reaches-application" => replaced,
                     "header-void" => other.mode == Mode::Ingress && promises.sets_override,

@@ -48,7 +48,7 @@ pub fn cases() -> Vec<&'static Case> {
 mod tests {
     use super::*;
     use meshgate_clusters::Feature;
-    use meshgate_fixtures::Fixtures;
+    use meshgate_fixtures::{Fixtures, Says};
     use meshgate_harness::case::{Evidence, Need};
     use std::collections::BTreeSet;
 
@@ -72,7 +72,7 @@ mod tests {
         for recipe in fixtures.controllers.values().flat_map(|controller| controller.recipes.values()) {
             for (case, says) in &recipe.claims {
                 assert!(cases().iter().any(|known| known.id == case), "{} speaks of {case}", recipe.name);
-                for claim in says.confirms.iter().chain(&says.refutes) {
+                for claim in says.claims() {
                     assert!(claims.get(claim).is_some(), "{}, {case}: cites {claim}", recipe.name);
                 }
             }
@@ -100,7 +100,8 @@ mod tests {
     fn every_claim_that_may_be_refuted_has_a_remedy() {
         let fixtures = Fixtures::built_in().unwrap();
         let recipes = fixtures.controllers.values().flat_map(|controller| controller.recipes.values());
-        let by_recipes = recipes.flat_map(|recipe| recipe.claims.values()).flat_map(|says| says.refutes.clone());
+        let by_recipes =
+            recipes.flat_map(|recipe| recipe.claims.values()).flat_map(Says::may_refute).map(str::to_owned);
         let by_cases = cases().into_iter().flat_map(|case| case.claims).filter_map(|evidence| match evidence {
             Evidence::Confirms(_) => None,
             Evidence::Refutes(id) | Evidence::HoldsAsDocumented(id) => Some((*id).to_owned()),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use meshgate_fixtures::{ClientOverride, Mode, Template};
 use meshgate_harness::blueprint;
 use meshgate_harness::case::{Case, Need, Stage};
@@ -24,7 +25,7 @@ const SETTLES: Duration = Duration::from_secs(10);
 pub const CASES: &[&[Case]] = &[&[
     Case {
         id: "recipe/as-printed",
-        summary: "The manifests as printed lead nowhere, with the one thing that they lack to the application, and without it nowhere again",
+        summary: "The manifests as printed lead nowhere, or to HTTPS where the recipe says so, with the one thing that they lack to the application, and without it nowhere again",
         needs: &[Need::ServesNothing, Need::Manifests],
         claims: &[],
         stage: Stage::Alone,
@@ -33,7 +34,7 @@ pub const CASES: &[&[Case]] = &[&[
     },
     Case {
         id: "recipe/refused",
-        summary: "The manifests as printed are refused, for fields that there are no more or by the controller's webhook, and nothing is stored",
+        summary: "The manifests as printed are refused, for fields or APIs that there are no more or by the controller's webhook, and nothing is stored",
         needs: &[Need::ServesNothing, Need::RefusedManifests],
         claims: &[],
         stage: Stage::Shared,
@@ -88,7 +89,10 @@ async fn as_printed(context: Context) -> CaseResult {
     let kubernetes = &context.world.kubernetes;
     let target = context.world.ingress.at(context.world.controller.ports.http).to_string();
     let request = Request::get(target, "/").host("example.com");
-    let nowhere = |record: &Record| record.status.is_none_or(|status| status >= 400);
+    let nowhere = |record: &Record| match recipe.redirects {
+        true => record.is(301) && record.header("location").any(|location| location.starts_with("https://")),
+        false => record.status.is_none_or(|status| status >= 400),
+    };
     context.until(SETTLES, "the page's request leads nowhere", request.clone(), nowhere).await?;
     // The control, without which a controller that has read nothing yet would do as well as one that takes nothing of what is printed.
     kubernetes.apply_all(&mends).await?;
@@ -110,11 +114,18 @@ fn as_they_are(templates: &[Template]) -> Result<Vec<Value>, Failure> {
     Ok(objects.collect::<Result<Vec<_>, _>>().map_err(anyhow::Error::from)?.concat())
 }
 
-/// What an API server says that refuses a manifest: for a field that its kind does not have, or because a webhook has denied it.
-const REFUSALS: [&str; 3] = ["field not declared in schema", "unknown field", "denied the request"];
+/// What is said of a manifest that is refused: for a field that its kind does not have,
+const FIELDS: [&str; 2] = ["field not declared in schema", "unknown field"];
+
+/// because a webhook has denied it,
+const DENIED: &str = "denied the request";
+
+/// or because there is no such API.
+const NOT_SERVED: &str = "the cluster does not serve";
 
 async fn refused(context: Context) -> CaseResult {
     let kubernetes = &context.world.kubernetes;
+    let mends = as_they_are(&context.world.recipe.mends)?;
     for mut object in as_they_are(&context.world.recipe.refused)? {
         // An API server may learn of a webhook, and of its endpoints, a moment after the webhook is ready.
         let answer = converge(SETTLES, || async {
@@ -132,12 +143,18 @@ async fn refused(context: Context) -> CaseResult {
         .await
         .unwrap_or_else(|answer| answer);
         check("the answer to the manifest as printed").that(
-            REFUSALS.iter().any(|refusal| answer.contains(refusal)),
-            "a refusal that names a field which there is no more, or that of a webhook",
+            FIELDS.iter().chain(&[DENIED, NOT_SERVED]).any(|refusal| answer.contains(refusal)),
+            "a refusal that names a field or an API which there is no more, or that of a webhook",
             &*answer,
         )?;
         // The control: without what it is refused for an object of that name is taken, and it was not there before.
-        if answer.contains(REFUSALS[2]) {
+        if answer.contains(NOT_SERVED) {
+            let same = |mend: &&Value| {
+                mend["kind"] == object["kind"] && mend["metadata"]["name"] == object["metadata"]["name"]
+            };
+            let mend = mends.iter().find(same);
+            object = mend.cloned().ok_or_else(|| anyhow!("expected the same of today's API in `mends`, found none"))?;
+        } else if answer.contains(DENIED) {
             // The annotations that the refusal names; those that say whose object it is stay.
             if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
                 annotations.retain(|name, _| !answer.contains(name.as_str()));

@@ -14,6 +14,9 @@ use crate::report::{CaseAbout, CaseReport, CellReport, ClaimVerdict, Report, mar
 /// Candidates that an ambiguous name is answered with.
 const NAMED: usize = 5;
 
+/// What a pass does with a claim that only the documented dialect bears out.
+const AS_DOCUMENTED: &str = "confirms under the dialect documented, else refutes";
+
 /// Why a name says nothing.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -91,7 +94,7 @@ fn write_case(case: &Case, cells: &[(&Cell, &Recipe)], claims: &Claims, out: &mu
         let how = match evidence {
             Evidence::Confirms(_) => "confirms",
             Evidence::Refutes(_) => "refutes",
-            Evidence::HoldsAsDocumented(_) => "confirms under the dialect documented, else refutes",
+            Evidence::HoldsAsDocumented(_) => AS_DOCUMENTED,
         };
         said.push((how.to_owned(), evidence.claim()));
     }
@@ -102,6 +105,9 @@ fn write_case(case: &Case, cells: &[(&Cell, &Recipe)], claims: &Claims, out: &mu
         let Some(says) = recipe.claims.get(case.id) else { continue };
         said.extend(says.confirms.iter().map(|claim| (format!("confirms in {name}"), claim.as_str())));
         said.extend(says.refutes.iter().map(|claim| (format!("refutes in {name}"), claim.as_str())));
+        said.extend(
+            says.holds_as_documented.iter().map(|claim| (format!("in {name} {AS_DOCUMENTED}"), claim.as_str())),
+        );
     }
     if !said.is_empty() {
         writeln!(out, "\nWhen it passes it\n")?;

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use indexmap::IndexMap;
-use meshgate_fixtures::{Bad, Balances, ClientOverride, Controller, Fixtures, Mode, Promises, Version, Weights};
+use meshgate_fixtures::{
+    Bad, Balances, ClientOverride, Controller, Fixtures, Implementation, Mode, Promises, Version, Weights,
+};
 
 use crate::case::LeftTo;
 use crate::report::{CellReport, Report};
@@ -16,7 +18,7 @@ mod head;
 mod page;
 mod parts;
 
-use choice::{Judged, best, variant};
+use choice::{Judged, as_good, best, variant};
 pub use head::PLACEHOLDERS;
 use page::Refuted;
 pub use parts::{Part, installed, mode, parts};
@@ -57,6 +59,8 @@ fn write(report: &Report, fixtures: &Fixtures, out: &mut String) -> std::fmt::Re
 struct Seen<'a> {
     controller: &'a Controller,
     version: &'a Version,
+    /// Who played it in the report.
+    planes: &'a Implementation,
     recipes: Vec<Judged<'a>>,
 }
 
@@ -76,14 +80,15 @@ fn seen<'a>(report: &'a Report, fixtures: &'a Fixtures) -> Vec<Seen<'a>> {
     }
     let seen = |(name, cells): (&str, Vec<&'a CellReport>)| {
         let controller = fixtures.controllers.get(name)?;
-        let version = cells.iter().map(|cell| &cell.version).max()?;
+        let newest = cells.iter().copied().max_by_key(|cell| &cell.version)?;
+        let (version, planes) = (&newest.version, &newest.implementation);
         let mut recipes: BTreeMap<&str, Vec<&CellReport>> = BTreeMap::new();
         for cell in cells.into_iter().filter(|cell| cell.version == *version) {
             recipes.entry(&cell.recipe).or_default().push(cell);
         }
         let all: Vec<&CellReport> = recipes.values().flatten().copied().collect();
         let judged = |(name, cells)| Judged::of(controller.recipes.get(name)?, cells, &all);
-        Some(Seen { controller, version, recipes: recipes.into_iter().filter_map(judged).collect() })
+        Some(Seen { controller, version, planes, recipes: recipes.into_iter().filter_map(judged).collect() })
     };
     controllers.into_iter().filter_map(seen).collect()
 }
@@ -94,9 +99,8 @@ fn link(controller: &str, recipe: &str) -> String {
 }
 
 fn controller(seen: &Seen<'_>, refuted: &Refuted<'_>, out: &mut String) -> std::fmt::Result {
-    let Seen { controller, version, recipes } = seen;
+    let Seen { controller, version, planes, recipes } = seen;
     let name = &controller.name;
-    let planes = &controller.implementation;
     writeln!(
         out,
         "\n## {name} {version}\n\n{}. Control plane: {}; data plane: {}.",
@@ -126,9 +130,15 @@ fn controller(seen: &Seen<'_>, refuted: &Refuted<'_>, out: &mut String) -> std::
             }
             Some(judged) => {
                 let of = working.len();
+                let others: Vec<String> =
+                    as_good(judged, &working).iter().map(|other| link(name, &other.recipe.name)).collect();
+                let others = match others.as_slice() {
+                    [] => String::new(),
+                    others => format!("; as good: {}", others.join(", ")),
+                };
                 writeln!(
                     out,
-                    "\n**Use {}**: of the {of} recipes of this mode that work it promises most.",
+                    "\n**Use {}**: of the {of} recipes of this mode that work it promises most{others}.",
                     link(name, &judged.recipe.name)
                 )?;
             }
@@ -180,7 +190,7 @@ fn recipe(controller: &Controller, judged: &Judged<'_>, to_use: bool, out: &mut 
     for cell in cells {
         let variant = variant(cell);
         let promises = promises(recipe.promises(variant));
-        writeln!(out, "* `{variant}` promises {promises}; measured: {}", measured(cell))?;
+        writeln!(out, "* `{variant}` promises {promises}; measured: {}", measured(&controller.name, cell))?;
     }
     for (name, remedy) in &recipe.findings {
         let mut cases = cells.iter().flat_map(|cell| &cell.cases).filter(|case| case.verdict == Verdict::Finding);
@@ -222,15 +232,16 @@ pub fn fate(bad: &Bad) -> String {
     format!("| {} | {fate} |", bad.wrong)
 }
 
-/// What came back where nothing works.
+/// What comes back where nothing works. The first request of a case is what the page's reader would send; those after it are the case's
+/// control, which mends the manifests, and what becomes of that.
 fn answered(judged: &Judged<'_>) -> String {
     if !judged.recipe.refused.is_empty() {
         return "**does not work**: the API server refuses the manifest".to_owned();
     }
     let mut outcomes: IndexMap<&str, ()> = IndexMap::new();
     for case in judged.cells.iter().flat_map(|cell| &cell.cases).filter(|case| case.id.starts_with("recipe/")) {
-        let samples = case.observations.iter().flat_map(|observations| &observations.samples);
-        outcomes.extend(samples.filter(|sample| sample.controller).map(|sample| (sample.outcome.as_str(), ())));
+        let mut samples = case.observations.iter().flat_map(|observations| &observations.samples);
+        outcomes.extend(samples.find(|sample| sample.controller).map(|sample| (sample.outcome.as_str(), ())));
     }
     let outcomes: Vec<&str> = outcomes.into_keys().collect();
     match outcomes.as_slice() {
@@ -273,8 +284,8 @@ pub fn promises(promises: &Promises) -> String {
     said.join(", ")
 }
 
-/// What a cell judged, and where the rest is judged that holds for it as well.
-fn measured(cell: &CellReport) -> String {
+/// What a cell of a controller judged, and where the rest is judged that holds for it as well.
+fn measured(controller: &str, cell: &CellReport) -> String {
     let count = |verdict| cell.cases.iter().filter(|case| case.verdict == verdict).count();
     let named = [
         (Verdict::Pass, "as promised"),
@@ -299,7 +310,9 @@ fn measured(cell: &CellReport) -> String {
     }
     parts.extend(left.into_iter().map(|(to, count)| match to {
         LeftTo::Dialect(name) => format!("{count} that come to the same are judged under `{name}`"),
-        LeftTo::Recipe(name) => format!("{count} that come to the same are judged in recipe {name}"),
+        LeftTo::Recipe(name) => {
+            format!("{count} that come to the same are judged in recipe {}", link(controller, name))
+        }
     }));
     parts.join(", ")
 }

@@ -161,15 +161,17 @@ fn url_map(ingress: &Object, backends: &mut Backends<'_>) -> Result<BTreeMap<Str
             "" => "*".to_owned(),
             host => host.to_lowercase(),
         };
-        let routes = hosts.entry(host).or_default();
+        let mut routes = Vec::new();
         for path in items(rule, "/http/paths") {
             match backend(&namespace, &path["backend"], backends)
                 .and_then(|backend| Ok((path_match(text(path, "/path"), text(path, "/pathType"))?, backend)))
             {
-                Ok((matches, backend)) => put(routes, vec![route(matches, &backend)]),
+                Ok((matches, backend)) => put(&mut routes, vec![route(matches, &backend)]),
                 Err(fault) => noted(fault),
             }
         }
+        // A later rule for the same host takes the place of the earlier one, with all of its paths (`PutPathRulesForHost`).
+        hosts.insert(host, routes);
     }
     if let Some(default) = spec.get("defaultBackend") {
         hosts.entry("*".to_owned()).or_default();

@@ -297,6 +297,23 @@ fn paths_are_matched_as_a_url_map_does() {
 }
 
 #[test]
+fn of_two_rules_of_one_host_the_later_one_counts_with_all_of_its_paths() {
+    let both = |paths: [&str; 2]| {
+        let rule = |path: &str| {
+            let path = format!("{{path: {path}, pathType: Prefix, backend: {}}}", to("web", 80));
+            format!("{{host: a.test, http: {{paths: [{path}]}}}}")
+        };
+        ingress("a", "", &format!("{{rules: [{}]}}", paths.map(rule).join(", ")))
+    };
+    for paths in [["/first", "/later"], ["/later", "/first"]] {
+        let translation = translate(&both(paths));
+        let [route] = &routes(&translation, "a.test").unwrap()[..] else { panic!("{paths:?}: more than one") };
+        assert_eq!(route["match"]["path_separated_prefix"], paths[1]);
+        assert_eq!(complaints(&translation), [""; 0]);
+    }
+}
+
+#[test]
 fn a_default_backend_takes_what_is_left_of_every_host() {
     let spec = rule("/a", "Prefix", &to("web", 80));
     let spec = format!("{{defaultBackend: {}, {}", to("api", 82), spec.trim_start_matches('{'));

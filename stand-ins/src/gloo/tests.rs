@@ -69,6 +69,16 @@ fn the_integration_overwrites_for_services_and_passes_over_all_else() {
 }
 
 #[test]
+fn the_upstreams_of_services_are_in_gloos_own_namespace() {
+    for (namespace, warned) in [("gloo-system", false), ("shop", true), ("default", true)] {
+        let route = SINGLE.replace("gloo-system", namespace);
+        let (translation, _) = translate("{}", &virtual_service("a", &format!("{{{route}}}")));
+        let said = format!("*v1.Upstream {{ {namespace}.shop-web-80 }} not found");
+        assert_eq!(states(&translation).contains(&said), warned, "{}", states(&translation));
+    }
+}
+
+#[test]
 fn of_several_destinations_each_has_its_own_header() {
     let two = "{routeAction: {multi: {destinations: [\
                {weight: 1, destination: {upstream: {name: shop-web-80, namespace: gloo-system}}}, \

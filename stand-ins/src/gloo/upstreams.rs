@@ -30,6 +30,8 @@ struct Kube {
 /// Finds Upstreams and keeps the clusters that lead to them.
 pub(crate) struct Upstreams<'a> {
     objects: &'a Objects,
+    /// Gloo's own namespace.
+    own: &'a str,
     /// `spec.linkerd` of the Settings.
     linkerd: bool,
     /// Those that discovery would write, by name: `NAMESPACE-SERVICE-PORT`.
@@ -46,14 +48,14 @@ pub(crate) struct Destination {
 }
 
 impl<'a> Upstreams<'a> {
-    pub(crate) fn new(objects: &'a Objects, linkerd: bool) -> Self {
+    pub(crate) fn new(objects: &'a Objects, own: &'a str, linkerd: bool) -> Self {
         let discovered = objects.all(SERVICES).flat_map(|service| {
             items(&service.data, "/spec/ports").filter_map(|port| {
                 let kube = kube_of(service, port)?;
                 Some((format!("{}-{}-{}", kube.namespace, kube.service, kube.port), kube))
             })
         });
-        Self { objects, linkerd, discovered: discovered.collect(), clusters: BTreeMap::new() }
+        Self { objects, own, linkerd, discovered: discovered.collect(), clusters: BTreeMap::new() }
     }
 
     /// The destination `{upstream: {name, namespace}}` or `{kube: {ref: {name, namespace}, port}}`.
@@ -75,7 +77,8 @@ impl<'a> Upstreams<'a> {
         if let Some(written) = self.objects.get(UPSTREAMS, namespace, name) {
             return self.written(written);
         }
-        match self.discovered.get(name).cloned() {
+        // Discovery writes them into Gloo's own namespace.
+        match self.discovered.get(name).filter(|_| namespace == self.own).cloned() {
             Some(kube) => Ok(self.kube(&kube)),
             None => Err(format!("*v1.Upstream {{ {namespace}.{name} }} not found")),
         }

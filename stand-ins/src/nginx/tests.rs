@@ -406,6 +406,26 @@ fn the_default_backend_is_sent_the_custom_headers() {
 }
 
 #[test]
+fn a_page_for_errors_comes_from_a_pod_whatever_service_upstream_says() {
+    let annotated = |service: &str| {
+        let annotations = format!(
+            "{{nginx.ingress.kubernetes.io/service-upstream: 'true', nginx.ingress.kubernetes.io/custom-http-errors: '503', \
+             nginx.ingress.kubernetes.io/default-backend: {service}}}"
+        );
+        translate(&ingress("a", &annotations, "/", "{number: 80}"))
+    };
+    let own = annotated("web");
+    let page = location(conf(&own), "location @custom_custom-default-backend-shop-web_503");
+    assert!(page.contains(&"proxy_pass http://custom-default-backend-shop-web;"), "{page:?}");
+    let zone: endpoints::Zone = serde_json::from_str(&own.files[std::path::Path::new(render::ENDPOINTS)]).unwrap();
+    assert_eq!(zone[&endpoints::name("custom-default-backend-shop-web")].len(), 2);
+    assert!(location(conf(&own), "location \"/\"").contains(&"proxy_pass \"http://shop-web-80-service\";"));
+    // One without endpoints is as if it were not named.
+    let none = annotated("absent");
+    assert!(!conf(&none).contains("@custom") && conf(&none).contains("shop-web-80-service"));
+}
+
+#[test]
 fn a_host_has_the_certificate_of_its_secret_and_redirects() {
     let tls = "  tls: [{hosts: [shop.test], secretName: cert}]\n";
     let secret = manifest("cert", &pair_for("shop.test"));

@@ -12,7 +12,9 @@ use super::model::{Location, Match, Model, Server, Upstream};
 use super::settings::{Settings, lines};
 use crate::flags::Flags;
 use crate::names;
-use crate::objects::{CONFIG_MAPS, INGRESS_CLASSES, INGRESSES, Object, Objects, SECRETS, annotation, items, text};
+use crate::objects::{
+    CONFIG_MAPS, INGRESS_CLASSES, INGRESSES, Object, Objects, SECRETS, SERVICES, annotation, items, text,
+};
 use crate::secrets::{self, Fault};
 use crate::services::{PortRef, service_port};
 use crate::status::Complaint;
@@ -191,12 +193,10 @@ impl Context<'_> {
         }
         let annotations = &ingress.annotations;
         let upstream = self.upstream(model, ingress, service, &port, complaints);
-        let error_upstream = match &annotations.default_backend {
-            Some(service) => self
-                .first_port(&ingress.namespace(), service)
-                .map(|port| self.upstream(model, ingress, service, &port, complaints)),
-            None => model.default_upstream.clone(),
-        };
+        let own_errors = annotations.default_backend.as_deref();
+        let error_upstream = own_errors
+            .and_then(|service| self.error_upstream(model, &ingress.namespace(), service))
+            .or_else(|| model.default_upstream.clone());
         let guards = self.auth_headers(ingress).and_then(|headers| Ok((headers, self.users(model, ingress)?)));
         let (auth_headers, users, denied) = match guards {
             Ok((headers, users)) => (headers, users, annotations.denied.is_some()),
@@ -263,10 +263,19 @@ impl Context<'_> {
         Ok(Some((file, realm.clone())))
     }
 
-    fn first_port(&self, namespace: &str, service: &str) -> Option<PortRef> {
-        let service = self.objects.get(crate::objects::SERVICES, namespace, service)?;
+    /// The endpoints behind the first port of the Service that `default-backend` names, whatever `service-upstream` says. Without any the
+    /// annotation is as if it were not there (`getBackendServers` in `controller.go`).
+    fn error_upstream(&self, model: &mut Model, namespace: &str, name: &str) -> Option<String> {
+        let service = self.objects.get(SERVICES, namespace, name)?;
         let port = items(&service.data, "/spec/ports").next()?;
-        PortRef::of_ingress(&serde_json::json!({"number": port["port"]}))
+        let port = PortRef::of_ingress(&serde_json::json!({"number": port["port"]}))?;
+        let endpoints = service_port(self.objects, namespace, name, &port)?.endpoints(self.objects);
+        if endpoints.is_empty() {
+            return None;
+        }
+        let upstream = format!("custom-default-backend-{namespace}-{name}");
+        model.upstreams.insert(upstream.clone(), Upstream::Endpoints(endpoints));
+        Some(upstream)
     }
 
     /// The `upstream` block for a Service's port: its endpoints, or its own address with `service-upstream`.

@@ -158,7 +158,9 @@ fn suspects<'a>(
     let recipe = &context.world.recipe;
     let other = plan.full(OTHER);
     let mut suspects = Vec::new();
-    for (template, bad) in recipe.bad.iter().filter(|(_, bad)| which(bad)) {
+    let version = &context.world.cell.version;
+    let so = |bad: &Bad| which(bad) && bad.since.as_ref().is_none_or(|since| since <= version);
+    for (template, bad) in recipe.bad.iter().filter(|(_, bad)| so(bad)) {
         let route = plan.route(template.trim_start_matches("bad-"), "good").template(template);
         let route = route.value("other_service", other.clone()).unawaited().clone();
         let objects = route.objects(recipe).map_err(anyhow::Error::from)?;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use meshgate_fixtures::SILENT_ON_MISSING;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::plan::{Backend, NAMESPACE, Plan};
@@ -40,9 +41,6 @@ const GARBAGE: &str = "a-bad-neighbour";
 
 /// The template of routes with a certificate.
 const TLS: &str = "tls";
-
-/// What a controller is that says nothing.
-const SILENT: &str = "silent-on-missing";
 
 /// Whether a line has a word of those that one about something wrong has.
 pub(super) fn is_about_something_wrong(line: &str) -> bool {
@@ -120,7 +118,7 @@ async fn judge(context: &Context, plan: &Plan, bad: &[&str]) -> CaseResult {
     }
     let observed =
         format!("no status, event or line of the controller's log tells of a route to {}", silent.join(", "));
-    Ok(Outcome::Weakness { name: SILENT, observed })
+    Ok(Outcome::Weakness { name: SILENT_ON_MISSING, observed })
 }
 
 /// Whether the controller says something of a bad route: in its status, in an event or in the log. One that is known to be silent is
@@ -128,7 +126,7 @@ async fn judge(context: &Context, plan: &Plan, bad: &[&str]) -> CaseResult {
 async fn told(context: &Context, plan: &Plan, bad: &str) -> Result<bool, Failure> {
     let route = &plan.routes[bad];
     let objects = objects(context, plan, bad)?;
-    let known = bad != SEALED && context.world.recipe.findings.contains_key(SILENT);
+    let known = bad != SEALED && context.world.recipe.findings.contains_key(SILENT_ON_MISSING);
     let patience = if known { Duration::ZERO } else { TOLD };
     let further = match bad {
         "nowhere" => Some(route.service.clone()),

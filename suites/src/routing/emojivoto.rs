@@ -50,7 +50,23 @@ pub const CASES: &[Case] = &[
         },
         run: |context| Box::pin(vote_bot(context)),
     },
+    Case {
+        id: "routing/printed-vote-bot",
+        summary: "Through the manifests as printed the vote-bot votes with HOST_OVERRIDE, and not without it, and nobody gets what they do not name",
+        needs: &[Need::ManifestsServe, Need::App("emojivoto"), Need::OncePerRecipe],
+        claims: &[],
+        stage: Stage::Waiting,
+        plan: |plan| {
+            plan.app("emojivoto");
+            bot(plan, "bot");
+            bot(plan, "lost");
+        },
+        run: |context| Box::pin(printed_vote_bot(context)),
+    },
 ];
+
+/// The page's HOST_OVERRIDE.
+const WEB: &str = "web-svc.emojivoto";
 
 #[derive(Deserialize)]
 struct Listed {
@@ -145,10 +161,36 @@ async fn votes(context: Context) -> CaseResult {
 async fn vote_bot(context: Context) -> CaseResult {
     open(&context).await?;
     let judged = watch(&context).await;
-    for name in ["bot", "lost"] {
-        patch(&context, name, json!({"spec": {"replicas": 0}})).await?;
-    }
+    asleep(&context).await?;
     judged.map(|()| Outcome::Pass)
+}
+
+async fn asleep(context: &Context) -> Result<(), Failure> {
+    for name in ["bot", "lost"] {
+        patch(context, name, json!({"spec": {"replicas": 0}})).await?;
+    }
+    Ok(())
+}
+
+async fn printed_vote_bot(context: Context) -> CaseResult {
+    let target = context.world.ingress.at(context.world.controller.ports.http).to_string();
+    let get = |path: &str| Request::get(&target, path).host(WEB);
+    context.until(SETTLES, "emojivoto behind the ingress", get("/api/list"), |record| record.is(200)).await?;
+    let record = context.send(get("/")).await;
+    check("a path that the manifests do not name").that(record.is(404), "404", outcome(&record))?;
+    let judged = watch_printed(&context).await;
+    asleep(&context).await?;
+    judged.map(|()| Outcome::Pass)
+}
+
+async fn watch_printed(context: &Context) -> Result<(), Failure> {
+    wake(context, "bot", Some(WEB)).await?;
+    until_logged(context, "bot", &Line::Counted, 5).await?;
+    // The control: without HOST_OVERRIDE the Host is the controller's own name, which names no Service of the application.
+    wake(context, "lost", None).await?;
+    until_logged(context, "lost", &Line::Nothing, 3).await?;
+    let counted = logged(context, "lost", &Line::Counted).await?;
+    check("votes of the bot without HOST_OVERRIDE").equal(counted, 0)
 }
 
 async fn watch(context: &Context) -> Result<(), Failure> {
@@ -177,13 +219,16 @@ enum Line {
     Counted,
     /// The list was answered 404.
     Refused,
+    /// The list was answered with something that is no list.
+    Nothing,
 }
 
 impl Line {
     fn is(&self, line: &str) -> bool {
         match self {
             Self::Counted => line.contains("voted") && line.contains("status=200"),
-            Self::Refused => line.contains("gave no emoji") && line.contains("answer=404"),
+            Self::Refused => Self::Nothing.is(line) && line.contains("answer=404"),
+            Self::Nothing => line.contains("gave no emoji"),
         }
     }
 }

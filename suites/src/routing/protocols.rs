@@ -62,9 +62,10 @@ fn speaks_grpc(plan: &mut Plan) {
     plan.route("a", "a").template("grpc");
 }
 
-/// Which backend answers a call of this method through a route.
-pub(crate) async fn answering(context: &Context, route: &str, method: &str) -> Result<String, Failure> {
-    let reply = call(context, route, method, &[EchoRequest { count: 1, ..message("who") }], false).await?;
+/// Which backend answers a call of the method at the request's path.
+pub(crate) async fn answering(context: &Context, request: &Request) -> Result<String, Failure> {
+    let reply = called(context, request, &[EchoRequest { count: 1, ..message("who") }], false).await?;
+    let method = &request.path;
     check(format!("grpc-status of {method}")).equal(reply.code, OK)?;
     let services: Vec<String> = reply.messages.into_iter().map(|message| message.service).collect();
     let [service, ..] = services.as_slice() else {
@@ -81,8 +82,18 @@ async fn call(
     lockstep: bool,
 ) -> Result<grpc::Reply<EchoReply>, Failure> {
     let request = Request { path: format!("/{SERVICE}/{method}"), ..context.get(route)? }.header("x-test", "kept");
+    called(context, &request, messages, lockstep).await
+}
+
+async fn called(
+    context: &Context,
+    request: &Request,
+    messages: &[EchoRequest],
+    lockstep: bool,
+) -> Result<grpc::Reply<EchoReply>, Failure> {
+    let method = &request.path;
     let outside = context.world.prober.from(Vantage::Outside(0));
-    let reply = grpc::call(&request, messages, lockstep, &outside).await;
+    let reply = grpc::call(request, messages, lockstep, &outside).await;
     let reply =
         reply.map_err(|error| check(format!("the call of {method}")).failure("an answer", error.to_string()))?;
     check(format!("the HTTP status of {method}")).equal(reply.http_status, 200)?;

@@ -7,6 +7,7 @@ use meshgate_clusters::Feature;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::plan::{Backend, NAMESPACE, Plan};
+use meshgate_harness::probe::Request;
 use meshgate_harness::statistics::Sequential;
 use meshgate_harness::verdict::{CaseResult, Outcome, check};
 use serde_json::{Value, json};
@@ -111,7 +112,8 @@ async fn answered(context: &Context, method: &str, backend: Backend, when: &str)
     let deadline = Instant::now() + SETTLES;
     let mut row = 0;
     while row < 5 {
-        let by = answering(context, "a", method).await?;
+        let request = Request { path: format!("/{SERVICE}/{method}"), ..context.get("a")? };
+        let by = answering(context, &request).await?;
         row = if by == backend.name() { row + 1 } else { 0 };
         check(format!("who answers {method}, {when}")).that(
             row > 0 || Instant::now() < deadline,

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use meshgate_fixtures::{Balances, ClientOverride, Mode, Promises, Recipe, Weights};
+use meshgate_fixtures::{Balances, ClientOverride, Mode, Promises, Recipe, Weights, is_of_controller};
 
 use super::EXTRAS;
 use crate::case::LeftTo;
@@ -72,7 +72,8 @@ impl<'a> Judged<'a> {
             self.recipe.mode != Mode::Default && promises.client_override == ClientOverride::Replaced,
             // What a recipe cannot express has no weaknesses either.
             EXTRAS.iter().filter(|(name, _)| self.recipe.templates.contains_key(*name)).count(),
-            Reverse(self.recipe.findings.len()),
+            // The controller's own are no other recipe's lack of them.
+            Reverse(self.recipe.findings.keys().filter(|finding| !is_of_controller(finding)).count()),
         )
     }
 }
@@ -82,6 +83,12 @@ pub(super) fn best<'b, 'a>(recipes: &[&'b Judged<'a>]) -> Option<&'b Judged<'a>>
     let fit = recipes.iter().copied().filter(|judged| judged.objection().is_none());
     // The last of the greatest would be the last by name.
     fit.rev().max_by_key(|judged| judged.worth())
+}
+
+/// The recipes that are worth as much as the one to use, which comes before them by its name alone.
+pub(super) fn as_good<'b, 'a>(best: &Judged<'a>, recipes: &[&'b Judged<'a>]) -> Vec<&'b Judged<'a>> {
+    let others = recipes.iter().copied().filter(|judged| judged.recipe.name != best.recipe.name);
+    others.filter(|judged| judged.objection().is_none() && judged.worth() == best.worth()).collect()
 }
 
 fn is_red(case: &CaseReport) -> bool {

@@ -13,7 +13,7 @@ use crate::report::{CellReport, Report, Totals};
 const PAGE: &str = "https://linkerd.io/2/tasks/using-ingress/";
 
 /// What stands for something in the templates.
-pub const PLACEHOLDERS: [(&str, &str); 17] = [
+pub const PLACEHOLDERS: [(&str, &str); 18] = [
     ("name", "the object's name, any"),
     ("namespace", "the namespace of the Service, and so of the objects beside it"),
     ("host", "the host that clients ask for"),
@@ -28,6 +28,7 @@ pub const PLACEHOLDERS: [(&str, &str); 17] = [
     ("auth_url", "the URL of who is asked, such as `http://auth.${namespace}.svc.cluster.local/`"),
     ("auth_override", "its host and port, such as `auth.${namespace}.svc.cluster.local:80`"),
     ("error_service", "the Service that serves error pages"),
+    ("error_override", "the value of `l5d-dst-override` for it"),
     ("secret", "a Secret with the certificate of the host and its key"),
     ("webhook_certificate", "the certificate of a webhook's Service, which is its own authority, base64 of PEM"),
     ("webhook_key", "its key"),
@@ -79,9 +80,11 @@ pub(super) fn write(report: &Report, out: &mut String) -> std::fmt::Result {
          annotate. The Services behind are in the mesh as any others are (`linkerd.io/inject: enabled`).\n\n\
          In ingress mode a recipe runs under two dialects of the proxy: `documented` routes as the page says (the override, then `:authority`, then\n\
          `Host`), `modern` as today's Linkerd does (the override, else the address that was dialled). What to use is decided by `modern`.\n\n\
-         A recipe's promises are what its cases assert, and what was measured stands beside them. A *finding* is a weakness that the recipe declares and\n\
-         that was observed as declared. A *stand-in* is a program of Meshgate's in the place of a control plane that cannot be had as one, in front of the\n\
-         real data plane: what is said of such a controller is said of the configuration that it should generate.\n\n\
+         A recipe's promises are what its cases assert. How many of them found it so stands beside them as what was measured, with how many are judged\n\
+         elsewhere since they cannot differ. A *finding* is a weakness that the recipe declares, with what to do against it, and that a case observed as\n\
+         declared.\n\n\
+         A *stand-in* is a program of Meshgate's in the place of a control plane that cannot be had as one, in front of the data plane that is named\n\
+         with it: what is said of such a controller is said of the configuration that it should generate, and the real control plane was not run.\n\n\
          Placeholders in the manifests:\n\n| | |\n|---|---|"
     )?;
     for (name, meaning) in PLACEHOLDERS {
@@ -95,25 +98,29 @@ pub(super) fn overview(controllers: &[Seen<'_>], out: &mut String) -> std::fmt::
     writeln!(
         out,
         "\n## What to use\n\n\
-         Of the recipes of a mode that work and let no client choose the destination the one that promises most.\n\n\
+         For each controller and mode one recipe, with what it promises under today's proxy. It is the one that promises most of those that kept their\n\
+         promises and let no client choose the destination; of several that promise the same, the one that can express more, then the one with fewer\n\
+         weaknesses of its own, then the first by name. A row of default mode that says \"the proxy\", \"yes\" and \"yes\" does what ingress mode is for, and\n\
+         needs no header for it.\n\n\
          | controller | mode | use | pods are chosen by | route metrics | traffic splits | a client's l5d-dst-override | weights of the controller |\n\
          |---|---|---|---|---|---|---|---|"
     )?;
     let yes = |yes| if yes { "yes" } else { "no" };
     for seen in controllers {
         let name = &seen.controller.name;
+        let row = seen.planes.note().map_or_else(|| name.clone(), |note| format!("{name} ({note})"));
         for mode in Mode::ALL {
             let working = seen.working(mode);
             let Some(judged) = best(&working) else {
                 if seen.recipes.iter().any(|judged| judged.recipe.mode == mode) {
-                    writeln!(out, "| {name} | {} | none | | | | | |", mode.as_str())?;
+                    writeln!(out, "| {row} | {} | none | | | | | |", mode.as_str())?;
                 }
                 continue;
             };
             let promises = judged.promises();
             writeln!(
                 out,
-                "| {name} | {} | {} | {} | {} | {} | {} | {} |",
+                "| {row} | {} | {} | {} | {} | {} | {} | {} |",
                 mode.as_str(),
                 link(name, &judged.recipe.name),
                 match promises.balances {
@@ -129,7 +136,7 @@ pub(super) fn overview(controllers: &[Seen<'_>], out: &mut String) -> std::fmt::
                 match promises.weights {
                     Some(Weights::Honoured) => "count",
                     Some(Weights::Void) => "are void",
-                    None => "there are none",
+                    None => "it has none",
                 }
             )?;
         }

@@ -60,7 +60,7 @@ impl<'a> Refuted<'a> {
         for (claim, _) in claims {
             let instead = self.fixtures.claims.get(&claim.id).and_then(|claim| claim.instead.as_deref());
             let once = match claim.documented {
-                Some(ClaimVerdict::Confirmed) => " (It does under the dialect `documented`.)",
+                Some(ClaimVerdict::Confirmed) => " (It holds under the dialect `documented`.)",
                 _ => "",
             };
             writeln!(out, "| {}{once} | {} |", cell(&claim.text), cell(&self.linked(instead.unwrap_or_default())))?;

@@ -1,4 +1,4 @@
-use meshgate_fixtures::{Fixtures, Mode, Version};
+use meshgate_fixtures::{Fixtures, Mode, SILENT_ON_BAD, Version};
 
 use super::*;
 use crate::matrix::Dialect;
@@ -88,6 +88,30 @@ fn the_recipe_to_use_is_the_one_that_promises_most_and_keeps_it() {
     assert!(only.contains("**Use none of these.**") && only.contains("| traefik | ingress | none |"), "{only}");
 }
 
+/// One recipe of each controller has the objects that show what the controller says of nonsense, and so its findings.
+#[test]
+fn what_is_said_of_the_controller_speaks_against_none_of_its_recipes() {
+    let fixtures = Fixtures::built_in().unwrap();
+    let has = |recipe: &str| fixtures.controllers["kong"].recipes[recipe].findings.contains_key(SILENT_ON_BAD);
+    assert_eq!([has("plugin-remove-add"), has("plugin-replace")], [true, false]);
+    let text = rendered(
+        ["plugin-remove-add", "plugin-replace"].map(|name| of(&format!("kong/{name}"), MODERN, passed())).into(),
+    );
+    let mode = section(&text, "### kong in ingress mode");
+    assert!(mode.contains("**Use [kong/plugin-remove-add](#kongplugin-remove-add)**"), "{mode}");
+    assert!(mode.contains("; as good: [kong/plugin-replace](#kongplugin-replace).\n"), "{mode}");
+}
+
+#[test]
+fn who_plays_a_controller_stands_beside_its_name() {
+    let mut played = of("kong/plugin-replace", MODERN, passed());
+    played.implementation.control_plane = "stand-in".into();
+    let text = rendered(vec![played, of("traefik/ingress-nativelb", None, passed())]);
+    assert!(text.contains("\n| kong (stand-in, d) | ingress | [kong/plugin-replace]"), "{text}");
+    assert!(text.contains("\n| traefik | default | [traefik/ingress-nativelb]"), "the control: {text}");
+    assert!(text.contains(" Control plane: stand-in; data plane: d.\n"), "{text}");
+}
+
 #[test]
 fn a_documented_row_says_where_the_rest_is_judged() {
     let left = |to: &str| {
@@ -111,7 +135,7 @@ fn a_documented_row_says_where_the_rest_is_judged() {
     let measured = line.unwrap().split_once("; measured: ").unwrap().1;
     assert_eq!(
         measured,
-        "1 as promised, 2 that come to the same are judged under `modern`, 1 that come to the same are judged in recipe ingress-middleware"
+        "1 as promised, 2 that come to the same are judged under `modern`, 1 that come to the same are judged in recipe [traefik/ingress-middleware](#traefikingress-middleware)"
     );
 }
 
@@ -130,9 +154,9 @@ fn the_annotations_that_make_a_recipe_work_are_shown() {
 #[test]
 fn what_does_not_work_stands_at_the_end_with_its_answer_and_its_manifests() {
     let mut printed = crate::report::tests::with_evidence("recipe/as-printed", Verdict::Pass);
-    for sample in printed.observations.iter_mut().flat_map(|observations| &mut observations.samples) {
-        sample.outcome = "404".into();
-    }
+    // As printed, and the control, for which they are mended.
+    let samples = printed.observations.iter_mut().flat_map(|observations| &mut observations.samples);
+    samples.zip(["404", "200"]).for_each(|(sample, outcome)| sample.outcome = outcome.into());
     let text = rendered(vec![
         of("traefik/page-ingressroute", MODERN, vec![printed]),
         of("traefik/ingress-middleware", MODERN, passed()),
@@ -142,7 +166,7 @@ fn what_does_not_work_stands_at_the_end_with_its_answer_and_its_manifests() {
     let end = text.find("### traefik: what does not work\n").unwrap();
     assert!(works < end);
     let printed = section(&text, "#### traefik/page-ingressroute");
-    assert!(printed.contains("requests are answered 404") && printed.contains("kind: IngressRoute"), "{printed}");
+    assert!(printed.contains("requests are answered 404\n") && printed.contains("kind: IngressRoute"), "{printed}");
     let refused = section(&text, "#### contour/httpproxy-as-printed");
     assert!(refused.contains("the API server refuses") && refused.contains("kind: HTTPProxy"), "{refused}");
 }
