@@ -367,7 +367,7 @@ mod tests {
                 .find(|object| object["kind"] == "Deployment" && object["metadata"]["name"] == workload)
                 .expect("the Deployment");
             let containers = deployment["spec"]["template"]["spec"]["containers"].as_array().expect("containers");
-            let own = containers.iter().find(|container| *container["name"] == *controller.container);
+            let own = containers.iter().find(|container| container["name"] == *controller.container);
             serde_json::from_value(own.expect("the controller's")["args"].clone()).expect("arguments")
         };
         let added = "--default-backend-service=workbench/case-fallback".to_owned();
