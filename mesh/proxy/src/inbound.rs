@@ -29,6 +29,7 @@ use crate::{
     Config, NameAddr, OriginalDst, Target,
     balance::EndpointFactory,
     cache::Cache,
+    classify::Classify,
     connect::Connector,
     control::Control,
     detect::{Detected, detect},
@@ -449,7 +450,7 @@ impl Inbound {
         let profile = profile.get().await?;
         let route = profile.route(request.method(), request.uri().path());
         let scopes = route.scopes(&self.metrics, Direction::Inbound);
-        let mut observation = scopes.route.observe(Some(Arc::clone(route.classes())));
+        let mut observation = scopes.route.observe(Classify::new(request.headers(), Some(Arc::clone(route.classes()))));
         observation.sent();
         Some((observation, Arc::clone(route.classes())))
     }

@@ -10,11 +10,8 @@ use tonic::Code;
 
 use super::{Broken, Overdue, ResponseBody};
 use crate::{
-    NameAddr, Target,
-    connect::ConnectError,
-    dialect::Invalid,
-    inbound::Exceeded,
-    metrics::{ErrorClass, is_grpc},
+    NameAddr, Target, classify::is_grpc, connect::ConnectError, dialect::Invalid, inbound::Exceeded,
+    metrics::ErrorClass,
 };
 
 /// Says, from proxy to proxy, that a request has not reached the application: it may be sent to another one.

@@ -17,12 +17,13 @@ use super::{
 };
 use crate::{
     NameAddr, Target,
+    classify::{Classify, grpc_code},
     dialect::{Choice, Dialled, OVERRIDE, choose},
     http::{
         BoxedRequest, Overdue, ProxyError, RequestBody, ResponseBody, TimedAttempt, UNSENT, Upgrade, check_head,
         remove_each, strip_hop_by_hop,
     },
-    metrics::{Direction, is_grpc},
+    metrics::Direction,
     policy::{Chosen, Routes, Terms},
     profile::{Route, RouteScopes, ServiceProfile},
     retry::MAX_BODY,
@@ -241,11 +242,12 @@ impl Outbound {
     ) -> Result<Response<ResponseBody>, ProxyError> {
         let route = Arc::clone(profile.route(request.method(), request.uri().path()));
         let scopes = route.scopes(&self.metrics, Direction::Outbound);
-        let mut observation = scopes.route.observe(Some(Arc::clone(route.classes())));
+        let classify = Classify::new(request.headers(), Some(Arc::clone(route.classes())));
+        let mut observation = scopes.route.observe(classify.clone());
         observation.sent();
         request.headers_mut().insert(CANONICAL, profile.canonical().clone());
 
-        let result = within(route.timeout(), self.attempts(profile, &route, scopes, backends, request))
+        let result = within(route.timeout(), self.attempts(profile, &route, &classify, backends, request))
             .await
             .unwrap_or_else(|limit| Err(ProxyError::ResponseTimeout(limit)));
         match result {
@@ -272,10 +274,11 @@ impl Outbound {
         &self,
         profile: &ServiceProfile,
         route: &Route,
-        scopes: &RouteScopes,
+        classify: &Classify,
         backends: &Split<Backend>,
         request: BoxedRequest,
     ) -> Result<Response<ResponseBody>, ProxyError> {
+        let scopes = route.scopes(&self.metrics, Direction::Outbound);
         let budget = profile.budget(route);
         let (mut request, again) = attempts::begin(request, budget.map(|_| MAX_BODY));
         let retry = budget.zip(again);
@@ -283,10 +286,11 @@ impl Outbound {
             budget.deposit();
         }
         loop {
-            let response = self.attempt(route, scopes, backends, request).await?;
-            let Some((budget, again)) = retry.as_ref().filter(|_| is_failure(route, &response)) else {
+            let mut response = self.attempt(route, classify, scopes, backends, request).await?;
+            let Some((budget, again)) = &retry else { return Ok(response) };
+            if !fails(classify, &mut response).await {
                 return Ok(response);
-            };
+            }
             let Some(next) = again.request() else { return Ok(response) };
             if !budget.withdraw() {
                 scopes.no_budget.increment();
@@ -294,17 +298,19 @@ impl Outbound {
             }
             request = next;
             scopes.retried.increment();
+            response.into_body().give_way();
         }
     }
 
     async fn attempt(
         &self,
         route: &Route,
+        classify: &Classify,
         scopes: &RouteScopes,
         backends: &Split<Backend>,
         request: BoxedRequest,
     ) -> Result<Response<ResponseBody>, ProxyError> {
-        let mut observation = scopes.actual.observe(Some(Arc::clone(route.classes())));
+        let mut observation = scopes.actual.observe(classify.clone());
         observation.sent();
         let backend = backends.choose(&mut rand::rng(), Backend::is_available);
         // A profile has at least one leg.
@@ -323,9 +329,14 @@ impl Outbound {
     }
 }
 
-fn is_failure(route: &Route, response: &Response<ResponseBody>) -> bool {
-    let grpc = || response.headers().get("grpc-status").is_some_and(|code| code.as_bytes() != b"0");
-    !route.classes().is_success(response.status()) || is_grpc(response.headers()) && grpc()
+/// Whether a response is a failure, as soon as that is known: as with Linkerd's proxy, a code in trailers counts if no message or one that
+/// is there at once comes before.
+async fn fails(classify: &Classify, response: &mut Response<ResponseBody>) -> bool {
+    let (status, code) = (response.status(), grpc_code(response.headers()));
+    if classify.needs_trailers(status, code) {
+        response.body_mut().peek().await;
+    }
+    !classify.class(status, code, response.body().trailers().and_then(grpc_code)).success
 }
 
 async fn resolve(name: &NameAddr) -> Result<SocketAddr, ProxyError> {

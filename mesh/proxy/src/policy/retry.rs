@@ -9,9 +9,10 @@ use tonic::Code;
 
 use super::duration;
 use crate::{
+    classify::{grpc_code, is_grpc},
     connect::ConnectError,
     http::{Overdue, ProxyError, ResponseBody, h2_error},
-    metrics::{ByHost, Counter, HostName, Labels, RetryFamilies, grpc_status, is_grpc},
+    metrics::{ByHost, Counter, HostName, Labels, RetryFamilies},
     retry::MAX_BODY,
 };
 
@@ -140,8 +141,9 @@ impl Retry {
     pub(crate) fn applies(&self, result: &Result<Response<ResponseBody>, ProxyError>) -> bool {
         match result {
             Ok(response) => {
-                let code = grpc_status(response.headers()).or_else(|| grpc_status(response.body().trailers()?));
-                code.is_some_and(|code| self.codes.contains(&code)) || self.is_retried(response.status().as_u16())
+                let code = grpc_code(response.headers()).or_else(|| grpc_code(response.body().trailers()?));
+                code.is_some_and(|code| self.codes.contains(&(code as u32)))
+                    || self.is_retried(response.status().as_u16())
             }
             // That the response takes too long as a whole is not a reason to have it take as long again.
             Err(ProxyError::FailFast(_) | ProxyError::Overdue(Overdue::Head(_))) => true,

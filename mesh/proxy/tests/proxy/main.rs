@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod admin;
+mod classes;
 mod control_tls;
 mod eras;
 mod failures;
