@@ -2,6 +2,7 @@
 //!
 //! | profile | policy | name (ingress mode) | address |
 //! |---|---|---|---|
+//! | any | an error | 503 | 503 |
 //! | routes or a split | any | the profile's | the profile's |
 //! | else | found | the policy's | the policy's |
 //! | else | one that says nothing | 500 | 500 |
@@ -81,7 +82,7 @@ pub(super) enum HttpPlan {
     NoSuchService,
     /// Nowhere, since there is no policy for it.
     NoPolicy,
-    /// The control plane has an error for the name.
+    /// The control plane has an error for the name, or in place of the policy.
     Failed(String),
 }
 
@@ -120,22 +121,31 @@ impl Plan {
     pub(super) fn compile(
         target: &Target,
         profile: &Answer<DestinationProfile>,
-        policy: &Answer<OutboundPolicy>,
+        policy_answer: &Answer<OutboundPolicy>,
         parts: &Parts,
     ) -> Self {
         let found = match profile {
             Answer::Found(profile) => Some(&**profile),
             Answer::Nothing | Answer::Failed(_) => None,
         };
-        let policy = match policy {
+        let policy = match policy_answer {
             Answer::Found(policy) => Some(&**policy),
             Answer::Nothing | Answer::Failed(_) => None,
         };
         let parent = parent_labels(found, policy);
+        let (http, tcp) = match policy_answer {
+            // What is not known to have no policy does not go past one.
+            Answer::Failed(status) => {
+                (HttpPlan::Failed(status.message().to_owned()), TcpPlan::unknown(target, parent.clone(), parts))
+            }
+            Answer::Found(_) | Answer::Nothing => {
+                (parts.http(target, profile, found, policy), parts.tcp(target, found, policy))
+            }
+        };
         Self {
             opaque: found.is_some_and(|profile| profile.opaque_protocol) || policy.is_some_and(is_opaque),
-            http: parts.http(target, profile, found, policy),
-            tcp: parts.tcp(target, found, policy),
+            http,
+            tcp,
             tls: parts.tls(found, policy),
             protocol: parts.protocol(found, policy, &parent),
             parent,

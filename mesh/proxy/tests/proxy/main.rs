@@ -5,6 +5,7 @@
 mod admin;
 mod classes;
 mod control_tls;
+mod discovery;
 mod eras;
 mod failures;
 mod grpc;

@@ -5,6 +5,7 @@
 //! | over a ServiceProfile's split | the profile's Service | `serviceprofile` | the profile's name |
 //! | by a policy | the policy's | the policy's | the address |
 //! | nowhere, by a policy that says nothing | the policy's | `invalid` | the address |
+//! | nowhere, for there is an error in place of the policy | `endpoint` or `fallback` | the same | the address |
 //! | to a profile's Service, in ingress mode | that Service | `profile` | the address |
 //! | to a profile's endpoint, or past a profile | `endpoint`, or the policy's | `endpoint` | the address |
 //! | to the address itself | `fallback`, or the policy's | `fallback` | the address |
@@ -86,6 +87,14 @@ impl TcpPlan {
         Self {
             route: parts.route(&logical, default_labels("route", "fallback")),
             to: Carried::to(TcpBackend::Endpoint(Arc::clone(endpoint))),
+        }
+    }
+
+    /// Nowhere, as long as it is not known whether there is a policy.
+    pub(super) fn unknown(target: &Target, parent: Labels, parts: &Parts) -> Self {
+        Self {
+            route: parts.route(&Logical::of(target, parent), default_labels("route", "fallback")),
+            to: Carried::Refused(TcpRouteError::Unexpected),
         }
     }
 }
