@@ -8,7 +8,7 @@ use http::{
 };
 use tonic::Code;
 
-use super::{Broken, Overdue, ResponseBody};
+use super::{Broken, Overdue, ResponseBody, orig_proto::is_carried};
 use crate::{
     NameAddr, Target, classify::is_grpc, connect::ConnectError, dialect::Invalid, inbound::Exceeded,
     metrics::ErrorClass,
@@ -292,7 +292,9 @@ pub(crate) struct Respond {
 impl Respond {
     /// `informational` is whether the client may see `l5d-proxy-error` and `l5d-proxy-connection`.
     pub(crate) fn to<B>(request: &Request<B>, informational: bool) -> Self {
-        Self { version: request.version(), grpc: is_grpc(request.headers()), informational }
+        // As with Linkerd's proxy, gRPC over HTTP/1 is HTTP/1: its client could not read what is said in gRPC.
+        let grpc = request.version() == Version::HTTP_2 && is_grpc(request.headers()) && !is_carried(request);
+        Self { version: request.version(), grpc, informational }
     }
 
     /// The answer for `error`. A reset HTTP/2 stream is passed on as such.
@@ -337,5 +339,26 @@ impl Respond {
             *response.status_mut() = error.status();
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_of_http1_are_answered_in_http1() {
+        let answer = |version, carried: bool| {
+            let mut request = Request::post("http://web/s/m").version(version).header(CONTENT_TYPE, "application/grpc");
+            if carried {
+                request = request.header("l5d-orig-proto", "HTTP/1.1");
+            }
+            let answer = Respond::to(&request.body(()).unwrap(), true).with(ProxyError::NoInboundRoute).unwrap();
+            (answer.status(), answer.headers().contains_key("grpc-status"))
+        };
+        assert_eq!(answer(Version::HTTP_2, false), (StatusCode::OK, true));
+        for (version, carried) in [(Version::HTTP_11, false), (Version::HTTP_2, true)] {
+            assert_eq!(answer(version, carried), (StatusCode::NOT_FOUND, false), "{version:?}");
+        }
     }
 }

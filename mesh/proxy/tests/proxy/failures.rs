@@ -174,6 +174,10 @@ async fn grpc_clients_are_answered_in_grpc() {
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["grpc-status"], code);
         assert!(response.headers().contains_key("grpc-message"));
+        // Over HTTP/1 it is a request like any other.
+        let reply = mesh.connect(number).await.get("/", &[("content-type", "application/grpc")]).await;
+        assert_eq!(reply.status.as_u16(), if number == 1 { 503 } else { 502 });
+        assert_eq!([reply.header("grpc-status"), reply.header("content-type")], [None, None]);
     }
 }
 
