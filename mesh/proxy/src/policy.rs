@@ -72,8 +72,8 @@ impl<B> Chosen<'_, B> {
     }
 }
 
-/// The HTTP routes of a policy; `None` if it is opaque. `backend` makes a backend, given the labels of its route, and what counts such
-/// backends.
+/// The HTTP routes of a policy; `None` if it has none, since it is for connections that are something else. `backend` makes a backend,
+/// given the labels of its route, and what counts such backends.
 pub(crate) fn compile<B>(
     policy: &api::OutboundPolicy,
     metrics: &Metrics,

@@ -50,6 +50,9 @@ pub(crate) enum ProxyError {
     /// The control plane has no policy, in an era in which that was an error.
     #[error("there is no policy for {0}")]
     NoPolicy(Target),
+    /// The policy is for connections that are something else.
+    #[error("the policy for {0} has no routes for HTTP: its connections are taken for something else")]
+    NotHttp(Target),
     /// The control plane knows nothing by that name.
     #[error("there is no Service `{0}`")]
     NoSuchService(Target),
@@ -104,7 +107,7 @@ impl ProxyError {
             Self::Connect(ConnectError::Itself { .. }) => StatusCode::LOOP_DETECTED,
             Self::Connect(ConnectError::Application { status, .. }) => *status,
             Self::LoadShed(_) | Self::Overloaded | Self::Discovery { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Connect(_) | Self::Broken(_) | Self::Unresolvable { .. } | Self::NoPolicy(_) => {
+            Self::Connect(_) | Self::Broken(_) | Self::Unresolvable { .. } | Self::NoPolicy(_) | Self::NotHttp(_) => {
                 StatusCode::BAD_GATEWAY
             }
             Self::Target(Invalid::OutsideTheCluster { .. }) => StatusCode::BAD_GATEWAY,
@@ -208,6 +211,7 @@ impl ProxyError {
                 | Self::Connect(ConnectError::Itself { .. })
                 | Self::NoSuchService(_)
                 | Self::NoPolicy(_)
+                | Self::NotHttp(_)
                 | Self::Discovery { .. }
                 | Self::DiscoveryTimedOut { .. }
         )

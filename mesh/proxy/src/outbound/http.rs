@@ -65,6 +65,7 @@ impl Outbound {
             HttpPlan::NoSuchService => return Err(ProxyError::NoSuchService(destination.target().clone())),
             HttpPlan::Invalid(problem) => return Err(ProxyError::InvalidPolicy(problem)),
             HttpPlan::NoPolicy => return Err(ProxyError::NoPolicy(destination.target().clone())),
+            HttpPlan::NotHttp => return Err(ProxyError::NotHttp(destination.target().clone())),
             HttpPlan::Failed(message) => {
                 let target = destination.target().clone();
                 return Err(ProxyError::Discovery { target, message: message.clone() });

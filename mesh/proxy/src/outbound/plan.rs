@@ -6,6 +6,7 @@
 //! | routes or a split | any | the profile's | the profile's |
 //! | else | found | the policy's | the policy's |
 //! | else | one that says nothing | 500 | 500 |
+//! | else | for what is not HTTP | 502 | 502 |
 //! | an endpoint | none | that endpoint | that endpoint |
 //! | a name only | none | balanced | ingress mode: balanced, else the address itself |
 //! | nothing | none | 404 | the address itself |
@@ -82,6 +83,8 @@ pub(super) enum HttpPlan {
     NoSuchService,
     /// Nowhere, since there is no policy for it.
     NoPolicy,
+    /// Nowhere: the policy is for connections that are something else.
+    NotHttp,
     /// The control plane has an error for the name, or in place of the policy.
     Failed(String),
 }
@@ -189,9 +192,7 @@ impl Parts {
                 let labels = route.clone().followed_by(&backend_labels(api));
                 Some(PolicyBackend { backend: self.backend(api, &shared)?, scope: families.scope(labels) })
             };
-            if let Some(routes) = policy::compile(policy, &self.metrics, backend) {
-                return HttpPlan::Policy(routes);
-            }
+            return policy::compile(policy, &self.metrics, backend).map_or(HttpPlan::NotHttp, HttpPlan::Policy);
         }
         self.fallback(target, profile).map_or(HttpPlan::NoSuchService, HttpPlan::Backend)
     }
