@@ -8,10 +8,14 @@ use http::{
 };
 use tonic::Code;
 
-use super::{Broken, Overdue, ResponseBody, orig_proto::is_carried};
+use super::{Broken, Failed, Overdue, ResponseBody, orig_proto::is_carried};
 use crate::{
-    NameAddr, Target, classify::is_grpc, connect::ConnectError, dialect::Invalid, inbound::Exceeded,
-    metrics::ErrorClass,
+    NameAddr, Target,
+    classify::is_grpc,
+    connect::ConnectError,
+    dialect::Invalid,
+    inbound::Exceeded,
+    metrics::{ErrorClass, service_name},
 };
 
 /// Says, from proxy to proxy, that a request has not reached the application: it may be sent to another one.
@@ -21,13 +25,16 @@ pub(crate) const UNSENT: HeaderName = HeaderName::from_static("meshgate-proxy-un
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProxyError {
     /// No endpoint for as long as a request waits for one.
-    #[error("logical service {0}: service in fail-fast")]
+    #[error("{}: service in fail-fast", service_name(.0))]
     FailFast(NameAddr),
     /// As before, and it is known already.
-    #[error("logical service {0}: service unavailable")]
-    LoadShed(NameAddr),
+    #[error("service unavailable")]
+    LoadShed,
+    /// A policy's backend is none.
+    #[error("{0}")]
+    NoDispatcher(Arc<str>),
     /// No endpoint could be connected to.
-    #[error("endpoint {0}")]
+    #[error("endpoint {}", .0.told())]
     Connect(#[source] ConnectError),
     /// The connection broke before a response.
     #[error("endpoint connection: {0}")]
@@ -106,10 +113,13 @@ impl ProxyError {
             Self::Connect(ConnectError::TimedOut { .. }) => StatusCode::GATEWAY_TIMEOUT,
             Self::Connect(ConnectError::Itself { .. }) => StatusCode::LOOP_DETECTED,
             Self::Connect(ConnectError::Application { status, .. }) => *status,
-            Self::LoadShed(_) | Self::Overloaded | Self::Discovery { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Connect(_) | Self::Broken(_) | Self::Unresolvable { .. } | Self::NoPolicy(_) | Self::NotHttp(_) => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::LoadShed | Self::Overloaded | Self::Discovery { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Connect(_)
+            | Self::Broken(_)
+            | Self::Unresolvable { .. }
+            | Self::NoPolicy(_)
+            | Self::NotHttp(_)
+            | Self::NoDispatcher(_) => StatusCode::BAD_GATEWAY,
             Self::Target(Invalid::OutsideTheCluster { .. }) => StatusCode::BAD_GATEWAY,
             Self::Target(Invalid::NotAName(_)) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::NoRoute(_) | Self::NoSuchService(_) => StatusCode::NOT_FOUND,
@@ -126,8 +136,11 @@ impl ProxyError {
 
     /// The code for a gRPC client.
     pub(crate) fn grpc_code(&self) -> Code {
-        if let Self::InjectedGrpc { code, .. } = self {
-            return *code;
+        match self {
+            Self::InjectedGrpc { code, .. } => return *code,
+            // Linkerd's, whatever the status is.
+            Self::Injected { .. } => return Code::FailedPrecondition,
+            _ => {}
         }
         match self.status() {
             StatusCode::GATEWAY_TIMEOUT => Code::DeadlineExceeded,
@@ -142,12 +155,20 @@ impl ProxyError {
         }
     }
 
+    /// What the log says: with what the kernel said, which clients are not told.
+    pub(crate) fn in_full(&self) -> String {
+        match self {
+            Self::Connect(error) => format!("endpoint {error}"),
+            error => error.to_string(),
+        }
+    }
+
     /// The label of `*_http_errors_total`. A connection that was refused is not counted there, as in Linkerd: the
     /// endpoint's `response_total` has it.
     pub(crate) fn label(&self) -> Option<&'static str> {
         match self {
             Self::FailFast(_) => Some("failfast"),
-            Self::LoadShed(_) | Self::Overloaded => Some("loadshed"),
+            Self::LoadShed | Self::Overloaded => Some("loadshed"),
             Self::ResponseTimeout(_) | Self::Overdue(_) => Some("response timeout"),
             Self::Broken(_) => Some("i/o"),
             Self::Loop(_) | Self::Connect(ConnectError::Itself { .. }) => Some("loop"),
@@ -172,7 +193,7 @@ impl ProxyError {
     pub(crate) fn stream_error(&self) -> Option<&'static str> {
         match self {
             Self::FailFast(_) => Some("FAIL_FAST"),
-            Self::LoadShed(_) | Self::Overloaded => Some("LOAD_SHED"),
+            Self::LoadShed | Self::Overloaded => Some("LOAD_SHED"),
             Self::Overdue(overdue) => Some(overdue.label()),
             Self::ResponseTimeout(_) => Some("RESPONSE_HEADERS_TIMEOUT"),
             Self::Broken(error) => Some(stream_error(error)),
@@ -302,24 +323,25 @@ impl Respond {
     }
 
     /// The answer for `error`. A reset HTTP/2 stream is passed on as such.
-    pub(crate) fn with(self, error: ProxyError) -> Result<Response<ResponseBody>, Abort> {
-        if let ProxyError::Broken(broken) = error {
-            if self.version == Version::HTTP_2 && h2_error(&broken).is_some() {
-                return Err(Abort(broken));
+    pub(crate) fn with(self, failed: impl Into<Failed>) -> Result<Response<ResponseBody>, Abort> {
+        let failed = failed.into();
+        match failed.error {
+            ProxyError::Broken(broken) if self.version == Version::HTTP_2 && h2_error(&broken).is_some() => {
+                Err(Abort(broken))
             }
-            return Ok(self.response(ProxyError::Broken(broken)));
+            _ => Ok(self.response(&failed)),
         }
-        Ok(self.response(error))
     }
 
-    fn response(self, error: ProxyError) -> Response<ResponseBody> {
+    fn response(self, failed: &Failed) -> Response<ResponseBody> {
+        let error = &failed.error;
         let mut response = Response::new(ResponseBody::empty());
         *response.version_mut() = self.version;
         // Another proxy's answer is passed on as it was, and explains itself between the proxies only.
         let own = !matches!(error, ProxyError::Connect(ConnectError::Application { .. }));
         let explain = self.informational && own || error.always_explained();
-        let message = HeaderValue::from_str(&error.to_string().replace(['\n', '\r'], " ")).ok().filter(|_| explain);
-        if let ProxyError::Redirected { location, .. } = &error {
+        let message = HeaderValue::from_str(&failed.to_string().replace(['\n', '\r'], " ")).ok().filter(|_| explain);
+        if let ProxyError::Redirected { location, .. } = error {
             response.headers_mut().insert(LOCATION, location.clone());
         }
         let headers = response.headers_mut();

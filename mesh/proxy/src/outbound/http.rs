@@ -20,8 +20,8 @@ use crate::{
     classify::{Classify, grpc_code},
     dialect::{Choice, Dialled, OVERRIDE, choose},
     http::{
-        BoxedRequest, Overdue, ProxyError, RequestBody, ResponseBody, TimedAttempt, UNSENT, Upgrade, check_head,
-        remove_each, strip_hop_by_hop,
+        BoxedRequest, Failed, Overdue, ProxyError, RequestBody, ResponseBody, TimedAttempt, UNSENT, Upgrade,
+        check_head, remove_each, strip_hop_by_hop,
     },
     metrics::Direction,
     policy::{Chosen, Routes, Terms},
@@ -40,7 +40,7 @@ impl Outbound {
         &self,
         routing: Routing,
         mut request: BoxedRequest,
-    ) -> Result<Response<ResponseBody>, ProxyError> {
+    ) -> Result<Response<ResponseBody>, Failed> {
         check_head(&request)?;
         self.guard.check(request.headers())?;
         let destination = self.choose(routing, &mut request).await?;
@@ -61,14 +61,17 @@ impl Outbound {
         let mut response = match &plan.http {
             HttpPlan::Profile(profile, backends) => self.through_profile(profile, backends, request).await?,
             HttpPlan::Policy(routes) => self.through_policy(destination.target(), routes, request).await?,
-            HttpPlan::Backend(backend) => backend.send(request, None).await?,
-            HttpPlan::NoSuchService => return Err(ProxyError::NoSuchService(destination.target().clone())),
-            HttpPlan::Invalid(problem) => return Err(ProxyError::InvalidPolicy(problem)),
-            HttpPlan::NoPolicy => return Err(ProxyError::NoPolicy(destination.target().clone())),
-            HttpPlan::NotHttp => return Err(ProxyError::NotHttp(destination.target().clone())),
+            HttpPlan::Backend(backend) => backend
+                .send(request, None)
+                .await
+                .map_err(|error| Failed::from(error).for_service(destination.target()))?,
+            HttpPlan::NoSuchService => return Err(ProxyError::NoSuchService(destination.target().clone()).into()),
+            HttpPlan::Invalid(problem) => return Err(ProxyError::InvalidPolicy(problem).into()),
+            HttpPlan::NoPolicy => return Err(ProxyError::NoPolicy(destination.target().clone()).into()),
+            HttpPlan::NotHttp => return Err(ProxyError::NotHttp(destination.target().clone()).into()),
             HttpPlan::Failed(message) => {
                 let target = destination.target().clone();
-                return Err(ProxyError::Discovery { target, message: message.clone() });
+                return Err(ProxyError::Discovery { target, message: message.clone() }.into());
             }
         };
 
@@ -119,7 +122,7 @@ impl Outbound {
         target: &Target,
         routes: &Routes<PolicyBackend>,
         mut request: BoxedRequest,
-    ) -> Result<Response<ResponseBody>, ProxyError> {
+    ) -> Result<Response<ResponseBody>, Failed> {
         let chosen = routes.choose(&request).ok_or_else(|| ProxyError::NoRoute(target.clone()))?;
         let mut observation = chosen.scope().begin(None);
         // Before the filters: it is the client that may say something, not the route.
@@ -128,8 +131,8 @@ impl Outbound {
         let result = match chosen.filter(&mut request) {
             Ok(()) => within(terms.timeout, self.policy_attempts(target, &chosen, terms, request))
                 .await
-                .unwrap_or_else(|limit| Err(ProxyError::Overdue(Overdue::Request(limit)))),
-            Err(error) => Err(error),
+                .unwrap_or_else(|limit| Err(ProxyError::Overdue(Overdue::Request(limit)).into())),
+            Err(error) => Err(error.into()),
         };
         match result {
             Ok(mut response) => {
@@ -142,9 +145,9 @@ impl Outbound {
                 response.body_mut().observe(observation);
                 Ok(response)
             }
-            Err(error) => {
-                observation.failed(&error);
-                Err(error)
+            Err(failed) => {
+                observation.failed(&failed.error);
+                Err(failed.on_route(chosen.rule().name()).for_service(target))
             }
         }
     }
@@ -156,7 +159,7 @@ impl Outbound {
         chosen: &Chosen<'_, PolicyBackend>,
         terms: &Terms,
         request: BoxedRequest,
-    ) -> Result<Response<ResponseBody>, ProxyError> {
+    ) -> Result<Response<ResponseBody>, Failed> {
         let (mut request, again) = attempts::begin(request, terms.retry.as_ref().map(|retry| retry.max_body));
         let mut retries = 0;
         loop {
@@ -164,7 +167,7 @@ impl Outbound {
             let Some(retry) = &terms.retry else { return result };
             // A rule counts whatever may be sent again.
             let Some(counters) = chosen.retry_counters() else { return result };
-            if !retry.applies(&result) {
+            if !retry.applies(result.as_ref().map_err(|failed| &failed.error)) {
                 if retries > 0 {
                     counters.successes.increment();
                 }
@@ -196,13 +199,13 @@ impl Outbound {
         terms: &Terms,
         retries: u32,
         mut request: BoxedRequest,
-    ) -> Result<Response<ResponseBody>, ProxyError> {
-        let backends = chosen.rule().backends()?;
-        let choose = || backends.choose(&mut rand::rng(), |leg| leg.backend.backend.is_available());
+    ) -> Result<Response<ResponseBody>, Failed> {
+        let backends = chosen.rule().backends();
+        let choose = || backends.choose(&mut rand::rng(), |leg| leg.backend.is_available());
         let mut leg = choose();
         // A leg that nothing is known of yet may turn out to have no endpoints where another has. Boxed, for that is rare.
         while backends.is_choice()
-            && let Some(unknown) = leg.and_then(|leg| leg.backend.backend.unknown())
+            && let Some(unknown) = leg.and_then(|leg| leg.backend.unknown())
             && Box::pin(unknown.becomes_known()).await
         {
             leg = choose();
@@ -212,7 +215,7 @@ impl Outbound {
         let sent = request.body_mut().count(chosen.scope().request_frames());
         let timed = terms.limits(retries).begin(request.body_mut());
         let mut observation = leg.backend.scope.begin(sent);
-        let result = unless(timed.as_ref().map(TimedAttempt::without_head), leg.backend.backend.send(request, None))
+        let result = unless(timed.as_ref().map(TimedAttempt::without_head), leg.backend.send(request))
             .await
             .unwrap_or_else(|overdue| Err(ProxyError::Overdue(overdue)));
         match result {
@@ -230,7 +233,7 @@ impl Outbound {
             }
             Err(error) => {
                 observation.failed(&error);
-                Err(error)
+                Err(Failed::from(error).with_backend(&leg.backend.name))
             }
         }
     }
@@ -240,7 +243,7 @@ impl Outbound {
         profile: &ServiceProfile,
         backends: &Split<Backend>,
         mut request: BoxedRequest,
-    ) -> Result<Response<ResponseBody>, ProxyError> {
+    ) -> Result<Response<ResponseBody>, Failed> {
         let route = Arc::clone(profile.route(request.method(), request.uri().path()));
         let scopes = route.scopes(&self.metrics, Direction::Outbound);
         let classify = Classify::new(request.headers(), Some(Arc::clone(route.classes())));
@@ -265,7 +268,7 @@ impl Outbound {
                 } else {
                     observation.fail(error.class());
                 }
-                Err(error)
+                Err(Failed::from(error).for_service(profile.name()))
             }
         }
     }

@@ -23,6 +23,7 @@ use std::{net::SocketAddr, sync::Arc};
 use ::http::Response;
 use linkerd2_proxy_api::{
     destination::{DestinationProfile, WeightedAddr},
+    meta::{Resource, metadata},
     outbound::{Backend as ApiBackend, OutboundPolicy, backend, backend::endpoint_discovery, proxy_protocol::Kind},
 };
 use tonic::Code;
@@ -38,7 +39,7 @@ use crate::{
     control::Answer,
     http::{BoxedRequest, ProxyError, ResponseBody, SendError},
     metrics::{Labels, Late, Metrics, StreamFamilies, StreamScope, service_labels},
-    policy::{self, Routes, metadata_labels},
+    policy::{self, Routes, metadata_labels, metadata_name},
     profile::{ResponseClasses, ServiceProfile, overrides_policy},
     split::Split,
 };
@@ -107,7 +108,10 @@ pub(super) enum Backend {
 
 /// A backend of a policy's route, and what counts the requests that it gets from there.
 pub(super) struct PolicyBackend {
-    pub(super) backend: Backend,
+    /// Or why it is none. Its share of the requests fails then, as with Linkerd's proxy.
+    backend: Result<Backend, Arc<str>>,
+    /// What errors call it.
+    pub(super) name: Arc<str>,
     pub(super) scope: Arc<StreamScope>,
 }
 
@@ -190,7 +194,11 @@ impl Parts {
             let shared = Shared::requests(policy);
             let backend = |api: &ApiBackend, route: &Labels, families: &StreamFamilies| {
                 let labels = route.clone().followed_by(&backend_labels(api));
-                Some(PolicyBackend { backend: self.backend(api, &shared)?, scope: families.scope(labels) })
+                PolicyBackend {
+                    backend: self.backend(api, &shared).ok_or_else(|| no_dispatcher(api).into()),
+                    name: metadata_name(api.metadata.as_ref()),
+                    scope: families.scope(labels),
+                }
             };
             return policy::compile(policy, &self.metrics, backend).map_or(HttpPlan::NotHttp, HttpPlan::Policy);
         }
@@ -275,7 +283,7 @@ impl Parts {
             None => None,
         };
         if backend.is_none() {
-            warn!(backend = ?api.metadata, "a backend of a policy is ignored: it has no address and no `name:port`");
+            warn!(backend = ?api.metadata, "what is for a backend of a policy fails: it has no address and no `name:port`");
         }
         backend
     }
@@ -318,6 +326,25 @@ impl Backend {
     }
 }
 
+impl PolicyBackend {
+    /// Whether a split should consider it. One that fails all that it gets does not wait for anything.
+    pub(super) fn is_available(&self) -> bool {
+        self.backend.as_ref().map_or(true, Backend::is_available)
+    }
+
+    /// The balancer, if it is one that nothing is known of yet.
+    pub(super) fn unknown(&self) -> Option<&Balancer> {
+        self.backend.as_ref().ok()?.unknown()
+    }
+
+    pub(super) async fn send(&self, request: BoxedRequest) -> Result<Response<ResponseBody>, ProxyError> {
+        match &self.backend {
+            Ok(backend) => backend.send(request, None).await,
+            Err(why) => Err(ProxyError::NoDispatcher(Arc::clone(why))),
+        }
+    }
+}
+
 impl Shared {
     /// Requests.
     fn requests(policy: &OutboundPolicy) -> Self {
@@ -328,6 +355,17 @@ impl Shared {
 
 fn backend_labels(api: &ApiBackend) -> Labels {
     api.metadata.as_ref().map(|metadata| metadata_labels("backend", metadata)).unwrap_or_default()
+}
+
+/// What Linkerd's proxy says of a backend that leads nowhere (`linkerd/proxy/client-policy/src/lib.rs`).
+fn no_dispatcher(api: &ApiBackend) -> String {
+    match api.metadata.as_ref().and_then(|metadata| metadata.kind.as_ref()) {
+        Some(metadata::Kind::Resource(Resource { kind, namespace, name, .. })) => {
+            format!("backend for {kind} {namespace}/{name} has no dispatcher")
+        }
+        Some(metadata::Kind::Default(name)) => format!("backend for default {name} has no dispatcher"),
+        None => "backend has no dispatcher".to_owned(),
+    }
 }
 
 fn is_opaque(policy: &OutboundPolicy) -> bool {

@@ -182,20 +182,21 @@ impl Parts {
         logical: &Logical,
     ) -> Split<TcpLeg> {
         use opaque_route::distribution::Kind as Distribution;
-        let backend = |api: &ApiBackend| {
-            Some(match self.backend(api, shared)? {
-                Backend::Endpoint(endpoint) => TcpBackend::Endpoint(endpoint),
-                Backend::Balanced(balancer) => logical.balanced(&balancer, &backend_labels(api), balancer.name()),
-            })
+        let backend = |api: &ApiBackend| match self.backend(api, shared) {
+            Some(Backend::Endpoint(endpoint)) => Ok(TcpBackend::Endpoint(endpoint)),
+            Some(Backend::Balanced(balancer)) => Ok(logical.balanced(&balancer, &backend_labels(api), balancer.name())),
+            // Its share goes to no other.
+            None => Err(TcpRouteError::InvalidBackend),
         };
         let leg = |route: &opaque_route::RouteBackend| match refusal(&route.filters) {
-            Some(error) => Some(Err(error)),
-            None => backend(route.backend.as_ref()?).map(Ok),
+            Some(error) => Err(error),
+            None => backend(route.backend.as_ref().unwrap_or(&ApiBackend::default())),
         };
+        let nothing = opaque_route::RouteBackend::default();
         match &distribution.kind {
-            Some(Distribution::FirstAvailable(first)) => Split::ordered(first.backends.iter().filter_map(leg)),
+            Some(Distribution::FirstAvailable(first)) => Split::ordered(first.backends.iter().map(leg)),
             Some(Distribution::RandomAvailable(random)) => Split::new(
-                random.backends.iter().filter_map(|weighted| Some((leg(weighted.backend.as_ref()?)?, weighted.weight))),
+                random.backends.iter().map(|one| (leg(one.backend.as_ref().unwrap_or(&nothing)), one.weight)),
             ),
             Some(Distribution::Empty(_)) | None => Split::new([]),
         }
