@@ -317,9 +317,9 @@ impl Balancer {
             return Ok(endpoint);
         }
         if self.shut.load(Ordering::Relaxed) {
-            return Err(ProxyError::LoadShed(self.name.clone()));
+            return Err(ProxyError::LoadShed);
         }
-        let _place = self.places.take().ok_or_else(|| ProxyError::LoadShed(self.name.clone()))?;
+        let _place = self.places.take().ok_or(ProxyError::LoadShed)?;
         let _waits = scope.waits();
         let mut known = self.known.subscribe();
         let since = *self.waiting_since.lock().get_or_insert_with(Instant::now);

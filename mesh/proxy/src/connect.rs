@@ -40,6 +40,16 @@ pub(crate) enum ConnectError {
     Itself { address: SocketAddr },
 }
 
+impl ConnectError {
+    /// What clients are told: that there was no connection is all that Linkerd's proxy says. Why, the log has.
+    pub(crate) fn told(&self) -> String {
+        match self {
+            Self::Io { address, .. } | Self::TimedOut { address, .. } => format!("{address}: client error (Connect)"),
+            error => error.to_string(),
+        }
+    }
+}
+
 /// Dials connections of one direction.
 #[derive(Debug, Clone)]
 pub(crate) struct Connector {

@@ -37,7 +37,7 @@ pub(crate) enum Answer<T> {
     Found(Arc<T>),
     /// Nothing: there is no such thing, or it was not asked, by configuration.
     Nothing,
-    /// An error that asking again would not mend soon.
+    /// An error instead, that nobody waits for.
     Failed(Status),
 }
 
@@ -124,7 +124,11 @@ impl Control {
             async move { client.get_profile(request).await }
         };
         let follow = Follow::new("GetProfile", target.to_string(), facts.destination.clone());
-        tokio::spawn(pass_on(follow, open, answers, &[]));
+        let told = match target {
+            Target::Name(_) => of_name,
+            Target::Address(_) => of_address,
+        };
+        tokio::spawn(pass_on(follow, open, answers, told));
         listener
     }
 
@@ -147,7 +151,7 @@ impl Control {
             async move { client.watch(request).await }
         };
         let follow = Follow::new("Watch", target.to_string(), calls);
-        tokio::spawn(pass_on(follow, open, answers, &UNKNOWN));
+        tokio::spawn(pass_on(follow, open, answers, of_policy));
         listener
     }
 
@@ -164,8 +168,7 @@ impl Control {
             async move { client.watch_port(request).await }
         };
         let follow = Follow::new("WatchPort", port.to_string(), calls);
-        // Unlike a destination, the proxy's own pod is one that there is: whoever does not know it yet will, and is asked again.
-        tokio::spawn(pass_on(follow, open, answers, &[Code::Unimplemented]));
+        tokio::spawn(pass_on(follow, open, answers, of_server));
         listener
     }
 
@@ -192,7 +195,7 @@ impl Control {
                     Next::Continue
                 }
                 Event::Failed(status) => {
-                    let next = next(status.code(), &[Code::InvalidArgument, Code::FailedPrecondition]);
+                    let next = next(status.code());
                     if next == Next::Stop {
                         balancer.update(EndpointUpdate::Reset(BTreeMap::new()));
                     }
@@ -207,15 +210,50 @@ impl Control {
     }
 }
 
-/// What a policy service says of a destination that it knows nothing about, or where it has no such call.
-const UNKNOWN: [Code; 2] = [Code::NotFound, Code::Unimplemented];
+/// What an error of the control plane says, as long as there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// That there is nothing. It is not asked again.
+    Nothing,
+    /// That there is no answer.
+    Failure,
+    /// Not enough: whoever wants to know waits until it is asked again.
+    Later,
+}
 
-/// Passes the answers of a stream on, until nobody listens. The codes of `nothing` are an answer, and the last one.
+/// Of a destination's policy. As with Linkerd's proxy, only somebody who knows of no policy, or of no policies at all, lets traffic go on
+/// without one.
+fn of_policy(code: Code) -> Told {
+    match code {
+        Code::NotFound | Code::Unimplemented => Told::Nothing,
+        code => of_address(code),
+    }
+}
+
+/// Of an address's profile. It may be a pod's, to which nothing is to be sent in plaintext only because it could not be asked who it is.
+fn of_address(code: Code) -> Told {
+    if LAST.contains(&code) { Told::Failure } else { Told::Later }
+}
+
+/// Of a name's profile. Different from Linkerd, whose proxy lets requests wait for a Service that does not exist, they are told at once.
+fn of_name(code: Code) -> Told {
+    if code == Code::Unavailable { Told::Later } else { Told::Failure }
+}
+
+/// Of a port of the proxy's own pod. Unlike a destination, that is one that there is: whoever does not know it yet will.
+fn of_server(code: Code) -> Told {
+    if code == Code::Unimplemented { Told::Nothing } else { of_name(code) }
+}
+
+/// After these it is of no use to ask again.
+const LAST: [Code; 2] = [Code::InvalidArgument, Code::FailedPrecondition];
+
+/// Passes the answers of a stream on, until nobody listens. `told` reads errors.
 async fn pass_on<T, F>(
     follow: Follow,
     open: impl Fn() -> F,
     answers: watch::Sender<Option<Answer<T>>>,
-    nothing: &'static [Code],
+    told: fn(Code) -> Told,
 ) where
     F: Future<Output = Result<Response<Streaming<T>>, Status>>,
 {
@@ -225,12 +263,18 @@ async fn pass_on<T, F>(
             Next::Continue
         }
         Event::Failed(status) => {
-            let nothing = nothing.contains(&status.code());
-            // What was known stays known. What never was is told at once, unless it may come back soon.
-            if answers.borrow().is_none() && !is_transient(&status) {
-                answers.send_replace(Some(if nothing { Answer::Nothing } else { Answer::Failed(status.clone()) }));
+            // An error with a source was made by the transport, whatever its code.
+            let from_afar = std::error::Error::source(&status).is_none();
+            let code = Some(status.code()).filter(|_| from_afar);
+            let told = code.map_or(Told::Later, told);
+            // What was known stays known.
+            let unknown = answers.borrow().is_none();
+            match told {
+                Told::Nothing if unknown => drop(answers.send_replace(Some(Answer::Nothing))),
+                Told::Failure if unknown => drop(answers.send_replace(Some(Answer::Failed(status.clone())))),
+                _ => {}
             }
-            if nothing { Next::Stop } else { next(status.code(), &[Code::InvalidArgument, Code::FailedPrecondition]) }
+            if told == Told::Nothing { Next::Stop } else { code.map_or(Next::Continue, next) }
         }
     };
     tokio::select! {
@@ -239,14 +283,8 @@ async fn pass_on<T, F>(
     }
 }
 
-/// Whether the control plane is away, rather than sure of its answer.
-fn is_transient(status: &Status) -> bool {
-    // An error with a source was made by the transport, whatever its code.
-    status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
-}
-
-fn next(code: Code, last: &[Code]) -> Next {
-    if last.contains(&code) { Next::Stop } else { Next::Continue }
+fn next(code: Code) -> Next {
+    if LAST.contains(&code) { Next::Stop } else { Next::Continue }
 }
 
 fn endpoint_update(update: Update, first: bool) -> Option<EndpointUpdate> {
@@ -287,6 +325,24 @@ mod tests {
 
     fn address(last: u8) -> SocketAddr {
         ([10, 0, 0, last], 80).into()
+    }
+
+    #[test]
+    fn an_error_is_no_leave_to_do_without_an_answer() {
+        let all = (0..=16).map(Code::from_i32).filter(|code| *code != Code::Ok);
+        for code in all {
+            let last = LAST.contains(&code);
+            let nothing = matches!(code, Code::NotFound | Code::Unimplemented);
+            let expected = match (last, nothing) {
+                (true, _) => Told::Failure,
+                (_, true) => Told::Nothing,
+                _ => Told::Later,
+            };
+            assert_eq!(of_policy(code), expected, "{code:?}");
+            assert_eq!(of_address(code), if last { Told::Failure } else { Told::Later }, "{code:?}");
+            assert_eq!(of_name(code) == Told::Later, code == Code::Unavailable, "{code:?}");
+        }
+        assert_eq!([Code::Unimplemented, Code::NotFound].map(of_server), [Told::Nothing, Told::Failure]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod body;
 mod continuation;
 mod error;
+mod failed;
 mod headers;
 mod http1;
 mod incoming;
@@ -14,6 +15,7 @@ mod upgrade;
 
 pub(crate) use body::{BoxedRequest, EndpointLoad, RequestBody, RequestBodyError, ResponseBody, StreamEnd};
 pub(crate) use error::{Abort, ProxyError, Respond, UNSENT, broken_class, h2_error, stream_error};
+pub(crate) use failed::Failed;
 pub(crate) use headers::{check_head, remove_each, strip_hop_by_hop};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use http1::fuzzing::head as http1_head;

@@ -29,6 +29,7 @@ use crate::{
     Config, NameAddr, OriginalDst, Target,
     balance::EndpointFactory,
     cache::Cache,
+    classify::Classify,
     connect::Connector,
     control::Control,
     detect::{Detected, detect},
@@ -299,7 +300,7 @@ impl Inbound {
                 }
             },
             Err(error) => {
-                debug!(%target, %error, "a connection could not be passed on");
+                debug!(%target, error = %error.in_full(), "a connection could not be passed on");
                 let labels = Labels::new().with_target(target).with("error", error.label().unwrap_or("i/o"));
                 self.metrics.inbound_tcp_errors.hold(&labels).increment();
             }
@@ -322,7 +323,7 @@ impl Inbound {
         match answer {
             Ok(response) => Ok(response),
             Err(error) => {
-                debug!(%error, "a request failed in this proxy");
+                debug!(error = %error.in_full(), "a request failed in this proxy");
                 if let Some(label) = error.label() {
                     let make = || self.metrics.inbound_http_errors.hold(&Labels::new().with("error", label));
                     self.errors.get_or_make(label, make).increment();
@@ -449,7 +450,7 @@ impl Inbound {
         let profile = profile.get().await?;
         let route = profile.route(request.method(), request.uri().path());
         let scopes = route.scopes(&self.metrics, Direction::Inbound);
-        let mut observation = scopes.route.observe(Some(Arc::clone(route.classes())));
+        let mut observation = scopes.route.observe(Classify::new(request.headers(), Some(Arc::clone(route.classes()))));
         observation.sent();
         Some((observation, Arc::clone(route.classes())))
     }

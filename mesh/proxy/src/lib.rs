@@ -24,6 +24,7 @@
 mod admin;
 mod balance;
 mod cache;
+mod classify;
 mod config;
 mod connect;
 mod control;

@@ -21,9 +21,10 @@ pub(crate) use balancer::{BalancerFamilies, BalancerScope, BalancerState};
 pub(crate) use control::{ControlCall, ControlClient, ControlFamilies, ControlScope, Resolutions};
 pub(crate) use histogram::{Histogram, Shape};
 pub(crate) use hosts::{ByHost, HostName, HostNames};
-pub(crate) use http::{ErrorClass, HttpFamilies, HttpScope, Observation, grpc_status, is_grpc};
+pub(crate) use http::{ErrorClass, HttpFamilies, HttpScope, Observation};
 pub(crate) use labels::{
     Labels, Tls, endpoint_labels, inbound_labels, inbound_source_labels, outbound_source_labels, service_labels,
+    service_name,
 };
 pub(crate) use observe::{Observer, Observers};
 pub(crate) use registry::{Counter, Family, Gauge, Keyed, Late, Refresh, Registry, Seconds};

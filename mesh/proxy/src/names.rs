@@ -49,6 +49,13 @@ impl NameAddr {
         self.port
     }
 
+    /// Service and namespace, if it is the name of a Service.
+    pub(crate) fn service(&self) -> Option<(&str, &str)> {
+        let mut parts = self.name.splitn(3, '.');
+        let (service, namespace, rest) = (parts.next()?, parts.next()?, parts.next()?);
+        rest.starts_with("svc.").then_some((service, namespace))
+    }
+
     /// The label `authority` of Linkerd's metrics: without the port if that is 80.
     pub(crate) fn authority(&self) -> String {
         if self.port == 80 { self.name.to_string() } else { self.to_string() }

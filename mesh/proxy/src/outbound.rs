@@ -28,7 +28,7 @@ use crate::{
     control::Control,
     detect::{Detected, detect},
     dialect::{Dialect, Dialled},
-    http::{Abort, BoxedRequest, EndpointLoad, PoolSettings, ProxyError, ResponseBody, Version, serve},
+    http::{Abort, BoxedRequest, EndpointLoad, Failed, PoolSettings, ProxyError, ResponseBody, Version, serve},
     identity::LocalIdentity,
     io::{Io, Transport},
     loop_guard::LoopGuard,
@@ -309,7 +309,7 @@ impl Outbound {
             None => return Err(self.refused(original, what, TcpRouteError::Unexpected)),
         };
         backend.connect().await.map_err(|error| {
-            debug!(%original, %error, "a connection could not be passed on");
+            debug!(%original, error = %error.in_full(), "a connection could not be passed on");
             self.tcp_error(original, error.label().unwrap_or("i/o"));
             TcpRouteError::Unexpected
         })
@@ -341,20 +341,20 @@ impl Outbound {
         let respond = crate::http::Respond::to(&request, self.informational);
         let answer = match self.in_flight.take() {
             Some(_place) => self.respond(routing, request).await,
-            None => Err(ProxyError::Overloaded),
+            None => Err(ProxyError::Overloaded.into()),
         };
         match answer {
             Ok(response) => Ok(response),
-            Err(error) => {
-                self.count(&error);
-                respond.with(error)
+            Err(failed) => {
+                self.count(&failed);
+                respond.with(failed)
             }
         }
     }
 
-    fn count(&self, error: &ProxyError) {
-        debug!(%error, "a request failed in this proxy");
-        if let Some(label) = error.label() {
+    fn count(&self, failed: &Failed) {
+        debug!(error = %failed.in_full(), "a request failed in this proxy");
+        if let Some(label) = failed.error.label() {
             let make = || self.metrics.outbound_http_errors.hold(&Labels::new().with("error", label));
             self.errors.get_or_make(label, make).increment();
         }

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, Request, Response};
 use linkerd2_proxy_api::{
-    meta::{Metadata, metadata},
+    meta::{Metadata, Resource, metadata},
     outbound::{self as api, Backend, grpc_route as grpc, http_route as http_api, proxy_protocol},
 };
 
@@ -28,8 +28,9 @@ pub(crate) struct Routes<B>(RouteTable<ByHost<StreamScope>, Rule<B>>);
 /// What to do with the requests of one rule.
 pub(crate) struct Rule<B> {
     filters: Filters,
-    /// `None` if there are some and none of them can be read.
-    backends: Option<Split<Leg<B>>>,
+    /// What errors call the route.
+    name: Arc<str>,
+    backends: Split<Leg<B>>,
     terms: Terms,
     /// Requests may ask for other terms.
     negotiable: bool,
@@ -72,12 +73,12 @@ impl<B> Chosen<'_, B> {
     }
 }
 
-/// The HTTP routes of a policy; `None` if it is opaque. `backend` makes a backend, given the labels of its route, and what counts such
-/// backends.
+/// The HTTP routes of a policy; `None` if it has none, since it is for connections that are something else. `backend` makes a backend,
+/// given the labels of its route, and what counts such backends.
 pub(crate) fn compile<B>(
     policy: &api::OutboundPolicy,
     metrics: &Metrics,
-    mut backend: impl FnMut(&Backend, &Labels, &StreamFamilies) -> Option<B>,
+    mut backend: impl FnMut(&Backend, &Labels, &StreamFamilies) -> B,
 ) -> Option<Routes<B>> {
     let parent = policy.metadata.as_ref().map(|metadata| metadata_labels("parent", metadata)).unwrap_or_default();
     let families = metrics.policies(Variant::Http);
@@ -151,6 +152,19 @@ pub(crate) fn metadata_labels(prefix: &str, metadata: &Metadata) -> Labels {
     }
 }
 
+/// What errors call something, as Linkerd's proxy does (`linkerd/proxy/client-policy/src/lib.rs`): `Service.ns.web:80`, `default.http`.
+pub(crate) fn metadata_name(metadata: Option<&Metadata>) -> Arc<str> {
+    match metadata.and_then(|metadata| metadata.kind.as_ref()) {
+        Some(metadata::Kind::Resource(Resource { kind, namespace, name, port, .. })) => match port {
+            0 => format!("{kind}.{namespace}.{name}"),
+            port => format!("{kind}.{namespace}.{name}:{port}"),
+        },
+        Some(metadata::Kind::Default(name)) => format!("default.{name}"),
+        None => "default.unknown".to_owned(),
+    }
+    .into()
+}
+
 struct PortLabel(u32);
 
 impl std::fmt::Display for PortLabel {
@@ -195,10 +209,13 @@ impl<B> Rule<B> {
         if self.negotiable { self.terms.of_request(headers) } else { None }
     }
 
-    /// # Errors
-    /// None of the backends can be read.
-    pub(crate) fn backends(&self) -> Result<&Split<Leg<B>>, ProxyError> {
-        self.backends.as_ref().ok_or(ProxyError::InvalidPolicy("no backend of the route can be read"))
+    pub(crate) fn backends(&self) -> &Split<Leg<B>> {
+        &self.backends
+    }
+
+    /// What errors call the route.
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// Applies what changes responses.
@@ -211,22 +228,21 @@ fn http_route<B>(
     route: &api::HttpRoute,
     parent: &Labels,
     families: &PolicyFamilies,
-    backend: &mut impl FnMut(&Backend, &Labels, &StreamFamilies) -> Option<B>,
+    backend: &mut impl FnMut(&Backend, &Labels, &StreamFamilies) -> B,
 ) -> RouteEntry<ByHost<StreamScope>, Rule<B>> {
     let name = route.metadata.as_ref().map(|metadata| metadata_labels("route", metadata)).unwrap_or_default();
     let labels = parent.clone().followed_by(&name);
-    let mut leg = |one: &http_api::RouteBackend| {
-        Some(Leg {
-            backend: backend(one.backend.as_ref()?, &labels, &families.backends)?,
-            filters: http_filters(&one.filters),
-        })
+    let route_name = metadata_name(route.metadata.as_ref());
+    let mut leg = |one: &http_api::RouteBackend| Leg {
+        backend: backend(one.backend.as_ref().unwrap_or(&Backend::default()), &labels, &families.backends),
+        filters: http_filters(&one.filters),
     };
     let rules = route.rules.iter().filter_map(|rule| {
         let terms = Terms::of(rule.timeouts.as_ref(), rule.retry.as_ref().map(Retry::of_http));
         let backends = http_backends(rule.backends.as_ref(), &mut leg);
         let retries = RetrySeries::of(&families.retries, &labels);
         let filters = http_filters(&rule.filters);
-        let rule_for = Rule::new(filters, backends, terms, rule.allow_l5d_request_headers, retries);
+        let rule_for = Rule::new(&route_name, filters, backends, terms, rule.allow_l5d_request_headers, retries);
         Some((RuleMatches::of_http(&rule.matches, &name)?, rule_for))
     });
     let rules = rules.collect();
@@ -237,22 +253,21 @@ fn grpc_route<B>(
     route: &api::GrpcRoute,
     parent: &Labels,
     families: &PolicyFamilies,
-    backend: &mut impl FnMut(&Backend, &Labels, &StreamFamilies) -> Option<B>,
+    backend: &mut impl FnMut(&Backend, &Labels, &StreamFamilies) -> B,
 ) -> RouteEntry<ByHost<StreamScope>, Rule<B>> {
     let name = route.metadata.as_ref().map(|metadata| metadata_labels("route", metadata)).unwrap_or_default();
     let labels = parent.clone().followed_by(&name);
-    let mut leg = |one: &grpc::RouteBackend| {
-        Some(Leg {
-            backend: backend(one.backend.as_ref()?, &labels, &families.backends)?,
-            filters: grpc_filters(&one.filters),
-        })
+    let route_name = metadata_name(route.metadata.as_ref());
+    let mut leg = |one: &grpc::RouteBackend| Leg {
+        backend: backend(one.backend.as_ref().unwrap_or(&Backend::default()), &labels, &families.backends),
+        filters: grpc_filters(&one.filters),
     };
     let rules = route.rules.iter().filter_map(|rule| {
         let terms = Terms::of(rule.timeouts.as_ref(), rule.retry.as_ref().map(Retry::of_grpc));
         let backends = grpc_backends(rule.backends.as_ref(), &mut leg);
         let retries = RetrySeries::of(&families.retries, &labels);
         let filters = grpc_filters(&rule.filters);
-        let rule_for = Rule::new(filters, backends, terms, rule.allow_l5d_request_headers, retries);
+        let rule_for = Rule::new(&route_name, filters, backends, terms, rule.allow_l5d_request_headers, retries);
         Some((RuleMatches::of_grpc(&rule.matches, &name)?, rule_for))
     });
     let rules = rules.collect();
@@ -262,8 +277,9 @@ fn grpc_route<B>(
 impl<B> Rule<B> {
     /// `retries` are counted from the start if there are some, and otherwise from when a request asks for some, if it may.
     fn new(
+        name: &Arc<str>,
         filters: Filters,
-        backends: Option<Split<Leg<B>>>,
+        backends: Split<Leg<B>>,
         terms: Terms,
         negotiable: bool,
         retries: RetrySeries,
@@ -272,7 +288,7 @@ impl<B> Rule<B> {
             retries.counters(None);
         }
         let retries = (negotiable || terms.retry.is_some()).then_some(retries);
-        Self { filters, backends, terms, negotiable, retries }
+        Self { name: Arc::clone(name), filters, backends, terms, negotiable, retries }
     }
 }
 
@@ -313,47 +329,35 @@ fn grpc_filters(filters: &[grpc::Filter]) -> Filters {
     all
 }
 
-/// The backends of a rule; `None` if there are some and none of them can be read.
+/// The backends of a rule. One that cannot be read is one as well: what is for it goes to no other.
 fn http_backends<B>(
     distribution: Option<&http_api::Distribution>,
-    leg: &mut impl FnMut(&http_api::RouteBackend) -> Option<Leg<B>>,
-) -> Option<Split<Leg<B>>> {
+    leg: &mut impl FnMut(&http_api::RouteBackend) -> Leg<B>,
+) -> Split<Leg<B>> {
     use http_api::distribution::Kind;
     match distribution.and_then(|distribution| distribution.kind.as_ref()) {
-        Some(Kind::FirstAvailable(first)) => {
-            readable(first.backends.len(), first.backends.iter().filter_map(leg)).map(Split::ordered)
-        }
+        Some(Kind::FirstAvailable(first)) => Split::ordered(first.backends.iter().map(leg)),
         Some(Kind::RandomAvailable(random)) => {
-            let legs = random.backends.iter();
-            let legs = legs.filter_map(|weighted| Some((leg(weighted.backend.as_ref()?)?, weighted.weight)));
-            readable(random.backends.len(), legs).map(Split::new)
+            let nothing = Default::default();
+            Split::new(random.backends.iter().map(|one| (leg(one.backend.as_ref().unwrap_or(&nothing)), one.weight)))
         }
-        Some(Kind::Empty(_)) | None => Some(Split::new([])),
+        Some(Kind::Empty(_)) | None => Split::new([]),
     }
 }
 
 fn grpc_backends<B>(
     distribution: Option<&grpc::Distribution>,
-    leg: &mut impl FnMut(&grpc::RouteBackend) -> Option<Leg<B>>,
-) -> Option<Split<Leg<B>>> {
+    leg: &mut impl FnMut(&grpc::RouteBackend) -> Leg<B>,
+) -> Split<Leg<B>> {
     use grpc::distribution::Kind;
     match distribution.and_then(|distribution| distribution.kind.as_ref()) {
-        Some(Kind::FirstAvailable(first)) => {
-            readable(first.backends.len(), first.backends.iter().filter_map(leg)).map(Split::ordered)
-        }
+        Some(Kind::FirstAvailable(first)) => Split::ordered(first.backends.iter().map(leg)),
         Some(Kind::RandomAvailable(random)) => {
-            let legs = random.backends.iter();
-            let legs = legs.filter_map(|weighted| Some((leg(weighted.backend.as_ref()?)?, weighted.weight)));
-            readable(random.backends.len(), legs).map(Split::new)
+            let nothing = Default::default();
+            Split::new(random.backends.iter().map(|one| (leg(one.backend.as_ref().unwrap_or(&nothing)), one.weight)))
         }
-        Some(Kind::Empty(_)) | None => Some(Split::new([])),
+        Some(Kind::Empty(_)) | None => Split::new([]),
     }
-}
-
-/// Those of so many legs that can be read, unless that is none of some.
-fn readable<T>(listed: usize, legs: impl Iterator<Item = T>) -> Option<Vec<T>> {
-    let legs: Vec<_> = legs.collect();
-    (listed == 0 || !legs.is_empty()).then_some(legs)
 }
 
 #[cfg(test)]

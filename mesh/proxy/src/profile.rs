@@ -50,7 +50,7 @@ pub(crate) struct RouteScopes {
     pub(crate) no_budget: Arc<Counter>,
 }
 
-/// What counts as a failure. The first class that matches decides; without one, 5xx does.
+/// What counts as a failure. The first class that matches decides ([`crate::classify`]).
 #[derive(Debug, Default)]
 pub(crate) struct ResponseClasses(Vec<(ResponseMatch, bool)>);
 
@@ -174,15 +174,19 @@ pub(crate) fn anchored(regex: &str) -> Result<Regex, regex::Error> {
 }
 
 impl ResponseClasses {
-    fn compile(classes: &[api::ResponseClass]) -> Self {
+    pub(crate) fn compile(classes: &[api::ResponseClass]) -> Self {
         let compile =
             |class: &api::ResponseClass| Some((ResponseMatch::compile(class.condition.as_ref()?)?, class.is_failure));
         Self(classes.iter().filter_map(compile).collect())
     }
 
-    pub(crate) fn is_success(&self, status: StatusCode) -> bool {
-        let class = self.0.iter().find(|(condition, _)| condition.matches(status));
-        class.map_or(!status.is_server_error(), |(_, is_failure)| !is_failure)
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether responses with this status are failures; `None` if no class says.
+    pub(crate) fn is_failure(&self, status: StatusCode) -> Option<bool> {
+        self.0.iter().find(|(condition, _)| condition.matches(status)).map(|(_, is_failure)| *is_failure)
     }
 }
 
@@ -268,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_decide_before_the_status_does() {
+    fn the_first_class_that_matches_decides() {
         let status = |min, max| api::ResponseMatch { r#match: Some(ApiResponse::Status(HttpStatusRange { min, max })) };
         let nothing = api::ResponseMatch { r#match: Some(ApiResponse::Any(response_match::Seq::default())) };
         let class = |condition, is_failure| api::ResponseClass { condition: Some(condition), is_failure };
@@ -277,9 +281,8 @@ mod tests {
             class(status(418, 418), true),
             class(status(500, 501), false),
         ]);
-        let failures =
-            [200, 404, 418, 500, 501, 502].map(|code| !classes.is_success(StatusCode::from_u16(code).unwrap()));
-        assert_eq!(failures, [false, false, true, false, false, true]);
+        let failures = [404, 418, 500, 501, 502].map(|code| classes.is_failure(StatusCode::from_u16(code).unwrap()));
+        assert_eq!(failures, [None, Some(true), Some(false), Some(false), None]);
     }
 
     #[test]

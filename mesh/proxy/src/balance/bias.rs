@@ -15,7 +15,7 @@ use http::{
 use linkerd2_proxy_api::outbound::backend::{BalanceP2c, balance_p2c::Load};
 use tonic::Code;
 
-use crate::metrics::{grpc_status, is_grpc};
+use crate::classify::{grpc_status, is_grpc};
 
 /// What gRPC has for `Retry-After` (its proposal A6), in milliseconds; less than none is never.
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
@@ -51,7 +51,7 @@ impl LoadBias {
             status if status.is_server_error() => None,
             StatusCode::OK if is_grpc(headers) => {
                 let code = grpc_status(headers)?;
-                let is_one_of = |codes: &[Code]| codes.iter().any(|one| *one as u32 == code);
+                let is_one_of = |codes: &[Code]| codes.iter().any(|one| *one as u16 == code);
                 if is_one_of(&[Code::ResourceExhausted, Code::Unavailable]) {
                     pushback(headers)
                 } else if is_one_of(&[Code::Unknown, Code::DeadlineExceeded, Code::Internal, Code::DataLoss]) {

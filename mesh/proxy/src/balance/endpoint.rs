@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     NameAddr,
+    classify::{Class, Classify, grpc_code},
     connect::ConnectError,
     http::{
         BoxedRequest, Broken, EndpointLoad, Pool, PoolSettings, ProxyError, ResponseBody, SendError, StreamEnd, UNSENT,
@@ -26,8 +27,7 @@ use crate::{
     io::Io,
     loop_guard::LoopGuard,
     metrics::{
-        Direction, HttpScope, Labels, Metrics, Observers, TcpScope, Tls, ZoneLocality, endpoint_labels, grpc_status,
-        inbound_labels, is_grpc,
+        Direction, HttpScope, Labels, Metrics, Observers, TcpScope, Tls, ZoneLocality, endpoint_labels, inbound_labels,
     },
     profile::ResponseClasses,
     tls::{Peer, ServerIdentity},
@@ -223,7 +223,8 @@ impl Endpoint {
         {
             return Err(SendError::NotSent(request, ConnectError::Itself { address: self.address }));
         }
-        let mut observation = self.scope.observe(classes);
+        let classify = Classify::new(request.headers(), classes);
+        let mut observation = self.scope.observe(classify.clone());
         let mut load = EndpointLoad::new(self);
         match self.pool.send(request, || observation.sent()).await {
             Ok(response) => {
@@ -238,7 +239,7 @@ impl Endpoint {
                 if self.info.identity.is_some() && head.headers.contains_key(UNSENT) {
                     self.health.unreachable();
                 } else {
-                    self.judge(&head, &mut body);
+                    self.judge(classify, &head, &mut body);
                 }
                 Ok(Response::from_parts(head, body))
             }
@@ -269,30 +270,22 @@ impl Endpoint {
     }
 
     /// Judges a response: at once, or when its gRPC code comes after all of it.
-    fn judge(self: &Arc<Self>, head: &response::Parts, body: &mut ResponseBody) {
-        let by_status = match head.status {
-            StatusCode::TOO_MANY_REQUESTS => Verdict::Limited,
-            status if status.is_server_error() => Verdict::Failed,
-            _ => Verdict::Good,
-        };
-        let by_code = |code| if by_status == Verdict::Good { grpc_verdict(code) } else { by_status };
-        match grpc_status(&head.headers) {
-            Some(code) => self.health.answered(by_code(code)),
-            None if self.health.is_judged() && by_status == Verdict::Good && is_grpc(&head.headers) => {
-                self.health.reached();
-                let endpoint = Arc::clone(self);
-                body.at_end(move |end| match end {
-                    StreamEnd::Whole(trailers) => {
-                        let code = trailers.and_then(grpc_status);
-                        endpoint.health.answered(code.map_or(Verdict::Good, grpc_verdict));
-                    }
-                    StreamEnd::Broken(error) => endpoint.broke(error),
-                    // Nobody knows what would have come.
-                    StreamEnd::Dropped => {}
-                });
-            }
-            None => self.health.answered(by_status),
+    fn judge(self: &Arc<Self>, classify: Classify, head: &response::Parts, body: &mut ResponseBody) {
+        let (status, code) = (head.status, grpc_code(&head.headers));
+        if !self.health.is_judged() || !classify.needs_trailers(status, code) {
+            return self.health.answered(verdict(status, classify.class(status, code, None)));
         }
+        self.health.reached();
+        let endpoint = Arc::clone(self);
+        body.at_end(move |end| match end {
+            StreamEnd::Whole(trailers) => {
+                let class = classify.class(status, None, trailers.and_then(grpc_code));
+                endpoint.health.answered(verdict(status, class));
+            }
+            StreamEnd::Broken(error) => endpoint.broke(error),
+            // Nobody knows what would have come.
+            StreamEnd::Dropped => {}
+        });
     }
 
     /// Judges a response that did not come, or not all of it. A request that its client broke says nothing about the endpoint.
@@ -332,23 +325,19 @@ impl Endpoint {
         if matches!(error, ProxyError::Connect(ConnectError::Application { .. })) {
             return;
         }
-        let mut observation = self.scope.observe(None);
+        let mut observation = self.scope.observe(Classify::default());
         observation.sent();
         observation.head(error.status(), &http::HeaderMap::new());
         observation.end(None);
     }
 }
 
-/// The codes that count against an endpoint, as with Linkerd's proxy. The others are answers to what was asked.
-fn grpc_verdict(code: u32) -> Verdict {
-    match i32::try_from(code).map_or(Code::Unknown, Code::from_i32) {
-        Code::ResourceExhausted => Verdict::Limited,
-        Code::Unknown
-        | Code::DeadlineExceeded
-        | Code::PermissionDenied
-        | Code::Internal
-        | Code::Unavailable
-        | Code::DataLoss => Verdict::Failed,
-        _ => Verdict::Good,
+/// What a response says about who made it. That there are too many requests is not its failure.
+fn verdict(status: StatusCode, class: Class) -> Verdict {
+    let limited = status == StatusCode::TOO_MANY_REQUESTS || class.code == Some(Code::ResourceExhausted);
+    match class.success {
+        _ if limited => Verdict::Limited,
+        true => Verdict::Good,
+        false => Verdict::Failed,
     }
 }

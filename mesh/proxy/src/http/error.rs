@@ -8,13 +8,14 @@ use http::{
 };
 use tonic::Code;
 
-use super::{Broken, Overdue, ResponseBody};
+use super::{Broken, Failed, Overdue, ResponseBody, orig_proto::is_carried};
 use crate::{
     NameAddr, Target,
+    classify::is_grpc,
     connect::ConnectError,
     dialect::Invalid,
     inbound::Exceeded,
-    metrics::{ErrorClass, is_grpc},
+    metrics::{ErrorClass, service_name},
 };
 
 /// Says, from proxy to proxy, that a request has not reached the application: it may be sent to another one.
@@ -24,13 +25,16 @@ pub(crate) const UNSENT: HeaderName = HeaderName::from_static("meshgate-proxy-un
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProxyError {
     /// No endpoint for as long as a request waits for one.
-    #[error("logical service {0}: service in fail-fast")]
+    #[error("{}: service in fail-fast", service_name(.0))]
     FailFast(NameAddr),
     /// As before, and it is known already.
-    #[error("logical service {0}: service unavailable")]
-    LoadShed(NameAddr),
+    #[error("service unavailable")]
+    LoadShed,
+    /// A policy's backend is none.
+    #[error("{0}")]
+    NoDispatcher(Arc<str>),
     /// No endpoint could be connected to.
-    #[error("endpoint {0}")]
+    #[error("endpoint {}", .0.told())]
     Connect(#[source] ConnectError),
     /// The connection broke before a response.
     #[error("endpoint connection: {0}")]
@@ -53,6 +57,9 @@ pub(crate) enum ProxyError {
     /// The control plane has no policy, in an era in which that was an error.
     #[error("there is no policy for {0}")]
     NoPolicy(Target),
+    /// The policy is for connections that are something else.
+    #[error("the policy for {0} has no routes for HTTP: its connections are taken for something else")]
+    NotHttp(Target),
     /// The control plane knows nothing by that name.
     #[error("there is no Service `{0}`")]
     NoSuchService(Target),
@@ -106,10 +113,13 @@ impl ProxyError {
             Self::Connect(ConnectError::TimedOut { .. }) => StatusCode::GATEWAY_TIMEOUT,
             Self::Connect(ConnectError::Itself { .. }) => StatusCode::LOOP_DETECTED,
             Self::Connect(ConnectError::Application { status, .. }) => *status,
-            Self::LoadShed(_) | Self::Overloaded | Self::Discovery { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Connect(_) | Self::Broken(_) | Self::Unresolvable { .. } | Self::NoPolicy(_) => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::LoadShed | Self::Overloaded | Self::Discovery { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Connect(_)
+            | Self::Broken(_)
+            | Self::Unresolvable { .. }
+            | Self::NoPolicy(_)
+            | Self::NotHttp(_)
+            | Self::NoDispatcher(_) => StatusCode::BAD_GATEWAY,
             Self::Target(Invalid::OutsideTheCluster { .. }) => StatusCode::BAD_GATEWAY,
             Self::Target(Invalid::NotAName(_)) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::NoRoute(_) | Self::NoSuchService(_) => StatusCode::NOT_FOUND,
@@ -126,8 +136,11 @@ impl ProxyError {
 
     /// The code for a gRPC client.
     pub(crate) fn grpc_code(&self) -> Code {
-        if let Self::InjectedGrpc { code, .. } = self {
-            return *code;
+        match self {
+            Self::InjectedGrpc { code, .. } => return *code,
+            // Linkerd's, whatever the status is.
+            Self::Injected { .. } => return Code::FailedPrecondition,
+            _ => {}
         }
         match self.status() {
             StatusCode::GATEWAY_TIMEOUT => Code::DeadlineExceeded,
@@ -142,12 +155,20 @@ impl ProxyError {
         }
     }
 
+    /// What the log says: with what the kernel said, which clients are not told.
+    pub(crate) fn in_full(&self) -> String {
+        match self {
+            Self::Connect(error) => format!("endpoint {error}"),
+            error => error.to_string(),
+        }
+    }
+
     /// The label of `*_http_errors_total`. A connection that was refused is not counted there, as in Linkerd: the
     /// endpoint's `response_total` has it.
     pub(crate) fn label(&self) -> Option<&'static str> {
         match self {
             Self::FailFast(_) => Some("failfast"),
-            Self::LoadShed(_) | Self::Overloaded => Some("loadshed"),
+            Self::LoadShed | Self::Overloaded => Some("loadshed"),
             Self::ResponseTimeout(_) | Self::Overdue(_) => Some("response timeout"),
             Self::Broken(_) => Some("i/o"),
             Self::Loop(_) | Self::Connect(ConnectError::Itself { .. }) => Some("loop"),
@@ -172,7 +193,7 @@ impl ProxyError {
     pub(crate) fn stream_error(&self) -> Option<&'static str> {
         match self {
             Self::FailFast(_) => Some("FAIL_FAST"),
-            Self::LoadShed(_) | Self::Overloaded => Some("LOAD_SHED"),
+            Self::LoadShed | Self::Overloaded => Some("LOAD_SHED"),
             Self::Overdue(overdue) => Some(overdue.label()),
             Self::ResponseTimeout(_) => Some("RESPONSE_HEADERS_TIMEOUT"),
             Self::Broken(error) => Some(stream_error(error)),
@@ -211,6 +232,7 @@ impl ProxyError {
                 | Self::Connect(ConnectError::Itself { .. })
                 | Self::NoSuchService(_)
                 | Self::NoPolicy(_)
+                | Self::NotHttp(_)
                 | Self::Discovery { .. }
                 | Self::DiscoveryTimedOut { .. }
         )
@@ -295,28 +317,31 @@ pub(crate) struct Respond {
 impl Respond {
     /// `informational` is whether the client may see `l5d-proxy-error` and `l5d-proxy-connection`.
     pub(crate) fn to<B>(request: &Request<B>, informational: bool) -> Self {
-        Self { version: request.version(), grpc: is_grpc(request.headers()), informational }
+        // As with Linkerd's proxy, gRPC over HTTP/1 is HTTP/1: its client could not read what is said in gRPC.
+        let grpc = request.version() == Version::HTTP_2 && is_grpc(request.headers()) && !is_carried(request);
+        Self { version: request.version(), grpc, informational }
     }
 
     /// The answer for `error`. A reset HTTP/2 stream is passed on as such.
-    pub(crate) fn with(self, error: ProxyError) -> Result<Response<ResponseBody>, Abort> {
-        if let ProxyError::Broken(broken) = error {
-            if self.version == Version::HTTP_2 && h2_error(&broken).is_some() {
-                return Err(Abort(broken));
+    pub(crate) fn with(self, failed: impl Into<Failed>) -> Result<Response<ResponseBody>, Abort> {
+        let failed = failed.into();
+        match failed.error {
+            ProxyError::Broken(broken) if self.version == Version::HTTP_2 && h2_error(&broken).is_some() => {
+                Err(Abort(broken))
             }
-            return Ok(self.response(ProxyError::Broken(broken)));
+            _ => Ok(self.response(&failed)),
         }
-        Ok(self.response(error))
     }
 
-    fn response(self, error: ProxyError) -> Response<ResponseBody> {
+    fn response(self, failed: &Failed) -> Response<ResponseBody> {
+        let error = &failed.error;
         let mut response = Response::new(ResponseBody::empty());
         *response.version_mut() = self.version;
         // Another proxy's answer is passed on as it was, and explains itself between the proxies only.
         let own = !matches!(error, ProxyError::Connect(ConnectError::Application { .. }));
         let explain = self.informational && own || error.always_explained();
-        let message = HeaderValue::from_str(&error.to_string().replace(['\n', '\r'], " ")).ok().filter(|_| explain);
-        if let ProxyError::Redirected { location, .. } = &error {
+        let message = HeaderValue::from_str(&failed.to_string().replace(['\n', '\r'], " ")).ok().filter(|_| explain);
+        if let ProxyError::Redirected { location, .. } = error {
             response.headers_mut().insert(LOCATION, location.clone());
         }
         let headers = response.headers_mut();
@@ -340,5 +365,26 @@ impl Respond {
             *response.status_mut() = error.status();
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_of_http1_are_answered_in_http1() {
+        let answer = |version, carried: bool| {
+            let mut request = Request::post("http://web/s/m").version(version).header(CONTENT_TYPE, "application/grpc");
+            if carried {
+                request = request.header("l5d-orig-proto", "HTTP/1.1");
+            }
+            let answer = Respond::to(&request.body(()).unwrap(), true).with(ProxyError::NoInboundRoute).unwrap();
+            (answer.status(), answer.headers().contains_key("grpc-status"))
+        };
+        assert_eq!(answer(Version::HTTP_2, false), (StatusCode::OK, true));
+        for (version, carried) in [(Version::HTTP_11, false), (Version::HTTP_2, true)] {
+            assert_eq!(answer(version, carried), (StatusCode::NOT_FOUND, false), "{version:?}");
+        }
     }
 }

@@ -65,6 +65,11 @@ pub(super) fn downgrade_response<B>(response: &mut Response<B>) {
     };
 }
 
+/// Whether a request was one of HTTP/1 in the beginning, and is one of HTTP/2 still.
+pub(crate) fn is_carried<B>(request: &Request<B>) -> bool {
+    request.version() == Version::HTTP_2 && request.headers().contains_key(ORIG_PROTO)
+}
+
 /// Makes a request that was one of HTTP/1 in the beginning one again. Whether it was.
 pub(crate) fn downgrade<B>(request: &mut Request<B>) -> bool {
     if request.version() != Version::HTTP_2 || request.method() == Method::CONNECT {

@@ -3,9 +3,10 @@
 use std::{sync::Arc, time::Instant};
 
 use http::{HeaderMap, StatusCode};
+use tonic::Code;
 
 use super::{Counter, Family, Histogram, Keyed, Labels, Registry, Shape};
-use crate::profile::ResponseClasses;
+use crate::classify::{Classify, grpc_code};
 
 /// Requests, responses and, but for attempts, latencies.
 #[derive(Clone)]
@@ -29,7 +30,7 @@ pub(crate) struct HttpScope {
 struct Outcome {
     status: Option<StatusCode>,
     success: bool,
-    grpc_status: Option<u32>,
+    code: Option<Code>,
     error: &'static str,
 }
 
@@ -65,10 +66,10 @@ impl HttpFamilies {
 
 impl HttpScope {
     /// A request that is about to be made; it counts from [`Observation::sent`] on.
-    pub(crate) fn observe(self: &Arc<Self>, classes: Option<Arc<ResponseClasses>>) -> Observation {
+    pub(crate) fn observe(self: &Arc<Self>, classify: Classify) -> Observation {
         Observation {
             scope: Arc::clone(self),
-            classes,
+            classify,
             started: Instant::now(),
             sent: false,
             head: None,
@@ -84,8 +85,8 @@ impl HttpScope {
                 None => self.labels.clone(),
             };
             let labels = labels.with("classification", if outcome.success { "success" } else { "failure" });
-            let labels = match outcome.grpc_status {
-                Some(code) => labels.with_display("grpc_status", code),
+            let labels = match outcome.code {
+                Some(code) => labels.with_display("grpc_status", code as i32),
                 None => labels.with("grpc_status", ""),
             };
             self.families.responses.hold(&labels.with("error", outcome.error))
@@ -97,7 +98,7 @@ impl HttpScope {
 /// One request on its way. Counted exactly once, at the end of the response's stream.
 pub(crate) struct Observation {
     scope: Arc<HttpScope>,
-    classes: Option<Arc<ResponseClasses>>,
+    classify: Classify,
     started: Instant,
     sent: bool,
     head: Option<Head>,
@@ -108,8 +109,7 @@ pub(crate) struct Observation {
 #[derive(Debug, Clone, Copy)]
 struct Head {
     status: StatusCode,
-    grpc: bool,
-    grpc_status: Option<u32>,
+    code: Option<Code>,
 }
 
 impl Observation {
@@ -122,7 +122,7 @@ impl Observation {
 
     /// The response's head has come.
     pub(crate) fn head(&mut self, status: StatusCode, headers: &HeaderMap) {
-        self.head = Some(Head { status, grpc: is_grpc(headers), grpc_status: grpc_status(headers) });
+        self.head = Some(Head { status, code: grpc_code(headers) });
     }
 
     /// The first frame of the body has come, or there is none.
@@ -146,19 +146,13 @@ impl Observation {
     pub(crate) fn end(&mut self, trailers: Option<&HeaderMap>) {
         let Some(head) = self.head else { return };
         self.first_frame();
-        let grpc_status = trailers.and_then(grpc_status).or(head.grpc_status);
-        let success = match (&self.classes, grpc_status) {
-            (_, Some(code)) if head.grpc => code == 0,
-            (Some(classes), _) => classes.is_success(head.status),
-            (None, _) => !head.status.is_server_error(),
-        };
-        let grpc_status = grpc_status.filter(|_| head.grpc);
-        self.finish(Outcome { status: Some(head.status), success, grpc_status, error: "" });
+        let class = self.classify.class(head.status, head.code, trailers.and_then(grpc_code));
+        self.finish(Outcome { status: Some(head.status), success: class.success, code: class.code, error: "" });
     }
 
     /// There is no response, or its stream broke.
     pub(crate) fn fail(&mut self, ErrorClass(error): ErrorClass) {
-        self.finish(Outcome { status: None, success: false, grpc_status: None, error });
+        self.finish(Outcome { status: None, success: false, code: None, error });
     }
 
     /// The request could not be sent after all. If it was counted, so is its end.
@@ -180,14 +174,4 @@ impl Drop for Observation {
     fn drop(&mut self) {
         self.end(None);
     }
-}
-
-/// Whether a message is gRPC, by its content type.
-pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(http::header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
-}
-
-/// The gRPC code of a head or of trailers, if there is one.
-pub(crate) fn grpc_status(headers: &HeaderMap) -> Option<u32> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }

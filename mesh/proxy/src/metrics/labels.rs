@@ -109,12 +109,9 @@ pub(crate) fn endpoint_labels(
 /// The labels of a Service by its name, where nothing else is known about it: those that a policy for it has. What is no Service's
 /// name has Linkerd's labels for that.
 pub(crate) fn service_labels(prefix: &str, name: &NameAddr) -> Labels {
-    let mut parts = name.name().splitn(3, '.');
-    let (group, kind, namespace, service, port) = match (parts.next(), parts.next(), parts.next()) {
-        (Some(service), Some(namespace), Some(rest)) if rest.starts_with("svc.") => {
-            ("core", "Service", namespace, service, name.port().to_string())
-        }
-        _ => ("", "default", "", "unknown", String::new()),
+    let (group, kind, namespace, service, port) = match name.service() {
+        Some((service, namespace)) => ("core", "Service", namespace, service, name.port().to_string()),
+        None => ("", "default", "", "unknown", String::new()),
     };
     Labels::new()
         .with(&format!("{prefix}_group"), group)
@@ -123,6 +120,14 @@ pub(crate) fn service_labels(prefix: &str, name: &NameAddr) -> Labels {
         .with(&format!("{prefix}_name"), service)
         .with(&format!("{prefix}_port"), &port)
         .with(&format!("{prefix}_section_name"), "")
+}
+
+/// What errors call a Service of which nothing is known but its name: as they would by a policy for it.
+pub(crate) fn service_name(name: &NameAddr) -> String {
+    match name.service() {
+        Some((service, namespace)) => format!("Service.{namespace}.{service}:{}", name.port()),
+        None => "default.unknown".to_owned(),
+    }
 }
 
 /// The labels of connections that the pod's application makes.

@@ -7,8 +7,8 @@ use std::{
 
 use http::{HeaderMap, StatusCode};
 
-use super::{Counter, Family, Histogram, Keyed, Labels, Registry, Shape, http::grpc_status};
-use crate::http::ProxyError;
+use super::{Counter, Family, Histogram, Keyed, Labels, Registry, Shape};
+use crate::{classify::grpc_code, http::ProxyError};
 
 /// Whether a route is for requests of any kind or for gRPC, which is a family's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,7 +209,7 @@ impl StreamObservation {
     pub(crate) fn head(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.head = Some(match self.scope.ends.variant() {
             Variant::Http => Some(status.as_u16()),
-            Variant::Grpc => grpc_code(headers),
+            Variant::Grpc => grpc_code(headers).map(|code| code as u16),
         });
     }
 
@@ -224,7 +224,7 @@ impl StreamObservation {
     pub(crate) fn end(&mut self, trailers: Option<&HeaderMap>) {
         let status = self.head.flatten();
         let status = match (self.scope.ends.variant(), trailers) {
-            (Variant::Grpc, Some(trailers)) => grpc_code(trailers),
+            (Variant::Grpc, Some(trailers)) => grpc_code(trailers).map(|code| code as u16),
             _ => status,
         };
         self.finish(End { status, error: "" });
@@ -275,10 +275,6 @@ impl Drop for StreamObservation {
             self.fail("CANCEL");
         }
     }
-}
-
-fn grpc_code(headers: &HeaderMap) -> Option<u16> {
-    grpc_status(headers).and_then(|code| u16::try_from(code).ok())
 }
 
 /// The name of a gRPC status by its code.

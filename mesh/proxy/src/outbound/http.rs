@@ -17,12 +17,13 @@ use super::{
 };
 use crate::{
     NameAddr, Target,
+    classify::{Classify, grpc_code},
     dialect::{Choice, Dialled, OVERRIDE, choose},
     http::{
-        BoxedRequest, Overdue, ProxyError, RequestBody, ResponseBody, TimedAttempt, UNSENT, Upgrade, check_head,
-        remove_each, strip_hop_by_hop,
+        BoxedRequest, Failed, Overdue, ProxyError, RequestBody, ResponseBody, TimedAttempt, UNSENT, Upgrade,
+        check_head, remove_each, strip_hop_by_hop,
     },
-    metrics::{Direction, is_grpc},
+    metrics::Direction,
     policy::{Chosen, Routes, Terms},
     profile::{Route, RouteScopes, ServiceProfile},
     retry::MAX_BODY,
@@ -39,7 +40,7 @@ impl Outbound {
         &self,
         routing: Routing,
         mut request: BoxedRequest,
-    ) -> Result<Response<ResponseBody>, ProxyError> {
+    ) -> Result<Response<ResponseBody>, Failed> {
         check_head(&request)?;
         self.guard.check(request.headers())?;
         let destination = self.choose(routing, &mut request).await?;
@@ -60,13 +61,17 @@ impl Outbound {
         let mut response = match &plan.http {
             HttpPlan::Profile(profile, backends) => self.through_profile(profile, backends, request).await?,
             HttpPlan::Policy(routes) => self.through_policy(destination.target(), routes, request).await?,
-            HttpPlan::Backend(backend) => backend.send(request, None).await?,
-            HttpPlan::NoSuchService => return Err(ProxyError::NoSuchService(destination.target().clone())),
-            HttpPlan::Invalid(problem) => return Err(ProxyError::InvalidPolicy(problem)),
-            HttpPlan::NoPolicy => return Err(ProxyError::NoPolicy(destination.target().clone())),
+            HttpPlan::Backend(backend) => backend
+                .send(request, None)
+                .await
+                .map_err(|error| Failed::from(error).for_service(destination.target()))?,
+            HttpPlan::NoSuchService => return Err(ProxyError::NoSuchService(destination.target().clone()).into()),
+            HttpPlan::Invalid(problem) => return Err(ProxyError::InvalidPolicy(problem).into()),
+            HttpPlan::NoPolicy => return Err(ProxyError::NoPolicy(destination.target().clone()).into()),
+            HttpPlan::NotHttp => return Err(ProxyError::NotHttp(destination.target().clone()).into()),
             HttpPlan::Failed(message) => {
                 let target = destination.target().clone();
-                return Err(ProxyError::Discovery { target, message: message.clone() });
+                return Err(ProxyError::Discovery { target, message: message.clone() }.into());
             }
         };
 
@@ -117,7 +122,7 @@ impl Outbound {
         target: &Target,
         routes: &Routes<PolicyBackend>,
         mut request: BoxedRequest,
-    ) -> Result<Response<ResponseBody>, ProxyError> {
+    ) -> Result<Response<ResponseBody>, Failed> {
         let chosen = routes.choose(&request).ok_or_else(|| ProxyError::NoRoute(target.clone()))?;
         let mut observation = chosen.scope().begin(None);
         // Before the filters: it is the client that may say something, not the route.
@@ -126,8 +131,8 @@ impl Outbound {
         let result = match chosen.filter(&mut request) {
             Ok(()) => within(terms.timeout, self.policy_attempts(target, &chosen, terms, request))
                 .await
-                .unwrap_or_else(|limit| Err(ProxyError::Overdue(Overdue::Request(limit)))),
-            Err(error) => Err(error),
+                .unwrap_or_else(|limit| Err(ProxyError::Overdue(Overdue::Request(limit)).into())),
+            Err(error) => Err(error.into()),
         };
         match result {
             Ok(mut response) => {
@@ -140,9 +145,9 @@ impl Outbound {
                 response.body_mut().observe(observation);
                 Ok(response)
             }
-            Err(error) => {
-                observation.failed(&error);
-                Err(error)
+            Err(failed) => {
+                observation.failed(&failed.error);
+                Err(failed.on_route(chosen.rule().name()).for_service(target))
             }
         }
     }
@@ -154,7 +159,7 @@ impl Outbound {
         chosen: &Chosen<'_, PolicyBackend>,
         terms: &Terms,
         request: BoxedRequest,
-    ) -> Result<Response<ResponseBody>, ProxyError> {
+    ) -> Result<Response<ResponseBody>, Failed> {
         let (mut request, again) = attempts::begin(request, terms.retry.as_ref().map(|retry| retry.max_body));
         let mut retries = 0;
         loop {
@@ -162,7 +167,7 @@ impl Outbound {
             let Some(retry) = &terms.retry else { return result };
             // A rule counts whatever may be sent again.
             let Some(counters) = chosen.retry_counters() else { return result };
-            if !retry.applies(&result) {
+            if !retry.applies(result.as_ref().map_err(|failed| &failed.error)) {
                 if retries > 0 {
                     counters.successes.increment();
                 }
@@ -194,13 +199,13 @@ impl Outbound {
         terms: &Terms,
         retries: u32,
         mut request: BoxedRequest,
-    ) -> Result<Response<ResponseBody>, ProxyError> {
-        let backends = chosen.rule().backends()?;
-        let choose = || backends.choose(&mut rand::rng(), |leg| leg.backend.backend.is_available());
+    ) -> Result<Response<ResponseBody>, Failed> {
+        let backends = chosen.rule().backends();
+        let choose = || backends.choose(&mut rand::rng(), |leg| leg.backend.is_available());
         let mut leg = choose();
         // A leg that nothing is known of yet may turn out to have no endpoints where another has. Boxed, for that is rare.
         while backends.is_choice()
-            && let Some(unknown) = leg.and_then(|leg| leg.backend.backend.unknown())
+            && let Some(unknown) = leg.and_then(|leg| leg.backend.unknown())
             && Box::pin(unknown.becomes_known()).await
         {
             leg = choose();
@@ -210,7 +215,7 @@ impl Outbound {
         let sent = request.body_mut().count(chosen.scope().request_frames());
         let timed = terms.limits(retries).begin(request.body_mut());
         let mut observation = leg.backend.scope.begin(sent);
-        let result = unless(timed.as_ref().map(TimedAttempt::without_head), leg.backend.backend.send(request, None))
+        let result = unless(timed.as_ref().map(TimedAttempt::without_head), leg.backend.send(request))
             .await
             .unwrap_or_else(|overdue| Err(ProxyError::Overdue(overdue)));
         match result {
@@ -228,7 +233,7 @@ impl Outbound {
             }
             Err(error) => {
                 observation.failed(&error);
-                Err(error)
+                Err(Failed::from(error).with_backend(&leg.backend.name))
             }
         }
     }
@@ -238,14 +243,15 @@ impl Outbound {
         profile: &ServiceProfile,
         backends: &Split<Backend>,
         mut request: BoxedRequest,
-    ) -> Result<Response<ResponseBody>, ProxyError> {
+    ) -> Result<Response<ResponseBody>, Failed> {
         let route = Arc::clone(profile.route(request.method(), request.uri().path()));
         let scopes = route.scopes(&self.metrics, Direction::Outbound);
-        let mut observation = scopes.route.observe(Some(Arc::clone(route.classes())));
+        let classify = Classify::new(request.headers(), Some(Arc::clone(route.classes())));
+        let mut observation = scopes.route.observe(classify.clone());
         observation.sent();
         request.headers_mut().insert(CANONICAL, profile.canonical().clone());
 
-        let result = within(route.timeout(), self.attempts(profile, &route, scopes, backends, request))
+        let result = within(route.timeout(), self.attempts(profile, &route, &classify, backends, request))
             .await
             .unwrap_or_else(|limit| Err(ProxyError::ResponseTimeout(limit)));
         match result {
@@ -262,7 +268,7 @@ impl Outbound {
                 } else {
                     observation.fail(error.class());
                 }
-                Err(error)
+                Err(Failed::from(error).for_service(profile.name()))
             }
         }
     }
@@ -272,10 +278,11 @@ impl Outbound {
         &self,
         profile: &ServiceProfile,
         route: &Route,
-        scopes: &RouteScopes,
+        classify: &Classify,
         backends: &Split<Backend>,
         request: BoxedRequest,
     ) -> Result<Response<ResponseBody>, ProxyError> {
+        let scopes = route.scopes(&self.metrics, Direction::Outbound);
         let budget = profile.budget(route);
         let (mut request, again) = attempts::begin(request, budget.map(|_| MAX_BODY));
         let retry = budget.zip(again);
@@ -283,10 +290,11 @@ impl Outbound {
             budget.deposit();
         }
         loop {
-            let response = self.attempt(route, scopes, backends, request).await?;
-            let Some((budget, again)) = retry.as_ref().filter(|_| is_failure(route, &response)) else {
+            let mut response = self.attempt(route, classify, scopes, backends, request).await?;
+            let Some((budget, again)) = &retry else { return Ok(response) };
+            if !fails(classify, &mut response).await {
                 return Ok(response);
-            };
+            }
             let Some(next) = again.request() else { return Ok(response) };
             if !budget.withdraw() {
                 scopes.no_budget.increment();
@@ -294,17 +302,19 @@ impl Outbound {
             }
             request = next;
             scopes.retried.increment();
+            response.into_body().give_way();
         }
     }
 
     async fn attempt(
         &self,
         route: &Route,
+        classify: &Classify,
         scopes: &RouteScopes,
         backends: &Split<Backend>,
         request: BoxedRequest,
     ) -> Result<Response<ResponseBody>, ProxyError> {
-        let mut observation = scopes.actual.observe(Some(Arc::clone(route.classes())));
+        let mut observation = scopes.actual.observe(classify.clone());
         observation.sent();
         let backend = backends.choose(&mut rand::rng(), Backend::is_available);
         // A profile has at least one leg.
@@ -323,9 +333,14 @@ impl Outbound {
     }
 }
 
-fn is_failure(route: &Route, response: &Response<ResponseBody>) -> bool {
-    let grpc = || response.headers().get("grpc-status").is_some_and(|code| code.as_bytes() != b"0");
-    !route.classes().is_success(response.status()) || is_grpc(response.headers()) && grpc()
+/// Whether a response is a failure, as soon as that is known: as with Linkerd's proxy, a code in trailers counts if no message or one that
+/// is there at once comes before.
+async fn fails(classify: &Classify, response: &mut Response<ResponseBody>) -> bool {
+    let (status, code) = (response.status(), grpc_code(response.headers()));
+    if classify.needs_trailers(status, code) {
+        response.body_mut().peek().await;
+    }
+    !classify.class(status, code, response.body().trailers().and_then(grpc_code)).success
 }
 
 async fn resolve(name: &NameAddr) -> Result<SocketAddr, ProxyError> {

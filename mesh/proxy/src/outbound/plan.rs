@@ -2,9 +2,11 @@
 //!
 //! | profile | policy | name (ingress mode) | address |
 //! |---|---|---|---|
+//! | any | an error | 503 | 503 |
 //! | routes or a split | any | the profile's | the profile's |
 //! | else | found | the policy's | the policy's |
 //! | else | one that says nothing | 500 | 500 |
+//! | else | for what is not HTTP | 502 | 502 |
 //! | an endpoint | none | that endpoint | that endpoint |
 //! | a name only | none | balanced | ingress mode: balanced, else the address itself |
 //! | nothing | none | 404 | the address itself |
@@ -21,6 +23,7 @@ use std::{net::SocketAddr, sync::Arc};
 use ::http::Response;
 use linkerd2_proxy_api::{
     destination::{DestinationProfile, WeightedAddr},
+    meta::{Resource, metadata},
     outbound::{Backend as ApiBackend, OutboundPolicy, backend, backend::endpoint_discovery, proxy_protocol::Kind},
 };
 use tonic::Code;
@@ -36,7 +39,7 @@ use crate::{
     control::Answer,
     http::{BoxedRequest, ProxyError, ResponseBody, SendError},
     metrics::{Labels, Late, Metrics, StreamFamilies, StreamScope, service_labels},
-    policy::{self, Routes, metadata_labels},
+    policy::{self, Routes, metadata_labels, metadata_name},
     profile::{ResponseClasses, ServiceProfile, overrides_policy},
     split::Split,
 };
@@ -81,7 +84,9 @@ pub(super) enum HttpPlan {
     NoSuchService,
     /// Nowhere, since there is no policy for it.
     NoPolicy,
-    /// The control plane has an error for the name.
+    /// Nowhere: the policy is for connections that are something else.
+    NotHttp,
+    /// The control plane has an error for the name, or in place of the policy.
     Failed(String),
 }
 
@@ -103,7 +108,10 @@ pub(super) enum Backend {
 
 /// A backend of a policy's route, and what counts the requests that it gets from there.
 pub(super) struct PolicyBackend {
-    pub(super) backend: Backend,
+    /// Or why it is none. Its share of the requests fails then, as with Linkerd's proxy.
+    backend: Result<Backend, Arc<str>>,
+    /// What errors call it.
+    pub(super) name: Arc<str>,
     pub(super) scope: Arc<StreamScope>,
 }
 
@@ -120,22 +128,31 @@ impl Plan {
     pub(super) fn compile(
         target: &Target,
         profile: &Answer<DestinationProfile>,
-        policy: &Answer<OutboundPolicy>,
+        policy_answer: &Answer<OutboundPolicy>,
         parts: &Parts,
     ) -> Self {
         let found = match profile {
             Answer::Found(profile) => Some(&**profile),
             Answer::Nothing | Answer::Failed(_) => None,
         };
-        let policy = match policy {
+        let policy = match policy_answer {
             Answer::Found(policy) => Some(&**policy),
             Answer::Nothing | Answer::Failed(_) => None,
         };
         let parent = parent_labels(found, policy);
+        let (http, tcp) = match policy_answer {
+            // What is not known to have no policy does not go past one.
+            Answer::Failed(status) => {
+                (HttpPlan::Failed(status.message().to_owned()), TcpPlan::unknown(target, parent.clone(), parts))
+            }
+            Answer::Found(_) | Answer::Nothing => {
+                (parts.http(target, profile, found, policy), parts.tcp(target, found, policy))
+            }
+        };
         Self {
             opaque: found.is_some_and(|profile| profile.opaque_protocol) || policy.is_some_and(is_opaque),
-            http: parts.http(target, profile, found, policy),
-            tcp: parts.tcp(target, found, policy),
+            http,
+            tcp,
             tls: parts.tls(found, policy),
             protocol: parts.protocol(found, policy, &parent),
             parent,
@@ -177,11 +194,13 @@ impl Parts {
             let shared = Shared::requests(policy);
             let backend = |api: &ApiBackend, route: &Labels, families: &StreamFamilies| {
                 let labels = route.clone().followed_by(&backend_labels(api));
-                Some(PolicyBackend { backend: self.backend(api, &shared)?, scope: families.scope(labels) })
+                PolicyBackend {
+                    backend: self.backend(api, &shared).ok_or_else(|| no_dispatcher(api).into()),
+                    name: metadata_name(api.metadata.as_ref()),
+                    scope: families.scope(labels),
+                }
             };
-            if let Some(routes) = policy::compile(policy, &self.metrics, backend) {
-                return HttpPlan::Policy(routes);
-            }
+            return policy::compile(policy, &self.metrics, backend).map_or(HttpPlan::NotHttp, HttpPlan::Policy);
         }
         self.fallback(target, profile).map_or(HttpPlan::NoSuchService, HttpPlan::Backend)
     }
@@ -264,7 +283,7 @@ impl Parts {
             None => None,
         };
         if backend.is_none() {
-            warn!(backend = ?api.metadata, "a backend of a policy is ignored: it has no address and no `name:port`");
+            warn!(backend = ?api.metadata, "what is for a backend of a policy fails: it has no address and no `name:port`");
         }
         backend
     }
@@ -307,6 +326,25 @@ impl Backend {
     }
 }
 
+impl PolicyBackend {
+    /// Whether a split should consider it. One that fails all that it gets does not wait for anything.
+    pub(super) fn is_available(&self) -> bool {
+        self.backend.as_ref().map_or(true, Backend::is_available)
+    }
+
+    /// The balancer, if it is one that nothing is known of yet.
+    pub(super) fn unknown(&self) -> Option<&Balancer> {
+        self.backend.as_ref().ok()?.unknown()
+    }
+
+    pub(super) async fn send(&self, request: BoxedRequest) -> Result<Response<ResponseBody>, ProxyError> {
+        match &self.backend {
+            Ok(backend) => backend.send(request, None).await,
+            Err(why) => Err(ProxyError::NoDispatcher(Arc::clone(why))),
+        }
+    }
+}
+
 impl Shared {
     /// Requests.
     fn requests(policy: &OutboundPolicy) -> Self {
@@ -317,6 +355,17 @@ impl Shared {
 
 fn backend_labels(api: &ApiBackend) -> Labels {
     api.metadata.as_ref().map(|metadata| metadata_labels("backend", metadata)).unwrap_or_default()
+}
+
+/// What Linkerd's proxy says of a backend that leads nowhere (`linkerd/proxy/client-policy/src/lib.rs`).
+fn no_dispatcher(api: &ApiBackend) -> String {
+    match api.metadata.as_ref().and_then(|metadata| metadata.kind.as_ref()) {
+        Some(metadata::Kind::Resource(Resource { kind, namespace, name, .. })) => {
+            format!("backend for {kind} {namespace}/{name} has no dispatcher")
+        }
+        Some(metadata::Kind::Default(name)) => format!("backend for default {name} has no dispatcher"),
+        None => "backend has no dispatcher".to_owned(),
+    }
 }
 
 fn is_opaque(policy: &OutboundPolicy) -> bool {

@@ -9,9 +9,10 @@ use tonic::Code;
 
 use super::duration;
 use crate::{
+    classify::{grpc_code, is_grpc},
     connect::ConnectError,
     http::{Overdue, ProxyError, ResponseBody, h2_error},
-    metrics::{ByHost, Counter, HostName, Labels, RetryFamilies, grpc_status, is_grpc},
+    metrics::{ByHost, Counter, HostName, Labels, RetryFamilies},
     retry::MAX_BODY,
 };
 
@@ -137,11 +138,12 @@ impl Retry {
     }
 
     /// Whether another attempt might go better. As with Linkerd's, one without an answer in time or without an endpoint counts too.
-    pub(crate) fn applies(&self, result: &Result<Response<ResponseBody>, ProxyError>) -> bool {
+    pub(crate) fn applies(&self, result: Result<&Response<ResponseBody>, &ProxyError>) -> bool {
         match result {
             Ok(response) => {
-                let code = grpc_status(response.headers()).or_else(|| grpc_status(response.body().trailers()?));
-                code.is_some_and(|code| self.codes.contains(&code)) || self.is_retried(response.status().as_u16())
+                let code = grpc_code(response.headers()).or_else(|| grpc_code(response.body().trailers()?));
+                code.is_some_and(|code| self.codes.contains(&(code as u32)))
+                    || self.is_retried(response.status().as_u16())
             }
             // That the response takes too long as a whole is not a reason to have it take as long again.
             Err(ProxyError::FailFast(_) | ProxyError::Overdue(Overdue::Head(_))) => true,
@@ -217,7 +219,7 @@ mod tests {
                 response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
                 response.headers_mut().insert(GRPC_STATUS, code.parse().unwrap());
             }
-            Ok(response)
+            Ok::<_, ProxyError>(response)
         };
         for (status, code, by_http, by_grpc) in [
             (200, None, false, false),
@@ -227,14 +229,14 @@ mod tests {
             (200, Some("14"), false, true),
             (200, Some("13"), false, false),
         ] {
-            let found = (http.applies(&answer(status, code)), grpc.applies(&answer(status, code)));
+            let found = (http.applies(answer(status, code).as_ref()), grpc.applies(answer(status, code).as_ref()));
             assert_eq!(found, (by_http, by_grpc), "{status} {code:?}");
         }
-        assert!(http.applies(&Err(ProxyError::Overdue(Overdue::Head(Duration::ZERO)))));
+        assert!(http.applies(Err(&ProxyError::Overdue(Overdue::Head(Duration::ZERO)))));
         for overdue in [Overdue::Stream(Duration::ZERO), Overdue::Idle(Duration::ZERO)] {
-            assert!(!http.applies(&Err(ProxyError::Overdue(overdue))), "{overdue:?}");
+            assert!(!http.applies(Err(&ProxyError::Overdue(overdue))), "{overdue:?}");
         }
-        assert!(!http.applies(&Err(ProxyError::Malformed("it is"))));
+        assert!(!http.applies(Err(&ProxyError::Malformed("it is"))));
         assert!(http.allows(1) && !http.allows(2));
     }
 

@@ -1,9 +1,6 @@
-use linkerd2_proxy_api::{
-    meta::Resource,
-    outbound::{
-        GrpcRoute, OutboundPolicy, ProxyProtocol,
-        proxy_protocol::{Detect, Grpc, Http1, Http2, Opaque},
-    },
+use linkerd2_proxy_api::outbound::{
+    GrpcRoute, OutboundPolicy, ProxyProtocol,
+    proxy_protocol::{Detect, Grpc, Http1, Http2, Opaque},
 };
 
 use http::header::HOST;
@@ -50,9 +47,11 @@ fn compiled(routes: Vec<api::HttpRoute>) -> Routes<String> {
 
 fn compiled_of(kind: proxy_protocol::Kind) -> Routes<String> {
     let policy = OutboundPolicy { metadata: Some(metadata("web")), protocol: Some(ProxyProtocol { kind: Some(kind) }) };
-    compile(&policy, &Metrics::new(), |backend, _, _| match &backend.metadata.as_ref()?.kind {
-        Some(metadata::Kind::Resource(resource)) => Some(resource.name.clone()),
-        _ => None,
+    compile(&policy, &Metrics::new(), |backend, _, _| {
+        match backend.metadata.as_ref().and_then(|metadata| metadata.kind.as_ref()) {
+            Some(metadata::Kind::Resource(resource)) => resource.name.clone(),
+            _ => "unreadable".to_owned(),
+        }
     })
     .unwrap()
 }
@@ -64,7 +63,7 @@ fn chosen(routes: &Routes<String>, uri: &str, host: &str, header: Option<(&str, 
     }
     let request = request.body(()).unwrap();
     let chosen = routes.choose(&request)?;
-    chosen.rule().backends().unwrap().choose(&mut rand::rng(), |_| true).map(|leg| leg.backend.clone())
+    chosen.rule().backends().choose(&mut rand::rng(), |_| true).map(|leg| leg.backend.clone())
 }
 
 #[test]
@@ -171,11 +170,10 @@ fn in_order(names: &[Option<&str>]) -> [Routes<String>; 2] {
 
 #[test]
 fn the_first_backend_that_is_available_is_chosen() {
-    // One that cannot be read is none.
-    for routes in in_order(&[None, Some("first"), Some("second")]) {
+    for routes in in_order(&[Some("first"), Some("second")]) {
         let request = Request::post("/s/m").body(()).unwrap();
         let chosen = routes.choose(&request).unwrap();
-        let split = chosen.rule().backends().unwrap();
+        let split = chosen.rule().backends();
         let choose = |gone: &str| {
             let leg = split.choose(&mut rand::rng(), |leg| leg.backend != gone).unwrap();
             leg.backend.clone()
@@ -185,16 +183,29 @@ fn the_first_backend_that_is_available_is_chosen() {
 }
 
 #[test]
-fn a_rule_without_a_backend_that_can_be_read_is_not_one_without_backends() {
-    for routes in in_order(&[None, None]) {
+fn a_backend_that_cannot_be_read_is_one_all_the_same() {
+    for routes in in_order(&[None, Some("first")]) {
         let request = Request::post("/s/m").body(()).unwrap();
-        let error = routes.choose(&request).unwrap().rule().backends().err().unwrap();
-        assert_eq!(error.status(), http::StatusCode::INTERNAL_SERVER_ERROR);
+        let chosen = routes.choose(&request).unwrap();
+        let leg = chosen.rule().backends().choose(&mut rand::rng(), |_| true).unwrap();
+        assert_eq!(leg.backend, "unreadable");
     }
     for routes in in_order(&[]) {
         let request = Request::post("/s/m").body(()).unwrap();
-        assert!(routes.choose(&request).unwrap().rule().backends().unwrap().is_empty());
+        assert!(routes.choose(&request).unwrap().rule().backends().is_empty());
     }
+}
+
+#[test]
+fn errors_call_things_by_kind_namespace_and_name() {
+    let of = |kind| metadata_name(Some(&Metadata { kind: Some(kind) })).to_string();
+    let resource = |port| {
+        let (kind, namespace, name) = ("Service".into(), "ns".into(), "web".into());
+        of(metadata::Kind::Resource(Resource { kind, namespace, name, port, ..Default::default() }))
+    };
+    assert_eq!([resource(80), resource(0)], ["Service.ns.web:80", "Service.ns.web"]);
+    assert_eq!(of(metadata::Kind::Default("http".into())), "default.http");
+    assert_eq!(&*metadata_name(None), "default.unknown");
 }
 
 #[test]

@@ -5,22 +5,28 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
-use linkerd2_proxy_api::outbound::{
-    ExponentialBackoff, FailureAccrual, OutboundPolicy,
-    backend::{self, balance_p2c},
-    failure_accrual::{ConsecutiveFailures, Kind},
-    http_route::distribution,
-    proxy_protocol,
+use linkerd2_proxy_api::{
+    destination::DestinationProfile,
+    outbound::{
+        ExponentialBackoff, FailureAccrual, OutboundPolicy,
+        backend::{self, balance_p2c},
+        failure_accrual::{ConsecutiveFailures, Kind},
+        http_route::distribution,
+        proxy_protocol,
+    },
 };
 use tokio::net::TcpListener;
 
-use crate::support::{App, ControlPlane, Setup, client, endpoint, h2, policy, served_by, text};
+use crate::support::{App, ControlPlane, Setup, client, endpoint, h2, leg, policy, profile, served_by, text};
 
 const WEB: &str = "web.ns.svc.cluster.local";
 
 fn cluster_ip() -> std::net::SocketAddr {
     ([10, 96, 0, 1], 80).into()
 }
+
+/// What is said when it is known already that there are no endpoints, or too many wait for one.
+const SHED: &str = "logical service 10.96.0.1:80: route default.http: service unavailable";
 
 /// An address at which nobody listens.
 async fn refusing() -> std::net::SocketAddr {
@@ -39,11 +45,15 @@ async fn without_endpoints_the_first_request_waits_and_the_next_do_not() {
     assert_eq!(reply.status, 504);
     assert_eq!(
         reply.header("l5d-proxy-error"),
-        Some("logical service web.ns.svc.cluster.local:80: service in fail-fast")
+        Some(
+            "logical service 10.96.0.1:80: route default.http: backend Service.ns.web:80: Service.ns.web:80: \
+             service in fail-fast"
+        )
     );
     assert_eq!(reply.header("l5d-proxy-connection"), Some("close"));
     assert_eq!(reply.header("connection"), Some("close"));
-    assert_eq!(mesh.connect(1).await.get("/", &[]).await.status, 503);
+    let shed = mesh.connect(1).await.get("/", &[]).await;
+    assert_eq!((shed.status.as_u16(), shed.header("l5d-proxy-error")), (503, Some(SHED)));
     assert_eq!(mesh.metric("outbound_http_errors_total{error=\"failfast\"}").await, Some(1));
     assert_eq!(mesh.metric("outbound_http_errors_total{error=\"loadshed\"}").await, Some(1));
     for error in ["FAIL_FAST", "LOAD_SHED"] {
@@ -71,10 +81,7 @@ async fn as_many_requests_wait_as_the_queue_has_places() {
     mesh.wait_for_sum(&["outbound_http_balancer_queue_length"], 2).await;
     let refused = mesh.connect(1).await.get("/", &[]).await;
     assert_eq!(refused.status, 503);
-    assert_eq!(
-        refused.header("l5d-proxy-error"),
-        Some("logical service web.ns.svc.cluster.local:80: service unavailable")
-    );
+    assert_eq!(refused.header("l5d-proxy-error"), Some(SHED));
     assert_eq!(mesh.metric("outbound_http_errors_total{error=\"loadshed\"}").await, Some(1));
 
     let app = App::named("web").await;
@@ -118,7 +125,8 @@ async fn a_refused_connection_is_a_bad_gateway() {
         for client in [1, 2] {
             let reply = mesh.connect(client).await.get("/", &[]).await;
             assert_eq!(reply.status, 502, "{reply:?}");
-            assert!(reply.header("l5d-proxy-error").unwrap().starts_with(&format!("endpoint {refusing}")), "{reply:?}");
+            let explained = format!("endpoint {refusing}: client error (Connect)");
+            assert_eq!(reply.header("l5d-proxy-error"), Some(&*explained), "{reply:?}");
         }
         assert_eq!(mesh.sum(&["response_total", "status_code=\"502\"", "authority"]).await, attempt);
         assert_eq!(mesh.sum(&["request_total", "authority"]).await, attempt);
@@ -174,6 +182,24 @@ async fn grpc_clients_are_answered_in_grpc() {
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["grpc-status"], code);
         assert!(response.headers().contains_key("grpc-message"));
+        // Over HTTP/1 it is a request like any other.
+        let reply = mesh.connect(number).await.get("/", &[("content-type", "application/grpc")]).await;
+        assert_eq!(reply.status.as_u16(), if number == 1 { 503 } else { 502 });
+        assert_eq!([reply.header("grpc-status"), reply.header("content-type")], [None, None]);
+    }
+}
+
+#[tokio::test]
+async fn a_leg_of_a_profile_without_endpoints_is_named() {
+    let setup = Setup::new().with("LINKERD2_PROXY_OUTBOUND_HTTP_FAILFAST_TIMEOUT", "50ms");
+    let mesh = setup.original(1, cluster_ip()).start().await;
+    let split = DestinationProfile { dst_overrides: vec![leg("v1.ns.svc.cluster.local:80", 1)], ..profile(WEB) };
+    mesh.control.set_profile(&cluster_ip().to_string(), Ok(split));
+    mesh.control.set_endpoints("v1.ns.svc.cluster.local:80", &[]);
+    for (status, error) in [(504, "Service.ns.v1:80: service in fail-fast"), (503, "service unavailable")] {
+        let reply = mesh.connect(1).await.get("/", &[]).await;
+        let error = format!("logical service {WEB}:80: {error}");
+        assert_eq!((reply.status.as_u16(), reply.header("l5d-proxy-error")), (status, Some(&*error)));
     }
 }
 

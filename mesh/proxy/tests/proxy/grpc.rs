@@ -44,7 +44,7 @@ async fn call(mesh: &Mesh, method: &str) -> Reply {
     ask(mesh, request(method)).await
 }
 
-async fn ask(mesh: &Mesh, request: Request<crate::support::H2Body>) -> Reply {
+pub async fn ask(mesh: &Mesh, request: Request<crate::support::H2Body>) -> Reply {
     let mut connection = h2(client(1), mesh.proxy.addresses().outbound[0]).await;
     let response = connection.send_request(request).await.unwrap();
     let (head, body) = response.into_parts();
@@ -56,13 +56,13 @@ async fn ask(mesh: &Mesh, request: Request<crate::support::H2Body>) -> Reply {
 }
 
 #[derive(Debug)]
-struct Reply {
+pub struct Reply {
     status: u16,
-    code: Option<String>,
-    body: Bytes,
+    pub code: Option<String>,
+    pub body: Bytes,
 }
 
-fn request(method: &str) -> Request<crate::support::H2Body> {
+pub fn request(method: &str) -> Request<crate::support::H2Body> {
     Request::post(format!("http://web/{method}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
@@ -72,7 +72,7 @@ fn request(method: &str) -> Request<crate::support::H2Body> {
 
 /// Where a response has its code.
 #[derive(Debug, Clone, Copy)]
-enum In {
+pub enum In {
     /// There is nothing else.
     Head,
     /// Nothing comes before but a head.
@@ -81,7 +81,7 @@ enum In {
     TrailersOfMessage,
 }
 
-fn answer(code: &'static str, place: In) -> Response<crate::support::Body> {
+pub fn answer(code: &'static str, place: In) -> Response<crate::support::Body> {
     let response = Response::builder().header("content-type", "application/grpc");
     let trailers = || HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static(code))]);
     let frames = match place {
@@ -94,7 +94,7 @@ fn answer(code: &'static str, place: In) -> Response<crate::support::Body> {
 }
 
 /// An application that gives this code to the first request, and OK to those after it.
-async fn failing_once(code: &'static str, place: In) -> App {
+pub async fn failing_once(code: &'static str, place: In) -> App {
     let asked = Arc::new(AtomicUsize::new(0));
     App::http(move |request: Request<Incoming>| {
         let asked = Arc::clone(&asked);

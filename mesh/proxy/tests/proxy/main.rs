@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod admin;
+mod classes;
 mod control_tls;
+mod discovery;
 mod eras;
 mod failures;
 mod grpc;

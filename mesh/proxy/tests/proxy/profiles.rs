@@ -95,7 +95,8 @@ async fn classes_and_timeouts_decide_what_is_a_failure() {
     let reply = mesh.connect(1).await.get("/slow", &[]).await;
     assert_eq!(reply.status, 504);
     assert_eq!(reply.header("connection"), Some("close"));
-    assert_eq!(reply.header("l5d-proxy-error"), Some("HTTP response timeout after 50ms"));
+    let error = format!("logical service {WEB}:80: HTTP response timeout after 50ms");
+    assert_eq!(reply.header("l5d-proxy-error"), Some(&*error));
 
     let failure = "classification=\"failure\",grpc_status=\"\"";
     let teapot = series("route_response_total", Some("teapot"), &format!("status_code=\"418\",{failure},error=\"\""));

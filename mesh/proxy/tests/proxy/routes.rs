@@ -59,6 +59,11 @@ fn detect(policy: &mut OutboundPolicy) -> &mut proxy_protocol::Detect {
     }
 }
 
+/// How an error begins that comes up on the only route of a policy.
+pub const ROUTE: &str = "logical service 10.96.0.1:80: route default.http: ";
+/// How it goes on if it comes up with the backend.
+pub const BACKEND: &str = "backend Service.ns.web:80: ";
+
 fn filter(kind: Kind) -> Filter {
     Filter { kind: Some(kind) }
 }
@@ -204,15 +209,15 @@ async fn a_limit_of_a_policy_leaves_the_connection_open() {
     })
     .await;
     let limits = [
-        (Timeouts { request: millis(500), ..Default::default() }, "request timeout: 500ms"),
-        (Timeouts { response: millis(500), ..Default::default() }, "response stream timeout: 500ms"),
+        (Timeouts { request: millis(500), ..Default::default() }, "", "request timeout: 500ms"),
+        (Timeouts { response: millis(500), ..Default::default() }, BACKEND, "response stream timeout: 500ms"),
     ];
-    for (timeouts, limit) in limits {
+    for (timeouts, backend, limit) in limits {
         let mesh = mesh(&app, |rule| rule.timeouts = Some(timeouts)).await;
         let mut connection = mesh.connect(1).await;
         let reply = connection.get("/never", &[]).await;
         assert_eq!(reply.status, 504);
-        let message = format!("timed out waiting for response headers: {limit}");
+        let message = format!("{ROUTE}{backend}timed out waiting for response headers: {limit}");
         assert_eq!(reply.header("l5d-proxy-error"), Some(&*message));
         assert_eq!((reply.header("connection"), reply.header("l5d-proxy-connection")), (None, None));
         assert_eq!(connection.get("/", &[]).await.body, "at once");
@@ -370,18 +375,6 @@ async fn connections_go_to_the_first_backend_that_is_there() {
 #[tokio::test]
 async fn a_policy_that_cannot_be_read_is_no_leave_to_go_past_it() {
     let app = App::named("web").await;
-    let unreadable = mesh(&app, |rule| {
-        if let Some(distribution::Kind::RandomAvailable(random)) = &mut rule.backends.as_mut().unwrap().kind {
-            random.backends[0].backend.as_mut().unwrap().backend.as_mut().unwrap().kind = None;
-        }
-    })
-    .await;
-    let reply = unreadable.connect(1).await.get("/", &[]).await;
-    let error = "invalid client policy: no backend of the route can be read";
-    assert_eq!((reply.status.as_u16(), reply.header("l5d-proxy-error")), (500, Some(error)));
-    let end = ["outbound_http_route_request_statuses_total", "http_status=\"500\",error=\"\"}"];
-    assert_eq!(unreadable.sum(&end).await, 1);
-
     let name = format!("{WEB}:80");
     let nothing = OutboundPolicy { protocol: None, ..policy("web", &[(&name, 1)]) };
     let silent = Setup::new().original(1, cluster_ip()).start().await;
@@ -404,4 +397,82 @@ async fn a_policy_that_cannot_be_read_is_no_leave_to_go_past_it() {
     assert_eq!(app.requests(), 0);
     // Control: by the other target, whose policy can be read, it is there.
     assert_eq!(served_by(&ingress.connect(1).await.get("/", &[]).await.body), "web");
+}
+
+const GONE: &str = "Service ns/gone does not exist";
+
+/// A policy for `web` alone or beside a backend whose Service does not exist, of which the control plane says with a filter that requests
+/// for it fail, or does not.
+fn beside_missing(web: bool, told: bool) -> OutboundPolicy {
+    let mut policy = policy("web", &[(&format!("{WEB}:80"), u32::from(web)), ("gone.ns.svc.cluster.local:80", 1)]);
+    each_rule(&mut policy, |rule| {
+        let Some(distribution::Kind::RandomAvailable(random)) = &mut rule.backends.as_mut().unwrap().kind else {
+            panic!("no backends")
+        };
+        let missing = random.backends[1].backend.as_mut().unwrap();
+        missing.backend.as_mut().unwrap().kind = None;
+        if told {
+            let fail = HttpFailureInjector { status: 500, message: GONE.to_owned(), ratio: None };
+            missing.filters = vec![filter(Kind::FailureInjector(fail))];
+        }
+    });
+    policy
+}
+
+#[tokio::test]
+async fn a_backend_that_leads_nowhere_fails_its_share() {
+    const REQUESTS: usize = 1000;
+    let app = App::named("web").await;
+    let mesh = mesh(&app, |_| {}).await;
+    mesh.control.set_policy(&cluster_ip().to_string(), beside_missing(true, true));
+    let mut connection = mesh.connect(1).await;
+    for _ in 0..REQUESTS {
+        let reply = connection.get("/", &[]).await;
+        if reply.status != 200 {
+            assert_eq!((reply.status.as_u16(), reply.header("l5d-proxy-error")), (500, Some(GONE)));
+        }
+    }
+    // 15.8 is one standard deviation; six of them are exceeded once in 500 million runs.
+    assert!(app.requests().abs_diff(REQUESTS / 2) < 95, "{} of {REQUESTS} were answered", app.requests());
+}
+
+#[tokio::test]
+async fn a_backend_that_leads_nowhere_says_so() {
+    let app = App::named("web").await;
+    let nowhere = format!("{ROUTE}backend Service.ns.gone:80: backend for Service ns/gone has no dispatcher");
+    for (told, status, code, error) in [(true, 500, "9", GONE), (false, 502, "14", &nowhere)] {
+        let mesh = mesh(&app, |_| {}).await;
+        mesh.control.set_policy(&cluster_ip().to_string(), beside_missing(false, told));
+        let reply = mesh.connect(1).await.get("/", &[]).await;
+        assert_eq!((reply.status.as_u16(), reply.header("l5d-proxy-error")), (status, Some(error)));
+        let end = format!("http_status=\"{status}\",error=\"\"}}");
+        assert_eq!(mesh.sum(&["outbound_http_route_request_statuses_total", &end]).await, 1);
+
+        let mut sender = h2(client(1), mesh.proxy.addresses().outbound[0]).await;
+        let request = Request::post("http://web/s/m").header("content-type", "application/grpc");
+        let response = sender.send_request(request.body(Empty::<Bytes>::new().boxed_unsync()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["grpc-status"], code);
+        assert_eq!(response.headers()["grpc-message"], error);
+    }
+    assert_eq!(app.requests(), 0);
+}
+
+#[tokio::test]
+async fn connections_for_a_backend_that_leads_nowhere_are_refused() {
+    let app = App::named("web").await;
+    let mesh = mesh(&app, |_| {}).await;
+    let mut policy = policy("web", &[("gone.ns.svc.cluster.local:80", 1)]);
+    let route = &mut detect(&mut policy).opaque.as_mut().unwrap().routes[0];
+    let Some(opaque_route::distribution::Kind::RandomAvailable(random)) =
+        &mut route.rules[0].backends.as_mut().unwrap().kind
+    else {
+        panic!("no backends")
+    };
+    random.backends[0].backend.as_mut().unwrap().backend.as_mut().unwrap().kind = None;
+    mesh.control.set_policy(&cluster_ip().to_string(), policy);
+    let mut bytes = mesh.connect(1).await;
+    bytes.send([0_u8; 20]).await;
+    assert_eq!(bytes.read_to_end().await, b"");
+    mesh.wait_for_sum(&["outbound_tcp_route_close_total", "error=\"invalid_backend\""], 1).await;
 }

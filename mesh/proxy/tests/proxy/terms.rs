@@ -11,7 +11,7 @@ use linkerd2_proxy_api::{http_route::Timeouts, outbound::http_route::Retry};
 use tokio::time;
 
 use crate::{
-    routes::{failing, mesh, millis, retries},
+    routes::{BACKEND, ROUTE, failing, mesh, millis, retries},
     support::{App, Connection, H2Body, client, h2, text},
 };
 
@@ -96,8 +96,8 @@ async fn an_applications_time_begins_when_it_has_all_of_the_request() {
     let mut connection = mesh.connect(1).await;
     connection.send("POST /silence HTTP/1.1\r\nhost: web\r\ncontent-length: 4\r\n\r\nbody").await;
     for reply in [connection.reply().await, mesh.connect(1).await.get("/silence", &[]).await] {
-        let error = "timed out waiting for response headers: response stream timeout: 1s";
-        assert_eq!((reply.status.as_u16(), reply.header("l5d-proxy-error")), (504, Some(error)));
+        let error = format!("{ROUTE}{BACKEND}timed out waiting for response headers: response stream timeout: 1s");
+        assert_eq!((reply.status.as_u16(), reply.header("l5d-proxy-error")), (504, Some(&*error)));
     }
     let mut sender = h2(client(1), mesh.proxy.addresses().outbound[0]).await;
     let request = Request::post("http://web/silence").body(parts(0, Duration::ZERO)).unwrap();
@@ -160,8 +160,8 @@ async fn a_client_that_stops_in_the_middle_of_its_request_is_idle() {
     let mut connection = mesh.connect(1).await;
     connection.send("POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 4\r\n\r\nbo").await;
     let reply = connection.reply().await;
-    let error = "timed out waiting for response headers: idle timeout: 300ms";
-    assert_eq!((reply.status.as_u16(), reply.header("l5d-proxy-error")), (504, Some(error)));
+    let error = format!("{ROUTE}{BACKEND}timed out waiting for response headers: idle timeout: 300ms");
+    assert_eq!((reply.status.as_u16(), reply.header("l5d-proxy-error")), (504, Some(&*error)));
     let end = "http_status=\"\",error=\"IDLE_TIMEOUT\"}";
     mesh.wait_for_sum(&["outbound_http_route_request_statuses_total", end], 1).await;
     // Control: with all of it, the application may think for longer.
@@ -210,13 +210,14 @@ async fn a_request_says_how_long_it_may_take_where_it_may() {
         (&[("l5d-timeout", "soon"), ("l5d-response-timeout", "300")], "request timeout: 600ms"),
     ] {
         let reply = open.connect(1).await.get("/silence", headers).await;
-        let error = format!("timed out waiting for response headers: {limit}");
+        let backend = if limit.starts_with("response") { BACKEND } else { "" };
+        let error = format!("{ROUTE}{backend}timed out waiting for response headers: {limit}");
         assert_eq!((reply.status.as_u16(), reply.header("l5d-proxy-error")), (504, Some(&*error)), "{headers:?}");
     }
     let closed = limited(false).await;
     let reply = closed.connect(1).await.get("/silence", &[("l5d-timeout", "300ms")]).await;
-    let error = "timed out waiting for response headers: request timeout: 600ms";
-    assert_eq!(reply.header("l5d-proxy-error"), Some(error));
+    let error = format!("{ROUTE}timed out waiting for response headers: request timeout: 600ms");
+    assert_eq!(reply.header("l5d-proxy-error"), Some(&*error));
 }
 
 #[tokio::test]

@@ -61,7 +61,7 @@ async fn a_connection_that_nobody_answers_is_a_gateway_timeout() {
         let reply = mesh.connect(n).await.get("/", &[]).await;
         assert_eq!(reply.status, 504, "{reply:?}");
         assert!(begun.elapsed() >= CONNECT_TIMEOUT, "{:?}", begun.elapsed());
-        let explained = format!("endpoint {}: no connection within 200ms", silent.address);
+        let explained = format!("endpoint {}: client error (Connect)", silent.address);
         assert_eq!(reply.header("l5d-proxy-error"), Some(&*explained), "{reply:?}");
     }
 

@@ -5,6 +5,7 @@
 //! | over a ServiceProfile's split | the profile's Service | `serviceprofile` | the profile's name |
 //! | by a policy | the policy's | the policy's | the address |
 //! | nowhere, by a policy that says nothing | the policy's | `invalid` | the address |
+//! | nowhere, for there is an error in place of the policy | `endpoint` or `fallback` | the same | the address |
 //! | to a profile's Service, in ingress mode | that Service | `profile` | the address |
 //! | to a profile's endpoint, or past a profile | `endpoint`, or the policy's | `endpoint` | the address |
 //! | to the address itself | `fallback`, or the policy's | `fallback` | the address |
@@ -86,6 +87,14 @@ impl TcpPlan {
         Self {
             route: parts.route(&logical, default_labels("route", "fallback")),
             to: Carried::to(TcpBackend::Endpoint(Arc::clone(endpoint))),
+        }
+    }
+
+    /// Nowhere, as long as it is not known whether there is a policy.
+    pub(super) fn unknown(target: &Target, parent: Labels, parts: &Parts) -> Self {
+        Self {
+            route: parts.route(&Logical::of(target, parent), default_labels("route", "fallback")),
+            to: Carried::Refused(TcpRouteError::Unexpected),
         }
     }
 }
@@ -173,20 +182,21 @@ impl Parts {
         logical: &Logical,
     ) -> Split<TcpLeg> {
         use opaque_route::distribution::Kind as Distribution;
-        let backend = |api: &ApiBackend| {
-            Some(match self.backend(api, shared)? {
-                Backend::Endpoint(endpoint) => TcpBackend::Endpoint(endpoint),
-                Backend::Balanced(balancer) => logical.balanced(&balancer, &backend_labels(api), balancer.name()),
-            })
+        let backend = |api: &ApiBackend| match self.backend(api, shared) {
+            Some(Backend::Endpoint(endpoint)) => Ok(TcpBackend::Endpoint(endpoint)),
+            Some(Backend::Balanced(balancer)) => Ok(logical.balanced(&balancer, &backend_labels(api), balancer.name())),
+            // Its share goes to no other.
+            None => Err(TcpRouteError::InvalidBackend),
         };
         let leg = |route: &opaque_route::RouteBackend| match refusal(&route.filters) {
-            Some(error) => Some(Err(error)),
-            None => backend(route.backend.as_ref()?).map(Ok),
+            Some(error) => Err(error),
+            None => backend(route.backend.as_ref().unwrap_or(&ApiBackend::default())),
         };
+        let nothing = opaque_route::RouteBackend::default();
         match &distribution.kind {
-            Some(Distribution::FirstAvailable(first)) => Split::ordered(first.backends.iter().filter_map(leg)),
+            Some(Distribution::FirstAvailable(first)) => Split::ordered(first.backends.iter().map(leg)),
             Some(Distribution::RandomAvailable(random)) => Split::new(
-                random.backends.iter().filter_map(|weighted| Some((leg(weighted.backend.as_ref()?)?, weighted.weight))),
+                random.backends.iter().map(|one| (leg(one.backend.as_ref().unwrap_or(&nothing)), one.weight)),
             ),
             Some(Distribution::Empty(_)) | None => Split::new([]),
         }

@@ -7,7 +7,7 @@ use std::{cmp::Reverse, sync::Arc};
 
 use linkerd2_proxy_api::{
     destination::DestinationProfile,
-    outbound::{OutboundPolicy, TlsRoute as ApiRoute, proxy_protocol::Kind, tls_route},
+    outbound::{Backend as ApiBackend, OutboundPolicy, TlsRoute as ApiRoute, proxy_protocol::Kind, tls_route},
     tls_route::{SniMatch, sni_match::Match},
 };
 
@@ -126,20 +126,23 @@ impl Parts {
         use tls_route::distribution::Kind as Distribution;
         let leg = |route: &tls_route::RouteBackend| {
             if let Some(error) = refusal(&route.filters) {
-                return Some(Err(error));
+                return Err(error);
             }
-            Some(Ok(match self.backend(route.backend.as_ref()?, shared)? {
-                Backend::Endpoint(endpoint) => TcpBackend::Endpoint(endpoint),
-                Backend::Balanced(balancer) => {
+            match self.backend(route.backend.as_ref().unwrap_or(&ApiBackend::default()), shared) {
+                Some(Backend::Endpoint(endpoint)) => Ok(TcpBackend::Endpoint(endpoint)),
+                Some(Backend::Balanced(balancer)) => {
                     let labels = Labels::new().with_display("concrete", balancer.name());
-                    TcpBackend::balanced(&balancer, PassedOn::Tls, labels)
+                    Ok(TcpBackend::balanced(&balancer, PassedOn::Tls, labels))
                 }
-            }))
+                // Its share goes to no other.
+                None => Err(TcpRouteError::InvalidBackend),
+            }
         };
+        let nothing = tls_route::RouteBackend::default();
         match distribution.and_then(|distribution| distribution.kind.as_ref()) {
-            Some(Distribution::FirstAvailable(first)) => Split::ordered(first.backends.iter().filter_map(leg)),
+            Some(Distribution::FirstAvailable(first)) => Split::ordered(first.backends.iter().map(leg)),
             Some(Distribution::RandomAvailable(random)) => Split::new(
-                random.backends.iter().filter_map(|weighted| Some((leg(weighted.backend.as_ref()?)?, weighted.weight))),
+                random.backends.iter().map(|one| (leg(one.backend.as_ref().unwrap_or(&nothing)), one.weight)),
             ),
             Some(Distribution::Empty(_)) | None => Split::new([]),
         }

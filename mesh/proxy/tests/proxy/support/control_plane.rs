@@ -104,6 +104,11 @@ impl ControlPlane {
         set(&self.state.policies, target, Ok(policy));
     }
 
+    /// Whoever asks for the policy of a destination gets an error.
+    pub fn refuse_policy(&self, target: &str, code: Code) {
+        set(&self.state.policies, target, Err(code));
+    }
+
     /// The policy of a port of the pod.
     pub fn set_server(&self, port: u16, server: PortServer) {
         set(&self.state.servers, &port.to_string(), Ok(server));
@@ -198,7 +203,10 @@ impl Destination for State {
     async fn get_profile(&self, request: Request<GetDestination>) -> Result<Response<Self::GetProfileStream>, Status> {
         let request = request.into_inner();
         assert_eq!(request.context_token, "{\"ns\":\"ns\"}");
-        self.stream("GetProfile", &request.path, &self.profiles, Code::Unknown)
+        // An address of which nothing is known has no profile, and is not asked about again.
+        let address = request.path.parse::<SocketAddr>().is_ok();
+        let missing = if address { Code::InvalidArgument } else { Code::Unknown };
+        self.stream("GetProfile", &request.path, &self.profiles, missing)
     }
 }
 
