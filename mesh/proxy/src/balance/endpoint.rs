@@ -21,7 +21,8 @@ use crate::{
     NameAddr,
     connect::ConnectError,
     http::{
-        BoxedRequest, Broken, EndpointLoad, Pool, PoolSettings, ProxyError, ResponseBody, SendError, StreamEnd, UNSENT,
+        BoxedRequest, Broken, EndpointLoad, Http2Params, Pool, PoolSettings, ProxyError, ResponseBody, SendError,
+        StreamEnd, UNSENT,
     },
     io::Io,
     loop_guard::LoopGuard,
@@ -63,6 +64,8 @@ pub(crate) struct EndpointInfo {
     pub(crate) hint: Hint,
     /// The port of the proxy there, if connections are to say themselves which port they are for.
     pub(crate) tagged: Option<u16>,
+    /// How connections of HTTP/2 to it are made.
+    pub(crate) http2: Http2Params,
 }
 
 /// What an endpoint is known to speak.
@@ -183,7 +186,8 @@ impl EndpointInfo {
         };
         let tagged = addr.protocol_hint.and_then(|hint| hint.opaque_transport).filter(|_| identity.is_some());
         let tagged = tagged.and_then(|transport| u16::try_from(transport.inbound_port).ok());
-        Self { metric_labels, identity, hint, tagged }
+        let http2 = addr.http2.as_ref().map(Http2Params::of).unwrap_or_default();
+        Self { metric_labels, identity, hint, tagged, http2 }
     }
 }
 

@@ -25,7 +25,7 @@ use tokio::{io::AsyncWriteExt, time};
 use tracing::debug;
 
 use super::{
-    BoxedRequest, Broken, Incoming, MAX_HEAD, RequestBody, UNSENT,
+    BoxedRequest, Broken, Http2Params, Incoming, RequestBody, UNSENT,
     error::h2_error,
     http1::{Connection, Failure},
     orig_proto,
@@ -43,9 +43,6 @@ use crate::{
 
 /// How often idle connections are looked at.
 const LOOK: Duration = Duration::from_secs(1);
-/// Linkerd's windows: 64 KiB for a stream, 1 MiB for a connection.
-const STREAM_WINDOW: u32 = 65_535;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 type Http2 = http2::SendRequest<RequestBody>;
 
@@ -78,6 +75,7 @@ struct Dial {
     hint: Hint,
     /// The port that is dialled in place of the address's, which a transport header tells then.
     tagged: Option<u16>,
+    http2: Http2Params,
     settings: Arc<PoolSettings>,
     tcp: Arc<TcpScope>,
 }
@@ -114,8 +112,8 @@ impl Pool {
         settings: Arc<PoolSettings>,
         tcp: Arc<TcpScope>,
     ) -> Arc<Self> {
-        let EndpointInfo { identity: tls, hint, tagged, .. } = info.clone();
-        let dial = Arc::new(Dial { address, tls, hint, tagged, settings, tcp });
+        let EndpointInfo { identity: tls, hint, tagged, http2, .. } = info.clone();
+        let dial = Arc::new(Dial { address, tls, hint, tagged, http2, settings, tcp });
         Arc::new(Self { dial, idle: Mutex::default(), shared: Mutex::new(SharedConnection::None) })
     }
 
@@ -262,15 +260,8 @@ impl Pool {
         async move {
             let io = dial.connect(Some(Session::HTTP2)).await?;
             let mut client = http2::Builder::new(TokioExecutor::new());
-            client
-                .timer(TokioTimer::new())
-                .initial_stream_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(CONNECTION_WINDOW)
-                .max_header_list_size(MAX_HEAD as u32);
-            if let Some(KeepAlive { interval, timeout }) = dial.keep_alive() {
-                // While idle, too: else the next request finds out, and pays.
-                client.keep_alive_interval(interval).keep_alive_timeout(timeout).keep_alive_while_idle(true);
-            }
+            client.timer(TokioTimer::new());
+            dial.http2.apply(&mut client, dial.keep_alive());
             let (sender, connection) = client
                 .handshake(TokioIo::new(io))
                 .await
@@ -308,8 +299,9 @@ impl Pool {
 }
 
 impl Dial {
-    /// Only proxies are asked whether they are there. Whoever answers gRPC may take a PING more often than every five minutes for an
-    /// attack (gRPC's `GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS`), and hang up on all requests at the third.
+    /// Only proxies are asked whether they are there, unless the control plane says of an endpoint that it is. Whoever answers gRPC may
+    /// take a PING more often than every five minutes for an attack (gRPC's `GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS`), and
+    /// hang up on all requests at the third.
     fn keep_alive(&self) -> Option<KeepAlive> {
         // To what is opaque the proxy there passes on everything that is spoken, PINGs too.
         let is_proxy = self.hint != Hint::Opaque && (self.tls.is_some() || self.hint == Hint::Http2);
