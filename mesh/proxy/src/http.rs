@@ -22,8 +22,13 @@ pub(crate) use incoming::{Broken, Incoming};
 pub(crate) use limits::{AttemptLimits, Overdue, TimedAttempt};
 pub(crate) use params::Http2Params;
 pub(crate) use pool::{Pool, PoolSettings, SendError};
-pub(crate) use server::{Version, serve};
+pub(crate) use server::{Last, Version, serve};
 pub(crate) use upgrade::Upgrade;
+
+use ::http::HeaderName;
+
+/// Says, from proxy to proxy, that the connection that a request came on is to end, as the one to its application has.
+pub(crate) const PROXY_CONNECTION: HeaderName = HeaderName::from_static("l5d-proxy-connection");
 
 /// Requests and responses may have this much in their heads.
 pub(crate) const MAX_HEAD: usize = 128 * 1024;

@@ -21,8 +21,8 @@ use crate::{
     NameAddr,
     connect::ConnectError,
     http::{
-        BoxedRequest, Broken, EndpointLoad, Http2Params, Pool, PoolSettings, ProxyError, ResponseBody, SendError,
-        StreamEnd, UNSENT,
+        BoxedRequest, Broken, EndpointLoad, Http2Params, Last, PROXY_CONNECTION, Pool, PoolSettings, ProxyError,
+        ResponseBody, SendError, StreamEnd, UNSENT,
     },
     io::Io,
     loop_guard::LoopGuard,
@@ -91,6 +91,9 @@ pub(crate) struct Endpoint {
     /// Present if it is in the proxy's own pod and must not get requests that have come from there.
     guard: Option<LoopGuard>,
     health: Health,
+    /// Whether the client's connection ends where the proxy there has lost the one to its application. As in Linkerd
+    /// (`handle_proxy_error_headers.rs`): not where another endpoint may get the next request.
+    closes: bool,
 }
 
 impl EndpointFactory {
@@ -134,7 +137,8 @@ impl EndpointFactory {
         let (http, tcp) = (labels(start()), labels(start().with("peer", "dst")));
         let tcp = self.metrics.tcp.endpoint(tcp, ZoneLocality::of(&info.metric_labels));
         let guard = self.guard.as_ref().filter(|_| local);
-        self.with_labels(address, info, guard.cloned(), http, tcp)
+        let closes = name.is_none() && info.identity.is_some();
+        Endpoint { closes, ..self.with_labels(address, info, guard.cloned(), http, tcp) }
     }
 
     /// The application at an address of the proxy's own pod, for the requests of one peer that `permit` lets in.
@@ -161,6 +165,7 @@ impl EndpointFactory {
             load: PeakEwma::new(DEFAULT_RTT, DECAY),
             bias: self.bias,
             health: Health::new(self.accrual),
+            closes: false,
             info,
         }
     }
@@ -231,7 +236,10 @@ impl Endpoint {
         let mut load = EndpointLoad::new(self);
         match self.pool.send(request, || observation.sent()).await {
             Ok(response) => {
-                let (head, body) = response.into_parts();
+                let (mut head, body) = response.into_parts();
+                if self.closes && head.headers.get(PROXY_CONNECTION).is_some_and(|says| says == "close") {
+                    head.extensions.insert(Last);
+                }
                 if let Some(penalty) = self.bias.and_then(|bias| bias.of_answer(&head)) {
                     load.took(penalty);
                 }
@@ -249,7 +257,8 @@ impl Endpoint {
             Err(mut error) => {
                 match &mut error {
                     SendError::NotSent(unsent, error) => {
-                        if let ConnectError::Application { status, .. } = error {
+                        if let ConnectError::Application { status, closes, .. } = error {
+                            *closes = self.closes;
                             observation.head(*status, &http::HeaderMap::new());
                             observation.end(None);
                         } else {

@@ -8,7 +8,7 @@ use http::{
 };
 use tonic::Code;
 
-use super::{Broken, Overdue, ResponseBody};
+use super::{Broken, Last, Overdue, ResponseBody};
 use crate::{
     NameAddr, Target,
     connect::ConnectError,
@@ -190,7 +190,7 @@ impl ProxyError {
                 | Self::Overdue(_)
                 | Self::Target(_)
                 | Self::Loop(_)
-                | Self::Connect(ConnectError::Itself { .. } | ConnectError::Application { .. })
+                | Self::Connect(ConnectError::Itself { .. } | ConnectError::Application { closes: false, .. })
                 | Self::Injected { .. }
                 | Self::InjectedGrpc { .. }
                 | Self::Redirected { .. }
@@ -330,7 +330,7 @@ impl Respond {
         if error.closes() && self.version != Version::HTTP_2 {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        if error.closes() && self.informational {
+        if error.closes() && self.informational && own {
             headers.insert("l5d-proxy-connection", HeaderValue::from_static("close"));
         }
         if self.grpc {
@@ -338,6 +338,9 @@ impl Respond {
             headers.insert("grpc-status", HeaderValue::from(error.grpc_code() as i32));
         } else {
             *response.status_mut() = error.status();
+        }
+        if error.closes() && !own {
+            response.extensions_mut().insert(Last);
         }
         response
     }

@@ -316,7 +316,7 @@ impl Dial {
 
     /// The proxy there has answered in place of its application, which the request has not reached.
     fn unsent<B>(&self, again: BoxedRequest, response: &Response<B>) -> SendError {
-        let error = ConnectError::Application { address: self.address, status: response.status() };
+        let error = ConnectError::Application { address: self.address, status: response.status(), closes: false };
         SendError::NotSent(again, error)
     }
 
