@@ -1,5 +1,6 @@
 //! HTTP in and out: serving connections, sending requests, and what lies between the two.
 
+mod authority;
 mod body;
 mod continuation;
 mod error;
@@ -13,6 +14,7 @@ mod pool;
 mod server;
 mod upgrade;
 
+pub(crate) use authority::AuthorityOverride;
 pub(crate) use body::{BoxedRequest, EndpointLoad, RequestBody, RequestBodyError, ResponseBody, StreamEnd};
 pub(crate) use error::{Abort, ProxyError, Respond, UNSENT, broken_class, h2_error, stream_error};
 pub(crate) use headers::{check_head, remove_each, strip_hop_by_hop};
@@ -26,6 +28,9 @@ pub(crate) use server::{Last, Version, serve};
 pub(crate) use upgrade::Upgrade;
 
 use ::http::HeaderName;
+
+/// Tells the proxy at the other end which Service a request is for.
+pub(crate) const CANONICAL: HeaderName = HeaderName::from_static("l5d-dst-canonical");
 
 /// Says, from proxy to proxy, that the connection that a request came on is to end, as the one to its application has.
 pub(crate) const PROXY_CONNECTION: HeaderName = HeaderName::from_static("l5d-proxy-connection");

@@ -21,8 +21,8 @@ use crate::{
     NameAddr,
     connect::ConnectError,
     http::{
-        BoxedRequest, Broken, EndpointLoad, Http2Params, Last, PROXY_CONNECTION, Pool, PoolSettings, ProxyError,
-        ResponseBody, SendError, StreamEnd, UNSENT,
+        AuthorityOverride, BoxedRequest, Broken, EndpointLoad, Http2Params, Last, PROXY_CONNECTION, Pool, PoolSettings,
+        ProxyError, ResponseBody, SendError, StreamEnd, UNSENT,
     },
     io::Io,
     loop_guard::LoopGuard,
@@ -64,6 +64,8 @@ pub(crate) struct EndpointInfo {
     pub(crate) hint: Hint,
     /// The port of the proxy there, if connections are to say themselves which port they are for.
     pub(crate) tagged: Option<u16>,
+    /// What requests and connections are for, if it is a gateway that is there.
+    pub(crate) authority: Option<AuthorityOverride>,
     /// How connections of HTTP/2 to it are made.
     pub(crate) http2: Http2Params,
 }
@@ -124,7 +126,7 @@ impl EndpointFactory {
             (info.identity, info.tagged) = (None, None);
         }
         if local {
-            info.hint = Hint::None;
+            (info.hint, info.authority) = (Hint::None, None);
         }
         let tls = match &info.identity {
             Some(server) => Tls::Server(server.id()),
@@ -191,8 +193,15 @@ impl EndpointInfo {
         };
         let tagged = addr.protocol_hint.and_then(|hint| hint.opaque_transport).filter(|_| identity.is_some());
         let tagged = tagged.and_then(|transport| u16::try_from(transport.inbound_port).ok());
+        let authority = addr.authority_override.as_ref().and_then(|authority| {
+            let parsed = AuthorityOverride::parse(&authority.authority_override);
+            if parsed.is_none() {
+                warn!(addr = ?addr.addr, ?authority, "an endpoint's authority is none; its requests keep theirs");
+            }
+            parsed
+        });
         let http2 = addr.http2.as_ref().map(Http2Params::of).unwrap_or_default();
-        Self { metric_labels, identity, hint, tagged, http2 }
+        Self { metric_labels, identity, hint, tagged, authority, http2 }
     }
 }
 

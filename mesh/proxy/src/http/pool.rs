@@ -25,7 +25,7 @@ use tokio::{io::AsyncWriteExt, time};
 use tracing::debug;
 
 use super::{
-    BoxedRequest, Broken, Http2Params, Incoming, RequestBody, UNSENT,
+    AuthorityOverride, BoxedRequest, Broken, Http2Params, Incoming, RequestBody, UNSENT,
     error::h2_error,
     http1::{Connection, Failure},
     orig_proto,
@@ -38,7 +38,7 @@ use crate::{
     io::{Io, Transport},
     metrics::TcpScope,
     tls::ServerIdentity,
-    transport_header::{self, Session},
+    transport_header::{self, Session, To},
 };
 
 /// How often idle connections are looked at.
@@ -75,6 +75,8 @@ struct Dial {
     hint: Hint,
     /// The port that is dialled in place of the address's, which a transport header tells then.
     tagged: Option<u16>,
+    /// What requests and connections are for, if it is a gateway that is there.
+    authority: Option<AuthorityOverride>,
     http2: Http2Params,
     settings: Arc<PoolSettings>,
     tcp: Arc<TcpScope>,
@@ -112,8 +114,8 @@ impl Pool {
         settings: Arc<PoolSettings>,
         tcp: Arc<TcpScope>,
     ) -> Arc<Self> {
-        let EndpointInfo { identity: tls, hint, tagged, http2, .. } = info.clone();
-        let dial = Arc::new(Dial { address, tls, hint, tagged, http2, settings, tcp });
+        let EndpointInfo { identity: tls, hint, tagged, authority, http2, .. } = info.clone();
+        let dial = Arc::new(Dial { address, tls, hint, tagged, authority, http2, settings, tcp });
         Arc::new(Self { dial, idle: Mutex::default(), shared: Mutex::new(SharedConnection::None) })
     }
 
@@ -128,20 +130,31 @@ impl Pool {
         mut request: BoxedRequest,
         sending: impl FnMut(),
     ) -> Result<Response<Incoming>, SendError> {
-        if request.version() == Version::HTTP_2 {
-            return self.send_http2(request, sending).await;
-        }
-        let own_authority = || Authority::try_from(self.dial.address.to_string()).ok();
-        let carried =
-            if self.dial.hint == Hint::Http2 { orig_proto::upgrade(&mut request, own_authority) } else { None };
-        let Some(original) = carried else { return self.send_http1(request, sending).await };
-        match self.send_http2(request, sending).await {
+        let renamed = self.dial.authority.as_ref().map(|authority| authority.replace(&mut request));
+        let carried = if self.dial.hint == Hint::Http2 && request.version() != Version::HTTP_2 {
+            orig_proto::upgrade(&mut request, || Authority::try_from(self.dial.address.to_string()).ok())
+        } else {
+            None
+        };
+        let result = if request.version() == Version::HTTP_2 {
+            self.send_http2(request, sending).await
+        } else {
+            self.send_http1(request, sending).await
+        };
+        match result {
             Ok(mut response) => {
-                orig_proto::downgrade_response(&mut response);
+                if carried.is_some() {
+                    orig_proto::downgrade_response(&mut response);
+                }
                 Ok(response)
             }
             Err(SendError::NotSent(mut request, error)) => {
-                orig_proto::restore(&mut request, original);
+                if let Some(original) = carried {
+                    orig_proto::restore(&mut request, original);
+                }
+                if let Some(original) = renamed {
+                    original.restore(&mut request);
+                }
                 Err(SendError::NotSent(request, error))
             }
             Err(broken) => Err(broken),
@@ -323,9 +336,12 @@ impl Dial {
     /// `session` is the version of HTTP that will be spoken.
     async fn connect(&self, session: Option<Session>) -> Result<Io, ConnectError> {
         let PoolSettings { connector, identity, .. } = &*self.settings;
-        let header = self.tagged.map(|_| {
+        let tagged = self.tls.is_some() && (self.tagged.is_some() || self.authority.is_some());
+        let header = tagged.then(|| {
             let session = session.filter(|_| self.hint != Hint::Opaque);
-            transport_header::encode(self.address.port(), session)
+            let name = self.authority.as_ref().and_then(AuthorityOverride::name);
+            let to = name.map_or(To::Port(self.address.port()), |name| To::Name(name.clone()));
+            transport_header::encode(&to, session)
         });
         let dialled = SocketAddr::new(self.address.ip(), self.tagged.unwrap_or(self.address.port()));
         let stream = connector.connect(dialled).await?;
@@ -336,7 +352,10 @@ impl Dial {
                     // What is to be secret is not said openly for want of a certificate.
                     let credentials = identity.credentials().ok_or_else(|| io::Error::other("no certificate yet"))?;
                     let mut tls = credentials.connect(stream, server, header.is_some()).await?;
-                    if let Some(header) = &header {
+                    // Who does not know of it takes connections as they are, as a gateway of old does.
+                    if let Some(header) = &header
+                        && tls.get_ref().1.alpn_protocol() == Some(transport_header::PROTOCOL)
+                    {
                         tls.write_all(header).await?;
                     }
                     Ok::<_, io::Error>(tls)

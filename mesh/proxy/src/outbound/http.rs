@@ -19,8 +19,8 @@ use crate::{
     NameAddr, Target,
     dialect::{Choice, Dialled, OVERRIDE, choose},
     http::{
-        BoxedRequest, Overdue, PROXY_CONNECTION, ProxyError, RequestBody, ResponseBody, TimedAttempt, UNSENT, Upgrade,
-        check_head, remove_each, strip_hop_by_hop,
+        BoxedRequest, CANONICAL, Overdue, PROXY_CONNECTION, ProxyError, RequestBody, ResponseBody, TimedAttempt,
+        UNSENT, Upgrade, check_head, remove_each, strip_hop_by_hop,
     },
     metrics::{Direction, is_grpc},
     policy::{Chosen, Routes, Terms},
@@ -30,7 +30,6 @@ use crate::{
     within::{unless, within},
 };
 
-const CANONICAL: HeaderName = HeaderName::from_static("l5d-dst-canonical");
 const PROXY_ERROR: HeaderName = HeaderName::from_static("l5d-proxy-error");
 
 impl Outbound {

@@ -6,6 +6,7 @@ mod admin;
 mod control_tls;
 mod eras;
 mod failures;
+mod gateway;
 mod grpc;
 mod http;
 mod hygiene;
