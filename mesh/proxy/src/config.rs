@@ -79,6 +79,9 @@ pub struct Config {
     pub inbound_default_policy: DefaultPolicy,
     /// `LINKERD2_PROXY_INBOUND_PORTS`: ports whose policies are asked for at once.
     pub inbound_ports: Vec<u16>,
+    /// `LINKERD2_PROXY_INBOUND_GATEWAY_SUFFIXES`: the names that the proxy is a gateway to, without dots at either end. It is none if
+    /// there are none.
+    pub inbound_gateway_suffixes: Vec<String>,
     /// `LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS`: where the clients are that `cluster-*` policies let in.
     pub cluster_networks: Vec<IpNet>,
     /// `LINKERD2_PROXY_DESTINATION_SVC_ADDR` and `_NAME`: the Destination service.
@@ -280,6 +283,12 @@ impl Config {
                 DefaultPolicy::AllUnauthenticated,
             ),
             inbound_ports: read.list("LINKERD2_PROXY_INBOUND_PORTS", "port numbers", parse::from_str, &[]),
+            inbound_gateway_suffixes: read.list(
+                "LINKERD2_PROXY_INBOUND_GATEWAY_SUFFIXES",
+                SUFFIXES,
+                parse::suffix,
+                &[],
+            ),
             cluster_networks: read.list(
                 "LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS",
                 "networks such as `10.0.0.0/8`",
@@ -309,7 +318,7 @@ impl Config {
             }),
             profile_suffixes: read.list(
                 "LINKERD2_PROXY_DESTINATION_PROFILE_SUFFIXES",
-                "DNS suffixes such as `svc.cluster.local.`",
+                SUFFIXES,
                 parse::suffix,
                 &["svc.cluster.local".to_owned()],
             ),
@@ -387,6 +396,7 @@ impl Config {
 }
 
 const ADDRESS: &str = "an IP address and port such as `127.0.0.1:4140`";
+const SUFFIXES: &str = "DNS suffixes such as `svc.cluster.local.`";
 const COUNT: &str = "a number such as `10000`";
 const OUTBOUND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4140);
 const INBOUND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 4143);
@@ -421,6 +431,7 @@ mod tests {
         assert_eq!(config.outbound_listen_addrs, ["127.0.0.1:4140".parse().unwrap()]);
         assert_eq!(config.inbound_listen_addr, "0.0.0.0:4143".parse().unwrap());
         assert_eq!(config.profile_suffixes, ["svc.cluster.local", "example.org"]);
+        assert_eq!(config.inbound_gateway_suffixes, Vec::<String>::new());
         assert!(config.ingress_mode && !config.informational_headers && config.loop_guard);
         assert!(config.is_opaque(25) && config.is_opaque(4050) && !config.is_opaque(80));
         assert_eq!(config.inbound_connect_timeout, Duration::from_millis(100));

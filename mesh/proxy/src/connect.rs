@@ -34,7 +34,12 @@ pub(crate) enum ConnectError {
     Identity { address: SocketAddr, required: String, found: String },
     /// The proxy there could not pass the request on to its application.
     #[error("{address}: its proxy answered {status}: the application could not be connected to")]
-    Application { address: SocketAddr, status: StatusCode },
+    Application {
+        address: SocketAddr,
+        status: StatusCode,
+        /// Whether the client's connection ends for it.
+        closes: bool,
+    },
     /// The address is where the request comes from.
     #[error("{address}: loop: the request has come through there")]
     Itself { address: SocketAddr },

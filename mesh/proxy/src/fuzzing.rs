@@ -14,7 +14,7 @@ use crate::{
     detect::{Detected, classify, give_up},
     dialect::{Choice, Dialect, OVERRIDE, choose},
     tls::{self, Hello, Progress},
-    transport_header::{self, Malformed},
+    transport_header::{self, Malformed, To},
 };
 
 /// Protocol detection: the answer does not depend on how the bytes are cut into reads, comes before the limit, and is HTTP for what
@@ -164,11 +164,14 @@ fn check_transport_header(data: &[u8]) {
     assert!(data.ends_with(&rest), "what is left are not the last bytes");
     let taken = data.len() - rest.len();
     match &whole {
-        Ok(Some((port, session))) => {
-            assert!(*port > 0);
+        Ok(Some((to, session))) => {
+            match to {
+                To::Port(port) => assert!(*port > 0),
+                To::Name(name) => assert_name(name),
+            }
             assert!((overhead..=overhead + transport_header::LIMIT).contains(&taken), "{taken} bytes were taken");
-            let mut written = BytesMut::from(&transport_header::encode(*port, *session)[..]);
-            assert_eq!(transport_header::decode(&mut written), Ok(Some((*port, *session))));
+            let mut written = BytesMut::from(&transport_header::encode(to, *session)[..]);
+            assert_eq!(transport_header::decode(&mut written), Ok(Some((to.clone(), *session))));
             assert!(written.is_empty());
         }
         Ok(None) => assert!(data.len() < overhead + transport_header::LIMIT, "{} bytes and no answer", data.len()),
@@ -272,10 +275,12 @@ mod tests {
 
     #[test]
     fn transport_header_keeps_its_promises() {
-        let header = (any::<u16>(), 0..3_usize, vec(any::<u8>(), 0..8)).prop_map(|(port, session, after)| {
+        let header = (any::<u16>(), "(web\\.ns)?", 0..3_usize, vec(any::<u8>(), 0..8));
+        let header = header.prop_map(|(port, name, session, after)| {
+            let to = NameAddr::new(&name, port).map_or(To::Port(port), To::Name);
             let session =
                 [None, Some(transport_header::Session::HTTP1), Some(transport_header::Session::HTTP2)][session];
-            [&transport_header::encode(port, session)[..], &after].concat()
+            [&transport_header::encode(&to, session)[..], &after].concat()
         });
         judge("transport_header", transport_header, header);
     }

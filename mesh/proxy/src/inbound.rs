@@ -6,9 +6,12 @@
 //!   other bytes -> policy: authorization                               -> application
 //! ```
 //!
+//! A transport header with a name makes the proxy a [`gateway`], and what lets a client in leads to the outbound side.
+//!
 //! ServiceProfiles change nothing here but the counting: a request whose name has a profile is counted under its routes.
 
 mod application;
+mod gateway;
 mod policy;
 mod ports;
 mod profile;
@@ -21,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderName, HeaderValue, Request, Response, Version as HttpVersion};
+use http::{HeaderValue, Request, Response, Version as HttpVersion};
 use tokio::{net::TcpStream, time::Instant};
 use tracing::{debug, warn};
 
@@ -41,21 +44,19 @@ use crate::{
     io::{Io, Transport},
     loop_guard::LoopGuard,
     metrics::{Counter, Direction, Family, Keyed, Labels, Metrics, Observation, Tls, inbound_source_labels},
-    outbound::{POOL_IDLE, POOL_MAX_IDLE},
+    outbound::{Outbound, POOL_IDLE, POOL_MAX_IDLE},
     places::Places,
     process::Drain,
     tcp,
     tls::{self, Accepted, Peer},
-    transport_header::{self, Session},
+    transport_header::{self, Session, To},
 };
 use application::{Application, Applications, Client, authz_labels};
+use gateway::Passage;
 use policy::{Permit, Protocol, Refusal};
 use ports::{Policy, Ports};
 use profile::{Profile, name};
 pub(crate) use rate_limit::Exceeded;
-
-/// Tells the application who the client is, if that has been proven.
-const CLIENT_ID: HeaderName = HeaderName::from_static("l5d-client-id");
 
 /// The inbound side of the proxy.
 pub(crate) struct Inbound {
@@ -67,6 +68,8 @@ pub(crate) struct Inbound {
     identity: LocalIdentity,
     ports: Ports,
     applications: Applications,
+    /// Where a gateway's connections go.
+    outbound: Arc<Outbound>,
     profiles: Arc<Cache<NameAddr, Profile>>,
     guard: LoopGuard,
     metrics: Metrics,
@@ -82,6 +85,8 @@ struct Arrival {
     target: SocketAddr,
     peer: Peer,
     policy: Policy,
+    /// What it is for in place of the application there, if this proxy is to be a gateway.
+    name: Option<NameAddr>,
     /// What it speaks, if that need not be found out.
     known: Option<Detected>,
 }
@@ -95,6 +100,7 @@ impl Inbound {
         mark: Option<u32>,
         identity: LocalIdentity,
         control: Control,
+        outbound: Arc<Outbound>,
         metrics: Metrics,
         original: OriginalDst,
         drain: Drain,
@@ -109,12 +115,17 @@ impl Inbound {
             // Nor can it vanish without a word from there.
             keep_alive: None,
         };
+        let mut ports = Ports::new(config, control.clone());
+        if !config.inbound_gateway_suffixes.is_empty() {
+            ports.keep(port);
+        }
         Self {
             port,
             identity,
             original,
-            ports: Ports::new(config, control.clone()),
+            ports,
             control,
+            outbound,
             applications: Applications::new(
                 EndpointFactory::new(metrics.clone(), settings, &config.inbound_ips),
                 config.inbound_discovery_idle_timeout,
@@ -147,7 +158,7 @@ impl Inbound {
         };
         let policy = self.ports.of(original.port());
         let deadline = Instant::now() + self.patience(&policy);
-        let Arrival { mut io, target, peer, policy, known } =
+        let Arrival { mut io, target, peer, policy, name, known } =
             match self.arrive(stream, original, policy, deadline).await {
                 Ok(arrival) => arrival,
                 Err(error) => return self.tls_failed(original, &error),
@@ -159,15 +170,24 @@ impl Inbound {
                 Err(error) => return debug!(%error, "a connection broke before its protocol was known"),
             },
         };
+        let passage = match name.map(|name| self.passage(name, &peer)).transpose() {
+            Ok(passage) => passage.map(Arc::new),
+            Err(error) => return debug!(%error, "a connection for a gateway is closed: no header can tell whose it is"),
+        };
         let client = Client::new(address, peer, policy);
         let version = match detected {
             Detected::Http1 => Version::Http1,
             Detected::Http2 => Version::Http2,
-            Detected::Tls | Detected::Opaque | Detected::TimedOut => return self.opaque(io, target, client).await,
+            Detected::Tls | Detected::Opaque | Detected::TimedOut => {
+                return match &passage {
+                    Some(passage) => self.pass_bytes(io, target, client, passage).await,
+                    None => self.opaque(io, target, client).await,
+                };
+            }
         };
         let (keep_alive, drain) = (self.config.inbound_server_keep_alive, self.drain.clone());
         serve(io, version, keep_alive, &drain, move |request| {
-            Arc::clone(&self).request(target, client.clone(), request)
+            Arc::clone(&self).request(target, client.clone(), passage.clone(), request)
         })
         .await;
     }
@@ -191,22 +211,34 @@ impl Inbound {
         let direct = original.port() == self.port;
         if !direct && policy.borrow().protocol == Protocol::Opaque {
             let io = self.io(Transport::Left(stream), original, Tls::None("port_skipped"), &policy);
-            return Ok(Arrival { io, target: original, peer: Peer::Plaintext, policy, known: Some(Detected::Opaque) });
+            return Ok(Arrival {
+                io,
+                target: original,
+                peer: Peer::Plaintext,
+                policy,
+                name: None,
+                known: Some(Detected::Opaque),
+            });
         }
         let credentials = self.identity.credentials();
         let Accepted { mut transport, mut prefix, peer, tagged } =
             tls::accept(stream, credentials.as_deref(), direct, deadline).await?;
         let mut target = original;
         let passed_on = matches!(peer, Peer::Elsewhere(_)) || policy.borrow().protocol == Protocol::Tls;
-        let mut known = passed_on.then_some(Detected::Opaque);
+        let (mut known, mut name) = (passed_on.then_some(Detected::Opaque), None);
         if tagged {
             if peer.client_id().is_none() {
                 return Err(io::Error::other("a transport header of a client that does not say who it is"));
             }
-            let (port, session, rest) = transport_header::read(&mut transport, deadline).await?;
-            self.count_header(port, session, &peer);
-            target.set_port(port);
-            policy = self.ports.of(port);
+            let (to, session, rest) = transport_header::read(&mut transport, deadline).await?;
+            self.count_header(&to, session, &peer);
+            match to {
+                To::Port(port) => {
+                    target.set_port(port);
+                    policy = self.ports.of(port);
+                }
+                To::Name(to) => name = Some(to),
+            }
             prefix = rest;
             known = Some(match session {
                 Some(Session::Http1(_)) => Detected::Http1,
@@ -216,19 +248,22 @@ impl Inbound {
         }
         let mut io = self.io(transport, target, peer.label(), &policy);
         io.unread(prefix);
-        Ok(Arrival { io, target, peer, policy, known })
+        Ok(Arrival { io, target, peer, policy, name, known })
     }
 
-    /// `target_name` is that of a gateway's connections, which are refused.
-    fn count_header(&self, port: u16, session: Option<Session>, peer: &Peer) {
+    fn count_header(&self, to: &To, session: Option<Session>, peer: &Peer) {
         let session = match session {
             Some(Session::Http1(_)) => "http/1",
             Some(Session::Http2(_)) => "http/2",
             None => "",
         };
+        let (port, name) = match to {
+            To::Port(port) => (*port, ""),
+            To::Name(name) => (name.port(), name.name()),
+        };
         let labels = Labels::new().with("session_protocol", session).with_display("target_port", port);
         let client = peer.client_id().map(AsRef::as_ref).unwrap_or_default();
-        let labels = labels.with("target_name", "").with("client_id", client);
+        let labels = labels.with("target_name", name).with("client_id", client);
         self.metrics.inbound_transport_headers.hold(&labels).increment();
     }
 
@@ -278,26 +313,36 @@ impl Inbound {
         Ok(self.applications.get(address, client, permit))
     }
 
-    async fn opaque(&self, io: Io, target: SocketAddr, mut client: Client) {
-        let by = |labels: &Labels| authz_labels(target, labels, &client.peer);
+    /// What lets a connection in that is not looked into, if anything does.
+    fn admit(&self, target: SocketAddr, client: &mut Client) -> Option<Arc<Permit>> {
         let policy = Arc::clone(&client.policy.borrow_and_update());
+        let by = |labels: &Labels| authz_labels(target, labels, &client.peer);
         let Some(permit) = policy.permit(client.address, &client.peer) else {
             debug!(%target, client = %client.address, "a connection is refused by the port's policy");
-            return self.metrics.inbound_tcp_denied.hold(&by(&policy.labels)).increment();
+            self.metrics.inbound_tcp_denied.hold(&by(&policy.labels)).increment();
+            return None;
         };
         self.metrics.inbound_tcp_allowed.hold(&by(&permit.labels)).increment();
-        let connected = match self.application(target, &client, permit) {
+        Some(Arc::clone(permit))
+    }
+
+    /// Counts a connection that was let in and is so no more.
+    fn terminated(&self, target: SocketAddr, client: &Client, permit: &Permit) {
+        debug!(%target, client = %client.address, "a connection ends by a change of the port's policy");
+        let labels = authz_labels(target, &permit.labels, &client.peer);
+        self.metrics.inbound_tcp_terminated.hold(&labels).increment();
+    }
+
+    async fn opaque(&self, io: Io, target: SocketAddr, mut client: Client) {
+        let Some(permit) = self.admit(target, &mut client) else { return };
+        let connected = match self.application(target, &client, &permit) {
             Ok(application) => application.endpoint.connect().await.map_err(ProxyError::Connect),
             Err(error) => Err(error),
         };
         match connected {
             Ok(application) => tokio::select! {
                 _ = tcp::join(io, application) => {}
-                () = client.refused() => {
-                    debug!(%target, client = %client.address, "a connection ends by a change of the port's policy");
-                    let labels = authz_labels(target, &permit.labels, &client.peer);
-                    self.metrics.inbound_tcp_terminated.hold(&labels).increment();
-                }
+                () = client.refused() => self.terminated(target, &client, &permit),
             },
             Err(error) => {
                 debug!(%target, error = %error.in_full(), "a connection could not be passed on");
@@ -311,13 +356,18 @@ impl Inbound {
         self: Arc<Self>,
         original: SocketAddr,
         client: Client,
+        passage: Option<Arc<Passage>>,
         request: BoxedRequest,
     ) -> Result<Response<ResponseBody>, Abort> {
         // Peers of which nothing is known are not told what went wrong in here.
         let known = client.peer.client_id().is_some();
         let respond = Respond::to(&request, known);
         let answer = match self.in_flight.take() {
-            Some(_place) => self.respond(original, &client, request).await,
+            Some(_place) => match &passage {
+                // Boxed: few proxies are gateways, and it is larger than all the rest.
+                Some(passage) => Box::pin(self.pass_request(original, &client, passage, request)).await,
+                None => self.respond(original, &client, request).await,
+            },
             None => Err(ProxyError::Overloaded),
         };
         match answer {
@@ -355,11 +405,8 @@ impl Inbound {
         if self.config.ingress_mode {
             self.guard.mark_entry(request.headers_mut(), original.port());
         }
-        // Before the policy, whose routes may look for it: what a client says itself of who it is counts for nothing.
-        match &client.header {
-            Some(id) => request.headers_mut().insert(CLIENT_ID, id.clone()),
-            None => request.headers_mut().remove(CLIENT_ID),
-        };
+        // Before the policy, whose routes may look for it.
+        client.tell(request.headers_mut());
         let permit = self.permit(original, client, &mut request)?;
         let application = self.application(original, client, &permit)?;
         application.allowed.increment();

@@ -14,6 +14,8 @@
 //!   peer   -> detect -> inbound ----------------------------------------------> pool -> application
 //! ```
 //!
+//! In a proxy that is its cluster's gateway, what a peer sends for a Service by name goes from inbound to that Service's Plan.
+//!
 //! [`Config`] is the environment that Linkerd's injector writes (`LINKERD2_PROXY_*`) plus a few `MESHGATE_PROXY_*`
 //! variables, [`Proxy`] is the running proxy, [`main_from_env`] the role `meshgate proxy`, and [`init`] the role
 //! `meshgate proxy-init`, which redirects a pod's traffic.

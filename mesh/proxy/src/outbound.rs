@@ -4,6 +4,7 @@ mod attempts;
 mod balancers;
 mod destination;
 mod http;
+mod onward;
 mod plan;
 mod tls;
 
@@ -41,6 +42,7 @@ use crate::{
 };
 use balancers::Balancers;
 use destination::Destination;
+pub(crate) use onward::Onward;
 use plan::{Carried, Parts, Plan, TcpLeg};
 
 /// Linkerd's pool: idle HTTP/1 connections are kept for 3 s.

@@ -137,9 +137,8 @@ impl Proxy {
         };
 
         let id = config.loop_guard.then(loop_guard::random_id);
-        let inbound = Arc::new(Inbound::new(
+        let outbound = Arc::new(Outbound::new(
             &config,
-            addresses.inbound.port(),
             id.clone(),
             mark,
             identity.clone(),
@@ -148,12 +147,14 @@ impl Proxy {
             original.clone(),
             drain.clone(),
         ));
-        let outbound = Arc::new(Outbound::new(
+        let inbound = Arc::new(Inbound::new(
             &config,
+            addresses.inbound.port(),
             id,
             mark,
             identity.clone(),
             control,
+            Arc::clone(&outbound),
             metrics.clone(),
             original,
             drain.clone(),

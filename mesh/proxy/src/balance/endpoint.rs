@@ -22,7 +22,8 @@ use crate::{
     classify::{Class, Classify, grpc_code},
     connect::ConnectError,
     http::{
-        BoxedRequest, Broken, EndpointLoad, Pool, PoolSettings, ProxyError, ResponseBody, SendError, StreamEnd, UNSENT,
+        AuthorityOverride, BoxedRequest, Broken, EndpointLoad, Http2Params, Last, PROXY_CONNECTION, Pool, PoolSettings,
+        ProxyError, ResponseBody, SendError, StreamEnd, UNSENT,
     },
     io::Io,
     loop_guard::LoopGuard,
@@ -63,6 +64,10 @@ pub(crate) struct EndpointInfo {
     pub(crate) hint: Hint,
     /// The port of the proxy there, if connections are to say themselves which port they are for.
     pub(crate) tagged: Option<u16>,
+    /// What requests and connections are for, if it is a gateway that is there.
+    pub(crate) authority: Option<AuthorityOverride>,
+    /// How connections of HTTP/2 to it are made.
+    pub(crate) http2: Http2Params,
 }
 
 /// What an endpoint is known to speak.
@@ -88,6 +93,9 @@ pub(crate) struct Endpoint {
     /// Present if it is in the proxy's own pod and must not get requests that have come from there.
     guard: Option<LoopGuard>,
     health: Health,
+    /// Whether the client's connection ends where the proxy there has lost the one to its application. As in Linkerd
+    /// (`handle_proxy_error_headers.rs`): not where another endpoint may get the next request.
+    closes: bool,
 }
 
 impl EndpointFactory {
@@ -118,7 +126,7 @@ impl EndpointFactory {
             (info.identity, info.tagged) = (None, None);
         }
         if local {
-            info.hint = Hint::None;
+            (info.hint, info.authority) = (Hint::None, None);
         }
         let tls = match &info.identity {
             Some(server) => Tls::Server(server.id()),
@@ -131,7 +139,8 @@ impl EndpointFactory {
         let (http, tcp) = (labels(start()), labels(start().with("peer", "dst")));
         let tcp = self.metrics.tcp.endpoint(tcp, ZoneLocality::of(&info.metric_labels));
         let guard = self.guard.as_ref().filter(|_| local);
-        self.with_labels(address, info, guard.cloned(), http, tcp)
+        let closes = name.is_none() && info.identity.is_some();
+        Endpoint { closes, ..self.with_labels(address, info, guard.cloned(), http, tcp) }
     }
 
     /// The application at an address of the proxy's own pod, for the requests of one peer that `permit` lets in.
@@ -158,6 +167,7 @@ impl EndpointFactory {
             load: PeakEwma::new(DEFAULT_RTT, DECAY),
             bias: self.bias,
             health: Health::new(self.accrual),
+            closes: false,
             info,
         }
     }
@@ -183,7 +193,15 @@ impl EndpointInfo {
         };
         let tagged = addr.protocol_hint.and_then(|hint| hint.opaque_transport).filter(|_| identity.is_some());
         let tagged = tagged.and_then(|transport| u16::try_from(transport.inbound_port).ok());
-        Self { metric_labels, identity, hint, tagged }
+        let authority = addr.authority_override.as_ref().and_then(|authority| {
+            let parsed = AuthorityOverride::parse(&authority.authority_override);
+            if parsed.is_none() {
+                warn!(addr = ?addr.addr, ?authority, "an endpoint's authority is none; its requests keep theirs");
+            }
+            parsed
+        });
+        let http2 = addr.http2.as_ref().map(Http2Params::of).unwrap_or_default();
+        Self { metric_labels, identity, hint, tagged, authority, http2 }
     }
 }
 
@@ -228,7 +246,10 @@ impl Endpoint {
         let mut load = EndpointLoad::new(self);
         match self.pool.send(request, || observation.sent()).await {
             Ok(response) => {
-                let (head, body) = response.into_parts();
+                let (mut head, body) = response.into_parts();
+                if self.closes && head.headers.get(PROXY_CONNECTION).is_some_and(|says| says == "close") {
+                    head.extensions.insert(Last);
+                }
                 if let Some(penalty) = self.bias.and_then(|bias| bias.of_answer(&head)) {
                     load.took(penalty);
                 }
@@ -246,7 +267,8 @@ impl Endpoint {
             Err(mut error) => {
                 match &mut error {
                     SendError::NotSent(unsent, error) => {
-                        if let ConnectError::Application { status, .. } = error {
+                        if let ConnectError::Application { status, closes, .. } = error {
+                            *closes = self.closes;
                             observation.head(*status, &http::HeaderMap::new());
                             observation.end(None);
                         } else {

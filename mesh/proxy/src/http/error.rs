@@ -8,7 +8,7 @@ use http::{
 };
 use tonic::Code;
 
-use super::{Broken, Failed, Overdue, ResponseBody, orig_proto::is_carried};
+use super::{Broken, Failed, Last, Overdue, ResponseBody, orig_proto::is_carried};
 use crate::{
     NameAddr, Target,
     classify::is_grpc,
@@ -78,6 +78,14 @@ pub(crate) enum ProxyError {
     /// The request has been here before.
     #[error("loop: this proxy ({0}) has sent the request before")]
     Loop(String),
+    /// The proxy is no gateway to the Service that the request is for.
+    #[error(
+        "gateway: expected a name in a domain of LINKERD2_PROXY_INBOUND_GATEWAY_SUFFIXES, found `{0}`; ask the gateway of its cluster"
+    )]
+    GatewayDomain(NameAddr),
+    /// The gateway has passed the request on before.
+    #[error("gateway loop: this proxy ({0}) has passed the request on before")]
+    GatewayLoop(Arc<str>),
     /// The request would go from the inbound proxy to itself.
     #[error("inbound connection must not target port {0}")]
     InboundPort(u16),
@@ -122,8 +130,8 @@ impl ProxyError {
             | Self::NoDispatcher(_) => StatusCode::BAD_GATEWAY,
             Self::Target(Invalid::OutsideTheCluster { .. }) => StatusCode::BAD_GATEWAY,
             Self::Target(Invalid::NotAName(_)) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
-            Self::NoRoute(_) | Self::NoSuchService(_) => StatusCode::NOT_FOUND,
-            Self::Loop(_) => StatusCode::LOOP_DETECTED,
+            Self::NoRoute(_) | Self::NoSuchService(_) | Self::GatewayDomain(_) => StatusCode::NOT_FOUND,
+            Self::Loop(_) | Self::GatewayLoop(_) => StatusCode::LOOP_DETECTED,
             Self::InboundPort(_) | Self::InjectedGrpc { .. } | Self::InvalidPolicy(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
@@ -174,6 +182,8 @@ impl ProxyError {
             Self::Loop(_) | Self::Connect(ConnectError::Itself { .. }) => Some("loop"),
             Self::Connect(ConnectError::Identity { .. }) => Some("identity required"),
             Self::Unauthorized { .. } => Some("unauthorized"),
+            Self::GatewayDomain(_) => Some("gateway domain invalid"),
+            Self::GatewayLoop(_) => Some("gateway loop"),
             Self::Connect(_) | Self::Injected { .. } | Self::InjectedGrpc { .. } | Self::Redirected { .. } => None,
             _ => Some("unexpected"),
         }
@@ -211,7 +221,9 @@ impl ProxyError {
                 | Self::Overdue(_)
                 | Self::Target(_)
                 | Self::Loop(_)
-                | Self::Connect(ConnectError::Itself { .. } | ConnectError::Application { .. })
+                | Self::GatewayDomain(_)
+                | Self::GatewayLoop(_)
+                | Self::Connect(ConnectError::Itself { .. } | ConnectError::Application { closes: false, .. })
                 | Self::Injected { .. }
                 | Self::InjectedGrpc { .. }
                 | Self::Redirected { .. }
@@ -355,7 +367,7 @@ impl Respond {
         if error.closes() && self.version != Version::HTTP_2 {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        if error.closes() && self.informational {
+        if error.closes() && self.informational && own {
             headers.insert("l5d-proxy-connection", HeaderValue::from_static("close"));
         }
         if self.grpc {
@@ -363,6 +375,9 @@ impl Respond {
             headers.insert("grpc-status", HeaderValue::from(error.grpc_code() as i32));
         } else {
             *response.status_mut() = error.status();
+        }
+        if error.closes() && !own {
+            response.extensions_mut().insert(Last);
         }
         response
     }

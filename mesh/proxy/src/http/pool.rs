@@ -25,7 +25,7 @@ use tokio::{io::AsyncWriteExt, time};
 use tracing::debug;
 
 use super::{
-    BoxedRequest, Broken, Incoming, MAX_HEAD, RequestBody, UNSENT,
+    AuthorityOverride, BoxedRequest, Broken, Http2Params, Incoming, RequestBody, UNSENT,
     error::h2_error,
     http1::{Connection, Failure},
     orig_proto,
@@ -38,14 +38,11 @@ use crate::{
     io::{Io, Transport},
     metrics::TcpScope,
     tls::ServerIdentity,
-    transport_header::{self, Session},
+    transport_header::{self, Session, To},
 };
 
 /// How often idle connections are looked at.
 const LOOK: Duration = Duration::from_secs(1);
-/// Linkerd's windows: 64 KiB for a stream, 1 MiB for a connection.
-const STREAM_WINDOW: u32 = 65_535;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 type Http2 = http2::SendRequest<RequestBody>;
 
@@ -78,6 +75,9 @@ struct Dial {
     hint: Hint,
     /// The port that is dialled in place of the address's, which a transport header tells then.
     tagged: Option<u16>,
+    /// What requests and connections are for, if it is a gateway that is there.
+    authority: Option<AuthorityOverride>,
+    http2: Http2Params,
     settings: Arc<PoolSettings>,
     tcp: Arc<TcpScope>,
 }
@@ -114,8 +114,8 @@ impl Pool {
         settings: Arc<PoolSettings>,
         tcp: Arc<TcpScope>,
     ) -> Arc<Self> {
-        let EndpointInfo { identity: tls, hint, tagged, .. } = info.clone();
-        let dial = Arc::new(Dial { address, tls, hint, tagged, settings, tcp });
+        let EndpointInfo { identity: tls, hint, tagged, authority, http2, .. } = info.clone();
+        let dial = Arc::new(Dial { address, tls, hint, tagged, authority, http2, settings, tcp });
         Arc::new(Self { dial, idle: Mutex::default(), shared: Mutex::new(SharedConnection::None) })
     }
 
@@ -130,20 +130,31 @@ impl Pool {
         mut request: BoxedRequest,
         sending: impl FnMut(),
     ) -> Result<Response<Incoming>, SendError> {
-        if request.version() == Version::HTTP_2 {
-            return self.send_http2(request, sending).await;
-        }
-        let own_authority = || Authority::try_from(self.dial.address.to_string()).ok();
-        let carried =
-            if self.dial.hint == Hint::Http2 { orig_proto::upgrade(&mut request, own_authority) } else { None };
-        let Some(original) = carried else { return self.send_http1(request, sending).await };
-        match self.send_http2(request, sending).await {
+        let renamed = self.dial.authority.as_ref().map(|authority| authority.replace(&mut request));
+        let carried = if self.dial.hint == Hint::Http2 && request.version() != Version::HTTP_2 {
+            orig_proto::upgrade(&mut request, || Authority::try_from(self.dial.address.to_string()).ok())
+        } else {
+            None
+        };
+        let result = if request.version() == Version::HTTP_2 {
+            self.send_http2(request, sending).await
+        } else {
+            self.send_http1(request, sending).await
+        };
+        match result {
             Ok(mut response) => {
-                orig_proto::downgrade_response(&mut response);
+                if carried.is_some() {
+                    orig_proto::downgrade_response(&mut response);
+                }
                 Ok(response)
             }
             Err(SendError::NotSent(mut request, error)) => {
-                orig_proto::restore(&mut request, original);
+                if let Some(original) = carried {
+                    orig_proto::restore(&mut request, original);
+                }
+                if let Some(original) = renamed {
+                    original.restore(&mut request);
+                }
                 Err(SendError::NotSent(request, error))
             }
             Err(broken) => Err(broken),
@@ -262,15 +273,8 @@ impl Pool {
         async move {
             let io = dial.connect(Some(Session::HTTP2)).await?;
             let mut client = http2::Builder::new(TokioExecutor::new());
-            client
-                .timer(TokioTimer::new())
-                .initial_stream_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(CONNECTION_WINDOW)
-                .max_header_list_size(MAX_HEAD as u32);
-            if let Some(KeepAlive { interval, timeout }) = dial.keep_alive() {
-                // While idle, too: else the next request finds out, and pays.
-                client.keep_alive_interval(interval).keep_alive_timeout(timeout).keep_alive_while_idle(true);
-            }
+            client.timer(TokioTimer::new());
+            dial.http2.apply(&mut client, dial.keep_alive());
             let (sender, connection) = client
                 .handshake(TokioIo::new(io))
                 .await
@@ -308,8 +312,9 @@ impl Pool {
 }
 
 impl Dial {
-    /// Only proxies are asked whether they are there. Whoever answers gRPC may take a PING more often than every five minutes for an
-    /// attack (gRPC's `GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS`), and hang up on all requests at the third.
+    /// Only proxies are asked whether they are there, unless the control plane says of an endpoint that it is. Whoever answers gRPC may
+    /// take a PING more often than every five minutes for an attack (gRPC's `GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS`), and
+    /// hang up on all requests at the third.
     fn keep_alive(&self) -> Option<KeepAlive> {
         // To what is opaque the proxy there passes on everything that is spoken, PINGs too.
         let is_proxy = self.hint != Hint::Opaque && (self.tls.is_some() || self.hint == Hint::Http2);
@@ -324,16 +329,19 @@ impl Dial {
 
     /// The proxy there has answered in place of its application, which the request has not reached.
     fn unsent<B>(&self, again: BoxedRequest, response: &Response<B>) -> SendError {
-        let error = ConnectError::Application { address: self.address, status: response.status() };
+        let error = ConnectError::Application { address: self.address, status: response.status(), closes: false };
         SendError::NotSent(again, error)
     }
 
     /// `session` is the version of HTTP that will be spoken.
     async fn connect(&self, session: Option<Session>) -> Result<Io, ConnectError> {
         let PoolSettings { connector, identity, .. } = &*self.settings;
-        let header = self.tagged.map(|_| {
+        let tagged = self.tls.is_some() && (self.tagged.is_some() || self.authority.is_some());
+        let header = tagged.then(|| {
             let session = session.filter(|_| self.hint != Hint::Opaque);
-            transport_header::encode(self.address.port(), session)
+            let name = self.authority.as_ref().and_then(AuthorityOverride::name);
+            let to = name.map_or(To::Port(self.address.port()), |name| To::Name(name.clone()));
+            transport_header::encode(&to, session)
         });
         let dialled = SocketAddr::new(self.address.ip(), self.tagged.unwrap_or(self.address.port()));
         let stream = connector.connect(dialled).await?;
@@ -344,7 +352,10 @@ impl Dial {
                     // What is to be secret is not said openly for want of a certificate.
                     let credentials = identity.credentials().ok_or_else(|| io::Error::other("no certificate yet"))?;
                     let mut tls = credentials.connect(stream, server, header.is_some()).await?;
-                    if let Some(header) = &header {
+                    // Who does not know of it takes connections as they are, as a gateway of old does.
+                    if let Some(header) = &header
+                        && tls.get_ref().1.alpn_protocol() == Some(transport_header::PROTOCOL)
+                    {
                         tls.write_all(header).await?;
                     }
                     Ok::<_, io::Error>(tls)

@@ -1,10 +1,12 @@
 //! Serving HTTP on a connection whose version is known.
 
-use std::{convert::Infallible, error::Error, pin::pin, time::Duration};
+use std::{convert::Infallible, error::Error, pin::pin, sync::Arc, time::Duration};
 
+use futures::TryFutureExt;
 use http::{Request, Response};
 use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::Notify;
 use tracing::debug;
 
 use super::{Abort, BoxedRequest, Incoming, MAX_HEAD, RequestBody, ResponseBody, http1};
@@ -16,6 +18,10 @@ pub(crate) enum Version {
     Http1,
     Http2,
 }
+
+/// In a response: it is the last on its connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Last;
 
 /// How long a client may take for a head once it has begun it: longer than one on a bad line needs. Linkerd has no limit. Of HTTP/2 it
 /// is the preface that may take so long; behind that `KeepAlive` holds, which a client that stops within a frame, or between the parts of
@@ -60,8 +66,17 @@ where
         begun = io.begins(H2_PREFACE, head_timeout) => begun?,
         () = drain.stopping() => return Ok(()),
     }
-    let service =
-        move |request: Request<hyper::body::Incoming>| service(RequestBody::pass(request.map(Incoming::Http2)));
+    let last = Arc::new(Notify::new());
+    let ends = Arc::clone(&last);
+    let service = move |request: Request<hyper::body::Incoming>| {
+        let last = Arc::clone(&last);
+        let answer = service(RequestBody::pass(request.map(Incoming::Http2)));
+        answer.inspect_ok(move |response| {
+            if response.extensions().get::<Last>().is_some() {
+                last.notify_one();
+            }
+        })
+    };
     let mut server = http2::Builder::new(TokioExecutor::new());
     server
         .timer(TokioTimer::new())
@@ -75,7 +90,7 @@ where
     let mut connection = pin!(server.serve_connection(TokioIo::new(io), service_fn(service)));
     let served = tokio::select! {
         result = &mut connection => result,
-        Ok(()) = stopped(drain) => {
+        Ok(()) = ended(drain, &ends) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -83,8 +98,12 @@ where
     Ok(served?)
 }
 
-async fn stopped(drain: &Drain) -> Result<(), Infallible> {
-    drain.stopping().await;
+/// When no further request is taken.
+async fn ended(drain: &Drain, last: &Notify) -> Result<(), Infallible> {
+    tokio::select! {
+        () = drain.stopping() => {}
+        () = last.notified() => {}
+    }
     Ok(())
 }
 

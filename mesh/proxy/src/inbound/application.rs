@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
     policy::{Permit, ServerPolicy},
@@ -15,6 +15,9 @@ use crate::{
     metrics::{Counter, Labels, StreamScope},
     tls::Peer,
 };
+
+/// Tells the application who the client is, if that has been proven.
+const CLIENT_ID: HeaderName = HeaderName::from_static("l5d-client-id");
 
 /// An application as the requests of one identity reach it, under one permit.
 pub(super) struct Application {
@@ -39,7 +42,7 @@ pub(super) struct Client {
     pub(super) address: SocketAddr,
     pub(super) peer: Arc<Peer>,
     /// Tells the application who the client is.
-    pub(super) header: Option<HeaderValue>,
+    header: Option<HeaderValue>,
     /// That of the port, as it changes.
     pub(super) policy: Policy,
     /// What the last request used, which the next one does as well unless the policy or the route changes.
@@ -50,6 +53,14 @@ impl Client {
     pub(super) fn new(address: SocketAddr, peer: Peer, policy: Policy) -> Self {
         let header = peer.client_id().and_then(|id| HeaderValue::from_str(id).ok());
         Self { address, header, peer: Arc::new(peer), policy, last: Arc::default() }
+    }
+
+    /// Says in a request who the client is: what it says itself of that counts for nothing.
+    pub(super) fn tell(&self, headers: &mut HeaderMap) {
+        match &self.header {
+            Some(id) => headers.insert(CLIENT_ID, id.clone()),
+            None => headers.remove(CLIENT_ID),
+        };
     }
 
     /// Ends when the port's policy, which has let the client in, does so no more.

@@ -36,6 +36,11 @@ impl Ports {
         ports
     }
 
+    /// Follows the policy of a port from now on.
+    pub(super) fn keep(&mut self, port: u16) {
+        self._declared.push(self.get(port));
+    }
+
     /// The policy of a port. Until the control plane has answered, and where it does not, it is the default, as in Linkerd.
     pub(super) fn of(&self, port: u16) -> Policy {
         Policy::clone(&self.get(port))

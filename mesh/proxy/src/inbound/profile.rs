@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderName, Request, header::HOST, uri::Authority};
+use http::{Request, header::HOST, uri::Authority};
 use linkerd2_proxy_api::destination::DestinationProfile;
 use tokio::{sync::watch, time};
 
@@ -10,10 +10,9 @@ use crate::{
     NameAddr,
     control::{Answer, Answers},
     dialect,
+    http::CANONICAL,
     profile::ServiceProfile,
 };
-
-const CANONICAL: HeaderName = HeaderName::from_static("l5d-dst-canonical");
 
 /// Requests are not held up for their metrics any longer than this, as in Linkerd.
 const PATIENCE: Duration = Duration::from_millis(500);

@@ -20,8 +20,8 @@ use crate::{
     classify::{Classify, grpc_code},
     dialect::{Choice, Dialled, OVERRIDE, choose},
     http::{
-        BoxedRequest, Failed, Overdue, ProxyError, RequestBody, ResponseBody, TimedAttempt, UNSENT, Upgrade,
-        check_head, remove_each, strip_hop_by_hop,
+        BoxedRequest, CANONICAL, Failed, Overdue, PROXY_CONNECTION, ProxyError, RequestBody, ResponseBody,
+        TimedAttempt, UNSENT, Upgrade, check_head, remove_each, strip_hop_by_hop,
     },
     metrics::Direction,
     policy::{Chosen, Routes, Terms},
@@ -31,8 +31,6 @@ use crate::{
     within::{unless, within},
 };
 
-const CANONICAL: HeaderName = HeaderName::from_static("l5d-dst-canonical");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("l5d-proxy-connection");
 const PROXY_ERROR: HeaderName = HeaderName::from_static("l5d-proxy-error");
 
 impl Outbound {

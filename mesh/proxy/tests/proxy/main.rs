@@ -8,6 +8,7 @@ mod control_tls;
 mod discovery;
 mod eras;
 mod failures;
+mod gateway;
 mod grpc;
 mod http;
 mod hygiene;

@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{HeaderValue, Method};
+use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use linkerd2_proxy_api::destination::{
     DestinationProfile, ProtocolHint, TlsIdentity,
@@ -26,7 +28,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
 use crate::{
-    support::{App, Authority, Mesh, Setup, endpoint, served_by, text, with_http2, with_identity},
+    support::{App, Authority, Mesh, Setup, endpoint, h2, served_by, text, with_http2, with_identity},
     wire::Wire,
 };
 
@@ -220,5 +222,78 @@ async fn a_header_says_which_http_is_spoken() {
         assert_eq!(server.sum(&["inbound_tcp_detect_http_results_total"]).await, 0, "{session}");
         let target = format!("target_addr=\"{}\"", app.address);
         server.wait_for_sum(&["request_total", "direction=\"inbound\"", &target], 1).await;
+    }
+}
+
+/// An application that hangs up on whoever asks it something.
+async fn failing() -> App {
+    App::tcp(|mut stream| async move {
+        let _ = stream.read_u8().await;
+    })
+    .await
+}
+
+/// As with Linkerd's proxy, where a client goes to one endpoint only: what has become of its connection there has become of it here.
+#[tokio::test]
+async fn a_clients_connection_ends_with_the_one_behind_the_other_proxy() {
+    let authority = Authority::start(HOUR).await;
+    let gone = TcpListener::bind("127.0.2.9:0").await.unwrap().local_addr().unwrap();
+    let failing = failing().await;
+    for (address, forwarded) in [(failing.address, true), (gone, true), (failing.address, false), (gone, false)] {
+        let server = Setup::new().identified(SERVER, &authority).original_of(LOOPBACK, address).start().await;
+        let own = server.proxy.addresses().inbound;
+        let dialled = if forwarded { own } else { ([10, 96, 0, 1], 80).into() };
+        let client = Setup::new().identified(CLIENT, &authority).original(1, dialled).start().await;
+        client.control.identify(own, SERVER);
+        if forwarded {
+            client.control.set_profile(&own.to_string(), Ok(with_identity(endpoint(own), SERVER)));
+        } else {
+            client.control.service("web", dialled, &[own]);
+        }
+        let mut connection = client.connect(1).await;
+        let reply = connection.get("/", &[]).await;
+        assert_eq!(reply.status, 502, "{reply:?}");
+        assert_eq!(reply.header("l5d-proxy-connection"), None, "{reply:?}");
+        assert_eq!(reply.header("connection"), forwarded.then_some("close"), "{address}: {reply:?}");
+        if forwarded {
+            assert_eq!(connection.read_to_end().await, b"");
+        } else {
+            assert_eq!(connection.get("/", &[]).await.status, 502);
+        }
+
+        // What breaks in HTTP/2 is passed on as it is.
+        if address != gone {
+            continue;
+        }
+        let mut sender = h2(crate::support::client(1), client.proxy.addresses().outbound[0]).await;
+        let ask = || http::Request::get("http://web/").body(Empty::<Bytes>::new().boxed_unsync()).unwrap();
+        assert_eq!(sender.send_request(ask()).await.unwrap().status(), 502);
+        if forwarded {
+            let ended = async {
+                while sender.ready().await.is_ok() {
+                    tokio::task::yield_now().await
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(10), ended).await.expect("the connection stays");
+        } else {
+            assert_eq!(sender.send_request(ask()).await.unwrap().status(), 502);
+        }
+    }
+}
+
+/// The control of the test above: an application may say what it likes.
+#[tokio::test]
+async fn only_a_proxy_ends_connections() {
+    let app = App::http(|_| async {
+        let mut response = text(200, "answered");
+        response.headers_mut().insert("l5d-proxy-connection", HeaderValue::from_static("close"));
+        response
+    })
+    .await;
+    let mesh = Setup::new().original(1, app.address).start().await;
+    let mut connection = mesh.connect(1).await;
+    for _ in 0..2 {
+        let reply = connection.get("/", &[]).await;
+        assert_eq!((&*reply.body, reply.header("connection")), ("answered", None), "{reply:?}");
     }
 }

@@ -18,6 +18,7 @@ use super::{
     Error,
     parse::{Reason, ends_with_chunked, has_body, names},
 };
+use crate::http::Last;
 
 /// How a body is written.
 pub(super) enum Encoder {
@@ -81,7 +82,8 @@ pub(super) fn response<T>(response: &Response<T>, body: &impl Body, asked: &mut 
     let bodiless = !has_body(&asked.method, status);
     let encoder = if bodiless { Encoder::None } else { framing(response.headers(), body, old, Encoder::UntilClose) };
     let said = |token| response.headers().get_all(CONNECTION).iter().any(|value| names(value.as_bytes(), token));
-    asked.keep_alive &= !said(b"close") && !matches!(encoder, Encoder::UntilClose);
+    let last = said(b"close") || response.extensions().get::<Last>().is_some();
+    asked.keep_alive &= !last && !matches!(encoder, Encoder::UntilClose);
     // What belongs to a body that another method or another condition would have got is told, as far as it may be.
     let lengths = !bodiless || asked.method == Method::HEAD || status == StatusCode::NOT_MODIFIED;
     headers(response.headers(), matches!(encoder, Encoder::Chunked(_)), lengths, out);

@@ -1,8 +1,11 @@
 //! Peers that have spoken HTTP/2 and are not there any more, of which nothing tells.
 
+use std::time::Duration;
+
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::SendRequest;
+use linkerd2_proxy_api::destination::{Http2ClientParams, http2_client_params::KeepAlive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::frames::{END_HEADERS, END_STREAM, Frames, HEADERS, OK, SETTINGS, Said, block, frame, pseudo};
@@ -102,4 +105,28 @@ async fn a_proxy_that_is_not_there_any_more_is_connected_to_anew() {
         mesh.wait_for_sum(&["tcp_open_connections", &open(&proxy)], 0).await;
     }
     assert_eq!(mesh.sum(&["tcp_open_connections", &open(&application)]).await, 1);
+}
+
+/// The control plane says how: this proxy itself would never ask.
+#[tokio::test]
+async fn an_endpoint_is_asked_as_the_control_plane_says() {
+    let (asked, unasked) = (mute().await, mute().await);
+    let never = ("MESHGATE_PROXY_CONNECT_HTTP2_KEEP_ALIVE_INTERVAL", "0s");
+    let mesh =
+        Setup::new().with(never.0, never.1).original(1, asked.address).original(2, unasked.address).start().await;
+    let duration = |millis| prost_types::Duration::try_from(Duration::from_millis(millis)).ok();
+    let keep_alive = KeepAlive { interval: duration(50), timeout: duration(500), while_idle: true };
+    for app in [&asked, &unasked] {
+        let mut found = with_http2(endpoint(app.address));
+        let keep_alive = (app.address == asked.address).then_some(keep_alive);
+        found.endpoint.as_mut().unwrap().http2 = Some(Http2ClientParams { keep_alive, ..Default::default() });
+        mesh.control.set_profile(&app.address.to_string(), Ok(found));
+    }
+    let outbound = mesh.proxy.addresses().outbound[0];
+    let open = |app: &App| format!("direction=\"outbound\",peer=\"dst\",target_addr=\"{}\"", app.address);
+    for n in [2, 1] {
+        assert_eq!(ask(&mut h2(client(n), outbound).await).await, 200);
+    }
+    mesh.wait_for_sum(&["tcp_open_connections", &open(&asked)], 0).await;
+    assert_eq!(mesh.sum(&["tcp_open_connections", &open(&unasked)]).await, 1);
 }

@@ -10,8 +10,8 @@ use std::{
 use futures::{Stream, StreamExt, stream};
 use linkerd2_proxy_api::{
     destination::{
-        AddrSet, DestinationProfile, GetDestination, NoEndpoints, PathMatch, ProtocolHint, RequestMatch, RetryBudget,
-        Route, TlsIdentity, Update, WeightedAddr, WeightedAddrSet, WeightedDst,
+        AddrSet, AuthorityOverride, DestinationProfile, GetDestination, NoEndpoints, PathMatch, ProtocolHint,
+        RequestMatch, RetryBudget, Route, TlsIdentity, Update, WeightedAddr, WeightedAddrSet, WeightedDst,
         destination_server::{Destination, DestinationServer},
         protocol_hint, request_match, tls_identity, update,
     },
@@ -50,6 +50,8 @@ struct State {
     identities: Mutex<HashMap<SocketAddr, String>>,
     /// The endpoints that take HTTP/1 over HTTP/2.
     carrying: Mutex<BTreeSet<SocketAddr>>,
+    /// What requests to an endpoint are for, if it is a gateway.
+    authorities: Mutex<HashMap<SocketAddr, String>>,
     calls: Mutex<Vec<String>>,
 }
 
@@ -134,6 +136,12 @@ impl ControlPlane {
         self.state.carrying.lock().insert(address);
     }
 
+    /// Says what requests to an address are for, in endpoints of streams that are opened afterwards.
+    #[allow(dead_code, reason = "the soak does not use it")]
+    pub fn rename(&self, address: SocketAddr, authority: &str) {
+        self.state.authorities.lock().insert(address, authority.to_owned());
+    }
+
     /// A Service by name and by cluster IP, with a policy, as Linkerd's control plane answers.
     pub fn service(&self, name: &str, cluster_ip: SocketAddr, endpoints: &[SocketAddr]) {
         let host = format!("{name}.ns.svc.cluster.local");
@@ -190,9 +198,12 @@ impl Destination for State {
         let path = request.into_inner().path;
         let sets = self.stream("Get", &path, &self.endpoints, Code::NotFound)?.into_inner();
         let (identities, carrying) = (self.identities.lock().clone(), self.carrying.lock().clone());
+        let authorities = self.authorities.lock().clone();
         let updates = sets.scan(BTreeSet::new(), move |known: &mut BTreeSet<SocketAddr>, next| {
             let updates: Vec<_> = match next {
-                Ok(next) => difference(known, &next, &identities, &carrying).into_iter().map(Ok).collect(),
+                Ok(next) => {
+                    difference(known, &next, &identities, &carrying, &authorities).into_iter().map(Ok).collect()
+                }
                 Err(status) => vec![Err(status)],
             };
             futures::future::ready(Some(stream::iter(updates)))
@@ -251,12 +262,15 @@ fn difference(
     next: &BTreeSet<SocketAddr>,
     identities: &HashMap<SocketAddr, String>,
     carrying: &BTreeSet<SocketAddr>,
+    authorities: &HashMap<SocketAddr, String>,
 ) -> Vec<Update> {
     let removed: Vec<_> = known.difference(next).map(|address| (*address).into()).collect();
     let identified = |address: &SocketAddr| {
         let tls_identity = identities.get(address).map(|name| identity(name));
         let protocol_hint = carrying.contains(address).then(http2);
-        WeightedAddr { tls_identity, protocol_hint, ..weighted(*address) }
+        let authority_override = authorities.get(address).cloned();
+        let authority_override = authority_override.map(|authority_override| AuthorityOverride { authority_override });
+        WeightedAddr { tls_identity, protocol_hint, authority_override, ..weighted(*address) }
     };
     let added: Vec<_> = next.difference(known).map(identified).collect();
     known.clone_from(next);
