@@ -7,9 +7,12 @@ use anyhow::Context;
 use clap::builder::PossibleValuesParser;
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
-use meshgate_fixtures::Fixtures;
-use meshgate_harness::matrix::Dialect;
+use meshgate_clusters::Kind;
+use meshgate_clusters::remote::By;
+use meshgate_fixtures::{Fixtures, Mode};
+use meshgate_harness::matrix::{Dialect, Mesh};
 
+use crate::target::Install;
 use crate::{Cli, fail, output};
 
 /// For which shell.
@@ -54,7 +57,7 @@ pub fn man(args: ManArgs) -> ExitCode {
     }
 }
 
-/// With the names that there are: a shell offers the controllers, recipes, dialects and cases of this version. The parser itself takes
+/// With the names that there are: a shell offers the controllers, recipes, dialects and cases of this version, and what stands where there are few words to choose from. The parser itself takes
 /// more, such as `traefik@3.6.15` and parts of a case's id, and answers a wrong name with the nearest one.
 fn with_names(command: Command, fixtures: &Fixtures) -> Command {
     // The parser keeps names for as long as the process lives, which ends with the script.
@@ -65,12 +68,23 @@ fn with_names(command: Command, fixtures: &Fixtures) -> Command {
     recipes.sort_unstable();
     recipes.dedup();
     let dialects = Dialect::ALL.map(Dialect::as_str).to_vec();
+    let modes = Mode::ALL.map(Mode::as_str).to_vec();
+    let clusters = Kind::ALL.map(Kind::as_str).to_vec();
+    let meshes = Mesh::ALL.map(Mesh::as_str).to_vec();
+    let installs = Install::ALL.map(Install::as_str).to_vec();
+    let entrances = By::ALL.map(By::as_str).to_vec();
     let cases: Vec<&str> = meshgate_suites::cases().iter().map(|case| case.id).collect();
     let offers = [
         ("controllers", &controllers),
         ("controller", &controllers),
         ("recipes", &recipes),
         ("dialects", &dialects),
+        ("modes", &modes),
+        ("cluster", &clusters),
+        ("clusters", &clusters),
+        ("mesh", &meshes),
+        ("install", &installs),
+        ("entrance", &entrances),
         ("cases", &cases),
     ];
     let offer = |command: Command, name: &'static str, names: &[&'static str]| {
@@ -108,7 +122,17 @@ mod tests {
             assert!(script.contains("explain"), "{shell}");
         }
         let bash = script(Shell::Bash);
-        for name in ["traefik", "ingress-middleware", "routing/host", "documented"] {
+        for name in [
+            "traefik",
+            "ingress-middleware",
+            "routing/host",
+            "documented",
+            "outside",
+            "k3s",
+            "linkerd",
+            "helm",
+            "node-port",
+        ] {
             assert!(bash.contains(name), "{name}");
         }
     }

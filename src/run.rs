@@ -62,9 +62,9 @@ pub struct Args {
     /// Seconds that setting a cell up may take; 60 when left out, 300 on a cluster that is not embedded
     #[arg(long, value_name = "SECONDS")]
     pub setup_timeout: Option<u64>,
-    /// Seconds that one case may take
-    #[arg(long, default_value_t = 60)]
-    pub case_timeout: u64,
+    /// Seconds that one case may take; 60 for each of --patience when left out
+    #[arg(long, value_name = "SECONDS")]
+    pub case_timeout: Option<u64>,
 }
 
 const EXIT_STATUS: &str = "\
@@ -169,7 +169,7 @@ pub fn execute(args: &Args) -> anyhow::Result<Report> {
     let splits = plan.splits(&fixtures)?;
     let cancel = CancellationToken::new();
     let (cells, closed) = runtime.block_on(async {
-        tokio::spawn(cancel_on_signals(cancel.clone()));
+        tokio::spawn(cancel_on_signals(cancel.clone(), args.target.cluster));
         let site = Site::open(&args.target, groundwork, splits, &logs, &cancel, &note).await?;
         let listen = |index: usize, event: &_| progress.event(index, event);
         let judged = async {
@@ -220,7 +220,8 @@ fn jobs(args: &Args, plan: &Plan, fixtures: &Fixtures, charts: &Charts, site: &S
             recipe: plan.own_recipe.as_deref().map(std::path::absolute).transpose()?,
             report_dir: report_dir.clone(),
             setup_seconds: args.setup_timeout.unwrap_or(args.target.usual_setup_seconds()),
-            case_seconds: args.case_timeout,
+            case_seconds: args.case_timeout.unwrap_or_else(|| 60 * u64::from(args.target.pace())),
+            pace: args.target.pace(),
             backend: site.backend.clone(),
             mesh: site.mesh(),
             chart: charts.file(cell),
@@ -247,7 +248,7 @@ fn options(args: &Args, backend: &Backend) -> anyhow::Result<Options> {
         command: vec![std::env::current_exe()?.into(), crate::cell::ROLE.into()],
         // Cells have the same namespaces: one cluster carries one at a time.
         parallel: if own { args.parallel.unwrap_or_else(runner::usual_parallel) } else { 1 },
-        cell_limit: Duration::from_secs(if own { 600 } else { 1800 }),
+        cell_limit: Duration::from_secs(600) * args.target.pace(),
     })
 }
 
@@ -368,13 +369,26 @@ fn now() -> String {
     meshgate_harness::report::timestamp()
 }
 
-/// Ctrl-C and SIGTERM end the cells, and with them everything they made.
-async fn cancel_on_signals(cancel: CancellationToken) {
+/// Ctrl-C, SIGTERM and the end of the terminal end the cells, and with them everything they made. Giving a cluster back takes a while, for
+/// which not everybody waits: the second ends the run as it is, and leaves the rest to the next one.
+async fn cancel_on_signals(cancel: CancellationToken, cluster: Kind) {
     use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-    }
+    let kinds = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()));
+    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) = kinds else { return };
+    let mut any = async || {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    };
+    any().await;
     cancel.cancel();
+    let what = match cluster {
+        Kind::Embedded => "ending the cells; again to end at once",
+        _ => "giving the cluster back; again to leave it as it is",
+    };
+    output::tell(&format!("\n{what}\n"));
+    any().await;
+    std::process::exit(2);
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use meshgate_clusters::k3s::{self, K3sCluster};
 use meshgate_clusters::kind::{self, KindCluster, PUBLISHED, Port};
 use meshgate_clusters::lease::Leases;
@@ -139,7 +139,7 @@ impl Site {
     ) -> anyhow::Result<()> {
         if target.mesh == Mesh::Linkerd {
             progress("asking linkerd for its manifests");
-            let objects = linkerd(&reach, splits).await?;
+            let objects = unless(cancel, linkerd(&reach, splits)).await?;
             let file = tempfile::Builder::new().prefix("meshgate-mesh-").suffix(".json").tempfile()?;
             serde_json::to_writer(&file, &objects)?;
             self.mesh = Some(file.into_temp_path());
@@ -183,6 +183,14 @@ impl Site {
             }
         }
         made.down(progress).await
+    }
+}
+
+/// What comes of it, unless the run is interrupted before. Commands that are dropped are killed.
+async fn unless<T>(cancel: &CancellationToken, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::select! {
+        done = work => done,
+        () = cancel.cancelled() => bail!("interrupted"),
     }
 }
 
@@ -237,7 +245,7 @@ async fn make(
         progress("loading images");
         anyhow::Ok(cluster.load(images, progress).await?)
     };
-    match furnished.await {
+    match unless(cancel, furnished).await {
         Ok(()) => Ok((cluster.provisioned().clone(), Made::Kind(Box::new(cluster)))),
         Err(error) => {
             if let Err(error) = cluster.down(progress).await {

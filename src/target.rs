@@ -17,9 +17,11 @@ pub enum Install {
 }
 
 impl Install {
-    const ALL: [Self; 2] = [Self::Manifests, Self::Helm];
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Manifests, Self::Helm];
 
-    fn as_str(self) -> &'static str {
+    /// As the command line names it.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Manifests => "manifests",
             Self::Helm => "helm",
@@ -68,6 +70,9 @@ pub struct Target {
     /// last cell's to look at
     #[arg(long)]
     pub publish: bool,
+    /// How many times as long as on the embedded cluster everything may take that is awaited; 1 there, 3 on others when left out
+    #[arg(long, value_name = "TIMES", value_parser = clap::value_parser!(u32).range(1..=20))]
+    pub patience: Option<u32>,
     /// Give a kind or k3s cluster the programs of the embedded cluster, stand-ins included, as the controllers' images, rather than
     /// have it pull the official ones; an existing cluster has them already, loaded from what `meshgate image` wrote
     #[arg(long)]
@@ -149,11 +154,15 @@ impl Target {
                  beforehand (helm registry login), for https:// use a mirror that asks for none"
             );
         }
-        if self.cluster == InKind && self.entrance == By::LoadBalancer {
+        if matches!(self.cluster, InKind | K3s) && self.entrance == By::LoadBalancer {
+            let own = match self.cluster {
+                InKind => "run cloud-provider-kind beside a cluster of your own and use that",
+                _ => "use a cluster of your own that has one",
+            };
             bail!(
-                "--entrance load-balancer: a kind cluster has none, so the controller's Service would never get an address; come by another \
-                 (--entrance node-port, or the cluster IP), or run cloud-provider-kind beside a cluster of your own and use that with \
-                 --cluster existing"
+                "--entrance load-balancer: a {} cluster has none, so the controller's Service would never get an address; come by another \
+                 (--entrance node-port, or the cluster IP), or {own} with --cluster existing",
+                self.cluster
             );
         }
         if self.mesh == Mesh::Linkerd && self.cluster == Embedded {
@@ -180,6 +189,11 @@ impl Target {
         }
     }
 
+    /// How many times as long as on the embedded cluster what is awaited may take.
+    pub fn pace(&self) -> u32 {
+        self.patience.unwrap_or_else(|| self.cluster.pace())
+    }
+
     /// How long setting a cell up may take where nothing else is said: other clusters pull images and have more to do.
     pub fn usual_setup_seconds(&self) -> u64 {
         match self.cluster {
@@ -199,11 +213,46 @@ impl Target {
             (self.image != IMAGE).then(|| format!(" --image {}", self.image)),
             (self.entrance != By::default()).then(|| format!(" --entrance {}", self.entrance)),
             self.kubernetes.as_deref().map(|version| format!(" --kubernetes {version}")),
+            self.patience.map(|times| format!(" --patience {times}")),
             self.native_images.then(|| " --native-images".to_owned()),
             (self.install != Install::Manifests).then(|| format!(" --install {}", self.install.as_str())),
             self.chart_version.as_deref().map(|version| format!(" --chart-version {version}")),
             self.chart_repository.as_deref().map(|repository| format!(" --chart-repository {repository}")),
         ];
         flags.into_iter().flatten().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        target: Target,
+    }
+
+    fn target(line: &str) -> Target {
+        Line::parse_from(std::iter::once("meshgate").chain(line.split_whitespace())).target
+    }
+
+    #[test]
+    fn a_cluster_that_is_made_has_no_load_balancer() {
+        for kind in ["kind", "k3s"] {
+            let refused =
+                target(&format!("--cluster {kind} --entrance load-balancer")).check().unwrap_err().to_string();
+            assert!(refused.contains(&format!("a {kind} cluster has none")), "{refused}");
+        }
+        target("--cluster existing --entrance load-balancer").check().unwrap();
+    }
+
+    #[test]
+    fn other_clusters_are_given_more_time_and_the_line_that_repeats_says_how_much() {
+        assert_eq!((target("").pace(), target("--cluster kind").pace()), (1, 3));
+        let patient = target("--cluster existing --patience 5");
+        assert_eq!((patient.pace(), patient.repeat().as_str()), (5, " --cluster existing --patience 5"));
     }
 }

@@ -141,6 +141,7 @@ fn run(fixtures: &Fixtures, cells: &[Cell], keys: &[Key], board: &Board) -> anyh
                 report_dir: report_dir.clone(),
                 setup_seconds: 120,
                 case_seconds: 120,
+                pace: 1,
                 backend: backend.clone(),
                 mesh: None,
                 chart: None,

@@ -179,7 +179,7 @@ fn request(options: &Options) -> ContainerRequest<GenericImage> {
         .with_exposed_port(API.tcp())
         .with_cmd([
             "server",
-            "--disable=traefik,metrics-server",
+            "--disable=traefik,metrics-server,servicelb",
             "--cluster-cidr=10.244.0.0/16",
             "--service-cidr=10.96.0.0/16",
             "--cluster-dns=10.96.0.10",

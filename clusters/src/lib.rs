@@ -62,10 +62,23 @@ impl Kind {
         }
     }
 
+    /// How many times as long as on the embedded cluster things may take there: its parts run on several machines, or in containers, and learn
+    /// of each other by watches and in rounds.
+    pub fn pace(self) -> u32 {
+        match self {
+            Self::Embedded => 1,
+            Self::Kind | Self::K3s | Self::Existing => 3,
+        }
+    }
+
     /// `None` when such a cluster has the ability, else why a case that needs it does not apply there.
     pub fn lacks(self, ability: Ability) -> Option<&'static str> {
         match (self, ability) {
             (Self::Embedded, _) => None,
+            (Self::Kind | Self::K3s, Ability::LoadBalancers) => {
+                Some("nothing there gives Services of type LoadBalancer an address, so there is none to be published")
+            }
+            (Self::Existing, Ability::LoadBalancers) => None,
             (_, Ability::OutsideNames) => Some("a cluster's DNS cannot be told names of the outside world by its API"),
             (_, Ability::OutsideClients) => {
                 Some("requests start in pods of the cluster, so no load balancer is between them and the controller")
@@ -90,6 +103,8 @@ pub enum Ability {
     OutsideNames,
     /// Clients outside the cluster, who come by a load balancer's address.
     OutsideClients,
+    /// Something may give Services of type LoadBalancer their addresses. Whether anything does shows only there.
+    LoadBalancers,
     /// A command in a container has the machine's tools, and sees and may kill every process of the pod.
     PodProcesses,
 }
@@ -170,6 +185,11 @@ pub trait Cluster: Send + Sync {
 
     /// The image of Meshgate itself there.
     fn image(&self) -> &str;
+
+    /// The labels of the nodes that pods are to be on; none where all nodes are alike.
+    fn placement(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
 }
 
 /// The address of a Service's load balancer.

@@ -6,6 +6,7 @@
 //! single address of the cluster, nor does the cluster need a load balancer. Everything that Meshgate makes there has the label
 //! [`OWNED`], by which it is found again and swept away, whoever crashed in between.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -29,6 +30,9 @@ use crate::{Cluster, Entrance, Kind, Kubectl, Stream, Vantage};
 
 mod claim;
 mod entrances;
+#[cfg(test)]
+mod fake;
+mod hold;
 mod kubeconfig;
 mod sweep;
 mod vantage;
@@ -42,10 +46,21 @@ pub const NAMESPACE: &str = "meshgate";
 /// The label of every object that Meshgate makes on a cluster that is not its own; its value is `true`.
 pub const OWNED: &str = "meshgate.dev/owned";
 
+/// The label by which a namespace says which [Pod Security Standard](https://kubernetes.io/docs/concepts/security/pod-security-standards/) is
+/// enforced in it. `baseline`, which some clusters enforce where nothing is said, refuses the init container of a mesh's pods, which
+/// writes rules of the packet filter.
+pub const ADMITS: &str = "pod-security.kubernetes.io/enforce";
+
 /// Whether this is of something that Meshgate made.
 pub fn is_owned(metadata: &ObjectMeta) -> bool {
     metadata.labels.as_ref().is_some_and(|labels| labels.get(OWNED).is_some_and(|value| value == "true"))
 }
+
+/// A name that every cluster of the usual domain has.
+const KNOWN_NAME: &str = "kubernetes.default.svc.cluster.local";
+
+/// How long the cluster's DNS may take to answer.
+const RESOLVES: Duration = Duration::from_secs(20);
 
 /// How long Service rules may take to follow the API.
 const SETTLES: Duration = Duration::from_secs(60);
@@ -99,6 +114,41 @@ pub enum RemoteError {
         seconds: u64,
         /// The Lease's name.
         lease: &'static str,
+    },
+    /// Another run has taken it over.
+    #[error(
+        "the cluster of context \"{context}\" was taken over by another run ({holder}), since this one did not renew its Lease for a while, as \
+         when its machine sleeps; what is there is that run's: run again when it is through"
+    )]
+    Lost {
+        /// Which cluster.
+        context: String,
+        /// Who has it.
+        holder: String,
+    },
+    /// Its pods have no addresses that a run could use.
+    #[error(
+        "the pods of the cluster of context \"{context}\" have IPv6 addresses ({address}), and a run needs IPv4, alone or as the first of the \
+         two families"
+    )]
+    NoIpv4 {
+        /// Which cluster.
+        context: String,
+        /// Such an address.
+        address: String,
+    },
+    /// Names of Services do not mean what they do elsewhere.
+    #[error(
+        "in the pods of the cluster of context \"{context}\" the name {name} means nothing ({source}), so its cluster domain is another one or its \
+         DNS does not work; a run needs the domain cluster.local"
+    )]
+    Domain {
+        /// Which cluster.
+        context: String,
+        /// What was looked up.
+        name: &'static str,
+        /// What was answered.
+        source: io::Error,
     },
     /// Something of Meshgate's own is in the way that Meshgate did not make.
     #[error("there is a {what} on the cluster that Meshgate did not make and so does not touch; use another cluster")]
@@ -235,6 +285,7 @@ pub struct Remote {
     gates: Vec<Gate>,
     /// The address of a node, where clients come by one.
     node: Option<Ipv4Addr>,
+    placement: BTreeMap<String, String>,
 }
 
 /// The way to one vantage point.
@@ -266,11 +317,32 @@ impl Remote {
             Some(program) => Some(Kubectl { program, kubeconfig: reach.kubeconfig()? }),
             None => None,
         };
+        let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await;
+        let nodes = nodes.map_err(|error| reach.failed("its nodes", error))?.items;
         let node = match reach.entrance {
-            By::NodePort => Some(node(&reach, &client).await?),
+            By::NodePort => {
+                Some(entrances::address(&nodes).ok_or_else(|| RemoteError::NoNode { context: reach.context.clone() })?)
+            }
             By::ClusterIp | By::LoadBalancer => None,
         };
-        Ok(Self { reach, client, kubectl, gates, node })
+        let remote = Self { placement: placement(&nodes), reach, client, kubectl, gates, node };
+        remote.domain().await?;
+        Ok(remote)
+    }
+
+    /// Sees that names of Services are looked up where all manifests and cases expect them.
+    async fn domain(&self) -> Result<(), RemoteError> {
+        let deadline = Instant::now() + RESOLVES;
+        loop {
+            let found = async { self.tunnels(0).await?.look_up(KNOWN_NAME).await }.await;
+            match found {
+                Ok(_) => return Ok(()),
+                Err(source) if Instant::now() >= deadline => {
+                    return Err(RemoteError::Domain { context: self.reach.context.clone(), name: KNOWN_NAME, source });
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+            }
+        }
     }
 
     /// The tunnels to a vantage point, as they are or anew.
@@ -304,10 +376,20 @@ fn kubectl(progress: &dyn Fn(&str)) -> Option<PathBuf> {
     found.map(|tool| tool.path).inspect_err(|error| progress(&format!("no kubectl: {error}"))).ok()
 }
 
-async fn node(reach: &Reach, client: &kube::Client) -> Result<Ipv4Addr, RemoteError> {
-    let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await;
-    let nodes = nodes.map_err(|error| reach.failed("its nodes", error))?;
-    entrances::address(&nodes.items).ok_or_else(|| RemoteError::NoNode { context: reach.context.clone() })
+/// Which nodes can run Meshgate's images, as a `nodeSelector`: they are for one operating system and, being made from programs of the
+/// machine that makes them, for one architecture, which is taken to be this machine's where the cluster has such nodes.
+fn placement(nodes: &[Node]) -> BTreeMap<String, String> {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let wanted = [("kubernetes.io/os", "linux"), ("kubernetes.io/arch", architecture)];
+    let has = |(key, value): &(&str, &str)| {
+        let mut labels = nodes.iter().filter_map(|node| node.metadata.labels.as_ref());
+        labels.any(|labels| labels.get(*key).is_some_and(|found| found == value))
+    };
+    wanted.into_iter().filter(has).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 fn index(of: Vantage) -> usize {
@@ -375,6 +457,10 @@ impl Cluster for Remote {
     fn image(&self) -> &str {
         &self.reach.image
     }
+
+    fn placement(&self) -> BTreeMap<String, String> {
+        self.placement.clone()
+    }
 }
 
 impl Remote {
@@ -398,5 +484,28 @@ impl Remote {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_are_placed_where_their_images_run() {
+        let node = |os: &str, arch: &str| -> Node {
+            let labels = json!({"kubernetes.io/os": os, "kubernetes.io/arch": arch});
+            serde_json::from_value(json!({"metadata": {"labels": labels}})).unwrap()
+        };
+        let here = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            _ => "arm64",
+        };
+        let placed = |nodes: &[Node]| json!(placement(nodes));
+        let mixed = [node("windows", here), node("linux", "s390x"), node("linux", here)];
+        assert_eq!(placed(&mixed), json!({"kubernetes.io/os": "linux", "kubernetes.io/arch": here}));
+        // Whoever has an image for these nodes did not make it on this machine.
+        assert_eq!(placed(&[node("linux", "s390x")]), json!({"kubernetes.io/os": "linux"}));
+        assert_eq!(placed(&[]), json!({}));
     }
 }

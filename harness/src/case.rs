@@ -162,6 +162,7 @@ impl fmt::Display for Need {
             }
             Self::Cluster(Ability::OutsideClients) => f.write_str("a cluster with clients outside"),
             Self::DataPlane(feature) => write!(f, "a data plane with {feature}"),
+            Self::Cluster(Ability::LoadBalancers) => f.write_str("a cluster with load balancers"),
             Self::Cluster(Ability::PodProcesses) => f.write_str("a cluster on which a process of a pod can be killed"),
             Self::Mesh(mesh) => write!(f, "the mesh {}", mesh.as_str()),
             Self::ServesNothing => f.write_str("a recipe whose routes answer nothing"),

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::blueprint::{self, Blueprint};
 use crate::case::{Case, Stage};
 use crate::context::Context;
+use crate::convergence;
 use crate::event::Event;
 use crate::injection::Foreign;
 use crate::kubernetes::Manifest;
@@ -45,6 +46,8 @@ pub struct Spec {
     pub setup_seconds: u64,
     /// Seconds that one case may take.
     pub case_seconds: u64,
+    /// How many times as long as on the embedded cluster everything may take that a case awaits.
+    pub pace: u32,
     /// The cluster.
     pub backend: Backend,
     /// The manifests of a mesh that is not Meshgate's own: a [`Foreign`] as JSON.
@@ -134,6 +137,7 @@ pub async fn run(assignment: &Assignment<'_>, cases: &[Case], started: Instant, 
         teller.tell(&Event::Finished);
         return Ok(());
     }
+    convergence::set_pace(spec.pace);
     teller.progress("opening the cluster");
     let cluster = spec.backend.clone().open(&|text| teller.progress(text)).await?;
     let plans = plans(&apply, recipe);
@@ -236,6 +240,7 @@ async fn look(case: &Case, world: &Arc<World>, plan: &Plan, limit: Duration, att
     }
     let (verdict, reason) = match result {
         Ok(Outcome::Pass) => (Verdict::Pass, None),
+        Ok(Outcome::NotApplicable { why }) => (Verdict::NotApplicable, Some(why)),
         Ok(Outcome::Weakness { name, observed }) => match world.recipe.findings.get(name) {
             Some(declared) => (Verdict::Finding, Some(format!("{name}: {observed}. {declared}"))),
             None => (Verdict::Fail, Some(format!("{name}: {observed}; the recipe does not declare this weakness"))),

@@ -8,9 +8,10 @@ use anyhow::anyhow;
 use meshgate_clusters::Vantage;
 use meshgate_fixtures::Promises;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::case::Case;
-use crate::convergence::converge;
+use crate::convergence::{converge_by, deadline};
 use crate::metrics::{Families, Metrics};
 use crate::observations::{Observations, Observer};
 use crate::plan::{Plan, Route};
@@ -145,7 +146,18 @@ impl Context {
         request: Request,
         accept: impl Fn(&Record) -> bool,
     ) -> Result<(), Failure> {
-        converge(within, || async {
+        self.until_by(deadline(within), what, request, accept).await
+    }
+
+    /// The same by a moment.
+    pub async fn until_by(
+        &self,
+        deadline: Instant,
+        what: &str,
+        request: Request,
+        accept: impl Fn(&Record) -> bool,
+    ) -> Result<(), Failure> {
+        converge_by(deadline, || async {
             let record = self.send(request.clone()).await;
             if accept(&record) { Ok(()) } else { Err(probe::outcome(&record)) }
         })

@@ -19,9 +19,10 @@ use meshgate_clusters::remote::OWNED;
 use meshgate_clusters::{Cluster, Kind};
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::tenancy::{Fate, Tenancy};
+use crate::{adoption, definitions};
 
 /// The field manager of everything that Meshgate applies.
 pub const MANAGER: &str = "meshgate";
@@ -33,6 +34,9 @@ const DEFINITION: &str = "CustomResourceDefinition";
 
 /// How long a new kind may take to be served.
 const ESTABLISHES: Duration = Duration::from_secs(30);
+
+/// Between two looks at what an API server says that it serves.
+const DISCOVERED: Duration = Duration::from_millis(100);
 
 /// An object and the file that it was made from, for messages.
 #[derive(Clone, Debug)]
@@ -59,7 +63,8 @@ pub struct Kubernetes {
 impl Kubernetes {
     /// For a cluster: as its only user, or as a guest where it is not Meshgate's own.
     pub fn of(cluster: &dyn Cluster) -> Self {
-        let tenancy = (cluster.kind() != Kind::Embedded).then(|| Tenancy::new(cluster.image()));
+        let tenancy = || Tenancy::new(cluster.image()).on(cluster.placement());
+        let tenancy = (cluster.kind() != Kind::Embedded).then(tenancy);
         Self { client: cluster.client(), kinds: Mutex::default(), tenancy }
     }
 
@@ -130,13 +135,24 @@ impl Kubernetes {
         Ok(())
     }
 
-    /// Waits until a kind is served.
+    /// Waits until a kind is served in all its versions: it is established a moment before an API server knows it among what it serves.
     async fn established(&self, definition: &Value) -> anyhow::Result<()> {
         let api: Api<CustomResourceDefinition> = Api::all(self.client.clone());
         let name = definition["metadata"]["name"].as_str().unwrap_or_default();
-        let waited = timeout(ESTABLISHES, await_condition(api, name, conditions::is_crd_established())).await;
-        waited
-            .map_err(|_| anyhow!("{} is not established after {} s", describe(definition), ESTABLISHES.as_secs()))??;
+        let late = |what: &str| anyhow!("{} is not {what} after {} s", describe(definition), ESTABLISHES.as_secs());
+        let deadline = Instant::now() + ESTABLISHES;
+        let condition = await_condition(api, name, conditions::is_crd_established());
+        let established = timeout_at(deadline, condition).await.map_err(|_| late("established"))??;
+        let Some(spec) = established.map(|definition| definition.spec) else { return Ok(()) };
+        for version in spec.versions.iter().filter(|version| version.served) {
+            let gvk = GroupVersionKind::gvk(&spec.group, &version.name, &spec.names.kind);
+            while let Err(error) = discovery::pinned_kind(&self.client, &gvk).await {
+                if Instant::now() >= deadline {
+                    return Err(anyhow::Error::new(error).context(late(&format!("served as {}", version.name))));
+                }
+                tokio::time::sleep(DISCOVERED).await;
+            }
+        }
         Ok(())
     }
 
@@ -156,6 +172,24 @@ impl Kubernetes {
         Ok(fates)
     }
 
+    /// Where Meshgate is a guest: what of others is not in the place of these objects and keeps them from being used all the same, a sentence
+    /// each.
+    pub async fn obstacles(&self, objects: &[&Value]) -> anyhow::Result<Vec<String>> {
+        if self.tenancy.is_none() {
+            return Ok(Vec::new());
+        }
+        let mut found = definitions::unsuitable(&self.client, objects).await?;
+        let adopted = adoption::adopted(&self.client, objects.iter().copied()).await?;
+        if !adopted.is_empty() {
+            found.push(format!(
+                "the controller would serve Ingresses that Meshgate did not make, and write its address into them, since they name its class: {}; \
+                 use another cluster",
+                adopted.join(", ")
+            ));
+        }
+        Ok(found)
+    }
+
     /// Where Meshgate is a guest: refuses to begin when somebody else's objects have the places of these.
     ///
     /// # Errors
@@ -164,7 +198,14 @@ impl Kubernetes {
         if self.tenancy.is_none() {
             return Ok(());
         }
-        let fates = self.fates(manifests.map(|manifest| &manifest.object)).await?;
+        let objects: Vec<&Value> = manifests.map(|manifest| &manifest.object).collect();
+        let obstacles = self.obstacles(&objects).await?;
+        if let Some(first) = obstacles.first() {
+            let more =
+                if obstacles.len() == 1 { String::new() } else { format!(" (and {} more)", obstacles.len() - 1) };
+            return Err(anyhow!("{first}{more}"));
+        }
+        let fates = self.fates(objects.into_iter()).await?;
         let blocked = fates.into_iter().filter(|(_, fate)| *fate == Fate::InTheWay);
         let blocked: Vec<String> = blocked.map(|(object, _)| describe(object)).collect();
         if blocked.is_empty() {
@@ -412,6 +453,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::fake;
 
     #[test]
     fn a_deployment_whose_pods_are_refused_says_why() {
@@ -428,5 +470,51 @@ mod tests {
         assert_eq!(of(json!([])), "n/web 0/1");
         assert_eq!(of(failure("True")), format!("n/web 0/1 ({said})"));
         assert_eq!(of(failure("False")), "n/web 0/1", "it is over");
+    }
+
+    #[tokio::test]
+    async fn a_kind_is_awaited_until_all_its_versions_are_served() {
+        let definition = json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": DEFINITION,
+            "metadata": {"name": "routes.example.com", "resourceVersion": "1"},
+            "spec": {
+                "group": "example.com", "scope": "Namespaced", "names": {"kind": "Route", "plural": "routes"},
+                "versions": [
+                    {"name": "v1", "served": true, "storage": true}, {"name": "v1beta1", "served": true, "storage": false},
+                    {"name": "v1alpha1", "served": false, "storage": false},
+                ],
+            },
+            "status": {"conditions": [{"type": "Established", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
+        });
+        let asked = std::sync::Arc::new(Mutex::new(BTreeMap::<String, u32>::new()));
+        let (counts, listed) = (std::sync::Arc::clone(&asked), definition.clone());
+        let client = fake::client(move |_, path| {
+            if path.contains("/customresourcedefinitions") {
+                return (
+                    200,
+                    json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": [listed]}),
+                );
+            }
+            let mut counts = counts.lock();
+            let count = counts.entry(path.to_owned()).or_default();
+            *count += 1;
+            // The group is known before its last version is.
+            if *count <= 2 {
+                return (
+                    404,
+                    json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": "no"}),
+                );
+            }
+            let version = path.trim_start_matches("/apis/example.com/");
+            let resource = json!({"name": "routes", "singularName": "route", "namespaced": true, "kind": "Route", "verbs": ["get"]});
+            (
+                200,
+                json!({"kind": "APIResourceList", "groupVersion": format!("example.com/{version}"), "resources": [resource]}),
+            )
+        });
+        Kubernetes::guest(client, Tenancy::new("image")).established(&definition).await.unwrap();
+        let asked = asked.lock().clone();
+        let expected = ["v1", "v1beta1"].map(|version| (format!("/apis/example.com/{version}"), 3));
+        assert_eq!(asked, expected.into());
     }
 }

@@ -5,6 +5,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use futures::future::BoxFuture;
@@ -13,10 +14,15 @@ use hyper_util::rt::TokioIo;
 use meshgate_apps::probe::{self, Stream};
 use meshgate_clusters::{Cluster, Vantage};
 
+use crate::convergence::patient;
+
 pub use meshgate_apps::probe::{
     Batch, Connect, Connection, ErrorKind, Keep, Payload, Record, Request, Scheme, Seen, Summary, Version, grpc, raw,
     tls, websocket,
 };
+
+/// How long an answer of a pod may take that is asked for metrics, or to send requests itself.
+const EXCHANGE: Duration = Duration::from_secs(60);
 
 /// Sends requests from the vantage points of a cluster.
 #[derive(Clone)]
@@ -87,6 +93,18 @@ impl Prober {
     }
 
     async fn exchange(
+        &self,
+        to: SocketAddr,
+        request: http::Request<Full<bytes::Bytes>>,
+    ) -> anyhow::Result<bytes::Bytes> {
+        let what = format!("{} {to}{}", request.method(), request.uri());
+        match tokio::time::timeout(patient(EXCHANGE), self.exchanged(to, request)).await {
+            Ok(exchanged) => exchanged,
+            Err(_) => bail!("{what}: expected an answer within {} s, found none", patient(EXCHANGE).as_secs()),
+        }
+    }
+
+    async fn exchanged(
         &self,
         to: SocketAddr,
         mut request: http::Request<Full<bytes::Bytes>>,

@@ -1,6 +1,6 @@
 //! The report: `meshgate.report/v1`, written as JSON, JUnit, Markdown and a page for browsers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use meshgate_fixtures::{Claims, Implementation, Mode, Version};
@@ -127,6 +127,13 @@ pub struct CellReport {
     pub broken: Option<String>,
     /// In the order of the suite.
     pub cases: Vec<CaseReport>,
+}
+
+impl CellReport {
+    /// Whose mesh it was in, and where.
+    pub fn place(&self) -> String {
+        format!("mesh {}, cluster {}", self.mesh.as_str(), self.cluster)
+    }
 }
 
 /// A case in a cell.
@@ -262,6 +269,11 @@ impl Report {
     pub fn about(mut self, cases: &[&Case]) -> Self {
         self.cases = cases.iter().map(|case| CaseAbout::of(case)).collect();
         self
+    }
+
+    /// Whose mesh was judged, and where: one place, unless somebody put reports together.
+    pub fn places(&self) -> BTreeSet<String> {
+        self.cells.iter().map(CellReport::place).collect()
     }
 
     /// Whether every cell came up where it was to, every verdict is as the recipes promise, and there is one.

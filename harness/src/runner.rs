@@ -299,6 +299,7 @@ mod tests {
             report_dir: "report".into(),
             setup_seconds: 1,
             case_seconds: 1,
+            pace: 1,
             // Never opened: what runs is a script.
             backend: Backend::Remote(Reach {
                 kind: Kind::Existing,

@@ -1,26 +1,23 @@
 //! Being a guest on a cluster: what is made there is marked, and what somebody else made is left alone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, DynamicObject};
 use meshgate_clusters::IMAGE;
-use meshgate_clusters::remote::{OWNED, is_owned};
+use meshgate_clusters::remote::{ADMITS, OWNED, is_owned};
 use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::kubernetes::describe;
 
-/// The label by which a namespace says which [Pod Security Standard](https://kubernetes.io/docs/concepts/security/pod-security-standards/) is
-/// enforced in it. `baseline`, which some clusters enforce where nothing is said, refuses the init container of a mesh's pods, which
-/// writes rules of the packet filter.
-const ADMITS: &str = "pod-security.kubernetes.io/enforce";
-
 /// How Meshgate behaves on a cluster that is not its own.
 pub struct Tenancy {
     /// Meshgate's own image there.
     image: String,
+    /// The labels of the nodes that pods are to be on.
+    placement: BTreeMap<String, String>,
     /// Namespaces, and whether Meshgate made them.
     namespaces: Mutex<HashMap<String, bool>>,
 }
@@ -39,10 +36,17 @@ pub enum Fate {
 impl Tenancy {
     /// On a cluster where Meshgate's own image has this name.
     pub fn new(image: impl Into<String>) -> Self {
-        Self { image: image.into(), namespaces: Mutex::default() }
+        Self { image: image.into(), placement: BTreeMap::new(), namespaces: Mutex::default() }
     }
 
-    /// The object as it is applied here: with the mark of what is Meshgate's, and the image by its name here.
+    /// The same, with pods on nodes of these labels.
+    #[must_use]
+    pub fn on(self, placement: BTreeMap<String, String>) -> Self {
+        Self { placement, ..self }
+    }
+
+    /// The object as it is applied here: with the mark of what is Meshgate's, the image by its name here, and pods where that image runs.
+    /// They all are: which images Meshgate made is not known here, and of those that it did not there is one for every architecture.
     pub fn adapted(&self, object: &Value) -> Value {
         let mut object = object.clone();
         if object["metadata"]["labels"].is_null() {
@@ -53,6 +57,7 @@ impl Tenancy {
             object["metadata"]["labels"][ADMITS] = "privileged".into();
         }
         name_image(&mut object, &self.image);
+        place(&mut object, &self.placement);
         object
     }
 
@@ -131,6 +136,25 @@ fn name_image(value: &mut Value, image: &str) {
     }
 }
 
+/// Has pods on nodes of these labels, wherever a pod is described and says nothing else of them.
+fn place(value: &mut Value, placement: &BTreeMap<String, String>) {
+    match value {
+        Value::Object(fields) => {
+            if fields.get("containers").is_some_and(Value::is_array) && !placement.is_empty() {
+                let selector = fields.entry("nodeSelector").or_insert_with(|| Value::Object(serde_json::Map::new()));
+                for (key, label) in placement {
+                    if selector[key].is_null() {
+                        selector[key] = label.as_str().into();
+                    }
+                }
+            }
+            fields.values_mut().for_each(|value| place(value, placement));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| place(item, placement)),
+        _ => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -152,6 +176,7 @@ mod tests {
         assert_eq!(pod["initContainers"][0]["image"], "registry.example/meshgate:1");
         assert_eq!(pod["containers"][0]["image"], "registry.example/meshgate:1");
         assert_eq!(pod["containers"][1]["image"], "docker.io/library/traefik:v3");
+        assert!(pod["nodeSelector"].is_null(), "where all nodes are alike");
         assert_eq!(meshgate_inject::Options::default().image, IMAGE, "what the injector names is found again here");
         let unlabelled = Tenancy::new(IMAGE).adapted(&json!({"kind": "Namespace", "metadata": {"name": "n"}}));
         assert_eq!(unlabelled["metadata"]["labels"], json!({OWNED: "true", ADMITS: "privileged"}));
@@ -160,6 +185,26 @@ mod tests {
             Tenancy::new(IMAGE).adapted(&own)["metadata"]["labels"][ADMITS],
             "baseline",
             "who says so knows why"
+        );
+    }
+
+    #[test]
+    fn pods_are_placed_where_their_images_run_unless_they_say_where() {
+        let placement = BTreeMap::from([("kubernetes.io/arch".to_owned(), "arm64".to_owned())]);
+        let adapted = |pod: Value| {
+            let object =
+                json!({"kind": "Deployment", "metadata": {"name": "web"}, "spec": {"template": {"spec": pod}}});
+            let adapted = Tenancy::new(IMAGE).on(placement.clone()).adapted(&object);
+            adapted["spec"]["template"]["spec"]["nodeSelector"].clone()
+        };
+        let containers = json!([{"name": "web", "image": IMAGE}]);
+        assert_eq!(adapted(json!({"containers": containers})), json!({"kubernetes.io/arch": "arm64"}));
+        let own = json!({"containers": containers, "nodeSelector": {"kubernetes.io/arch": "amd64", "disk": "ssd"}});
+        assert_eq!(adapted(own), json!({"kubernetes.io/arch": "amd64", "disk": "ssd"}));
+        let crd =
+            json!({"kind": "CustomResourceDefinition", "spec": {"properties": {"containers": {"type": "array"}}}});
+        assert!(
+            Tenancy::new(IMAGE).on(placement.clone()).adapted(&crd)["spec"]["properties"]["nodeSelector"].is_null()
         );
     }
 }

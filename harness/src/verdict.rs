@@ -49,6 +49,11 @@ impl fmt::Display for Verdict {
 pub enum Outcome {
     /// As promised.
     Pass,
+    /// The cluster lacks what the case needs, which shows only there.
+    NotApplicable {
+        /// What it lacks.
+        why: String,
+    },
     /// A weakness, observed; it is a `finding` when the recipe declares it by this name and a failure otherwise.
     Weakness {
         /// The name under `findings` in `recipe.yaml`.

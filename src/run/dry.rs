@@ -49,8 +49,14 @@ impl Outlook {
         let obstacles = Claim::obstacles(reach).await?;
         let obstacles = obstacles.iter().map(ToString::to_string).collect();
         let mut outlook = Self { obstacles, ..Self::default() };
-        match kubernetes.fates(objects.values()).await {
-            Ok(fates) => fates.iter().for_each(|(object, fate)| outlook.take(object, fate)),
+        let all: Vec<&Value> = objects.values().collect();
+        let asked =
+            async { anyhow::Ok((kubernetes.fates(objects.values()).await?, kubernetes.obstacles(&all).await?)) };
+        match asked.await {
+            Ok((fates, obstacles)) => {
+                fates.iter().for_each(|(object, fate)| outlook.take(object, fate));
+                outlook.obstacles.extend(obstacles);
+            }
             // Whose rights do not suffice for a run may lack those to look as well.
             Err(error) if !outlook.obstacles.is_empty() => outlook.obstacles.push(format!("{error:#}")),
             Err(error) => return Err(error),

@@ -24,7 +24,9 @@ mod translate;
 use std::collections::BTreeSet;
 
 use crate::flags::Flags;
-use crate::objects::{CONFIG_MAPS, ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, Kind, Objects, SECRETS, SERVICES};
+use crate::objects::{
+    CONFIG_MAPS, DEFINITIONS, ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, Kind, Objects, SECRETS, SERVICES,
+};
 use crate::run::{Controller, Translation, run};
 use crate::services;
 use crate::status::StatusUpdate;
@@ -46,7 +48,8 @@ struct Haproxytech {
 
 impl Controller for Haproxytech {
     fn kinds(&self) -> Vec<Kind> {
-        vec![CONFIG_MAPS, ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, SECRETS, SERVICES]
+        // The definitions are only waited for, as the real one does: where it may not list them it never comes to a configuration.
+        vec![CONFIG_MAPS, DEFINITIONS, ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, SECRETS, SERVICES]
     }
 
     fn translate(&self, objects: &Objects) -> Translation {

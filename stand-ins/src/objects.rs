@@ -44,6 +44,8 @@ impl Kind {
 }
 
 pub(crate) const CONFIG_MAPS: Kind = Kind::new("", "v1", "ConfigMap", "configmaps");
+pub(crate) const DEFINITIONS: Kind =
+    Kind::new("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions");
 pub(crate) const ENDPOINT_SLICES: Kind = Kind::new("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices");
 pub(crate) const INGRESSES: Kind = Kind::new("networking.k8s.io", "v1", "Ingress", "ingresses");
 pub(crate) const INGRESS_CLASSES: Kind = Kind::new("networking.k8s.io", "v1", "IngressClass", "ingressclasses");

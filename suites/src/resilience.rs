@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, Patch, PatchParams};
 use meshgate_harness::case::Case;
 use meshgate_harness::context::Context;
-use meshgate_harness::convergence::converge;
+use meshgate_harness::convergence::{converge, deadline, patient};
 use meshgate_harness::plan::{NAMESPACE, Plan};
 use meshgate_harness::probe::{Record, Request, Summary};
 use meshgate_harness::verdict::{Failure, check};
@@ -66,7 +66,7 @@ pub(crate) async fn scale(context: &Context, replicas: usize) -> Result<BTreeMap
 
 /// Waits until the case has so many pods, all ready.
 async fn ready_pods(context: &Context, count: usize) -> Result<BTreeMap<String, Ipv4Addr>, Failure> {
-    let deadline = Instant::now() + SETTLES;
+    let deadline = deadline(SETTLES);
     loop {
         let pods = context.world.kubernetes.pods(NAMESPACE, &format!("app={}", context.plan.full(PODS))).await?;
         let ready: BTreeMap<String, Ipv4Addr> = pods.iter().filter_map(ready_pod).collect();
@@ -108,7 +108,7 @@ async fn only_from(context: &Context, pods: &BTreeMap<String, Ipv4Addr>) -> Resu
 
 /// Sends until every one of these pods has answered. A balancer may leave a pod that once was slow in peace for a while.
 async fn each_answers(context: &Context, pods: &BTreeMap<String, Ipv4Addr>) -> Result<(), Failure> {
-    let (request, deadline) = (context.get("main")?, Instant::now() + SETTLES);
+    let (request, deadline) = (context.get("main")?, deadline(SETTLES));
     let mut seen = BTreeSet::new();
     loop {
         let summary = Summary::of(&context.send_many(request.clone(), 20, CONNECTIONS).await);
@@ -118,7 +118,7 @@ async fn each_answers(context: &Context, pods: &BTreeMap<String, Ipv4Addr>) -> R
         }
         check("the pods that answer").that(
             Instant::now() < deadline,
-            format!("all of {:?} within {} s", pods.keys(), SETTLES.as_secs()),
+            format!("all of {:?} within {} s", pods.keys(), patient(SETTLES).as_secs()),
             format!("{seen:?}"),
         )?;
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use meshgate_harness::case::Case;
 use meshgate_harness::context::Context;
+use meshgate_harness::convergence::{deadline, patient};
 use meshgate_harness::plan::Backend;
 use meshgate_harness::probe::{Record, Request, Summary, describe};
 use meshgate_harness::statistics::Sequential;
@@ -91,7 +92,7 @@ async fn sample(context: &Context, what: &str, request: Request, n: u64) -> Resu
 /// Waits until a backend has been seen to answer, even one that answers few of the requests: the weights that send anything to
 /// it are then in force, as a proxy takes them over in one step. So one answer is proof.
 async fn until_seen(context: &Context, request: &Request, backend: Backend) -> Result<(), Failure> {
-    let deadline = Instant::now() + SETTLES;
+    let deadline = deadline(SETTLES);
     loop {
         let summary = Summary::of(&context.send_many(request.clone(), 24, 8).await);
         if summary.service(backend.name()) > 0 {
@@ -99,7 +100,7 @@ async fn until_seen(context: &Context, request: &Request, backend: Backend) -> R
         }
         check(describe(request)).that(
             Instant::now() < deadline,
-            format!("an answer of {} within {} s", backend.name(), SETTLES.as_secs()),
+            format!("an answer of {} within {} s", backend.name(), patient(SETTLES).as_secs()),
             format!("{:?}, {:?}", summary.statuses, summary.services),
         )?;
     }

@@ -140,6 +140,22 @@ fn a_job_that_means_nothing_is_told_so_before_anything_runs() {
 }
 
 #[test]
+fn another_mesh_and_a_chart_have_expected_reports_of_their_own() {
+    let bench = Bench::new();
+    let summary = || std::fs::read_to_string(bench.join("summary.md")).unwrap();
+    for (arguments, slug) in [
+        ("--cluster=existing", "traefik-ingress-existing"),
+        ("--cluster existing --mesh=linkerd", "traefik-ingress-existing-linkerd"),
+        ("--cluster=existing --mesh linkerd --install=helm", "traefik-ingress-existing-linkerd-helm"),
+        ("--cluster=existing --mesh=bundled --install manifests", "traefik-ingress-existing"),
+    ] {
+        let arguments = format!("--controllers=traefik --mode=ingress --kubeconfig=absent {arguments}");
+        conformance(&bench, &arguments).expect(2, &[]);
+        assert!(summary().ends_with(&format!("**{slug}** could not run; the log says why.\n")), "{}", summary());
+    }
+}
+
+#[test]
 fn every_job_of_a_newest_version_has_an_expected_report_and_no_other_is_left() {
     let entries = std::fs::read_dir(Path::new(CI).join("expected")).unwrap();
     let name = |path: std::path::PathBuf| path.file_stem().unwrap().to_str().unwrap().to_owned();

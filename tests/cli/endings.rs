@@ -70,6 +70,13 @@ fn sigterm() {
 }
 
 #[test]
+fn sighup() {
+    let running = start();
+    kill(Pid::from_raw(running.id()), Signal::SIGHUP).unwrap();
+    running.end_interrupted();
+}
+
+#[test]
 fn sigkill() {
     let running = start();
     kill(Pid::from_raw(running.id()), Signal::SIGKILL).unwrap();

@@ -107,6 +107,13 @@ impl Cluster {
         self.command(&arguments).env("MESHGATE_KUBECTL_BIN", kubectl).output().unwrap()
     }
 
+    /// As another run has it that is at work.
+    fn claimed_by_somebody(&self) -> Claim {
+        let reach = Reach::existing(Some(&self.kubeconfig()), None, IMAGE, By::default()).unwrap();
+        let cancel = CancellationToken::new();
+        runtime().block_on(Claim::take(reach, "somebody", &cancel, &|_| {})).unwrap()
+    }
+
     fn client(&self) -> kube::Client {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let config = kube::config::Kubeconfig::read_from(self.kubeconfig()).unwrap();
@@ -306,15 +313,52 @@ fn a_dry_run_tells_of_all_that_keeps_a_run_from_beginning() {
     assert!(text(&foreign).contains(said), "{}", text(&foreign));
     runtime().block_on(namespaces.delete("meshgate", &Default::default())).unwrap();
 
-    let reach = Reach::existing(Some(&cluster.kubeconfig()), None, IMAGE, By::default()).unwrap();
-    let cancel = CancellationToken::new();
-    let claim = runtime().block_on(Claim::take(reach, "somebody", &cancel, &|_| {})).unwrap();
+    let claim = cluster.claimed_by_somebody();
     let held = dry_run_of(&cluster, report.path());
     assert_eq!(held.status.code(), Some(2), "{}", text(&held));
     assert!(text(&held).contains("is in use by another run (somebody)"), "{}", text(&held));
+    // A pod that asks for a mesh's proxy is tried in it, and that has an init container with rights.
+    let labels = runtime().block_on(namespaces.get("meshgate")).unwrap().metadata.labels.unwrap();
+    assert_eq!(labels.get("pod-security.kubernetes.io/enforce").map(String::as_str), Some("privileged"));
     runtime().block_on(claim.release(&|_| {})).unwrap();
+
+    a_definition_and_an_ingress_of_others_are_in_the_way(&cluster, report.path());
     let free = dry_run_of(&cluster, report.path());
     assert_eq!(free.status.code(), Some(0), "the control: {}", text(&free));
+}
+
+fn a_definition_and_an_ingress_of_others_are_in_the_way(cluster: &Cluster, report: &Path) {
+    use k8s_openapi::api::networking::v1::Ingress;
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+
+    let client = cluster.client();
+    let definition: CustomResourceDefinition = serde_json::from_value(serde_json::json!({
+        "metadata": {"name": "middlewares.traefik.io"},
+        "spec": {
+            "group": "traefik.io", "scope": "Namespaced", "names": {"kind": "Middleware", "plural": "middlewares"},
+            "versions": [{"name": "v0", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}],
+        },
+    }))
+    .unwrap();
+    let ingress: Ingress = serde_json::from_value(serde_json::json!({
+        "metadata": {"name": "theirs", "annotations": {"kubernetes.io/ingress.class": "traefik"}},
+        "spec": {"defaultBackend": {"service": {"name": "kubernetes", "port": {"number": 443}}}},
+    }))
+    .unwrap();
+    let definitions: kube::Api<CustomResourceDefinition> = kube::Api::all(client.clone());
+    let ingresses: kube::Api<Ingress> = kube::Api::namespaced(client, "default");
+    runtime().block_on(definitions.create(&Default::default(), &definition)).unwrap();
+    runtime().block_on(ingresses.create(&Default::default(), &ingress)).unwrap();
+    let blocked = dry_run_of(cluster, report);
+    assert_eq!(blocked.status.code(), Some(2), "{}", text(&blocked));
+    for part in [
+        "middlewares.traefik.io, which Meshgate did not make and so would use as it is: expected it to serve v1alpha1, found that it serves v0;",
+        "since they name its class: Ingress default/theirs (class traefik);",
+    ] {
+        assert!(text(&blocked).contains(part), "{part} in {}", text(&blocked));
+    }
+    runtime().block_on(definitions.delete("middlewares.traefik.io", &Default::default())).unwrap();
+    runtime().block_on(ingresses.delete("theirs", &Default::default())).unwrap();
 }
 
 fn dry_run_of(cluster: &Cluster, report: &Path) -> Output {
@@ -349,22 +393,15 @@ fn what_somebody_else_made_is_left_alone() {
     runtime().block_on(namespaces.delete("linkerd", &Default::default())).unwrap();
 
     // Another run that holds the cluster.
-    let mut held = theirs("meshgate");
-    held.metadata.labels = Some([("meshgate.dev/owned".to_owned(), "true".to_owned())].into());
-    runtime().block_on(namespaces.create(&Default::default(), &held)).unwrap();
-    let lease: Lease = serde_json::from_value(serde_json::json!({
-        "metadata": {"name": "run"},
-        "spec": {"holderIdentity": "somebody", "renewTime": k8s_openapi::jiff::Timestamp::now().to_string()},
-    }))
-    .unwrap();
+    let claim = cluster.claimed_by_somebody();
     let leases: kube::Api<Lease> = kube::Api::namespaced(client.clone(), "meshgate");
-    runtime().block_on(leases.create(&Default::default(), &lease)).unwrap();
     let output = cluster.run(report.path(), &["--case", "routing/host"]);
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));
     assert!(text(&output).contains("in use by another run (somebody)"), "{}", text(&output));
 
-    // One that was killed long ago.
-    let stale = serde_json::json!({"spec": {"renewTime": "2020-01-01T00:00:00.000000Z"}});
+    // One that was killed: nobody renews its Lease, whatever time that tells.
+    drop(claim);
+    let stale = serde_json::json!({"spec": {"renewTime": "2120-01-01T00:00:00.000000Z", "leaseDurationSeconds": 2}});
     let stale = kube::api::Patch::Merge(stale);
     runtime().block_on(leases.patch("run", &Default::default(), &stale)).unwrap();
     let output = cluster.run(report.path(), &["--case", "routing/host"]);
@@ -415,6 +452,33 @@ fn in_a_namespace_of_others_only_what_was_put_there_goes() {
     assert!(!deployments().contains(&"kuard".to_owned()), "{:?}", deployments());
     assert!(!names::<Service>(&client, false).contains(&"kuard".to_owned()));
     runtime().block_on(default.get("theirs")).expect("what others made there stays");
+}
+
+#[test]
+fn whoever_does_not_wait_until_a_cluster_is_given_back_interrupts_again() {
+    use std::io::BufRead as _;
+
+    use k8s_openapi::api::core::v1::Namespace;
+    use nix::sys::signal::{Signal, kill};
+
+    let cluster = Cluster::up();
+    let client = cluster.client();
+    let report = tempfile::tempdir().unwrap();
+    let kubeconfig = cluster.kubeconfig();
+    let mut command = cluster.command(&["run", "--cluster", "existing", "--kubeconfig", kubeconfig.to_str().unwrap()]);
+    command.args(["--controllers", "traefik", "--recipe", "ingress-middleware", "--dialect", "modern"]);
+    command.arg("--report-dir").arg(report.path()).stderr(std::process::Stdio::piped());
+    let mut run = command.spawn().unwrap();
+    let id = nix::unistd::Pid::from_raw(i32::try_from(run.id()).unwrap());
+    crate::bench::eventually("a cell is being set up", || {
+        names::<Namespace>(&client, true).contains(&"traefik".to_owned()).then_some(())
+    });
+    let mut said = std::io::BufReader::new(run.stderr.take().unwrap()).lines().map_while(Result::ok);
+    kill(id, Signal::SIGINT).unwrap();
+    assert!(said.any(|line| line.contains("giving the cluster back; again to leave it as it is")));
+    kill(id, Signal::SIGINT).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(2));
+    assert!(names::<Namespace>(&client, true).contains(&"meshgate".to_owned()), "the next run sweeps it away");
 }
 
 #[test]

@@ -6,11 +6,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 use tunnel::Tunnels;
 
-async fn tunnels() -> Tunnels {
+/// The port of a vantage point.
+async fn vantage() -> u16 {
     let vantage = Vantage::bind(Config { port: 0 }).await.unwrap();
     let port = vantage.address().unwrap().port();
     tokio::spawn(vantage.serve(CancellationToken::new()));
-    Tunnels::over(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap()).await.unwrap()
+    port
+}
+
+async fn tunnels() -> Tunnels {
+    Tunnels::over(TcpStream::connect((Ipv4Addr::LOCALHOST, vantage().await)).await.unwrap()).await.unwrap()
 }
 
 async fn listener() -> (TcpListener, SocketAddr) {
@@ -94,6 +99,28 @@ async fn a_vantage_point_that_is_gone_is_no_refused_connection() {
     let error = tunnels.connect(to).await.err().unwrap();
     assert_eq!(error.kind(), io::ErrorKind::Other, "{error}");
     assert!(tunnels.ready().await.is_err());
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nobody_answers_any_more_is_gone() {
+    const SHORT: Duration = Duration::from_millis(20);
+    let (listener, address) = listener().await;
+    let connected =
+        tokio::spawn(async move { Tunnels::tried(TcpStream::connect(address).await.unwrap(), SHORT, SHORT).await });
+    // Somebody who listens and says nothing, as where a connection is forgotten in between.
+    let (_silent, _) = listener.accept().await.unwrap();
+    let mut tunnels = connected.await.unwrap().unwrap();
+    let (_other, to) = self::listener().await;
+    let waited = tokio::time::timeout(Duration::from_secs(10), tunnels.connect(to)).await;
+    assert!(waited.expect("an end").is_err());
+
+    // The control: where the other side answers, it lasts, although nothing passes.
+    let point = TcpStream::connect((Ipv4Addr::LOCALHOST, vantage().await)).await.unwrap();
+    let mut tunnels = Tunnels::tried(point, SHORT, Duration::from_secs(10)).await.unwrap();
+    let (other, to) = self::listener().await;
+    let (here, there) = tokio::join!(tunnels.connect(to), other.accept());
+    let (mut here, _there) = (here.unwrap(), there.unwrap());
+    assert!(tokio::time::timeout(10 * SHORT, here.read_u8()).await.is_err(), "it is not over");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use h2::Reason;
@@ -22,6 +23,11 @@ pub(super) const ADDRESS: &str = "meshgate-address";
 /// How much of one tunnel may be under way unread, and of all together: bodies of cases are a few MiB.
 pub(super) const STREAM_WINDOW: u32 = 1 << 20;
 pub(super) const CONNECTION_WINDOW: u32 = 32 << 20;
+
+/// How often the connection is tried while nothing else shows that it is there, and how long an answer may take. What lies in between, such as a
+/// load balancer before an API server, forgets connections on which nothing passes, and tells neither side.
+const TRIED: Duration = Duration::from_secs(20);
+const ANSWERS: Duration = Duration::from_secs(20);
 
 /// How many tunnels a client may hold.
 pub(super) const STREAMS: u32 = 10_000;
@@ -54,7 +60,15 @@ impl Tunnels {
     /// # Errors
     /// When the other side does not speak HTTP/2.
     pub async fn over(connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> io::Result<Self> {
-        let (requests, connection) = h2::client::Builder::new()
+        Self::tried(connection, TRIED, ANSWERS).await
+    }
+
+    pub(super) async fn tried(
+        connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        every: Duration,
+        answers: Duration,
+    ) -> io::Result<Self> {
+        let (requests, mut connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_reset_streams(STREAMS as usize)
@@ -62,9 +76,15 @@ impl Tunnels {
             .handshake(connection)
             .await
             .map_err(io::Error::other)?;
+        let pings = connection.ping_pong();
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "the connection to a vantage point ended");
+            // Dropped, it ends all its tunnels, and the next one is asked for over a new connection.
+            tokio::select! {
+                ended = connection => match ended {
+                    Ok(()) => {}
+                    Err(error) => tracing::debug!(%error, "the connection to a vantage point ended"),
+                },
+                () = silent(pings, every, answers) => tracing::debug!("the connection to a vantage point is silent"),
             }
         });
         Ok(Self { requests })
@@ -106,6 +126,20 @@ impl Tunnels {
         let response = response.await.map_err(io::Error::other)?;
         let address = response.headers().get(ADDRESS).and_then(|value| value.to_str().ok()?.parse().ok());
         address.ok_or_else(|| failed(&response, &format!("looking up {name}")))
+    }
+}
+
+/// Waits until nobody answers any more.
+async fn silent(pings: Option<h2::PingPong>, every: Duration, answers: Duration) {
+    let Some(mut pings) = pings else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(every).await;
+        match tokio::time::timeout(answers, pings.ping(h2::Ping::opaque())).await {
+            Ok(Ok(_)) => {}
+            // The connection has ended, which it says itself.
+            Ok(Err(_)) => return std::future::pending().await,
+            Err(_) => return,
+        }
     }
 }
 

@@ -4,53 +4,52 @@ use std::time::Duration;
 
 use futures::future;
 use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
 use kube::Client;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{NAMESPACE, OWNED, Reach, RemoteError, is_owned, sweep, vantage};
-
-/// The Lease's name.
-const LEASE: &str = "run";
-
-/// How long a Lease is believed that is not renewed, and how often it is.
-const BELIEVED: Duration = Duration::from_secs(60);
-const RENEWED: Duration = Duration::from_secs(15);
+use super::hold::{self, Hold};
+use super::{ADMITS, NAMESPACE, OWNED, Reach, RemoteError, is_owned, placement, sweep, vantage};
 
 /// How long the vantage points may take: their image may have to be pulled.
 const COMES_UP: Duration = Duration::from_secs(180);
 
+/// How long an image may fail to be pulled. A registry that is busy refuses at first, and the kubelet tries again.
+const PULLS: Duration = Duration::from_secs(30);
+
+/// How long a pod of a run before may take to go.
+const GOES: Duration = Duration::from_secs(60);
+
 /// What a run does to a cluster that not everybody may.
+///
+/// Which verb `port-forward` takes depends on the API server: a WebSocket begins with a GET, for which newer ones ask for `create` all the
+/// same.
 const NEEDED: [(&str, &str, &str, &str); 7] = [
     ("create", "", "namespaces", ""),
     ("delete", "", "namespaces", ""),
+    ("get", "", "pods", "portforward"),
     ("create", "", "pods", "portforward"),
-    ("create", "", "pods", "exec"),
     ("create", "apiextensions.k8s.io", "customresourcedefinitions", ""),
     ("create", "rbac.authorization.k8s.io", "clusterroles", ""),
     ("escalate", "rbac.authorization.k8s.io", "clusterroles", ""),
 ];
 
-/// A run's hold on a cluster. It has to be [released](Self::release); one that is lost is no longer believed after a minute, and its
-/// things are swept away by the next run.
+/// A run's hold on a cluster. It has to be [released](Self::release); one that is lost is soon no longer believed, and its things are
+/// swept away by the next run.
 pub struct Claim {
     reach: Reach,
     client: Client,
-    renewing: JoinHandle<()>,
+    hold: Hold,
 }
 
 impl Claim {
     /// Claims a cluster: takes the Lease and brings the vantage points up. What a run before left is swept away by whoever
     /// [opens](super::Remote::open) the cluster. `holder` is told to whom
     /// finds the cluster in use. Nothing is written before it is known that the credentials suffice. A claim that does not come about, or
-    /// is cancelled, is released.
+    /// is cancelled, is released. One that another run takes over, as when this machine slept, cancels `cancel`.
     ///
     /// # Errors
     /// [`RemoteError`].
@@ -63,9 +62,11 @@ impl Claim {
         let client = reach.client().await?;
         rights(&reach, &client).await?;
         own_namespace(&reach, &client).await?;
-        lease(&reach, &client, holder).await?;
-        let renewing = tokio::spawn(renew(Api::namespaced(client.clone(), NAMESPACE), holder.to_owned()));
-        let claim = Self { reach, client, renewing };
+        let hold = tokio::select! {
+            hold = Hold::take(&reach, &client, holder, cancel, progress) => hold?,
+            () = cancel.cancelled() => return Err(RemoteError::Cancelled { context: reach.context }),
+        };
+        let claim = Self { reach, client, hold };
         let begun = tokio::select! {
             begun = claim.vantage_points(progress) => begun,
             () = cancel.cancelled() => Err(RemoteError::Cancelled { context: claim.reach.context.clone() }),
@@ -93,7 +94,7 @@ impl Claim {
             Err(missing @ RemoteError::Rights { .. }) => found.push(missing),
             asked => asked?,
         }
-        match taken(reach, &client).await {
+        match in_the_way(reach, &client).await {
             Ok(more) => found.extend(more),
             // Whose rights do not suffice is perhaps not told either.
             Err(_) if !found.is_empty() => {}
@@ -102,27 +103,25 @@ impl Claim {
         Ok(found)
     }
 
-    /// Gives the cluster back as it was: everything that Meshgate made there is deleted, and gone.
+    /// Gives the cluster back as it was: everything that Meshgate made there is deleted, and gone. What another run has taken over is that
+    /// run's.
     ///
     /// # Errors
-    /// [`RemoteError::Api`], [`RemoteError::Stuck`].
+    /// [`RemoteError::Api`], [`RemoteError::Stuck`], [`RemoteError::Lost`].
     pub async fn release(self, progress: &dyn Fn(&str)) -> Result<(), RemoteError> {
+        self.hold.is_lost(&self.reach)?;
         sweep::everything(&self.reach, &self.client, progress).await?;
-        self.renewing.abort();
+        self.hold.end();
         sweep::namespace(&self.reach, &self.client, NAMESPACE).await
     }
 
     /// Leaves everything where it is, for somebody to look at, and the cluster to whoever claims it next and sweeps that away.
     ///
     /// # Errors
-    /// [`RemoteError::Api`].
+    /// [`RemoteError::Api`], [`RemoteError::Lost`].
     pub async fn leave(self) -> Result<(), RemoteError> {
-        self.renewing.abort();
-        let leases: Api<Lease> = Api::namespaced(self.client.clone(), NAMESPACE);
-        match leases.delete(LEASE, &DeleteParams::default()).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            deleted => deleted.map(drop).map_err(|error| self.reach.failed("giving its Lease back", error)),
-        }
+        self.hold.is_lost(&self.reach)?;
+        self.hold.give_back(&self.reach, &self.client).await
     }
 
     async fn vantage_points(&self, progress: &dyn Fn(&str)) -> Result<(), RemoteError> {
@@ -130,24 +129,43 @@ impl Claim {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
         let failed = |error| self.reach.failed("the pods that requests start from", error);
         // Those of a run before may have another image.
-        future::try_join_all(vantage::NAMES.map(|name| gone(&api, name))).await.map_err(failed)?;
+        let before = vantage::NAMES.map(|name| gone(&api, name));
+        match tokio::time::timeout(GOES, future::try_join_all(before)).await {
+            Ok(gone) => drop(gone.map_err(failed)?),
+            Err(_) => {
+                let what = format!(
+                    "the pods of a run before in namespace {NAMESPACE}; see what keeps them (finalizers, a node that is down)"
+                );
+                return Err(RemoteError::Stuck { seconds: GOES.as_secs(), what });
+            }
+        }
         let apply = PatchParams::apply("meshgate").force();
         // Of their own: the namespace's default one comes some time after the namespace, and no pod is taken before.
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), NAMESPACE);
         let account = vantage::account();
         accounts.patch(vantage::ACCOUNT, &apply, &Patch::Apply(&account)).await.map_err(failed)?;
+        let nodes = Api::<Node>::all(self.client.clone()).list(&ListParams::default()).await;
+        let placement = placement(&nodes.map_err(|error| self.reach.failed("its nodes", error))?.items);
         for name in vantage::NAMES {
-            let pod = vantage::pod(name, &self.reach.image);
+            let pod = vantage::pod(name, &self.reach.image, &placement);
             api.patch(name, &apply, &Patch::Apply(&pod)).await.map_err(failed)?;
         }
         let began = Instant::now();
+        let mut without_image: Option<Instant> = None;
         loop {
             let pods = future::try_join_all(vantage::NAMES.map(|name| api.get(name))).await.map_err(failed)?;
+            if let Some(address) = pods.iter().find_map(vantage::other_address) {
+                return Err(RemoteError::NoIpv4 { context: self.reach.context.clone(), address });
+            }
             let waiting: Vec<&Pod> = pods.iter().filter(|pod| vantage::address(pod).is_none()).collect();
             if waiting.is_empty() {
                 return Ok(());
             }
-            if began.elapsed() > COMES_UP || waiting.iter().any(|pod| vantage::has_no_image(pod)) {
+            without_image = match waiting.iter().any(|pod| vantage::has_no_image(pod)) {
+                true => Some(without_image.unwrap_or_else(Instant::now)),
+                false => None,
+            };
+            if began.elapsed() > COMES_UP || without_image.is_some_and(|since| since.elapsed() > PULLS) {
                 return Err(RemoteError::Vantage {
                     seconds: began.elapsed().as_secs(),
                     troubles: waiting.into_iter().map(vantage::trouble).collect::<Vec<_>>().join("; "),
@@ -200,14 +218,20 @@ async fn rights(reach: &Reach, client: &Client) -> Result<(), RemoteError> {
 async fn own_namespace(reach: &Reach, client: &Client) -> Result<(), RemoteError> {
     let api: Api<Namespace> = Api::all(client.clone());
     let failed = |error| reach.failed(format!("the namespace {NAMESPACE}"), error);
-    let namespace: Value = json!({"metadata": {"name": NAMESPACE, "labels": {OWNED: "true"}}});
+    // Pods that ask for a mesh's proxy are tried in it, too.
+    let labels = json!({OWNED: "true", ADMITS: "privileged"});
+    let namespace: Value = json!({"metadata": {"name": NAMESPACE, "labels": labels}});
     loop {
         match api.get_opt(NAMESPACE).await.map_err(failed)? {
             // What is being deleted takes nothing new.
             Some(found) if found.metadata.deletion_timestamp.is_some() => {
                 sweep::namespace(reach, client, NAMESPACE).await?;
             }
-            Some(found) if is_owned(&found.metadata) => return Ok(()),
+            // One that was left may have fewer labels.
+            Some(found) if is_owned(&found.metadata) => {
+                let labelled = Patch::Merge(json!({"metadata": {"labels": labels}}));
+                return api.patch(NAMESPACE, &PatchParams::default(), &labelled).await.map(drop).map_err(failed);
+            }
             Some(_) => return Err(foreign()),
             None => {
                 let made = serde_json::from_value(namespace.clone()).map_err(kube::Error::SerdeError);
@@ -223,7 +247,7 @@ async fn own_namespace(reach: &Reach, client: &Client) -> Result<(), RemoteError
 }
 
 /// Who keeps others from Meshgate's own namespace, if anybody does.
-async fn taken(reach: &Reach, client: &Client) -> Result<Option<RemoteError>, RemoteError> {
+async fn in_the_way(reach: &Reach, client: &Client) -> Result<Option<RemoteError>, RemoteError> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let failed = |error| reach.failed(format!("the namespace {NAMESPACE}"), error);
     match namespaces.get_opt(NAMESPACE).await.map_err(failed)? {
@@ -232,76 +256,9 @@ async fn taken(reach: &Reach, client: &Client) -> Result<Option<RemoteError>, Re
         Some(found) if !is_owned(&found.metadata) => return Ok(Some(foreign())),
         _ => {}
     }
-    let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
-    let lease = leases.get_opt(LEASE).await.map_err(|error| reach.failed(the_lease(), error))?;
-    let spec = lease.and_then(|lease| lease.spec).filter(is_believed);
-    Ok(spec.map(|spec| in_use(reach, spec.holder_identity)))
+    hold::taken(reach, client).await
 }
 
 fn foreign() -> RemoteError {
     RemoteError::Foreign { what: format!("Namespace {NAMESPACE}") }
-}
-
-fn the_lease() -> String {
-    format!("the Lease {NAMESPACE}/{LEASE}")
-}
-
-fn in_use(reach: &Reach, holder: Option<String>) -> RemoteError {
-    RemoteError::InUse {
-        context: reach.context.clone(),
-        holder: holder.unwrap_or_else(|| "nameless".to_owned()),
-        seconds: BELIEVED.as_secs(),
-        lease: LEASE,
-    }
-}
-
-/// Whether whoever holds it has been heard of lately.
-fn is_believed(lease: &LeaseSpec) -> bool {
-    let age = lease.renew_time.as_ref().map(|renewed| Timestamp::now().duration_since(renewed.0));
-    age.is_some_and(|age| age.unsigned_abs() < BELIEVED)
-}
-
-/// Takes the Lease.
-async fn lease(reach: &Reach, client: &Client, holder: &str) -> Result<(), RemoteError> {
-    let api: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
-    let failed = |error| reach.failed(the_lease(), error);
-    let mut ours = Lease { spec: Some(held_by(holder)), ..Lease::default() };
-    ours.metadata.name = Some(LEASE.to_owned());
-    match api.create(&PostParams::default(), &ours).await {
-        Ok(_) => return Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 409 => {}
-        Err(error) => return Err(failed(error)),
-    }
-    let found = api.get(LEASE).await.map_err(failed)?;
-    let spec = found.spec.unwrap_or_default();
-    if is_believed(&spec) {
-        return Err(in_use(reach, spec.holder_identity));
-    }
-    // With its version: of two runs that both find it stale, one is refused.
-    ours.metadata.resource_version = found.metadata.resource_version;
-    match api.replace(LEASE, &PostParams::default(), &ours).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 409 => Err(in_use(reach, None)),
-        Err(error) => Err(failed(error)),
-    }
-}
-
-fn held_by(holder: &str) -> LeaseSpec {
-    LeaseSpec {
-        holder_identity: Some(holder.to_owned()),
-        lease_duration_seconds: i32::try_from(BELIEVED.as_secs()).ok(),
-        renew_time: Some(MicroTime(Timestamp::now())),
-        ..LeaseSpec::default()
-    }
-}
-
-/// Renews the Lease until aborted. A renewal that fails is tried again at the next one: four may fail before anybody else may come.
-async fn renew(api: Api<Lease>, holder: String) {
-    loop {
-        tokio::time::sleep(RENEWED).await;
-        let renewed = json!({"spec": held_by(&holder)});
-        if let Err(error) = api.patch(LEASE, &PatchParams::default(), &Patch::Merge(&renewed)).await {
-            tracing::warn!(%error, "the Lease on the cluster could not be renewed");
-        }
-    }
 }

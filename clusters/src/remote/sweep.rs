@@ -7,14 +7,17 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, PropagationPolicy};
-use kube::core::ApiResource;
+use kube::core::{ApiResource, GroupVersionKind};
 use kube::discovery::{Discovery, Scope, verbs};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use super::{NAMESPACE, OWNED, Reach, RemoteError};
+use super::{NAMESPACE, OWNED, Reach, RemoteError, is_owned};
 
 /// How long what was deleted may take to be gone: pods have their grace.
 const GOES: Duration = Duration::from_secs(120);
+
+/// How long a list may take. A client tries again where an API server says that it is busy, as one does for an aggregated API that is down.
+const LISTS: Duration = Duration::from_secs(20);
 
 /// Questions under way at once.
 const AT_ONCE: usize = 8;
@@ -42,7 +45,7 @@ pub(super) async fn everything(reach: &Reach, client: &Client, progress: &dyn Fn
     for rank in 0..=3 {
         let of_rank = kinds.iter().filter(|(kind, scope)| self::rank(kind, scope) == rank);
         let found: Vec<Vec<(ApiResource, DynamicObject)>> = stream::iter(of_rank)
-            .map(|(kind, _)| owned(reach, client, kind, &own))
+            .map(|(kind, _)| owned(reach, client, kind, &own, progress))
             .buffer_unordered(AT_ONCE)
             .try_collect()
             .await?;
@@ -106,19 +109,37 @@ async fn own_namespaces(reach: &Reach, client: &Client) -> Result<BTreeSet<Strin
 }
 
 /// What of a kind Meshgate made, beyond its own namespace and what goes with a namespace or an owner anyway.
+///
+/// A kind that somebody else brought may be broken in their way: what converts its versions is gone, or what serves it is down. A run could
+/// make nothing of such a kind either, so it is told and passed over.
 async fn owned(
     reach: &Reach,
     client: &Client,
     kind: &ApiResource,
     own: &BTreeSet<String>,
+    progress: &dyn Fn(&str),
 ) -> Result<Vec<(ApiResource, DynamicObject)>, RemoteError> {
     let api: Api<DynamicObject> = Api::all_with(client.clone(), kind);
     let labelled = ListParams::default().labels(&format!("{OWNED}=true"));
-    let found = match api.list(&labelled).await {
-        Ok(found) => found.items,
+    let found = match timeout(LISTS, api.list(&labelled)).await {
+        Ok(Ok(found)) => found.items,
         // Kinds come and go with their definitions, and some refuse to be listed.
-        Err(kube::Error::Api(status)) if matches!(status.code, 403..=405) => Vec::new(),
-        Err(error) => return Err(reach.failed(format!("listing {}", kind.plural), error)),
+        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 403..=405) => Vec::new(),
+        failed => {
+            let why = match &failed {
+                Ok(Err(error)) => error.to_string(),
+                _ => format!("no answer within {} s", LISTS.as_secs()),
+            };
+            if is_of_others(client, kind).await {
+                progress(&format!("passing over {}.{}, which cannot be listed: {why}", kind.plural, kind.group));
+                return Ok(Vec::new());
+            }
+            let error = match failed {
+                Ok(Err(error)) => error,
+                _ => kube::Error::Service(why.into()),
+            };
+            return Err(reach.failed(format!("listing {}", kind.plural), error));
+        }
     };
     let ours = |object: &DynamicObject| {
         let in_own_namespace = object.metadata.namespace.as_ref().is_some_and(|namespace| own.contains(namespace));
@@ -126,6 +147,24 @@ async fn owned(
         !in_own_namespace && !own_namespace && object.metadata.owner_references.is_none()
     };
     Ok(found.into_iter().filter(ours).map(|object| (kind.clone(), object)).collect())
+}
+
+/// Whether somebody else brought a kind: by a definition or by an API server of its own that Meshgate did not make.
+async fn is_of_others(client: &Client, kind: &ApiResource) -> bool {
+    let of = |group: &str, kind: &str, plural: &str| {
+        let gvk = GroupVersionKind::gvk(group, "v1", kind);
+        Api::<DynamicObject>::all_with(client.clone(), &ApiResource::from_gvk_with_plural(&gvk, plural))
+    };
+    let definitions = of("apiextensions.k8s.io", "CustomResourceDefinition", "customresourcedefinitions");
+    if let Ok(Some(definition)) = definitions.get_opt(&format!("{}.{}", kind.plural, kind.group)).await {
+        return !is_owned(&definition.metadata);
+    }
+    let services = of("apiregistration.k8s.io", "APIService", "apiservices");
+    // One without a Service stands for what the API server serves itself.
+    let service = services.get_opt(&format!("{}.{}", kind.version, kind.group)).await;
+    service.is_ok_and(|service| {
+        service.is_some_and(|service| !service.data["spec"]["service"].is_null() && !is_owned(&service.metadata))
+    })
 }
 
 async fn delete(reach: &Reach, client: &Client, kind: &ApiResource, object: &DynamicObject) -> Result<(), RemoteError> {
@@ -186,4 +225,59 @@ fn summary(found: &[(ApiResource, DynamicObject)]) -> String {
         *counts.entry(&kind.kind).or_default() += 1;
     }
     counts.into_iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::remote::fake;
+
+    /// What is told of a kind whose lists fail, where its definition has these labels and an APIService this Service.
+    async fn listed(status: u16, definition: Option<Value>, service: Option<Value>) -> (bool, String) {
+        let client = fake::client(move |_, path| {
+            let failure = |code: u16| {
+                (code, json!({"kind": "Status", "status": "Failure", "code": code, "reason": "x", "message": "broken"}))
+            };
+            let found = |labels: &Value, spec: Value| {
+                (
+                    200,
+                    json!({"apiVersion": "v1", "kind": "X", "metadata": {"name": "x", "labels": labels}, "spec": spec}),
+                )
+            };
+            match (path, &definition, &service) {
+                (path, Some(labels), _) if path.contains("/customresourcedefinitions/") => found(labels, json!({})),
+                (path, _, Some(service)) if path.contains("/apiservices/") => {
+                    found(&json!({}), json!({"service": service}))
+                }
+                (path, ..) if path.contains("/things") && path.contains("labelSelector") => failure(status),
+                _ => failure(404),
+            }
+        });
+        let gvk = GroupVersionKind::gvk("example.com", "v1", "Thing");
+        let kind = ApiResource::from_gvk_with_plural(&gvk, "things");
+        let told = Mutex::new(String::new());
+        let progress = |text: &str| told.lock().unwrap().push_str(text);
+        let found = owned(&fake::reach(), &client, &kind, &BTreeSet::new(), &progress).await;
+        (found.is_ok_and(|found| found.is_empty()), told.into_inner().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_kind_of_others_that_cannot_be_listed_is_passed_over() {
+        let owned = json!({OWNED: "true"});
+        let (passed, told) = listed(500, Some(json!({})), None).await;
+        assert!(passed && told.starts_with("passing over things.example.com, which cannot be listed: "), "{told}");
+        let (passed, told) = listed(503, None, Some(json!({"name": "metrics"}))).await;
+        assert!(passed && !told.is_empty(), "what an aggregated API serves that is down: {told}");
+        assert_eq!(
+            listed(500, Some(owned), None).await,
+            (false, String::new()),
+            "of Meshgate's own something may be left"
+        );
+        assert_eq!(listed(500, None, Some(Value::Null)).await, (false, String::new()), "the API server's own");
+        assert_eq!(listed(404, None, None).await, (true, String::new()), "a kind that went");
+    }
 }

@@ -1,5 +1,6 @@
 //! The pods that connections start from.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -26,7 +27,7 @@ pub(super) fn account() -> Value {
 }
 
 /// One of them, fit for a namespace that enforces the restricted Pod Security Standard.
-pub(super) fn pod(name: &str, image: &str) -> Value {
+pub(super) fn pod(name: &str, image: &str, placement: &BTreeMap<String, String>) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {
@@ -36,6 +37,7 @@ pub(super) fn pod(name: &str, image: &str) -> Value {
         },
         "spec": {
             "serviceAccountName": ACCOUNT,
+            "nodeSelector": placement,
             "terminationGracePeriodSeconds": 1,
             "automountServiceAccountToken": false,
             "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
@@ -55,6 +57,12 @@ pub(super) fn address(pod: &Pod) -> Option<Ipv4Addr> {
     let ready =
         status.conditions.iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True");
     if ready { status.pod_ip.as_ref()?.parse().ok() } else { None }
+}
+
+/// The address of one that has none of IPv4, as where IPv6 is the cluster's first family.
+pub(super) fn other_address(pod: &Pod) -> Option<String> {
+    let address = pod.status.as_ref()?.pod_ip.as_ref().filter(|address| !address.is_empty())?;
+    address.parse::<Ipv4Addr>().is_err().then(|| address.clone())
 }
 
 /// Why one is not ready, in a few words.
@@ -80,4 +88,16 @@ pub(super) fn has_no_image(pod: &Pod) -> bool {
     let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
     let mut reasons = statuses.filter_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
     reasons.any(|reason| HOPELESS.contains(&reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_another_family_is_told_and_not_waited_for() {
+        let pod = |address: &str| -> Pod { serde_json::from_value(json!({"status": {"podIP": address}})).unwrap() };
+        assert_eq!(other_address(&pod("fd00:10:244::7")).as_deref(), Some("fd00:10:244::7"));
+        assert_eq!((other_address(&pod("10.244.0.7")), other_address(&pod(""))), (None, None));
+    }
 }

@@ -3,15 +3,20 @@
 //! The file is YAML: cells without versions, in each the verdicts, under each the cases, everything in order, so that a change of one
 //! verdict is a change of one line. What does not apply is left out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::report::{CellReport, Report, ReportError};
 use crate::verdict::Verdict;
 
-/// Verdicts by cell (`controller/recipe/variant`) and case.
+/// The verdicts of a report.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Verdicts(pub BTreeMap<String, BTreeMap<String, Judged>>);
+pub struct Verdicts {
+    /// By cell (`controller/recipe/variant`) and case.
+    pub cells: BTreeMap<String, BTreeMap<String, Judged>>,
+    /// Whose mesh was judged, and where. An expected report does not say.
+    pub places: BTreeSet<String>,
+}
 
 /// A verdict as far as it can be compared.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,7 +43,8 @@ impl Verdicts {
             };
             cell.cases.iter().map(|case| (case.id.clone(), judged(case))).collect()
         };
-        Self(report.cells.iter().map(|cell| (name(cell), cases(cell))).collect())
+        let cells = report.cells.iter().map(|cell| (name(cell), cases(cell))).collect();
+        Self { cells, places: report.places() }
     }
 
     /// Those of a file: an expected report when its name says that it is YAML, else a `report.json`.
@@ -59,7 +65,8 @@ impl Verdicts {
                 .flat_map(|(verdict, cases)| cases.into_iter().map(move |case| (case, judged(verdict))))
                 .collect()
         };
-        Ok(Self(file.into_iter().map(|(cell, verdicts)| (cell, cases(verdicts))).collect()))
+        let cells = file.into_iter().map(|(cell, verdicts)| (cell, cases(verdicts))).collect();
+        Ok(Self { cells, places: BTreeSet::new() })
     }
 
     /// The file's content.
@@ -68,7 +75,7 @@ impl Verdicts {
     /// Never for verdicts of a report: everything in them can be written.
     pub fn render(&self) -> Result<String, serde_yaml::Error> {
         let mut file = File::new();
-        for (cell, cases) in &self.0 {
+        for (cell, cases) in &self.cells {
             let verdicts = file.entry(cell.clone()).or_default();
             for (case, judged) in cases.iter().filter(|(_, judged)| judged.verdict != Verdict::NotApplicable) {
                 verdicts.entry(judged.verdict).or_default().push(case.clone());
@@ -79,7 +86,7 @@ impl Verdicts {
     }
 
     pub(super) fn get(&self, cell: &str, case: &str) -> Option<&Judged> {
-        self.0.get(cell)?.get(case)
+        self.cells.get(cell)?.get(case)
     }
 }
 

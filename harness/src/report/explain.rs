@@ -166,7 +166,7 @@ fn write_verdict(
     out: &mut String,
 ) -> std::fmt::Result {
     let flaky = if case.flaky { ", flaky" } else { "" };
-    writeln!(out, "{}{flaky}  {} in {}", case.verdict, case.id, cell.id)?;
+    writeln!(out, "{}{flaky}  {} in {} ({})", case.verdict, case.id, cell.id, cell.place())?;
     if let Some(about) = report.cases.iter().find(|about| about.id == case.id) {
         writeln!(out, "  {}", about.summary)?;
     }

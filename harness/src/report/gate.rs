@@ -15,6 +15,8 @@ pub struct Comparison {
     pub unchanged: usize,
     /// Cells that only one of the reports has.
     pub one_sided: BTreeSet<String>,
+    /// Where each side was judged, if that is known of both and not the same: what differs may then differ for that.
+    pub elsewhere: Option<[BTreeSet<String>; 2]>,
 }
 
 /// One difference.
@@ -66,7 +68,7 @@ impl Comparison {
     pub fn of(baseline: &Verdicts, candidate: &Verdicts) -> Self {
         let all: BTreeSet<(&str, &str)> = [baseline, candidate]
             .into_iter()
-            .flat_map(|side| &side.0)
+            .flat_map(|side| &side.cells)
             .flat_map(|(cell, cases)| cases.keys().map(move |case| (cell.as_str(), case.as_str())))
             .collect();
         let mut changes = Vec::new();
@@ -88,9 +90,12 @@ impl Comparison {
             });
         }
         changes.sort_by_key(|change| change.kind);
-        let cells = |side: &Verdicts| side.0.keys().cloned().collect::<BTreeSet<_>>();
+        let cells = |side: &Verdicts| side.cells.keys().cloned().collect::<BTreeSet<_>>();
         let one_sided = cells(baseline).symmetric_difference(&cells(candidate)).cloned().collect();
-        Self { changes, unchanged, one_sided }
+        let sides = [&baseline.places, &candidate.places];
+        let known = sides.iter().all(|places| !places.is_empty());
+        let elsewhere = (known && sides[0] != sides[1]).then(|| sides.map(Clone::clone));
+        Self { changes, unchanged, one_sided, elsewhere }
     }
 
     /// Whether a change is one of a cell that is on one side only. What is red there is told case by case all the same.
@@ -111,6 +116,15 @@ impl Comparison {
     /// For the terminal.
     pub fn render(&self) -> String {
         let mut text = String::new();
+        if let Some([baseline, candidate]) = &self.elsewhere {
+            let places = |side: &BTreeSet<String>| side.iter().map(String::as_str).collect::<Vec<_>>().join("; ");
+            let _ = writeln!(
+                text,
+                "note        not judged in the same place: the baseline in {}, the candidate in {}",
+                places(baseline),
+                places(candidate)
+            );
+        }
         let verdict = |verdict: Option<Verdict>| verdict.map_or("absent", Verdict::as_str);
         let mut whole: BTreeMap<(Kind, &str), usize> = BTreeMap::new();
         for change in self.changes.iter().filter(|change| self.is_of_a_whole_cell(change)) {

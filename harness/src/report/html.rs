@@ -115,7 +115,7 @@ fn head(report: &Report) -> Markup {
                     span .sign aria-hidden="true" { (if report.is_green() { "✓" } else { "✕" }) } " " (headline(report))
                 }
                 p .facts {
-                    (report.cells.len()) " cells · started " time datetime=(environment.started) { (environment.started) }
+                    (report.cells.len()) " cells · " @for place in report.places() { (place) " · " } "started " time datetime=(environment.started) { (environment.started) }
                     " · " (format!("{:.1}", environment.seconds)) " s · meshgate " (environment.meshgate) " · "
                     (environment.os) " · kernel " (environment.kernel) " · " (environment.cpus) " processors"
                 }

@@ -14,7 +14,9 @@ pub fn render(report: &Report) -> String {
         let mut suite = TestSuite::new(cell.id.clone());
         suite
             .add_property(("control-plane", cell.implementation.control_plane.as_str()))
-            .add_property(("data-plane", cell.implementation.data_plane.as_str()));
+            .add_property(("data-plane", cell.implementation.data_plane.as_str()))
+            .add_property(("mesh", cell.mesh.as_str()))
+            .add_property(("cluster", cell.cluster.as_str()));
         if let Some(broken) = &cell.broken {
             suite.set_system_err(broken.clone());
         }

@@ -18,7 +18,7 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     writeln!(out, "# Meshgate report\n")?;
     writeln!(
         out,
-        "{} · {} passed, {} findings, {} failed, {} not run, {} not applicable · {:.1} s · started {}\n",
+        "{} · {} passed, {} findings, {} failed, {} not run, {} not applicable · {:.1} s · started {}{}\n",
         if report.is_green() { "**green**" } else { "**not green**" },
         totals.pass,
         totals.finding,
@@ -27,6 +27,7 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
         totals.not_applicable,
         report.environment.seconds,
         report.environment.started,
+        report.places().into_iter().map(|place| format!(" · {place}")).collect::<String>(),
     )?;
     let areas = terminal::areas(report);
     writeln!(out, "| controller | recipe | mode | plane | {} |", areas.join(" | "))?;

@@ -3,8 +3,12 @@
 //! Areas stand as short heads with a legend below. A row whose name leaves no room for its counts has them on a line of its own,
 //! and counts that do not fit one line go on in the next: nothing is cut off.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use meshgate_clusters::Kind;
+
+use crate::matrix::Mesh;
 use crate::report::{CellReport, Report};
 use crate::verdict::Verdict;
 
@@ -93,7 +97,15 @@ pub fn render(report: &Report, width: usize) -> String {
     wrap(&legend, "  ", width, &mut text);
     text.push('\n');
     wrap(&sums, ", ", width, &mut text);
+    // What is usual goes without saying to whoever has just run it.
+    for place in report.cells.iter().filter(|cell| !is_usual(cell)).map(CellReport::place).collect::<BTreeSet<_>>() {
+        text += &format!("judged: {place}\n");
+    }
     text
+}
+
+fn is_usual(cell: &CellReport) -> bool {
+    cell.mesh == Mesh::Bundled && cell.cluster == Kind::Embedded.as_str()
 }
 
 /// A controller, and who plays it where it is not itself.

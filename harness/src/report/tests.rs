@@ -273,3 +273,32 @@ fn an_expected_report_says_every_verdict_on_a_line_of_its_own() {
     std::fs::write(&path, "c/a/default: {green: [x]}").unwrap();
     assert!(Verdicts::read(&path).unwrap_err().to_string().contains("expected.yaml"));
 }
+
+#[test]
+fn every_report_for_a_person_says_whose_mesh_was_judged_and_where() {
+    let mut of_linkerd = cell("a", None, vec![case("routing/host", Verdict::Pass)]);
+    of_linkerd.mesh = Mesh::Linkerd;
+    of_linkerd.cluster = "kind".into();
+    let linkerd = report(vec![of_linkerd]);
+    let place = "mesh linkerd, cluster kind";
+    for text in [
+        markdown::render(&linkerd),
+        html::render(&linkerd, Path::new(".")),
+        terminal::render(&linkerd, terminal::WIDTH),
+        explain::verdict(&linkerd, "routing/host", Path::new(".")).unwrap(),
+    ] {
+        assert!(text.contains(place), "{text}");
+    }
+    let junit = junit::render(&linkerd);
+    assert!(
+        junit.contains("name=\"mesh\" value=\"linkerd\"") && junit.contains("name=\"cluster\" value=\"kind\""),
+        "{junit}"
+    );
+
+    let bundled = report(vec![cell("a", None, vec![case("routing/host", Verdict::Pass)])]);
+    let noted = compare(&bundled, &linkerd);
+    let note = "note        not judged in the same place: the baseline in mesh bundled, cluster embedded, the candidate in mesh linkerd, cluster kind\n";
+    assert!(noted.render().starts_with(note), "{}", noted.render());
+    assert!(!noted.regressed(), "{noted:?}");
+    assert_eq!(compare(&linkerd, &linkerd).elsewhere, None);
+}

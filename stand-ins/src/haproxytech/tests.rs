@@ -34,9 +34,13 @@ metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: we
 ports: [{name: http, port: 8080}]
 endpoints: [{addresses: [10.244.0.3]}, {addresses: [10.244.0.4], conditions: {ready: false}}]
 "#;
-    let flags = ["--publish-service=haproxy/ingress", "--ingress.class=haproxy", "--configmap=haproxy/settings"];
-    let controller = Haproxytech { settings: Settings::read(&Flags::new(flags.map(str::to_owned))) };
+    let controller = controller();
     controller.translate(&Objects::from_yaml(&controller.kinds(), &format!("{base}---{further}")))
+}
+
+fn controller() -> Haproxytech {
+    let flags = ["--publish-service=haproxy/ingress", "--ingress.class=haproxy", "--configmap=haproxy/settings"];
+    Haproxytech { settings: Settings::read(&Flags::new(flags.map(str::to_owned))) }
 }
 
 fn ingress(name: &str, annotations: &str, host: &str, path: &str, service: &str) -> String {
@@ -291,4 +295,26 @@ fn a_secret_that_cannot_be_used_is_ignored_and_told_of() {
     }
     let code = "{haproxy.org/ssl-redirect: 'true', haproxy.org/ssl-redirect-code: '999'}";
     assert!(conf(&translate(&ingress("a", code, "shop.test", "/", "web"))).contains(" code 302 "));
+}
+
+/// The real one waits for all that it watches before its first configuration, the definitions of kinds included.
+#[test]
+fn the_manifests_let_it_see_all_that_it_waits_for() {
+    let fixtures = meshgate_fixtures::Fixtures::built_in().unwrap();
+    let nothing = std::collections::BTreeMap::new();
+    let rbac = fixtures.controller("haproxytech").unwrap().install.iter().find(|file| file.path.ends_with("rbac.yaml"));
+    let objects = rbac.unwrap().instantiate(&nothing).unwrap();
+    let role = objects.iter().find(|object| object["kind"] == "ClusterRole").unwrap();
+    let has = |list: &serde_json::Value, item: &str| list.as_array().unwrap().iter().any(|one| one == item);
+    let kinds = controller().kinds();
+    assert!(kinds.contains(&DEFINITIONS));
+    for kind in kinds {
+        let granted = role["rules"].as_array().unwrap().iter().any(|rule| {
+            has(&rule["apiGroups"], kind.group)
+                && has(&rule["resources"], kind.plural)
+                && has(&rule["verbs"], "list")
+                && has(&rule["verbs"], "watch")
+        });
+        assert!(granted, "{kind:?}");
+    }
 }

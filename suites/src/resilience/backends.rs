@@ -8,6 +8,7 @@ use kube::api::{Api, DeleteParams};
 use meshgate_fixtures::Balances;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
+use meshgate_harness::convergence::patient;
 use meshgate_harness::plan::NAMESPACE;
 use meshgate_harness::probe::{Batch, Record, Request, Summary, outcome};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
@@ -65,8 +66,8 @@ fn lost(context: &Context, when: &str, records: &[Record], pods: usize) -> Resul
     let span = failed().max().unwrap_or_default() - failed().min().unwrap_or_default();
     let span = Duration::from_micros(span);
     check(format!("the time from the first to the last request that failed {when}")).that(
-        span <= LEARNS,
-        format!("at most {} s", LEARNS.as_secs()),
+        span <= patient(LEARNS),
+        format!("at most {} s", patient(LEARNS).as_secs()),
         format!("{:.1} s, in which {} of {} failed", span.as_secs_f64(), failed().count(), records.len()),
     )
 }

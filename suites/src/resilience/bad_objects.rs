@@ -5,7 +5,7 @@ use std::time::Duration;
 use meshgate_fixtures::{Bad, FROZEN_BY_BAD, SILENT_ON_BAD};
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
-use meshgate_harness::convergence::converge;
+use meshgate_harness::convergence::{converge, deadline};
 use meshgate_harness::plan::{Backend, Plan, Route};
 use meshgate_harness::probe::{Record, outcome};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
@@ -222,7 +222,7 @@ async fn applied(context: &Context, suspect: &Suspect<'_>) -> anyhow::Result<()>
 
 /// Waits until everything is told of that has to be; those that nothing is expected of, and nothing is found.
 async fn told(context: &Context, taken: &[&Suspect<'_>]) -> Result<Vec<String>, Failure> {
-    let deadline = Instant::now() + TOLD;
+    let deadline = deadline(TOLD);
     loop {
         let said = said(context, taken).await?;
         let about = |suspect: &Suspect<'_>| -> Vec<&String> {

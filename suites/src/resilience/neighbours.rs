@@ -5,6 +5,7 @@ use std::time::Duration;
 use meshgate_fixtures::SILENT_ON_MISSING;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
+use meshgate_harness::convergence::deadline;
 use meshgate_harness::plan::{Backend, NAMESPACE, Plan};
 use meshgate_harness::probe::{Record, outcome};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
@@ -137,7 +138,7 @@ async fn told(context: &Context, plan: &Plan, bad: &str) -> Result<bool, Failure
         let garbage = bad == SEALED && quotes(line, GARBAGE);
         garbage || line.contains(&route.name) || further.as_ref().is_some_and(|further| line.contains(further))
     };
-    let deadline = Instant::now() + patience;
+    let deadline = deadline(patience);
     // What was said once was said.
     while !said(context, &objects, |said| said.lines().any(|line| about(line) && is_about_something_wrong(line)))
         .await

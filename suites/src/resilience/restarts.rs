@@ -8,7 +8,7 @@ use kube::api::{Api, AttachParams, DeleteParams};
 use meshgate_clusters::Ability;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
-use meshgate_harness::convergence::converge;
+use meshgate_harness::convergence::{converge, deadline};
 use meshgate_harness::matrix::Mesh;
 use meshgate_harness::plan::{Backend, NAMESPACE};
 use meshgate_harness::probe::outcome;
@@ -76,7 +76,7 @@ async fn controller_restart(context: Context) -> CaseResult {
     }
 
     let routes = [("a", Backend::A), ("b", Backend::B)];
-    let (deadline, mut failed) = (Instant::now() + MENDS, None);
+    let (deadline, mut failed) = (deadline(MENDS), None);
     // The end of the old one has to be seen, or what answers afterwards could still be it.
     while failed.is_none() && Instant::now() < deadline {
         let record = context.send(context.get("a")?).await;
@@ -84,10 +84,9 @@ async fn controller_restart(context: Context) -> CaseResult {
     }
     check("requests while the controller is away").that(failed.is_some(), "to fail", "200 every time")?;
     for (route, backend) in routes {
-        let left = deadline.saturating_duration_since(Instant::now());
         let from =
             |record: &meshgate_harness::probe::Record| record.is(200) && record.service() == Some(backend.name());
-        context.until(left, "the new controller to serve the route", context.get(route)?, from).await?;
+        context.until_by(deadline, "the new controller to serve the route", context.get(route)?, from).await?;
     }
     let after = context.world.kubernetes.pods(&controller.namespace, &labels).await?;
     let old: Vec<String> = after

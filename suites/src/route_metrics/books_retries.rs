@@ -8,7 +8,7 @@ use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams
 use kube::core::{ApiResource, GroupVersionKind};
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
-use meshgate_harness::convergence::converge;
+use meshgate_harness::convergence::{converge, deadline, patient};
 use meshgate_harness::probe::{Batch, outcome};
 use meshgate_harness::statistics::Sequential;
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
@@ -123,7 +123,7 @@ async fn by_route(context: &Context, author: u64) -> Result<(), Failure> {
 /// and then twice. One is proof, as a proxy takes a route over in one step.
 async fn in_force(context: &Context, author: u64, webapp: Proxy, retries: u32) -> Result<(), Failure> {
     let least = f64::from(retries.min(2));
-    let (request, deadline) = (new_book(context, author)?, Instant::now() + SETTLES);
+    let (request, deadline) = (new_book(context, author)?, deadline(SETTLES));
     let sent_again = || webapp.count(context, "outbound_http_route_retry_requests_total", &[("route_name", NAME)]);
     loop {
         let before = sent_again().await?;
@@ -134,7 +134,7 @@ async fn in_force(context: &Context, author: u64, webapp: Proxy, retries: u32) -
         }
         check(format!("how often a new book is sent again under an HTTPRoute with {retries} retries")).that(
             Instant::now() < deadline,
-            format!("{least} times at least once within {} s", SETTLES.as_secs()),
+            format!("{least} times at least once within {} s", patient(SETTLES).as_secs()),
             format!("{times} times the last time"),
         )?;
     }
@@ -189,7 +189,7 @@ pub(super) async fn configure(context: &Context, name: &str, env: Value) -> Resu
     let api: Api<Deployment> = Api::namespaced(context.world.kubernetes.client(), NAMESPACE);
     let patched = api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
     patched.with_context(|| format!("the Deployment {name}"))?;
-    context.world.kubernetes.deployments_ready(Instant::now() + SETTLES, |_| {}).await?;
+    context.world.kubernetes.deployments_ready(deadline(SETTLES), |_| {}).await?;
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
 use meshgate_clusters::Vantage;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
-use meshgate_harness::convergence::converge;
+use meshgate_harness::convergence::{converge, deadline};
 use meshgate_harness::metrics::Metrics;
 use meshgate_harness::plan::Plan;
 use meshgate_harness::probe::{Batch, Record, Request, outcome};
@@ -233,7 +233,7 @@ async fn in_force(context: &Context, front_ends: &FrontEnds, [good, late]: [Expe
 
     fault_of_authors(context, &json!({"delay_ms": SLOW_MS})).await?;
     let late = [late];
-    let deadline = Instant::now() + SETTLES;
+    let deadline = deadline(SETTLES);
     while let Err(seen) = look(context, front_ends, 500, &late).await {
         if Instant::now() >= deadline {
             return Err(failure(&format!("changes that take {SLOW_MS} ms"), seen));

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use meshgate_clusters::Ability;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
-use meshgate_harness::convergence::converge;
+use meshgate_harness::convergence::{converge, deadline, patient};
 use meshgate_harness::plan::{Backend, Route};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 use serde_json::{Value, json};
@@ -12,6 +13,9 @@ use tokio::time::Instant;
 
 /// How long the controller may take to publish an address: some write statuses in rounds, and of several replicas the one with the lease.
 const SETTLES: Duration = Duration::from_secs(30);
+
+/// How long the controller's Service may take to get one from a load balancer. Whether a cluster has such a thing is not written anywhere.
+const BALANCED: Duration = Duration::from_secs(20);
 
 /// After so many requests a status is looked at again.
 const REQUESTS: usize = 20;
@@ -22,7 +26,13 @@ pub const CASES: &[Case] = &[PUBLISHED, BY_NAME];
 const PUBLISHED: Case = Case {
     id: "routing/published-address",
     summary: "The status of a route has the address of the controller's Service, and is not written again while it is right",
-    needs: &[Need::Serves, Need::PublishesAddress, Need::OncePerRecipe, Need::OncePerPromises],
+    needs: &[
+        Need::Cluster(Ability::LoadBalancers),
+        Need::Serves,
+        Need::PublishesAddress,
+        Need::OncePerRecipe,
+        Need::OncePerPromises,
+    ],
     claims: &[],
     stage: Stage::Shared,
     plan: |plan| {
@@ -34,7 +44,7 @@ const PUBLISHED: Case = Case {
 const BY_NAME: Case = Case {
     id: "routing/address-by-name",
     summary: "An address and a certificate are had by the names that a cloud has for them, and an address is no such name",
-    needs: &[Need::Serves, Need::Template(TEMPLATE)],
+    needs: &[Need::Cluster(Ability::LoadBalancers), Need::Serves, Need::Template(TEMPLATE)],
     claims: &[],
     stage: Stage::Shared,
     plan: |plan| {
@@ -47,17 +57,19 @@ const BY_NAME: Case = Case {
 const TEMPLATE: &str = "tls-by-name";
 
 async fn published_address(context: Context) -> CaseResult {
-    let wanted = of_the_controller(&context).await?;
+    if !has_address(&context).await? {
+        return Ok(without_address());
+    }
     let main = objects(&context, context.route("main")?)?;
-    let mut settled = published(&context, &main, &wanted).await?;
+    let mut settled = published(&context, &main).await?;
     // What else the status says may take a moment longer. But whoever else writes it, such as a further instance, answers each write of the
     // other's with one of its own, and so for ever.
-    let deadline = Instant::now() + SETTLES;
+    let deadline = deadline(SETTLES);
     loop {
         for _ in 0..REQUESTS {
             context.seen("main").await?;
         }
-        let now = published(&context, &main, &wanted).await?;
+        let now = published(&context, &main).await?;
         if now == settled || Instant::now() >= deadline {
             check("the resourceVersion of a route whose address has not changed").equal(now, settled)?;
             return Ok(Outcome::Pass);
@@ -67,13 +79,15 @@ async fn published_address(context: Context) -> CaseResult {
 }
 
 async fn address_by_name(context: Context) -> CaseResult {
-    let wanted = of_the_controller(&context).await?;
+    if !has_address(&context).await? {
+        return Ok(without_address());
+    }
     // The control of what follows: by its name it is had, and the certificate as well, over which the request comes.
-    published(&context, &objects(&context, context.route("named")?)?, &wanted).await?;
+    published(&context, &objects(&context, context.route("named")?)?).await?;
     context.seen("named").await?;
 
     let mut plan = (*context.plan).clone();
-    let address = wanted.first().cloned().unwrap_or_default();
+    let address = of_the_controller(&context).await?.first().cloned().unwrap_or_default();
     plan.route("numbered", "numbered").template(TEMPLATE).value("address_name", address.as_str());
     let numbered = objects(&context, &plan.routes["numbered"])?;
     let kubernetes = &context.world.kubernetes;
@@ -105,33 +119,51 @@ async fn of_the_controller(context: &Context) -> Result<Vec<String>, Failure> {
     Ok(addresses(&context.world.kubernetes.get(&service).await?.data))
 }
 
+/// Waits until the controller's Service has an address that it could publish.
+async fn has_address(context: &Context) -> Result<bool, Failure> {
+    let deadline = deadline(BALANCED);
+    while of_the_controller(context).await?.is_empty() {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(true)
+}
+
+fn without_address() -> Outcome {
+    let seconds = patient(BALANCED).as_secs();
+    Outcome::NotApplicable {
+        why: format!("no load balancer gave the controller's Service an address within {seconds} s"),
+    }
+}
+
 /// What load balancers are said to be in a status: `[{"ip": "..."}]`, by address or name alone.
 fn addresses(object: &Value) -> Vec<String> {
     let all = object["status"]["loadBalancer"]["ingress"].as_array().into_iter().flatten();
     all.filter_map(|one| one["ip"].as_str().or(one["hostname"].as_str())).map(str::to_owned).collect()
 }
 
-/// Waits until those objects of a route in whose status an address is to stand say this one; their resourceVersions then.
-async fn published(context: &Context, objects: &[Value], wanted: &[String]) -> Result<Vec<Option<String>>, Failure> {
+/// Waits until those objects of a route in whose status an address is to stand say those that the controller's Service has then; their
+/// resourceVersions at that time.
+async fn published(context: &Context, objects: &[Value]) -> Result<Vec<Option<String>>, Failure> {
     let look = || async {
+        let wanted = of_the_controller(context).await.map_err(|failure| failure.to_string())?;
         let mut versions = Vec::new();
         let publishes = &context.world.recipe.publishes;
         for object in objects.iter().filter(|object| publishes.iter().any(|kind| object["kind"] == *kind)) {
             let found = context.world.kubernetes.get(object).await.map_err(|error| format!("{error:#}"))?;
             let said = addresses(&found.data);
-            if said != wanted {
-                return Err(format!(
-                    "{} {}: {said:?}",
-                    found.types.unwrap_or_default().kind,
-                    object["metadata"]["name"]
-                ));
+            if wanted.is_empty() || said != wanted {
+                let kind = found.types.unwrap_or_default().kind;
+                return Err(format!("{kind} {}: {said:?}, and of the Service {wanted:?}", object["metadata"]["name"]));
             }
             versions.push(found.metadata.resource_version);
         }
         Ok(versions)
     };
     let said = converge(SETTLES, look).await;
-    said.map_err(|seen| check("the address in the status of a route").failure(format!("{wanted:?}"), seen))
+    said.map_err(|seen| check("the address in the status of a route").failure("that of the controller's Service", seen))
 }
 
 fn objects(context: &Context, route: &Route) -> Result<Vec<Value>, Failure> {

@@ -1,9 +1,11 @@
 //! The commands that the page tells its readers to type, typed into the real kubectl.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -96,7 +98,7 @@ async fn grep(context: &Context, namespace: &str, pod: &str) -> anyhow::Result<u
 
 /// What kubectl prints.
 async fn kubectl(context: &Context, arguments: &[&str]) -> anyhow::Result<String> {
-    let (_home, mut command) = command(context, arguments)?;
+    let (_folder, mut command) = command(context, arguments)?;
     let output = command.output().await.context("cannot run kubectl")?;
     if !output.status.success() {
         bail!("kubectl {}: {}: {}", arguments.join(" "), output.status, String::from_utf8_lossy(&output.stderr).trim());
@@ -104,19 +106,29 @@ async fn kubectl(context: &Context, arguments: &[&str]) -> anyhow::Result<String
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// A kubectl that is to be run, and its home, which has to last as long as it.
+/// A kubectl that is to be run, and the folder of its files, which has to last as long as it.
 fn command(context: &Context, arguments: &[&str]) -> anyhow::Result<(TempDir, Command)> {
     let Kubectl { program, kubeconfig } = context.world.cluster.kubectl().context(
         "expected a kubectl, found none: `meshgate doctor` says how to get it, MESHGATE_KUBECTL_BIN names one that is there",
     )?;
-    // A home of its own, so that neither a person's settings nor their cache of another cluster's kinds matter.
-    let home = tempfile::tempdir().context("a home for kubectl")?;
-    let config = home.path().join("config");
+    let folder = tempfile::tempdir().context("a folder for kubectl")?;
+    let config = folder.path().join("config");
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&config)?;
     file.write_all(kubeconfig.as_bytes())?;
     let mut command = Command::new(&program);
-    command.args(arguments).env("HOME", home.path()).env("KUBECONFIG", &config).stdin(Stdio::null()).kill_on_drop(true);
-    Ok((home, command))
+    command.args(arguments).envs(environment(folder.path(), &config)).stdin(Stdio::null()).kill_on_drop(true);
+    Ok((folder, command))
+}
+
+/// What keeps a person's settings and their cache of another cluster's kinds from mattering. Their home stays: what gives a cloud's
+/// credentials (`users[].user.exec`) has its own there.
+fn environment(folder: &Path, config: &Path) -> [(&'static str, OsString); 3] {
+    [
+        ("KUBECONFIG", config.into()),
+        ("KUBECACHEDIR", folder.join("cache").into()),
+        // Aliases and defaults (`~/.kube/kuberc`).
+        ("KUBERC", "off".into()),
+    ]
 }
 
 /// `kubectl port-forward` at work, from a loopback address beside the cases. It ends when dropped.
@@ -125,14 +137,14 @@ pub(super) struct PortForward {
     /// kubectl tells of every connection, and would end if nobody were there to be told.
     _output: Lines<BufReader<ChildStdout>>,
     _kubectl: Child,
-    _home: TempDir,
+    _folder: TempDir,
 }
 
 impl PortForward {
     /// Forwards to a port of `svc/NAME` or `pod/NAME`, from a port that kubectl chooses.
     pub async fn start(context: &Context, to: &str, namespace: &str, port: u16) -> anyhow::Result<Self> {
         let mapping = format!(":{port}");
-        let (home, mut command) = command(context, &["port-forward", to, "-n", namespace, &mapping])?;
+        let (folder, mut command) = command(context, &["port-forward", to, "-n", namespace, &mapping])?;
         let mut kubectl =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("cannot run kubectl")?;
         let mut output = BufReader::new(kubectl.stdout.take().context("kubectl has no output")?).lines();
@@ -140,7 +152,7 @@ impl PortForward {
         let line = output.next_line().await?;
         let from = line.as_deref().and_then(|line| line.strip_prefix("Forwarding from "));
         match from.and_then(|from| from.split(' ').next()?.parse().ok()) {
-            Some(address) => Ok(Self { address, _output: output, _kubectl: kubectl, _home: home }),
+            Some(address) => Ok(Self { address, _output: output, _kubectl: kubectl, _folder: folder }),
             None => {
                 let mut said = line.unwrap_or_default();
                 if let Some(mut stderr) = kubectl.stderr.take() {
@@ -160,5 +172,17 @@ impl PortForward {
     /// Sends a batch through it.
     pub async fn send(&self, batch: &Batch) -> Vec<Record> {
         meshgate_apps::probe::run(batch, &Sockets).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kubectl_has_the_home_of_whoever_it_gets_credentials_for() {
+        let of = environment(Path::new("/tmp/x"), Path::new("/tmp/x/config"));
+        let names = of.each_ref().map(|(name, _)| *name);
+        assert_eq!(names, ["KUBECONFIG", "KUBECACHEDIR", "KUBERC"], "no HOME, and no PATH");
     }
 }

@@ -1,12 +1,14 @@
 //! kuard through the ingress, as the page has its readers try it: by a port-forward to the controller's Service.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
+use meshgate_harness::convergence::deadline;
 use meshgate_harness::probe::{Batch, Record, Request, outcome};
 use meshgate_harness::verdict::{CaseResult, Outcome, check};
+use tokio::time::Instant;
 
 use super::commands::PortForward;
 use crate::counters::{Moved, Proxy, settle};
@@ -41,7 +43,7 @@ async fn kuard(context: Context) -> CaseResult {
     let host = format!("127.0.0.1.nip.io:{}", forward.address().port());
     let request = Request { host: Some(host), ..Request::get(forward.address().to_string(), "/") };
     let batch = Batch { repeat: Some(REQUESTS), ..Batch::of(vec![request]) };
-    let (mut pods, mut sent, deadline) = (BTreeSet::new(), 0, Instant::now() + SETTLES);
+    let (mut pods, mut sent, deadline) = (BTreeSet::new(), 0, deadline(SETTLES));
     // A balancer may leave a pod that once was slow in peace for a while.
     while pods.len() < PODS {
         let seen = format!("{pods:?}");

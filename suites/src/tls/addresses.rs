@@ -9,12 +9,11 @@ use kube::api::Api;
 use meshgate_clusters::{Ability, Entrance, Vantage};
 use meshgate_harness::case::{Case, Evidence, Need, Stage};
 use meshgate_harness::context::Context;
-use meshgate_harness::convergence::converge;
+use meshgate_harness::convergence::{converge, deadline};
 use meshgate_harness::plan::{Backend, NAMESPACE, Plan};
 use meshgate_harness::probe::{Record, Request, outcome};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use super::answer;
 
@@ -142,5 +141,5 @@ async fn ingress_with(context: &Context, policy: &str) -> Result<Value, Failure>
 }
 
 async fn entrance(context: &Context, namespace: &str, service: &str) -> Result<Entrance, Failure> {
-    Ok(context.world.entrance(namespace, service, Instant::now() + SETTLES).await?)
+    Ok(context.world.entrance(namespace, service, deadline(SETTLES)).await?)
 }

@@ -1,12 +1,12 @@
 //! Certificates that are replaced while they are in use.
 
 use std::net::Ipv4Addr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use meshgate_clusters::Vantage;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
-use meshgate_harness::convergence::converge;
+use meshgate_harness::convergence::{converge, patient};
 use meshgate_harness::matrix::Mesh;
 use meshgate_harness::metrics::Families;
 use meshgate_harness::plan::Plan;
@@ -37,7 +37,7 @@ const RENEWED: &str = "renewed";
 const EXPIRED: &str = "expired";
 
 /// Replaced at a tenth of their time: a machine that is busy for a while is no proxy that renews too late.
-const LIFETIME: &str = "10s";
+const LIFETIME: (&str, f64) = ("10s", 10.0);
 const REFRESH: &str = "1s";
 const NEVER: &str = "1h";
 
@@ -52,7 +52,7 @@ const REFRESHES: &str = "control_identity_cert_refreshes_total";
 const EXPIRES: &str = "control_identity_cert_expiration_timestamp_seconds";
 
 fn annotations(refresh: &str) -> [(&str, &str); 2] {
-    [("config.meshgate.dev/identity-lifetime", LIFETIME), ("config.meshgate.dev/identity-refresh", refresh)]
+    [("config.meshgate.dev/identity-lifetime", LIFETIME.0), ("config.meshgate.dev/identity-refresh", refresh)]
 }
 
 fn plan(plan: &mut Plan) {
@@ -86,14 +86,15 @@ impl Certificate {
         Ok(Self { issued: metrics.sum(REFRESHES, &[("result", "ok")]), expires: metrics.sum(EXPIRES, &[]) })
     }
 
-    fn is_over(self) -> bool {
+    /// Whether it was over when `later` was issued. The clock is that of whoever issues them: this machine's may be another.
+    fn was_over(self, later: Self) -> bool {
         // What is counted is whole seconds of both.
-        SystemTime::now().duration_since(UNIX_EPOCH).is_ok_and(|now| now.as_secs_f64() >= self.expires + 1.0)
+        later.expires - LIFETIME.1 > self.expires
     }
 
     /// Whether `later` has taken its place, and not only just.
     fn is_history(self, later: Self) -> bool {
-        self.is_over() && later.issued >= self.issued + RENEWALS
+        self.was_over(later) && later.issued >= self.issued + RENEWALS
     }
 }
 
@@ -129,7 +130,7 @@ async fn rotation(context: Context) -> CaseResult {
             break;
         }
         check("the certificates of the controller's proxy and of the application's").that(
-            began.elapsed() < PATIENCE,
+            began.elapsed() < patient(PATIENCE),
             format!("replaced {RENEWALS} times, and the first ones over"),
             format!("{now:?} after {first:?}"),
         )?;
@@ -156,9 +157,12 @@ async fn rotation(context: Context) -> CaseResult {
 /// The control: a pod that differs in nothing but that its proxy asks for no second certificate.
 async fn without_renewal(context: &Context) -> CaseResult {
     let pod = only_pod(context, &context.plan.full(EXPIRED)).await?;
+    let renewed = only_pod(context, &context.plan.full(RENEWED)).await?;
     converge(PATIENCE, || async {
-        let certificate = Certificate::of(context, pod).await.map_err(|error| error.to_string())?;
-        if certificate.issued == 1.0 && certificate.is_over() { Ok(()) } else { Err(format!("{certificate:?}")) }
+        let of = async |pod| Certificate::of(context, pod).await.map_err(|error| error.to_string());
+        let (certificate, newest) = (of(pod).await?, of(renewed).await?);
+        let over = certificate.issued == 1.0 && certificate.was_over(newest);
+        if over { Ok(()) } else { Err(format!("{certificate:?}, and the newest {newest:?}")) }
     })
     .await
     .map_err(|seen| check("the certificate that is not replaced").failure("the first, and over", seen))?;
@@ -171,4 +175,19 @@ async fn without_renewal(context: &Context) -> CaseResult {
         outcome(&record),
     )?;
     Ok(Outcome::Pass)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_over_by_the_clock_of_its_issuer() {
+        // Of an issuer whose clock is decades behind.
+        let first = Certificate { issued: 1.0, expires: 1010.0 };
+        let at = |now: f64, issued: f64| Certificate { issued, expires: now + 10.0 };
+        assert!(!first.was_over(at(1010.0, 9.0)), "in this very second perhaps not");
+        assert!(first.was_over(at(1011.0, 9.0)));
+        assert!(first.is_history(at(1011.0, 4.0)) && !first.is_history(at(1011.0, 3.0)));
+    }
 }

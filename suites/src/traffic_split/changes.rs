@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 use meshgate_harness::case::{Case, Evidence, Need, Stage};
 use meshgate_harness::context::Context;
+use meshgate_harness::convergence::deadline;
 use meshgate_harness::plan::Backend;
 use meshgate_harness::probe::{Record, Request, Summary, outcome};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
@@ -90,7 +91,7 @@ async fn dead_leaf(context: Context) -> CaseResult {
     kubernetes.apply(&context.plan.split_object("apex", &[("live", 40), ("other", 40), ("dead", 20)])).await?;
 
     // The first answer of the other living leg shows that the split is in force.
-    let deadline = Instant::now() + SETTLES;
+    let deadline = deadline(SETTLES);
     let mut records = Vec::new();
     while Summary::of(&records).service(Backend::B.name()) == 0 && Instant::now() < deadline {
         records.extend(context.send_many(request.clone(), 100, CONNECTIONS).await);

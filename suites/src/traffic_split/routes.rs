@@ -6,6 +6,7 @@ use meshgate_apps::echo::grpc::SERVICE;
 use meshgate_clusters::Feature;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
+use meshgate_harness::convergence::{deadline, patient};
 use meshgate_harness::plan::{Backend, NAMESPACE, Plan};
 use meshgate_harness::probe::Request;
 use meshgate_harness::statistics::Sequential;
@@ -109,7 +110,7 @@ async fn grpc_route(context: Context) -> CaseResult {
 
 /// Waits until a backend answers the calls of a method, several times in a row.
 async fn answered(context: &Context, method: &str, backend: Backend, when: &str) -> CaseResult {
-    let deadline = Instant::now() + SETTLES;
+    let deadline = deadline(SETTLES);
     let mut row = 0;
     while row < 5 {
         let request = Request { path: format!("/{SERVICE}/{method}"), ..context.get("a")? };
@@ -117,7 +118,7 @@ async fn answered(context: &Context, method: &str, backend: Backend, when: &str)
         row = if by == backend.name() { row + 1 } else { 0 };
         check(format!("who answers {method}, {when}")).that(
             row > 0 || Instant::now() < deadline,
-            format!("{} within {} s", backend.name(), SETTLES.as_secs()),
+            format!("{} within {} s", backend.name(), patient(SETTLES).as_secs()),
             by,
         )?;
     }

@@ -68,7 +68,7 @@ fn a_verdict_is_told_with_what_it_rests_on() {
     let report = report(vec![cell("a", Some(Dialect::Modern), vec![failed])]);
     let text = verdict(&report, "a/modern/traffic_split/shares", dir.path()).unwrap();
     for part in [
-        "fail  traffic_split/shares in c@1.0.0/a/modern\n",
+        "fail  traffic_split/shares in c@1.0.0/a/modern (mesh bundled, cluster embedded)\n",
         "  the answers\n    expected  \"a, b\"\n    found     \"b\"\n",
         "  found     702 of 1000, 70.2 %\n",
         "GET http://a.test/x  ->  200, 3 times",

@@ -183,6 +183,7 @@
         ["mode", variantOf(cell)],
         ["control plane", cell.implementation.control_plane],
         ["data plane", cell.implementation.data_plane],
+        ["mesh", cell.mesh],
         ["cluster", cell.cluster],
         ["ready after", cell.setup_seconds === null ? "never" : number(cell.setup_seconds, 1) + " s"],
         ["broke", cell.broken],
