@@ -19,12 +19,13 @@ mod proxies;
 mod settings;
 mod verdicts;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::bail;
 
-use crate::envoy::{self, Envoy, model::Config};
+use crate::envoy::model::{Config, HeaderOps};
+use crate::envoy::{self, Envoy};
 use crate::flags::Flags;
 use crate::objects::{ENDPOINT_SLICES, INGRESSES, Kind, Object, Objects, SECRETS, SERVICES, annotation, text};
 use crate::run::{Controller, Translation, run};
@@ -76,6 +77,11 @@ impl Contour {
     }
 }
 
+/// What every request gets (`RouteConfiguration` in `internal/envoy/v3/route.go`).
+fn request_start() -> BTreeMap<String, String> {
+    BTreeMap::from([("x-request-start".to_owned(), "t=%START_TIME(%s.%3f)%".to_owned())])
+}
+
 impl Controller for Contour {
     fn kinds(&self) -> Vec<Kind> {
         vec![ENDPOINT_SLICES, HTTP_PROXIES, INGRESSES, SECRETS, SERVICES]
@@ -87,6 +93,9 @@ impl Controller for Contour {
             https_port: self.flags.number("envoy-service-https-port", 8443),
             ready_port: self.flags.number("stats-port", 8002),
             folder: Some(FOLDER.to_owned()),
+            keep_request_id: true,
+            any_host_port: true,
+            request_headers: HeaderOps { append: request_start(), ..HeaderOps::default() },
             ..Config::default()
         };
         let mut backends = Backends::new(objects, self.settings.external_names);
@@ -109,7 +118,7 @@ impl Controller for Contour {
             }
         }
         config.clusters = backends.clusters;
-        Translation { files: envoy::files(&config), statuses, complaints }
+        Translation { files: envoy::files(&config), statuses, complaints, held: Vec::new() }
     }
 }
 

@@ -13,9 +13,14 @@
 //! `python/ambassador`. The real one watches Endpoints, this one their slices. What it cannot use it says in its log; no event and,
 //! unless the environment asks for it, no status of a Mapping tells of it.
 //!
+//! Regular expressions it hands on unseen (issue 3911). Before `diagd` takes a configuration it has Envoy validate it, and takes nothing
+//! newer while that fails (`_load_ir` and `validate_envoy_config` in `python/ambassador_diag/diagd.py`; issues 1519 and 4369). One that
+//! starts then has nothing to serve and does not become ready (issue 3768).
+//!
 //! Left out: TCPMappings (with a host they end TLS, too, so that none passes it through on a port of HTTPS), Consul, Knative, TLS to
-//! backends, filters (authentication, rate limits), retries, shadows, query parameters, regular expressions in place of a prefix to
-//! rewrite, more than one Listener of a protocol, plain HTTP on the port of HTTPS, and the certificate that it falls back on.
+//! backends, filters (authentication, which is one and the same for all Mappings, and rate limits), retries, shadows, query parameters, regular expressions in place of a prefix to
+//! rewrite, more than one Listener of a protocol, plain HTTP on the port of HTTPS, the certificate that it falls back on, and endpoints
+//! that change while everything else is held back.
 
 mod backends;
 mod groups;
@@ -33,7 +38,7 @@ use serde_json::{Value, json};
 use crate::envoy::{self, Envoy, model::Config};
 use crate::flags::Flags;
 use crate::objects::{ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, Kind, Object, Objects, SECRETS, SERVICES};
-use crate::run::{Controller, Translation, run};
+use crate::run::{Controller, Held, Translation, run};
 use crate::services;
 use crate::status::{Complaint, StatusUpdate};
 use backends::Backends;
@@ -188,13 +193,31 @@ impl Controller for Emissary {
             statuses.extend(ingresses.iter().filter_map(update));
         }
 
-        let mut config = Config { keep_slashes: !module.merge_slashes, ..Config::default() };
+        let mut config = Config {
+            keep_slashes: !module.merge_slashes,
+            keep_request_id: module.preserve_external_request_id,
+            ..Config::default()
+        };
         let groups = groups::form(&mappings, &mut complaints);
         let listeners = self.resources(objects, LISTENERS);
         Listeners::read(&listeners, &mut complaints).serve(&hosts, &groups, &mut config, &mut complaints);
         config.clusters = backends.clusters;
-        Translation { files: envoy::files(&config), statuses, complaints }
+        let held: Vec<Held> = envoy::refusal(&config).map(invalid).into_iter().collect();
+        if !held.is_empty() {
+            // They are written once the configuration is taken.
+            statuses.clear();
+        }
+        Translation { files: envoy::files(&config), statuses, complaints, held }
     }
+}
+
+/// What `diagd` logs of a configuration that Envoy finds invalid, with its default of `--validation-retries`. It does not say whose fault
+/// that is.
+fn invalid(why: String) -> Held {
+    Held::whole(format!(
+        "could not validate the envoy configuration above after 5 retries, failed with error {why}; Aborting update... no update \
+         performed (invalid envoy configuration generated), continuing with current configuration..."
+    ))
 }
 
 #[cfg(test)]

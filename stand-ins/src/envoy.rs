@@ -7,11 +7,15 @@
 //! The real controllers speak xDS over gRPC. Here Envoy reads the same resources from files, and takes each file anew when another
 //! one is moved to its place. It is a child process, or in another container of the pod, with which the files' folder is shared.
 
+mod kept;
 pub(crate) mod model;
 mod plane;
+mod refusal;
 mod render;
 
+pub(crate) use kept::{keep_plain, keep_tls};
 pub(crate) use plane::{Envoy, bootstrap};
+pub(crate) use refusal::refusal;
 pub(crate) use render::files;
 
 #[cfg(test)]

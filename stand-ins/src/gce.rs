@@ -95,8 +95,15 @@ impl Controller for Gce {
     }
 
     fn translate(&self, objects: &Objects) -> Translation {
-        let mut config =
-            Config { http_port: HTTP_PORT, https_port: HTTPS_PORT, failure_status: Some(FAILURE), ..Config::default() };
+        // Google knows no `x-request-id`, so that a client's goes through, and does not say what a port after a host is to its rules.
+        let mut config = Config {
+            http_port: HTTP_PORT,
+            https_port: HTTPS_PORT,
+            failure_status: Some(FAILURE),
+            keep_request_id: true,
+            any_host_port: true,
+            ..Config::default()
+        };
         let mut backends = Backends::new(objects);
         let mut complaints = BTreeSet::new();
         let mut statuses = Vec::new();
@@ -124,7 +131,7 @@ impl Controller for Gce {
             }
         }
         config.clusters = backends.clusters;
-        Translation { files: envoy::files(&config), statuses, complaints }
+        Translation { files: envoy::files(&config), statuses, complaints, held: Vec::new() }
     }
 }
 

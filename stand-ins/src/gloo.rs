@@ -11,21 +11,27 @@
 //! What a VirtualService becomes follows `projects/gateway/pkg/translator` and the plugins below `projects/gloo/pkg/plugins`: `linkerd`
 //! for `l5d-dst-override`, `headers` for `headerManipulation`, `kubernetes` for Upstreams. Discovery writes an Upstream for every port
 //! of every Service; here they are known by the same names without being written. Envoy as it is to be had natively has no filter for
-//! transformations, so a template for a header sets that header, which is what this one does without functions in it. Left out:
-//! Gateways other than the two that an installation brings, RouteTables, UpstreamGroups, Upstreams with TLS, functions of templates.
+//! transformations, so a template for a header sets that header, which is what this one does without functions in it.
+//!
+//! Two VirtualServices of one domain are an error of their Gateway, too. Its listener is then stripped from the Proxy, and the one that was
+//! there before takes its place (`stripInvalidListenersAndVirtualHosts` and `transitionFunc` in
+//! `projects/gateway/pkg/reconciler/proxy_reconciler.go`), with all its routes: no change of any VirtualService of the Gateway is served
+//! until one of the two is gone (kgateway issue 8412). Before Gloo has served anything there is no other listener, and nothing listens.
+//!
+//! Left out: Gateways other than the two that an installation brings, RouteTables, Upstreams with TLS, functions of templates, and that a VirtualService which is wrong by itself is served as it was before.
 
 mod upstreams;
 mod virtual_services;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::envoy::model::{Config, Tls};
 use crate::envoy::{self, Envoy};
 use crate::flags::Flags;
 use crate::objects::{ENDPOINT_SLICES, Kind, Object, Objects, SECRETS, SERVICES, text};
-use crate::run::{Controller, Translation, run};
+use crate::run::{Controller, Held, Translation, run};
 use crate::secrets::{self, Fault};
 use crate::status::StatusUpdate;
 use upstreams::Upstreams;
@@ -34,6 +40,7 @@ use virtual_services::{Domains, Problems};
 const VIRTUAL_SERVICES: Kind = Kind::new("gateway.solo.io", "v1", "VirtualService", "virtualservices");
 const SETTINGS: Kind = Kind::new("gloo.solo.io", "v1", "Settings", "settings");
 const UPSTREAMS: Kind = Kind::new("gloo.solo.io", "v1", "Upstream", "upstreams");
+const UPSTREAM_GROUPS: Kind = Kind::new("gloo.solo.io", "v1", "UpstreamGroup", "upstreamgroups");
 
 /// The ports of the two Gateways, `gateway-proxy` and `gateway-proxy-ssl`.
 const HTTP_PORT: u16 = 8080;
@@ -51,9 +58,27 @@ struct Gloo {
     namespace: String,
 }
 
+impl Gloo {
+    /// What it says of an object.
+    fn status(&self, kind: Kind, object: &Object, said: Value) -> Option<StatusUpdate> {
+        StatusUpdate::unless_there(kind, object, json!({"statuses": BTreeMap::from([(&self.namespace, said)])}))
+    }
+
+    /// What it logs of a Gateway whose VirtualServices share domains, if they do.
+    fn stripped(&self, port: u16, shared: &[&str]) -> Option<String> {
+        let (namespace, domains) = (&self.namespace, shared.join(" "));
+        (!shared.is_empty()).then(|| {
+            format!(
+                "stripping invalid listener from proxy {namespace}.gateway-proxy: listener-::-{port}: domain conflict: the following \
+                 domains are present in more than one of the virtual services associated with this gateway: [{domains}]"
+            )
+        })
+    }
+}
+
 impl Controller for Gloo {
     fn kinds(&self) -> Vec<Kind> {
-        vec![ENDPOINT_SLICES, SECRETS, SERVICES, SETTINGS, UPSTREAMS, VIRTUAL_SERVICES]
+        vec![ENDPOINT_SLICES, SECRETS, SERVICES, SETTINGS, UPSTREAMS, UPSTREAM_GROUPS, VIRTUAL_SERVICES]
     }
 
     fn translate(&self, objects: &Objects) -> Translation {
@@ -80,17 +105,31 @@ impl Controller for Gloo {
                     }
                 }
             }
-            let status = json!({"statuses": BTreeMap::from([(&self.namespace, problems.status("gateway"))])});
-            statuses.extend(StatusUpdate::unless_there(VIRTUAL_SERVICES, object, status));
+            statuses.extend(self.status(VIRTUAL_SERVICES, object, problems.status("gateway")));
         }
         for object in objects.all(UPSTREAMS) {
             let errors = upstreams::fault(object).map(str::to_owned).into_iter().collect();
             let status = Problems { errors, ..Problems::default() }.status("gloo");
-            let status = json!({"statuses": BTreeMap::from([(&self.namespace, status)])});
-            statuses.extend(StatusUpdate::unless_there(UPSTREAMS, object, status));
+            statuses.extend(self.status(UPSTREAMS, object, status));
+        }
+        for object in objects.all(UPSTREAM_GROUPS) {
+            let problems = Problems { errors: upstreams.missing(object), ..Problems::default() };
+            statuses.extend(self.status(UPSTREAM_GROUPS, object, problems.status("gloo")));
+        }
+        let mut held = Vec::new();
+        if let Some(why) = self.stripped(HTTP_PORT, &domains.shared(false)) {
+            config.http_port = 0;
+            held.push(Held { why, instead: envoy::keep_plain });
+        }
+        if let Some(why) = self.stripped(HTTPS_PORT, &domains.shared(true)) {
+            config.https_port = 0;
+            held.push(Held { why, instead: envoy::keep_tls });
+        }
+        if !held.is_empty() {
+            upstreams.add_all();
         }
         config.clusters = upstreams.clusters;
-        Translation { files: envoy::files(&config), statuses, complaints: BTreeSet::new() }
+        Translation { files: envoy::files(&config), statuses, complaints: BTreeSet::new(), held }
     }
 }
 

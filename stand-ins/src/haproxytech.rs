@@ -62,7 +62,7 @@ impl Controller for Haproxytech {
             let updates = taken.iter().filter_map(|it| StatusUpdate::unless_there(INGRESSES, it, status.clone()));
             statuses = updates.collect();
         }
-        Translation { files: render::files(&model, &self.settings), statuses, complaints }
+        Translation { files: render::files(&model, &self.settings), statuses, complaints, held: Vec::new() }
     }
 }
 

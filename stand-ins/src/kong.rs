@@ -55,13 +55,22 @@ struct Kong {
 
 impl Controller for Kong {
     fn kinds(&self) -> Vec<Kind> {
-        vec![ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, plugins::CLUSTER_PLUGINS, plugins::PLUGINS, SECRETS, SERVICES]
+        vec![
+            ENDPOINT_SLICES,
+            INGRESS_CLASSES,
+            INGRESSES,
+            plugins::CLUSTER_PLUGINS,
+            plugins::PLUGINS,
+            SECRETS,
+            SERVICES,
+            translate::PARAMETERS,
+        ]
     }
 
     fn translate(&self, objects: &Objects) -> Translation {
         let mut complaints = BTreeSet::new();
         let taken = translate::ingresses(objects, &self.settings.class);
-        let model = translate::model(objects, &taken, &mut complaints);
+        let model = translate::model(objects, &self.settings.class, &taken, &mut complaints);
         let mut statuses = Vec::new();
         if let Some((namespace, service)) = &self.settings.publish
             && self.settings.update_status
@@ -70,7 +79,8 @@ impl Controller for Kong {
             let updates = taken.iter().filter_map(|it| StatusUpdate::unless_there(INGRESSES, it, status.clone()));
             statuses = updates.collect();
         }
-        Translation { files: render::files(&model, &self.settings, &self.certificate), statuses, complaints }
+        let files = render::files(&model, &self.settings, &self.certificate);
+        Translation { files, statuses, complaints, held: Vec::new() }
     }
 }
 

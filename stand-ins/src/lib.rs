@@ -11,8 +11,8 @@
 //!                                                                         └─> complaints: events and log
 //! ```
 //!
-//! [`run`] is the loop around it and the same for all. A controller is a module with its translation; nothing outside this
-//! crate and `fixtures/` knows one by name.
+//! [`run`] is the loop around it and the same for all. What a controller would not take for one bad object its translation holds back. A
+//! controller is a module with its translation; nothing outside this crate and `fixtures/` knows one by name.
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -76,7 +76,8 @@ impl Controller for IngressNginx {
                 |ingress: &translate::Taken| StatusUpdate::unless_there(INGRESSES, &ingress.object, status.clone());
             statuses = taken.iter().filter_map(update).collect();
         }
-        Translation { files: render::files(&model, &settings, &self.flags, &self.certificate), statuses, complaints }
+        let files = render::files(&model, &settings, &self.flags, &self.certificate);
+        Translation { files, statuses, complaints, held: Vec::new() }
     }
 
     /// It stays with the configuration that it has (`OnUpdate` of the real one), since CVE-2025-1974 without a webhook that tries Ingresses.

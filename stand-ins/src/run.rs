@@ -34,10 +34,42 @@ pub(crate) struct Translation {
     pub(crate) statuses: Vec<StatusUpdate>,
     /// What it says of objects that it does not take as they are.
     pub(crate) complaints: BTreeSet<Complaint>,
+    /// Why the files are not to be taken as they are, if so.
+    pub(crate) held: Vec<Held>,
+}
+
+/// A reason why a translation is not to be taken as it is: what is wrong with one object keeps the controller from every change, or from all
+/// of a kind, until it is mended. What only the data plane can judge it refuses itself: see [`Controller::leaves_out_refused`].
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// What the controller writes to its log, at each change anew.
+    pub(crate) why: String,
+    /// What is served instead.
+    pub(crate) instead: Instead,
+}
+
+/// What is served in place of a translation's files, by those that were served before, if any were. `None` is nothing yet.
+pub(crate) type Instead = fn(Files, Option<&Files>) -> Option<Files>;
+
+impl Held {
+    /// Nothing is taken: what was served before goes on being served, and whoever has served nothing yet does not become ready.
+    pub(crate) fn whole(why: String) -> Self {
+        Self { why, instead: |_, former| former.cloned() }
+    }
+}
+
+/// What is served when `former` were served before.
+fn unless_held(files: Files, held: &[Held], former: Option<&Files>) -> Option<Files> {
+    held.iter().try_fold(files, |files, held| (held.instead)(files, former))
 }
 
 #[cfg(test)]
 impl Translation {
+    /// Why it is held back.
+    pub(crate) fn reasons(&self) -> Vec<&str> {
+        self.held.iter().map(|held| held.why.as_str()).collect()
+    }
+
     /// What is said of objects, without which.
     pub(crate) fn messages(&self) -> Vec<&str> {
         self.complaints.iter().map(Complaint::message).collect()
@@ -144,13 +176,22 @@ async fn follow(
     found: &watch::Sender<Option<Report>>,
 ) -> anyhow::Error {
     watches.listed().await;
-    let mut applied = None;
+    let (mut tried, mut served): (Option<Files>, Option<Files>) = (None, None);
     let mut refused = Refused::default();
+    // A renewal is no change that would be held back.
+    let mut news = true;
     loop {
         let translation = refused.translate(controller, &watches.objects());
-        if applied.as_ref() != Some(&translation.files) {
-            match data_plane.apply(&translation.files).await {
-                Ok(()) => ready.set(),
+        if news {
+            translation.held.iter().for_each(|held| tracing::error!("{}", held.why));
+        }
+        let files = unless_held(translation.files, &translation.held, served.as_ref());
+        if let Some(files) = files.filter(|files| tried.as_ref() != Some(files)) {
+            match data_plane.apply(&files).await {
+                Ok(()) => {
+                    ready.set();
+                    served = Some(files.clone());
+                }
                 Err(error) => {
                     tracing::error!("the configuration is not taken, the former one stays: {error:#}");
                     let objects = watches.objects().clone();
@@ -159,14 +200,17 @@ async fn follow(
                     }
                 }
             }
-            applied = Some(translation.files);
+            tried = Some(files);
         }
         found.send_replace(Some(Report { statuses: translation.statuses, complaints: translation.complaints }));
-        tokio::select! {
-            () = watches.changed() => over(watches).await,
-            () = tokio::time::sleep(RENEWAL) => {}
+        news = tokio::select! {
+            () = watches.changed() => {
+                over(watches).await;
+                true
+            }
+            () = tokio::time::sleep(RENEWAL) => false,
             error = data_plane.ended() => return error,
-        }
+        };
     }
 }
 

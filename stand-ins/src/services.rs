@@ -62,11 +62,15 @@ pub(crate) fn service_port<'a>(
     })
 }
 
+/// The ClusterIP; none of a headless Service.
+pub(crate) fn cluster_ip(service: &Object) -> Option<Ipv4Addr> {
+    text(&service.data, "/spec/clusterIP").parse().ok()
+}
+
 impl ServicePort<'_> {
-    /// The ClusterIP; none of a headless Service.
+    /// The ClusterIP with the port; none of a headless Service.
     pub(crate) fn cluster_address(&self) -> Option<SocketAddrV4> {
-        let ip: Ipv4Addr = text(&self.service.data, "/spec/clusterIP").parse().ok()?;
-        Some(SocketAddrV4::new(ip, self.number))
+        Some(SocketAddrV4::new(cluster_ip(self.service)?, self.number))
     }
 
     /// The ready endpoints, in order.

@@ -71,7 +71,8 @@ impl Controller for Traefik1 {
                 statuses = taken.into_iter().filter_map(update).collect();
             }
         }
-        Translation { files: render::files(&configuration, &self.certificate), statuses, complaints }
+        let files = render::files(&configuration, &self.certificate);
+        Translation { files, statuses, complaints, held: Vec::new() }
     }
 }
 

@@ -1,6 +1,6 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -115,6 +115,18 @@ fn a_routes_header_is_the_routes_and_the_pods_are_dialled() {
     let endpoints = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"].as_array().unwrap();
     assert_eq!(endpoints.len(), 1, "only ready ones");
     assert_eq!(endpoints[0]["endpoint"]["address"]["socket_address"]["address"], "10.244.0.3");
+}
+
+#[test]
+fn every_request_is_told_its_begin_and_keeps_its_id_and_a_hosts_port_does_not_matter() {
+    let translation =
+        translate(&proxy("a", "{virtualhost: {fqdn: a.test}, routes: [{services: [{name: web, port: 80}]}]}"));
+    let routes = &resources(&translation, envoy::ROUTES)[0];
+    let begin = json!({"key": "x-request-start", "value": "t=%START_TIME(%s.%3f)%"});
+    let added = json!([{"header": begin, "append_action": "APPEND_IF_EXISTS_OR_ADD"}]);
+    assert_eq!((&routes["request_headers_to_add"], &routes["ignore_port_in_host_matching"]), (&added, &json!(true)));
+    let listeners = &translation.files[Path::new(envoy::LISTENERS)];
+    assert!(listeners.contains("\"preserve_external_request_id\":true"), "{listeners}");
 }
 
 #[test]

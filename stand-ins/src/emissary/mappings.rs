@@ -105,15 +105,14 @@ impl<'a> Mapping<'a> {
         let spec = &resource.spec;
         let prefix = text(spec, "/prefix");
         let path = match (spec["prefix_regex"] == true, spec["prefix_exact"] == true) {
-            (true, _) => PathMatch::Regex(regex(prefix)?),
+            (true, _) => PathMatch::Regex(prefix.to_owned()),
             (false, true) => PathMatch::Exact(prefix.to_owned()),
             (false, false) => PathMatch::Prefix(prefix.to_owned()),
         };
         let (hostname, host_is_regex) = hostname(spec);
-        let mut headers = headers(spec)?;
+        let mut headers = headers(spec);
         if let Some(hostname) = hostname {
-            let host = if host_is_regex { regex(hostname)? } else { hostname.to_owned() };
-            headers.push(Condition::new(AUTHORITY, Some(&host), host_is_regex));
+            headers.push(Condition::new(AUTHORITY, Some(hostname), host_is_regex));
         }
         if let Some(method) = spec["method"].as_str() {
             headers.push(Condition::new(":method", Some(method), false));
@@ -163,22 +162,13 @@ fn hostname(spec: &Value) -> (Option<&str>, bool) {
     }
 }
 
-fn headers(spec: &Value) -> Result<Vec<Condition>, String> {
+fn headers(spec: &Value) -> Vec<Condition> {
     let fields = |name: &str| spec[name].as_object().into_iter().flatten();
     // `true` is any value.
-    let plain = fields("headers").map(|(name, value)| Ok(Condition::new(name, value.as_str(), false)));
-    let regexes = fields("regex_headers").map(|(name, value)| {
-        let value = regex(value.as_str().unwrap_or_default())?;
-        Ok(Condition::new(name, Some(&value), true))
-    });
+    let plain = fields("headers").map(|(name, value)| Condition::new(name, value.as_str(), false));
+    let regexes = fields("regex_headers")
+        .map(|(name, value)| Condition::new(name, Some(value.as_str().unwrap_or_default()), true));
     plain.chain(regexes).collect()
-}
-
-/// Envoy would refuse all routes for an expression that it cannot read. The real one hands it on all the same and, since what it generates
-/// is not valid, takes no change of anybody until it is gone; here only its Mapping is left out.
-fn regex(expression: &str) -> Result<String, String> {
-    let read = regex::Regex::new(expression);
-    read.map(|_| expression.to_owned()).map_err(|error| format!("{expression:?} is not a valid regex: {error}"))
 }
 
 fn forward(spec: &Value, cluster: String, timeout: Duration) -> Forward {
@@ -227,7 +217,8 @@ fn is_header_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
-/// Envoy's variables that may stand in a value; it would refuse all routes for one that it does not know.
+/// Envoy's variables that may stand in a value, in as far as this stand-in knows them. The real one hands on any, and Envoy refuses all
+/// routes for one that it does not know.
 const VARIABLES: [&str; 8] = [
     "DOWNSTREAM_LOCAL_ADDRESS",
     "DOWNSTREAM_REMOTE_ADDRESS",

@@ -19,6 +19,7 @@ pub(super) struct Module {
     /// Services without a namespace are Emissary's neighbours, not the Mapping's.
     pub(super) services_are_neighbours: bool,
     pub(super) merge_slashes: bool,
+    pub(super) preserve_external_request_id: bool,
     defaults: Value,
 }
 
@@ -33,6 +34,7 @@ impl Module {
             add_linkerd_headers: is("add_linkerd_headers"),
             services_are_neighbours: is("use_ambassador_namespace_for_service_resolution"),
             merge_slashes: is("merge_slashes"),
+            preserve_external_request_id: is("preserve_external_request_id"),
             defaults: config["defaults"]["httpmapping"].clone(),
         }
     }

@@ -202,6 +202,20 @@ fn the_higher_precedence_is_tried_first_and_then_the_longer_prefix_whatever_its_
 }
 
 #[test]
+fn a_clients_request_id_is_kept_where_the_module_says_so_and_a_hosts_port_counts() {
+    let translated = |config: &str| {
+        let module = format!(
+            "---\nkind: Module\nmetadata: {{name: ambassador, namespace: emissary}}\nspec: {{config: {{{config}}}}}\n"
+        );
+        let translation = translate(&(mapping("a", "service: web") + &module));
+        let has = |file: &str, setting: &str| translation.files[Path::new(file)].contains(setting);
+        (has(envoy::LISTENERS, "preserve_external_request_id"), has(envoy::ROUTES, "ignore_port_in_host_matching"))
+    };
+    assert_eq!(translated(""), (false, false));
+    assert_eq!(translated("preserve_external_request_id: true"), (true, false));
+}
+
+#[test]
 fn the_prefix_goes_unless_rewrite_is_empty_and_three_seconds_are_the_timeout() {
     let route = |spec: &str| first_route(&mapping("a", &format!("service: web, {spec}")))["route"].clone();
     assert_eq!(route("prefix: /a")["prefix_rewrite"], "/");
@@ -370,9 +384,6 @@ fn bad_mappings_are_complained_of_in_the_log_and_the_rest_serves() {
         ("service: web, resolver: nobody", "resolver nobody is unknown!"),
         ("service: web, resolver: consul", "The Consul resolver is not supported"),
         ("service: web, load_balancer: {policy: round_robin}", "No load_balancer setting is allowed with"),
-        ("service: web, prefix: '(', prefix_regex: true", "\"(\" is not a valid regex: "),
-        ("service: web, regex_headers: {x: '('}", "\"(\" is not a valid regex: "),
-        ("service: web, host: '(', host_regex: true", "\"(\" is not a valid regex: "),
         ("service: web, add_request_headers: {x: '%NOTHING%'}", "header value \"%NOTHING%\" has a variable"),
         ("service: web, add_request_headers: {'x y': z}", "\"x y\" is not a valid header name"),
     ] {
@@ -380,6 +391,7 @@ fn bad_mappings_are_complained_of_in_the_log_and_the_rest_serves() {
         let translation = translate(&(mapping("bad", spec) + &good));
         let found = translation.messages();
         assert!(found.len() == 1 && found[0].starts_with(message), "{spec}: {found:?}");
+        assert_eq!(translation.reasons(), [""; 0], "{spec}");
         let routes = routes(&translation, "*").unwrap();
         assert!(routes.len() == 1 && routes[0]["match"]["prefix"] == "/good", "{spec}");
         assert_eq!(translation.statuses, [], "it writes none of its own accord");
@@ -399,6 +411,29 @@ fn bad_mappings_are_complained_of_in_the_log_and_the_rest_serves() {
         + &host("h", "hostname: '*', requestPolicy: {insecure: {action: Route}}");
     let translation = translate(&hostless);
     assert_eq!((translation.messages(), routes(&translation, "*")), (vec![], Some(vec![])));
+}
+
+#[test]
+fn a_regular_expression_that_envoy_does_not_take_holds_everything_back() {
+    let asked = Emissary { mapping_status: true, ..emissary() };
+    let translate = |objects: &str| translate_by(&asked, &format!("{LISTENERS_FOR_ALL}{objects}"));
+    let good = mapping("good", "service: web, prefix: /good");
+    for spec in [
+        "service: web, prefix: '(', prefix_regex: true",
+        "service: web, regex_headers: {x: '('}",
+        "service: web, host: '(', host_regex: true",
+    ] {
+        let translation = translate(&(mapping("bad", spec) + &good));
+        let [why] = translation.reasons()[..] else { panic!("{spec}: {:?}", translation.held) };
+        assert!(why.starts_with("could not validate the envoy configuration above"), "{spec}: {why}");
+        assert!(why.contains("\"(\" is no regular expression: unclosed group"), "{spec}: {why}");
+        assert_eq!((translation.messages(), translation.statuses.len()), (vec![], 0), "{spec}");
+    }
+    // One that belongs to no Host is in no configuration.
+    for spec in ["service: web, hostname: '*'", "service: web, host_rewrite: x, prefix: '(', prefix_regex: true"] {
+        let translation = translate(&(mapping("a", spec) + &good));
+        assert_eq!((translation.reasons(), translation.statuses.len()), (vec![], 2), "{spec}");
+    }
 }
 
 #[test]

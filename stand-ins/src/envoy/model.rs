@@ -27,6 +27,12 @@ pub(crate) struct Config {
     pub(crate) failure_status: Option<u16>,
     /// Whether `//` in a path stays.
     pub(crate) keep_slashes: bool,
+    /// Whether a client's `x-request-id` stays. Otherwise each request that comes from outside gets one of Envoy's.
+    pub(crate) keep_request_id: bool,
+    /// Whether hosts are compared without the port that a client may write after them.
+    pub(crate) any_host_port: bool,
+    /// Done after what routes and clusters say.
+    pub(crate) request_headers: HeaderOps,
 }
 
 /// What becomes of TLS for a name.

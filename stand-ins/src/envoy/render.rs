@@ -17,6 +17,10 @@ pub(crate) const LISTENERS: &str = "listeners.json";
 pub(crate) const ROUTES: &str = "routes.json";
 pub(crate) const CLUSTERS: &str = "clusters.json";
 
+/// The names of the listeners of plain HTTP and of TLS.
+pub(super) const HTTP: &str = "http";
+pub(super) const HTTPS: &str = "https";
+
 /// The name of the routes of plain HTTP. Those behind TLS stand in their listener, since a watched file takes one of the few inotify
 /// instances that a user has.
 pub(super) const PLAIN: &str = "http";
@@ -28,10 +32,15 @@ pub(crate) fn files(config: &Config) -> Files {
     let clusters = config.clusters.iter().map(|(name, found)| cluster(name, found)).collect();
     let hosts = config.hosts.iter().map(|(name, host)| virtual_host(name, host)).collect();
     Files::from([
-        (LISTENERS.into(), resources("config.listener.v3.Listener", listeners(config))),
-        (ROUTES.into(), resources("config.route.v3.RouteConfiguration", vec![routes(PLAIN, hosts)])),
+        (LISTENERS.into(), listeners_file(listeners(config))),
+        (ROUTES.into(), resources("config.route.v3.RouteConfiguration", vec![routes(PLAIN, hosts, config)])),
         (CLUSTERS.into(), resources("config.cluster.v3.Cluster", clusters)),
     ])
+}
+
+/// The file with these listeners.
+pub(super) fn listeners_file(found: Vec<Value>) -> String {
+    resources("config.listener.v3.Listener", found)
 }
 
 fn resources(kind: &str, mut found: Vec<Value>) -> String {
@@ -51,11 +60,11 @@ fn listeners(config: &Config) -> Vec<Value> {
     merge(&mut plain, json!({"rds": {"route_config_name": PLAIN, "config_source": source}}));
     let mut found = Vec::new();
     if config.http_port != 0 {
-        found.push(listener("http", config.http_port, &[json!({"filters": [http_filter("http", &plain)]})]));
+        found.push(listener(HTTP, config.http_port, &[json!({"filters": [http_filter("http", &plain)]})]));
     }
     if !config.tls.is_empty() && config.https_port != 0 {
-        let chains: Vec<Value> = config.tls.iter().map(|(name, tls)| tls_chain(name, tls, &own)).collect();
-        let mut https = listener("https", config.https_port, &chains);
+        let chains: Vec<Value> = config.tls.iter().map(|(name, tls)| tls_chain(name, tls, &own, config)).collect();
+        let mut https = listener(HTTPS, config.https_port, &chains);
         let inspector = format!("{TYPE}.extensions.filters.listener.tls_inspector.v3.TlsInspector");
         https["listener_filters"] =
             json!([{"name": "envoy.filters.listener.tls_inspector", "typed_config": {"@type": inspector}}]);
@@ -72,7 +81,7 @@ fn ready(port: u16) -> Value {
     let route = json!({"match": {"path": "/ready"}, "direct_response": {"status": 200}});
     let host = json!({"name": "ready", "domains": ["*"], "routes": [route]});
     // Who reads the access log asks about requests of clients.
-    let served = json!({"route_config": routes("ready", vec![host]), "access_log": []});
+    let served = json!({"route_config": {"name": "ready", "virtual_hosts": [host]}, "access_log": []});
     listener("ready", port, &[json!({"filters": [http_filter("ready", &served)]})])
 }
 
@@ -112,17 +121,20 @@ fn own_settings(config: &Config) -> Value {
     if config.keep_slashes {
         own["merge_slashes"] = false.into();
     }
+    if config.keep_request_id {
+        own["preserve_external_request_id"] = true.into();
+    }
     own
 }
 
-fn tls_chain(name: &str, tls: &Tls, own: &Value) -> Value {
+fn tls_chain(name: &str, tls: &Tls, own: &Value, config: &Config) -> Value {
     // Envoy takes no star by itself for a name.
     let matches = if name == "*" { json!({"transport_protocol": "tls"}) } else { json!({"server_names": [name]}) };
     let mut chain = json!({"filter_chain_match": matches});
     match tls {
         Tls::Terminated { certificate, key, host } => {
             let mut served = own.clone();
-            merge(&mut served, json!({"route_config": routes(name, vec![virtual_host(name, host)])}));
+            merge(&mut served, json!({"route_config": routes(name, vec![virtual_host(name, host)], config)}));
             chain["filters"] = json!([http_filter("https", &served)]);
             chain["transport_socket"] = json!({
                 "name": "envoy.transport_sockets.tls",
@@ -174,7 +186,6 @@ fn http_filter(name: &str, served: &Value) -> Value {
         "use_remote_address": true,
         "normalize_path": true,
         "merge_slashes": true,
-        "preserve_external_request_id": true,
         "http_protocol_options": {"accept_http_10": true},
         "access_log": access_log(),
         "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": router}}],
@@ -189,8 +200,13 @@ fn merge(into: &mut Value, from: Value) {
     }
 }
 
-fn routes(name: &str, hosts: Vec<Value>) -> Value {
-    json!({"name": name, "virtual_hosts": hosts, "ignore_port_in_host_matching": true})
+fn routes(name: &str, hosts: Vec<Value>, config: &Config) -> Value {
+    let mut found = json!({"name": name, "virtual_hosts": hosts});
+    if config.any_host_port {
+        found["ignore_port_in_host_matching"] = true.into();
+    }
+    header_ops(&mut found, &config.request_headers, &HeaderOps::default());
+    found
 }
 
 fn virtual_host(name: &str, host: &VirtualHost) -> Value {
@@ -431,6 +447,44 @@ mod tests {
         assert_eq!(manager["access_log"], json!([]));
         assert_eq!(manager["route_config"]["virtual_hosts"][0]["routes"][0]["match"], json!({"path": "/ready"}));
         assert!(listeners(&Config::default()).is_empty(), "the control");
+    }
+
+    #[test]
+    fn what_a_control_plane_has_otherwise_holds_with_tls_and_without() {
+        let tls = Tls::Terminated { certificate: String::new(), key: String::new(), host: VirtualHost::default() };
+        let with = |own: Config| {
+            let config =
+                Config { http_port: 80, https_port: 443, tls: BTreeMap::from([("a.test".into(), tls.clone())]), ..own };
+            let manager = |listener: &Value| listener["filter_chains"][0]["filters"][0]["typed_config"].clone();
+            let listeners = listeners(&config);
+            let (plain, secure) = (manager(&listeners[0]), manager(&listeners[1]));
+            let file: Value = serde_json::from_str(&files(&config)[std::path::Path::new(ROUTES)]).unwrap();
+            [(plain, file["resources"][0].clone()), (secure.clone(), secure["route_config"].clone())]
+        };
+        for (manager, routes) in with(Config::default()) {
+            assert_eq!((manager.get("preserve_external_request_id"), manager["merge_slashes"] == true), (None, true));
+            assert_eq!(
+                (routes.get("ignore_port_in_host_matching"), routes.get("request_headers_to_add")),
+                (None, None)
+            );
+        }
+        let append = BTreeMap::from([("x".to_owned(), "1".to_owned())]);
+        let request_headers = HeaderOps { append, ..HeaderOps::default() };
+        let own = Config {
+            keep_slashes: true,
+            keep_request_id: true,
+            any_host_port: true,
+            request_headers,
+            ..Config::default()
+        };
+        for (manager, routes) in with(own) {
+            assert_eq!(
+                (&manager["preserve_external_request_id"], &manager["merge_slashes"]),
+                (&json!(true), &json!(false))
+            );
+            assert_eq!(routes["ignore_port_in_host_matching"], true);
+            assert_eq!(routes["request_headers_to_add"][0]["header"]["key"], "x");
+        }
     }
 
     #[test]

@@ -95,6 +95,33 @@ fn of_several_destinations_each_has_its_own_header() {
 }
 
 #[test]
+fn a_group_is_as_if_the_route_named_its_destinations() {
+    let destinations = "destinations: [\
+        {weight: 1, destination: {upstream: {name: shop-web-80, namespace: gloo-system}}}, \
+        {weight: 3, destination: {kube: {ref: {name: other, namespace: shop}, port: 80}}}]";
+    let group =
+        |spec: &str| format!("---\nkind: UpstreamGroup\nmetadata: {{name: both, namespace: shop}}\nspec: {spec}\n");
+    let named = virtual_service("a", "{routeAction: {upstreamGroup: {name: both, namespace: shop}}}");
+    let (translation, all) = translate("{linkerd: true}", &(named.clone() + &group(&format!("{{{destinations}}}"))));
+    let written = virtual_service("a", &format!("{{routeAction: {{multi: {{{destinations}}}}}}}"));
+    assert_eq!(routes(&all, "a.test"), routes(&translate("{linkerd: true}", &written).1, "a.test"));
+    assert!(!states(&translation).contains("Rejected") && !states(&translation).contains("Warning"));
+
+    let (translation, all) = translate("{}", &named);
+    assert!(states(&translation).contains("*v1.UpstreamGroup { shop.both } not found"), "{}", states(&translation));
+    assert_eq!(routes(&all, "a.test")[0]["route"]["cluster"], "nowhere");
+
+    let missing = group(&format!("{{{}}}", destinations.replace("shop-web-80", "none")));
+    let (translation, all) = translate("{}", &(named.clone() + &missing));
+    let said = "destination # 1: upstream not found: *v1.Upstream { gloo-system.none } not found";
+    assert!(states(&translation).contains(said), "{}", states(&translation));
+    assert_eq!(routes(&all, "a.test")[0]["route"]["weighted_clusters"]["clusters"][0]["name"], "nowhere");
+
+    let (translation, _) = translate("{}", &(named + &group("{destinations: []}")));
+    assert!(states(&translation).contains("must specify at least one weighted destination"));
+}
+
+#[test]
 fn a_transformation_sets_and_manipulation_appends_unless_told_otherwise() {
     let action = |options: &str| {
         let all = translate("{}", &virtual_service("a", &format!("{{{SINGLE}, options: {options}}}"))).1;
@@ -147,7 +174,6 @@ fn what_is_missing_is_a_warning_and_its_route_answers_503() {
 #[test]
 fn bad_ones_are_rejected_and_the_rest_serves() {
     let good = virtual_service("good", &format!("{{{SINGLE}}}"));
-    let twice = good.replace("name: good", "name: again");
     let secret = good
         .replace("spec: {", "spec: {sslConfig: {secretRef: {name: none, namespace: shop}}, ")
         .replace("good", "bad");
@@ -170,9 +196,64 @@ fn bad_ones_are_rejected_and_the_rest_serves() {
         assert!(states.contains("Rejected") && states.contains(reason) && states.contains("Accepted"), "{states}");
         assert_eq!((routes(&all, "good.test").len(), routes(&all, "bad.test").len()), (1, 0), "{reason}");
     }
-    let (translation, all) = translate("{}", &format!("{good}---{twice}"));
-    assert!(states(&translation).contains("domain conflict") && !states(&translation).contains("Accepted"));
-    assert_eq!(routes(&all, "good.test").len(), 0);
+}
+
+#[test]
+fn a_clients_request_id_is_not_kept_and_a_hosts_port_counts() {
+    let translation = translate("{}", &virtual_service("a", &format!("{{{SINGLE}}}"))).0;
+    for (file, setting) in
+        [(envoy::LISTENERS, "preserve_external_request_id"), (envoy::ROUTES, "ignore_port_in_host_matching")]
+    {
+        assert!(!translation.files[std::path::Path::new(file)].contains(setting), "{setting}");
+    }
+}
+
+#[test]
+fn two_of_one_domain_are_refused_and_hold_back_their_gateway() {
+    let file = |translation: &Translation, name: &str| translation.files[std::path::Path::new(name)].clone();
+    let good = virtual_service("good", &format!("{{{SINGLE}}}"));
+    let twice = good.replace("name: good", "name: again");
+    let former = translate("{}", &good).0;
+    assert_eq!((former.reasons(), file(&former, envoy::LISTENERS).contains("8080")), (vec![], true), "the control");
+
+    let late = virtual_service("late", &format!("{{{SINGLE}}}"));
+    let (translation, _) = translate("{}", &format!("{good}---{twice}---{late}"));
+    let said = states(&translation);
+    for name in ["good", "again"] {
+        assert!(said.contains(&format!("as this one: [shop.{name}]")), "{said}");
+    }
+    assert!(said.contains("Accepted"), "the third is in order: {said}");
+    let [Held { why, instead }] = &translation.held[..] else { panic!("{:?}", translation.held) };
+    assert!(why.contains("stripping invalid listener from proxy") && why.ends_with("[good.test]"), "{why}");
+    let served = instead(translation.files.clone(), Some(&former.files)).unwrap();
+    for name in [envoy::LISTENERS, envoy::ROUTES] {
+        assert_eq!(served[std::path::Path::new(name)], file(&former, name), "{name}");
+    }
+    // A route that stays may lead to any Upstream, whatever has become of its VirtualService.
+    for cluster in ["shop-web-80", "shop-web-81_h2", "shop-other-80_h2", "nowhere"] {
+        assert!(file(&translation, envoy::CLUSTERS).contains(&format!("\"{cluster}\"")), "{cluster}");
+    }
+    // With nothing before it nobody listens, and the other Gateway is not concerned.
+    let first = instead(translation.files.clone(), None).unwrap();
+    assert!(!first[std::path::Path::new(envoy::LISTENERS)].contains("8080"));
+    assert_eq!(translation.held.len(), 1);
+}
+
+#[test]
+fn the_gateway_of_tls_is_held_back_by_itself() {
+    let tls = |name: &str| {
+        let plain = virtual_service(name, &format!("{{{SINGLE}}}")).replace(&format!("{name}.test"), "tls.test");
+        plain.replace("spec: {", "spec: {sslConfig: {}, ")
+    };
+    let (translation, all) = translate(
+        "{}",
+        &format!("{}---{}---{}", tls("a"), tls("b"), virtual_service("good", &format!("{{{SINGLE}}}"))),
+    );
+    let [why] = translation.reasons()[..] else { panic!("{:?}", translation.held) };
+    assert!(why.contains("listener-::-8443") && why.ends_with("[tls.test]"), "{why}");
+    assert_eq!(routes(&all, "good.test").len(), 1);
+    let plain = virtual_service("plain", &format!("{{{SINGLE}}}")).replace("plain.test", "tls.test");
+    assert_eq!(translate("{}", &format!("{}---{plain}", tls("a"))).0.reasons(), [""; 0], "one of each");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use kube::ResourceExt as _;
 use serde_json::Value;
 
-use super::UPSTREAMS;
+use super::{UPSTREAM_GROUPS, UPSTREAMS};
 use crate::envoy::model::{Cluster, Endpoints, HeaderOps};
 use crate::objects::{Object, Objects, SERVICES, annotation, items, text};
 use crate::services::{PortRef, service_port};
@@ -82,6 +82,40 @@ impl<'a> Upstreams<'a> {
             Some(kube) => Ok(self.kube(&kube)),
             None => Err(format!("*v1.Upstream {{ {namespace}.{name} }} not found")),
         }
+    }
+
+    /// The UpstreamGroup `{name, namespace}`.
+    ///
+    /// # Errors
+    /// That it is not there, in the words of the warning.
+    pub(crate) fn group(&self, reference: &Value) -> Result<&'a Object, String> {
+        let (name, namespace) = (text(reference, "/name"), text(reference, "/namespace"));
+        let group = self.objects.get(UPSTREAM_GROUPS, namespace, name);
+        group.ok_or_else(|| format!("*v1.UpstreamGroup {{ {namespace}.{name} }} not found"))
+    }
+
+    /// Which destinations of a group lead nowhere, in the words of its status (`verifyUpstreamGroups` in `upstream_groups.go`).
+    pub(crate) fn missing(&mut self, group: &Object) -> Vec<String> {
+        let destinations = items(&group.data, "/spec/destinations").enumerate();
+        let missing = destinations.filter_map(|(index, found)| {
+            let why = self.find(&found["destination"]).err()?;
+            Some(format!("destination # {}: upstream not found: {why}", index + 1))
+        });
+        missing.collect()
+    }
+
+    /// Adds the clusters of all Upstreams. The real one has them always; here only routes that stay as they were lead to others than those
+    /// that are found.
+    pub(crate) fn add_all(&mut self) {
+        let discovered: Vec<Kube> = self.discovered.values().cloned().collect();
+        for kube in &discovered {
+            self.kube(kube);
+        }
+        for upstream in self.objects.all(UPSTREAMS) {
+            // One that leads nowhere is told of by its own status.
+            let _ = self.written(upstream);
+        }
+        self.nowhere();
     }
 
     /// A cluster without endpoints: the answer is 503.

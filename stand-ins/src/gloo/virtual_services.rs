@@ -21,6 +21,11 @@ pub(crate) struct Problems {
 }
 
 impl Problems {
+    /// A route leads to what is not there.
+    fn warn(&mut self, why: &str) {
+        self.warnings.push(format!("Route Warning: InvalidDestinationWarning. Reason: {why}"));
+    }
+
     /// `by` is the half of Gloo that says it: `gateway` or `gloo`.
     pub(crate) fn status(&self, by: &str) -> Value {
         let (state, said) = match (self.errors.as_slice(), self.warnings.as_slice()) {
@@ -47,19 +52,27 @@ impl Domains {
         Self(found)
     }
 
-    /// Two with the same domain are both refused (`projects/gateway/pkg/translator/virtual_service_translator.go`). The real one then
-    /// refuses their Gateway as well, so that it stays as it was, for all others, until one of the two is gone; here the others go on.
+    /// Two with the same domain are both refused (`validateVirtualServiceDomains` in
+    /// `projects/gateway/pkg/translator/virtual_service_translator.go`).
     pub(crate) fn conflicts(&self, object: &Object, problems: &mut Problems) {
         for domain in domains(object) {
             let holders = self.0.get(&(secure(object), domain.clone())).map(Vec::as_slice).unwrap_or_default();
             if holders.len() > 1 {
-                let holders = holders.join(", ");
+                let own = id(object);
+                let others: Vec<&str> = holders.iter().map(String::as_str).filter(|holder| *holder != own).collect();
+                let others = others.join(" ");
                 problems.errors.push(format!(
                     "domain conflict: the [{domain}] domain is present in other virtual services that belong to the same \
-                     Gateway as this one: [{holders}]"
+                     Gateway as this one: [{others}]"
                 ));
             }
         }
+    }
+
+    /// Those that several have of one Gateway: that of TLS or the plain one.
+    pub(crate) fn shared(&self, secure: bool) -> Vec<&str> {
+        let of_gateway = self.0.iter().filter(|((of, _), holders)| *of == secure && holders.len() > 1);
+        of_gateway.map(|((_, domain), _)| domain.as_str()).collect()
     }
 }
 
@@ -177,20 +190,32 @@ fn action(
         websocket: true,
         ..Forward::default()
     };
+    let mut action = spec["routeAction"].clone();
+    // What a group says is as if the route said it (`setRouteAction` in `route_config.go`).
+    if let Some(reference) = action.get("upstreamGroup") {
+        action = match upstreams.group(reference) {
+            Ok(group) => json!({"multi": {"destinations": group.data["spec"]["destinations"]}}),
+            Err(why) => {
+                problems.warn(&why);
+                let cluster = upstreams.nowhere();
+                forward.clusters.push(Weighted { cluster, weight: 1, ..Weighted::default() });
+                Value::Null
+            }
+        };
+    }
     let mut find = |destination: &Value| {
         upstreams.find(destination).unwrap_or_else(|why| {
-            problems.warnings.push(format!("Route Warning: InvalidDestinationWarning. Reason: {why}"));
+            problems.warn(&why);
             super::upstreams::Destination { cluster: upstreams.nowhere(), ..Default::default() }
         })
     };
-    let action = &spec["routeAction"];
     if let Some(single) = action.get("single") {
         let found = find(single);
         // After what the route itself says, in whose place it stays (`plugins/linkerd/plugin.go`).
         request.set.extend(found.headers.set);
         forward.clusters.push(Weighted { cluster: found.cluster, weight: 1, ..Weighted::default() });
     }
-    for destination in items(action, "/multi/destinations") {
+    for destination in items(&action, "/multi/destinations") {
         let found = find(&destination["destination"]);
         let (mut request_headers, response_headers) = headers(&destination["options"]["headerManipulation"]);
         request_headers.set.extend(found.headers.set);

@@ -23,11 +23,19 @@ pub(crate) const ANY: &str = "_";
 
 /// Where requests go.
 #[derive(Clone, Debug)]
-pub(crate) enum Upstream {
+pub(crate) struct Upstream {
+    pub(crate) targets: Targets,
+    /// How often a request is sent at most.
+    pub(crate) attempts: u32,
+}
+
+/// The addresses of an upstream.
+#[derive(Clone, Debug)]
+pub(crate) enum Targets {
     /// The one address of a Service.
     Service(SocketAddrV4),
-    /// The ready endpoints; none at all is answered with 503.
-    Endpoints(Vec<SocketAddrV4>),
+    /// Those of pods, which come and go; none at all is answered with 503.
+    Pods(Vec<SocketAddrV4>),
 }
 
 /// A host.
@@ -81,5 +89,6 @@ pub(crate) struct ServiceOptions {
     pub(crate) host: String,
     /// Milliseconds to connect, send and read.
     pub(crate) timeouts: [u32; 3],
-    pub(crate) retries: u32,
+    /// How often a request is sent at most.
+    pub(crate) attempts: u32,
 }

@@ -9,9 +9,11 @@ use super::transform::{Refused, Transformer};
 use crate::objects::{Kind, Object, Objects, annotation, text};
 use crate::status::Complaint;
 
-pub(crate) const PLUGINS: Kind = Kind::new("configuration.konghq.com", "v1", "KongPlugin", "kongplugins");
-pub(crate) const CLUSTER_PLUGINS: Kind =
-    Kind::new("configuration.konghq.com", "v1", "KongClusterPlugin", "kongclusterplugins");
+/// Of the kinds that are Kong's own.
+pub(crate) const GROUP: &str = "configuration.konghq.com";
+
+pub(crate) const PLUGINS: Kind = Kind::new(GROUP, "v1", "KongPlugin", "kongplugins");
+pub(crate) const CLUSTER_PLUGINS: Kind = Kind::new(GROUP, "v1", "KongClusterPlugin", "kongclusterplugins");
 
 /// The reason of events about objects that lead to no configuration.
 pub(crate) const TRANSLATION_FAILED: &str = "KongConfigurationTranslationFailed";

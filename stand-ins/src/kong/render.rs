@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
-use super::model::{ANY, Match, Model, Route, Server, Upstream};
+use super::model::{ANY, Match, Model, Route, Server, Targets};
 use super::settings::{Listener, Settings};
 use super::transform::{Outcome, Transformer};
 use crate::data_plane::Files;
@@ -13,6 +13,9 @@ use crate::nginx::{ENDPOINTS, MAIN, endpoints};
 
 /// The certificate of hosts without one of their own.
 const DEFAULT_CERTIFICATE: &str = "default.pem";
+
+/// For how many attempts the addresses of an upstream are listed at most: its zone holds little more than a hundred of them.
+const LISTED_ATTEMPTS: u32 = 16;
 
 /// What Kong calls itself.
 const KONG: &str = "kong/3.9.1";
@@ -46,16 +49,21 @@ pub(crate) fn files(model: &Model, settings: &Settings, default_certificate: &st
     let mut text = Text::default();
     main(&mut text, model, settings);
     files.insert(MAIN.into(), text.0);
-    let zone: BTreeMap<String, &[SocketAddrV4]> = model
+    let zone: BTreeMap<String, Vec<SocketAddrV4>> = model
         .upstreams
         .iter()
-        .filter_map(|(name, upstream)| match upstream {
-            Upstream::Endpoints(addresses) => Some((endpoints::name(name), addresses.as_slice())),
-            Upstream::Service(_) => None,
+        .filter_map(|(name, upstream)| match &upstream.targets {
+            Targets::Pods(addresses) => Some((endpoints::name(name), listed(addresses, upstream.attempts))),
+            Targets::Service(_) => None,
         })
         .collect();
     files.insert(ENDPOINTS.into(), serde_json::json!(zone).to_string());
     files
+}
+
+fn listed(addresses: &[SocketAddrV4], attempts: u32) -> Vec<SocketAddrV4> {
+    // Where it does not fit it would be more than is listed in any case.
+    endpoints::listed(addresses, usize::try_from(attempts.min(LISTED_ATTEMPTS)).unwrap_or_default())
 }
 
 fn main(text: &mut Text, model: &Model, settings: &Settings) {
@@ -136,9 +144,13 @@ fn http(text: &mut Text, model: &Model, settings: &Settings) {
     for (name, upstream) in &model.upstreams {
         text.block(format!("upstream {}", quoted(name)), |text| {
             // Without health checks, which the controller does not ask for, Kong sets nobody aside.
-            match upstream {
-                Upstream::Service(address) => text.line(format!("server {address} max_fails=0;")),
-                Upstream::Endpoints(_) => {
+            match &upstream.targets {
+                Targets::Service(address) => {
+                    for address in listed(&[*address], upstream.attempts) {
+                        text.line(endpoints::fixed(address));
+                    }
+                }
+                Targets::Pods(_) => {
                     text.line(format!("zone {} 64k;", endpoints::name(name)));
                     text.line(endpoints::followed(&endpoints::name(name)));
                 }
@@ -281,7 +293,7 @@ fn location(text: &mut Text, plugins: &Plugins<'_>, route: &Route, prefix: Optio
     text.line(format!("{module}_pass_header Server;"));
     text.line(format!("{module}_pass_header Date;"));
     text.line(format!("{module}_next_upstream error timeout;"));
-    text.line(format!("{module}_next_upstream_tries {};", route.service.retries.saturating_add(1)));
+    text.line(format!("{module}_next_upstream_tries {};", route.service.attempts));
     if let Some(prefix) = stripped {
         text.line(format!("rewrite {} /$1 break;", quoted(&format!("^{}/*(.*)$", escaped(prefix)))));
     }

@@ -55,6 +55,8 @@ fn plugin(config: &str) -> String {
 
 const WITH: &str = "{konghq.com/plugins: p}";
 
+const WHOLE: &str = "ingress.kubernetes.io/service-upstream";
+
 fn conf(translation: &Translation) -> &str {
     &translation.files[Path::new(MAIN)]
 }
@@ -70,11 +72,87 @@ fn a_route_sends_to_endpoints_or_to_the_service_and_keeps_the_host() {
             "proxy_set_header Host \"$client_host\";",
             "grpc_pass \"grpc://whole.shop.http.svc\";",
             "server 10.96.0.9:80 max_fails=0;",
+            "grpc_next_upstream_tries 6;",
             "location = \"/b\" {",
             "location \"/b/\" {",
         ],
     );
     assert_eq!(translation.statuses.len(), 2);
+}
+
+#[test]
+fn an_address_is_listed_for_as_many_attempts_as_a_service_has_retries() {
+    let zone = |translation: &Translation| -> Vec<usize> {
+        let zone = &translation.files[Path::new(crate::nginx::ENDPOINTS)];
+        let zone: crate::nginx::endpoints::Zone = serde_json::from_str(zone).unwrap();
+        zone.values().map(Vec::len).collect()
+    };
+    let both = ingress("a", "{}", "/", "web") + "---" + &ingress("b", "{}", "/b", "whole");
+    let listed = |retries: &str| {
+        let service = format!(
+            "---\nkind: Service\nmetadata: {{name: whole, namespace: shop, annotations: {{{WHOLE}: 'true', konghq.com/retries: '{retries}'}}}}\n\
+             spec: {{clusterIP: 10.96.0.9, ports: [{{name: http, port: 80}}]}}\n"
+        );
+        conf(&translate(&format!("{both}{service}"))).matches("server 10.96.0.9:80 max_fails=0;").count()
+    };
+    assert_eq!(zone(&translate(&both)), [6], "five retries are what Kong has without being told");
+    assert_eq!((listed("5"), listed("0"), listed("30000")), (6, 1, 16));
+}
+
+#[test]
+fn a_host_that_is_not_kept_is_the_targets_with_a_port_that_is_not_the_protocols() {
+    let host = |service: &str, annotations: &str, spec: &str| {
+        let service = format!(
+            "---\nkind: Service\nmetadata: {{name: own, namespace: shop, annotations: {{{annotations}}}}}\nspec: {spec}\n---\n\
+             kind: EndpointSlice\nmetadata: {{name: own-1, namespace: shop, labels: {{kubernetes.io/service-name: {service}}}}}\n\
+             ports: [{{name: http, port: 8080}}]\nendpoints: [{{addresses: [10.244.0.3]}}, {{addresses: [10.244.0.4]}}]\n"
+        );
+        let translation = translate(&(ingress("a", "{konghq.com/preserve-host: 'false'}", "/", "own") + &service));
+        let line = conf(&translation).lines().find(|line| line.contains("_set_header Host ")).unwrap().trim();
+        line.rsplit(' ').next().unwrap().trim_matches(['"', ';']).to_owned()
+    };
+    let spec = |port: u16| format!("{{clusterIP: 10.96.0.7, ports: [{{name: http, port: {port}}}]}}");
+    let whole = format!("{WHOLE}: 'true'");
+    assert_eq!(host("own", "", &spec(80)), "10.244.0.3:8080");
+    assert_eq!(host("own", "konghq.com/host-header: other.test", &spec(80)), "other.test:8080");
+    assert_eq!(host("own", &whole, &spec(80)), "own.shop.svc");
+    assert_eq!(host("own", &whole, &spec(81)), "own.shop.svc:81");
+    assert_eq!(host("own", &format!("{whole}, konghq.com/protocol: https"), &spec(443)), "own.shop.svc");
+    assert_eq!(host("own", &format!("{whole}, konghq.com/host-header: other.test"), &spec(80)), "other.test");
+    assert_eq!(host("none", "", &spec(80)), "own.shop.http.svc", "it is answered 503");
+}
+
+#[test]
+fn a_headless_service_as_a_whole_is_its_pods_at_its_own_port() {
+    let service = format!(
+        "---\nkind: Service\nmetadata: {{name: web, namespace: shop, annotations: {{{WHOLE}: 'true'}}}}\n\
+         spec: {{clusterIP: None, ports: [{{name: http, port: 80}}]}}\n"
+    );
+    let translation = translate(&(ingress("a", "{}", "/", "web") + &service));
+    let zone = &translation.files[Path::new(crate::nginx::ENDPOINTS)];
+    assert!(zone.contains("10.244.0.3:80\"") && !zone.contains("8080"), "{zone}");
+}
+
+#[test]
+fn parameters_of_the_class_make_services_whole() {
+    let class = |reference: &str| {
+        format!(
+            "---\nkind: IngressClass\nmetadata: {{name: kong}}\n\
+             spec: {{controller: ingress-controllers.konghq.com/kong, parameters: {reference}}}\n---\n\
+             kind: IngressClassParameters\nmetadata: {{name: all, namespace: kong}}\nspec: {{serviceUpstream: true}}\n"
+        )
+    };
+    let reference = "{apiGroup: configuration.konghq.com, kind: IngressClassParameters, scope: Namespace, namespace: kong, name: all}";
+    for (reference, whole) in [
+        (reference.to_owned(), true),
+        (reference.replace("name: all", "name: none"), false),
+        (reference.replace("Namespace, ", "Cluster, "), false),
+        (reference.replace("kind: Ingress", "kind: Other"), false),
+        (reference.replace("konghq.com", "other.test"), false),
+    ] {
+        let translation = translate(&(ingress("a", "{}", "/", "web") + &class(&reference)));
+        assert_eq!(conf(&translation).contains("server 10.96.0.7:80 max_fails=0;"), whole, "{reference}");
+    }
 }
 
 #[test]
@@ -197,7 +275,7 @@ fn patterns_stripping_and_protocols() {
         &[
             r#"rewrite "^/a\\.b/*(.*)$" /$1 break;"#,
             "proxy_set_header X-Forwarded-Prefix \"/a.b\";",
-            "proxy_set_header Host \"web.shop.http.svc\";",
+            "proxy_set_header Host \"10.244.0.3:8080\";",
             "if ($scheme = http) {",
         ],
     );

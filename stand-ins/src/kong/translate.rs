@@ -1,22 +1,26 @@
 //! From objects to the model: which Ingress is taken, which path wins, where it leads.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 
 use kube::ResourceExt;
 use kube::api::DynamicObject;
 use serde_json::Value;
 
-use super::model::{ANY, Match, Model, Route, RouteOptions, Server, ServiceOptions, Upstream};
-use super::plugins::{Plugins, TRANSLATION_FAILED};
+use super::model::{ANY, Match, Model, Route, RouteOptions, Server, ServiceOptions, Targets, Upstream};
+use super::plugins::{GROUP, Plugins, TRANSLATION_FAILED};
 use crate::names;
-use crate::objects::{INGRESS_CLASSES, INGRESSES, Object, Objects, SECRETS, SERVICES, annotation, items, text};
+use crate::objects::{INGRESS_CLASSES, INGRESSES, Kind, Object, Objects, SECRETS, SERVICES, annotation, items, text};
 use crate::secrets::{self, Fault};
 use crate::services::{PortRef, service_port};
 use crate::status::Complaint;
 
 /// What an IngressClass of this controller says.
 const CONTROLLER: &str = "ingress-controllers.konghq.com/kong";
+
+/// What an IngressClass may name for all its Ingresses.
+pub(crate) const PARAMETERS: Kind = Kind::new(GROUP, "v1alpha1", "IngressClassParameters", "ingressclassparameterses");
 
 /// The Ingresses that count, oldest first: of two that want the same path the older one has it.
 pub(crate) fn ingresses(objects: &Objects, class: &str) -> Vec<Object> {
@@ -41,12 +45,22 @@ fn is_ours(objects: &Objects, class: &str, ingress: &Object) -> bool {
     }
 }
 
-/// The model of these Ingresses.
-pub(crate) fn model(objects: &Objects, taken: &[Object], complaints: &mut BTreeSet<Complaint>) -> Model {
+/// Whether every Service is as if it were annotated with `service-upstream`: by the parameters that the class names. What names none of this
+/// kind in a namespace names none (`GetIngressClassParametersV1Alpha1` in `store.go`).
+fn all_whole(objects: &Objects, class: &str) -> bool {
+    let Some(class) = objects.get(INGRESS_CLASSES, "", class) else { return false };
+    let named = |field: &str| text(&class.data, &format!("/spec/parameters/{field}"));
+    let is_one = (named("apiGroup"), named("kind"), named("scope")) == (PARAMETERS.group, PARAMETERS.kind, "Namespace");
+    let parameters = objects.get(PARAMETERS, named("namespace"), named("name")).filter(|_| is_one);
+    parameters.is_some_and(|parameters| parameters.data["spec"]["serviceUpstream"] == true)
+}
+
+/// The model of the Ingresses of this class.
+pub(crate) fn model(objects: &Objects, class: &str, taken: &[Object], complaints: &mut BTreeSet<Complaint>) -> Model {
     let mut model = Model::default();
     model.servers.insert(ANY.to_owned(), Server::default());
     let global = Plugins::global(objects, complaints);
-    let mut translation = Translation { objects, global, model, complaints };
+    let mut translation = Translation { objects, all_whole: all_whole(objects, class), global, model, complaints };
     for ingress in taken {
         translation.rules(ingress);
     }
@@ -85,6 +99,7 @@ fn share_hostless(model: &mut Model) {
 
 struct Translation<'a> {
     objects: &'a Objects,
+    all_whole: bool,
     global: Plugins,
     model: Model,
     complaints: &'a mut BTreeSet<Complaint>,
@@ -146,49 +161,60 @@ impl Translation<'_> {
             );
             return None;
         }
-        let upstream = self.upstream(ingress, &namespace, name, &port);
-        let host = format!("{name}.{namespace}.{port}.svc");
+        let service = self.upstream(ingress, &namespace, name, &port);
         let transformer = plugins.transformer.map(|(key, transformer)| {
             self.model.transformers.insert(key.clone(), transformer);
             key
         });
         Some(Route {
-            upstream,
-            service: service_options(service.map(|service| &**service), host),
+            upstream: key(&namespace, name, &port),
+            service,
             options: route_options(ingress),
             transformer,
             unplayable: plugins.unplayable,
         })
     }
 
-    /// The `upstream` block for a Service's port: its endpoints, or with `service-upstream` its own address.
-    fn upstream(&mut self, ingress: &Object, namespace: &str, name: &str, port: &PortRef) -> String {
+    /// The `upstream` block for a Service's port: its pods, or with `service-upstream` the Service itself, and what else its annotations
+    /// say (`getServiceEndpoints` in `translate_upstreams.go`).
+    ///
+    /// With `service-upstream` the target is the Service's name, which Kong looks up. Here it is what the cluster's DNS says of that name:
+    /// its address, or where it has none those of its pods, at the Service's own port.
+    fn upstream(&mut self, ingress: &Object, namespace: &str, name: &str, port: &PortRef) -> ServiceOptions {
+        let service = self.objects.get(SERVICES, namespace, name);
         let found = service_port(self.objects, namespace, name, port);
-        let whole = self
-            .objects
-            .get(SERVICES, namespace, name)
-            .is_some_and(|service| annotation(service, "ingress.kubernetes.io/service-upstream") == Some("true"));
-        let upstream = match found {
-            None if self.objects.get(SERVICES, namespace, name).is_none() => {
+        let whole = self.all_whole
+            || service.is_some_and(|it| annotation(it, "ingress.kubernetes.io/service-upstream") == Some("true"));
+        let mut target = None;
+        let targets = match found {
+            None if service.is_none() => {
                 self.complain(ingress, format!("can't add target for backend {name}: no kubernetes service found"));
-                Upstream::Endpoints(Vec::new())
+                Targets::Pods(Vec::new())
             }
             None => {
                 self.complain(
                     ingress,
                     format!("can't find port for backend kubernetes service: {name} has no port {port}"),
                 );
-                Upstream::Endpoints(Vec::new())
+                Targets::Pods(Vec::new())
             }
-            // A headless Service's name leads to its pods.
-            Some(found) => match found.cluster_address().filter(|_| whole) {
-                Some(address) => Upstream::Service(address),
-                None => Upstream::Endpoints(found.endpoints(self.objects)),
-            },
+            Some(found) if whole => {
+                target = Some((format!("{name}.{namespace}.svc"), found.number));
+                let of_pod = |pod: SocketAddrV4| SocketAddrV4::new(*pod.ip(), found.number);
+                let pods = || found.endpoints(self.objects).into_iter().map(of_pod).collect();
+                found.cluster_address().map_or_else(|| Targets::Pods(pods()), Targets::Service)
+            }
+            Some(found) => {
+                let pods = found.endpoints(self.objects);
+                // nginx chooses when it has made the request, so of several this is the first one's.
+                target = pods.first().map(|pod| (pod.ip().to_string(), pod.port()));
+                Targets::Pods(pods)
+            }
         };
-        let key = format!("{name}.{namespace}.{port}.svc");
-        self.model.upstreams.insert(key.clone(), upstream);
-        key
+        let key = key(namespace, name, port);
+        let options = service_options(service.map(|service| &**service), target, &key);
+        self.model.upstreams.insert(key, Upstream { targets, attempts: options.attempts });
+        options
     }
 
     fn certificate(&mut self, ingress: &Object, tls: &Value) {
@@ -260,15 +286,29 @@ fn protocols(ingress: &DynamicObject) -> Option<Vec<&str>> {
     named.iter().all(known).then_some(named)
 }
 
-/// `host` is the Service's in Kong, which is sent when nothing else is to be.
-fn service_options(service: Option<&DynamicObject>, host: String) -> ServiceOptions {
+/// The name of a Service's port in Kong: of its Service and of its Upstream.
+fn key(namespace: &str, name: &str, port: &PortRef) -> String {
+    format!("{name}.{namespace}.{port}.svc")
+}
+
+/// `target` is the name and the port of where requests go, `key` what is sent as Host where they go nowhere.
+fn service_options(service: Option<&DynamicObject>, target: Option<(String, u16)>, key: &str) -> ServiceOptions {
     let get = |name: &str| service.and_then(|service| konghq(service, name));
     let number = |name: &str, default: u32| get(name).and_then(|it| it.parse().ok()).unwrap_or(default);
+    let protocol = get("protocol").unwrap_or("http").to_owned();
+    let host = target.map(|(target, port)| {
+        let name = get("host-header").unwrap_or(&target);
+        // `set_host_header` in Kong's `balancer/init.lua`: another name's port is the target's, too.
+        match (protocol.as_str(), port) {
+            ("http" | "grpc", 80) | ("https" | "grpcs", 443) => name.to_owned(),
+            _ => format!("{name}:{port}"),
+        }
+    });
     ServiceOptions {
-        protocol: get("protocol").unwrap_or("http").to_owned(),
-        host: get("host-header").map_or(host, str::to_owned),
+        protocol,
+        host: host.unwrap_or_else(|| key.to_owned()),
         timeouts: ["connect-timeout", "write-timeout", "read-timeout"].map(|name| number(name, 60_000)),
-        retries: number("retries", 5),
+        attempts: number("retries", 5).saturating_add(1),
     }
 }
 

@@ -19,6 +19,7 @@ const RISKS: &[(&str, u8)] = &[
     ("auth-url", 2),
     ("canary-by-cookie", 1),
     ("canary-by-header", 1),
+    ("canary-by-header-pattern", 1),
     ("canary-by-header-value", 1),
     ("force-ssl-redirect", 1),
     ("proxy-body-size", 1),
@@ -77,34 +78,34 @@ pub(crate) struct Basic {
 pub(crate) struct Canary {
     pub(crate) header: Option<String>,
     pub(crate) header_value: Option<String>,
+    /// A regular expression, where there is no value.
+    pub(crate) header_pattern: Option<String>,
     pub(crate) cookie: Option<String>,
     pub(crate) weight: u32,
     pub(crate) weight_total: u32,
 }
 
 impl Annotations {
-    /// Reads an Ingress' annotations. What is not taken as it is, is told of in `notes`: snippets that are not allowed, and values that
-    /// are not what their annotation takes. Of the latter the controller takes most for not set.
+    /// Reads an Ingress' annotations. Values that are not what their annotation takes are told of in `notes`; the controller takes most of
+    /// them for not set.
     ///
     /// # Errors
     /// Of some of them it does not take the Ingress.
-    pub(crate) fn read(ingress: &DynamicObject, settings: &Settings, notes: &mut Vec<Note>) -> Result<Self, String> {
+    pub(crate) fn read(ingress: &DynamicObject, settings: &Settings, notes: &mut Vec<String>) -> Result<Self, String> {
         let said = |name: &str| annotation(ingress, &format!("{PREFIX}{name}"));
         // An empty value is none.
         let get = |name: &str| said(name).filter(|value| !value.is_empty());
         if let Some((name, risk)) = RISKS.iter().find(|(name, risk)| *risk > settings.risk && said(name).is_some()) {
             return Err(risky(name, *risk));
         }
-        let snippet = |name: &'static str, notes: &mut Vec<Note>| match said(name) {
+        let snippet = |name: &str| match said(name) {
             Some(_) if settings.risk < CRITICAL => Err(risky(name, CRITICAL)),
-            Some(_) if !settings.snippets => {
-                notes.push(Note::Snippet(name));
-                Ok(String::new())
-            }
+            // The real one says so with `--v=3` only (`dropSnippetDirectives` in `controller.go`).
+            Some(_) if !settings.snippets => Ok(String::new()),
             other => Ok(other.unwrap_or_default().to_owned()),
         };
-        let configuration_snippet = snippet("configuration-snippet", notes)?;
-        let auth_snippet = snippet("auth-snippet", notes)?;
+        let configuration_snippet = snippet("configuration-snippet")?;
+        let auth_snippet = snippet("auth-snippet")?;
         let strictly = |name: &str, rule: Rule| match get(name) {
             Some(value) if !rule.takes(value) => Err(invalid(name, rule, value)),
             other => Ok(other),
@@ -128,6 +129,7 @@ impl Annotations {
         let canary = lenient.flag("canary", false).then(|| Canary {
             header: lenient.text("canary-by-header", values::BASIC),
             header_value: lenient.text("canary-by-header-value", values::BASIC),
+            header_pattern: lenient.text("canary-by-header-pattern", values::PATTERN),
             cookie: lenient.text("canary-by-cookie", values::BASIC),
             weight: lenient.number("canary-weight", 0),
             weight_total: lenient.number("canary-weight-total", 100),
@@ -164,15 +166,6 @@ impl Annotations {
             canary,
         })
     }
-}
-
-/// What is said of an Ingress that is taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Note {
-    /// A snippet that is left out.
-    Snippet(&'static str),
-    /// A value that is taken for not set.
-    Invalid(String),
 }
 
 fn invalid(name: &str, rule: Rule, value: &str) -> String {
@@ -218,7 +211,7 @@ impl Reach<'_> {
 /// Annotations whose invalid values are no values.
 struct Lenient<'n, G> {
     get: &'n G,
-    notes: &'n mut Vec<Note>,
+    notes: &'n mut Vec<String>,
 }
 
 impl<'a, G: Fn(&str) -> Option<&'a str>> Lenient<'_, G> {
@@ -227,7 +220,7 @@ impl<'a, G: Fn(&str) -> Option<&'a str>> Lenient<'_, G> {
         if rule.takes(value) {
             return Some(value);
         }
-        self.notes.push(Note::Invalid(invalid(name, rule, value)));
+        self.notes.push(invalid(name, rule, value));
         None
     }
 

@@ -41,6 +41,18 @@ pub(crate) fn followed(name: &str) -> String {
     format!("server {name} service=http resolve max_fails=0;")
 }
 
+/// The line of an upstream for one address.
+pub(crate) fn fixed(address: SocketAddrV4) -> String {
+    format!("server {address} max_fails=0;")
+}
+
+/// The addresses as an upstream has to list them, so that a request can be sent so many times. nginx asks none of them twice for one
+/// request, and takes the same address in another line for another one; a balancer in Lua picks anew each time, were it the only one
+/// (`set_more_tries` in the `balancer.lua` of ingress-nginx and of Kong). Connections are kept by address, however often it is listed.
+pub(crate) fn listed(addresses: &[SocketAddrV4], attempts: usize) -> Vec<SocketAddrV4> {
+    addresses.repeat(attempts.div_ceil(addresses.len().max(1)))
+}
+
 /// Answers nginx. Ends with its owner.
 pub(crate) struct Endpoints {
     zone: Arc<RwLock<Zone>>,
@@ -134,6 +146,19 @@ mod tests {
         let response = Message::from_vec(&answer(zone, &request.to_vec().unwrap()).unwrap()).unwrap();
         assert_eq!(response.metadata.id, 7);
         (response.metadata.response_code, response.answers.iter().map(|record| record.data.to_string()).collect())
+    }
+
+    #[test]
+    fn addresses_are_listed_for_as_many_attempts_as_there_are() {
+        let addresses: Vec<SocketAddrV4> = (1..=4).map(|last| SocketAddrV4::new([10, 0, 0, last].into(), 80)).collect();
+        let lasts = |count: usize, attempts| -> Vec<u8> {
+            listed(&addresses[..count], attempts).iter().map(|address| address.ip().octets()[3]).collect()
+        };
+        assert_eq!(lasts(1, 3), [1, 1, 1]);
+        // All alike, so that each has its share, and one after the other, so that another one is asked first.
+        assert_eq!(lasts(2, 3), [1, 2, 1, 2]);
+        assert_eq!(lasts(4, 3), [1, 2, 3, 4]);
+        assert_eq!(lasts(0, 3), [0; 0]);
     }
 
     #[test]

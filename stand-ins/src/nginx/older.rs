@@ -34,7 +34,7 @@ pub(crate) fn spelled(main: &str, zone: &Zone, older: Older) -> String {
         .iter()
         .map(|(name, addresses)| {
             let addresses = if addresses.is_empty() { &[NOBODY] } else { addresses.as_slice() };
-            let each: Vec<String> = addresses.iter().map(|address| format!("server {address} max_fails=0;")).collect();
+            let each: Vec<String> = addresses.iter().map(|address| endpoints::fixed(*address)).collect();
             (endpoints::followed(name), each.join(" "))
         })
         .collect();

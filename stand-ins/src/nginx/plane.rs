@@ -1,6 +1,6 @@
 //! nginx itself: tested, started, reloaded.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, bail};
@@ -11,7 +11,7 @@ use tokio::process::Command;
 
 use super::endpoints::{Endpoints, Zone};
 use super::older::{self, Older};
-use super::render::{ENDPOINTS, MAIN};
+use super::render::{ENDPOINTS, HEADERS, MAIN};
 use crate::data_plane::{self, DataPlane, Files, Program};
 
 /// The program's name, as the image brings it.
@@ -27,7 +27,7 @@ pub(crate) struct Nginx {
     /// Whether it has to be told the addresses in its configuration, and what else it lacks.
     older: Option<Older>,
     running: Option<Program>,
-    /// What it serves, without the endpoints that it asks for.
+    /// What it serves, without the endpoints that it asks for, and with the custom headers as they were when it read the rest.
     served: Files,
 }
 
@@ -82,7 +82,7 @@ impl Nginx {
 impl DataPlane for Nginx {
     async fn apply(&mut self, files: &Files) -> anyhow::Result<()> {
         let (files, zone) = self.spelled(files)?;
-        if files == self.served {
+        if reasons(&files).eq(reasons(&self.served)) {
             self.endpoints.set(zone);
             return Ok(());
         }
@@ -111,10 +111,31 @@ impl DataPlane for Nginx {
     }
 }
 
+/// The files whose change is a reason to have nginx read all of them.
+fn reasons(files: &Files) -> impl Iterator<Item = (&PathBuf, &String)> {
+    files.iter().filter(|(path, _)| !path.starts_with(HEADERS))
+}
+
 /// The certificate of hosts without one, chain and key as PEM, under the name that the real controller gives it.
 pub(crate) fn fake_certificate() -> anyhow::Result<String> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(["ingress.local".to_owned()])?;
     params.distinguished_name.push(DnType::CommonName, "Kubernetes Ingress Controller Fake Certificate");
     Ok(params.self_signed(&key)?.pem() + &key.serialize_pem())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn custom_headers_are_no_reason_to_read_the_configuration() {
+        let files = |main: &str, headers: &str| {
+            Files::from([(MAIN.into(), main.to_owned()), (Path::new(HEADERS).join("a.conf"), headers.to_owned())])
+        };
+        let same = |one: Files, other: Files| reasons(&one).eq(reasons(&other));
+        assert!(same(files("a", "x"), files("a", "y")));
+        assert!(!same(files("a", "x"), files("b", "x")));
+        assert!(!same(files("a", "x"), Files::new()));
+    }
 }

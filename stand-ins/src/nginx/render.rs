@@ -25,25 +25,53 @@ pub(crate) const MAIN: &str = "nginx.conf";
 /// The file that only [`endpoints`] reads: a [`endpoints::Zone`], as JSON.
 pub(crate) const ENDPOINTS: &str = "endpoints.json";
 
+/// The folder of the custom headers, which locations include. What is read from it waits for another reason to read anything: the real
+/// controller takes the ConfigMap of these headers as it is whenever it writes the configuration (`generateTemplate` in `nginx.go`), and no
+/// change of it for a reason to (`changeTriggerUpdate` in `store.go`).
+pub(crate) const HEADERS: &str = "headers";
+
+/// How often a request is sent at most (`proxy-next-upstream-tries`).
+const ATTEMPTS: usize = 3;
+
+/// What sets a header, for requests of either kind.
+const SET_HEADER: &str = "proxy_set_header";
+const SET_GRPC_HEADER: &str = "grpc_set_header";
+
 /// All files of a model.
 pub(crate) fn files(model: &Model, settings: &Settings, flags: &Flags, default_certificate: &str) -> Files {
     let mut files: Files =
         model.certificates.iter().map(|(name, pem)| (PathBuf::from("tls").join(name), pem.clone())).collect();
     files.insert(PathBuf::from("tls").join(DEFAULT_CERTIFICATE), default_certificate.to_owned());
     files.extend(model.users.iter().map(|(name, users)| (PathBuf::from("users").join(name), users.clone())));
+    if let Some(headers) = &settings.headers {
+        files.extend([SET_HEADER, SET_GRPC_HEADER].map(|set| (custom_headers(set).into(), set_each(set, headers))));
+    }
     let mut text = Text::default();
     main(&mut text, model, settings, flags);
     files.insert(MAIN.into(), text.0);
-    let zone: BTreeMap<String, &[SocketAddrV4]> = model
+    let zone: BTreeMap<String, Vec<SocketAddrV4>> = model
         .upstreams
         .iter()
         .filter_map(|(name, upstream)| match upstream {
-            Upstream::Endpoints(addresses) => Some((endpoints::name(name), addresses.as_slice())),
+            Upstream::Endpoints(addresses) => Some((endpoints::name(name), endpoints::listed(addresses, ATTEMPTS))),
             Upstream::Service(_) => None,
         })
         .collect();
     files.insert(ENDPOINTS.into(), serde_json::json!(zone).to_string());
     files
+}
+
+/// The file of the custom headers, by what sets them.
+fn custom_headers(set: &str) -> String {
+    format!("{HEADERS}/{set}.conf")
+}
+
+fn set_each(set: &str, headers: &[(String, String)]) -> String {
+    let mut text = Text::default();
+    for (name, value) in headers {
+        text.line(format!("{set} {} {};", quoted(name), quoted(value)));
+    }
+    text.0
 }
 
 fn main(text: &mut Text, model: &Model, settings: &Settings, flags: &Flags) {
@@ -97,7 +125,11 @@ fn http(text: &mut Text, model: &Model, settings: &Settings) {
         text.block(format!("upstream {}", quoted(name)), |text| {
             // The real one picks in Lua for every attempt and sets nobody aside.
             match upstream {
-                Upstream::Service(address) => text.line(format!("server {address} max_fails=0;")),
+                Upstream::Service(address) => {
+                    for address in endpoints::listed(&[*address], ATTEMPTS) {
+                        text.line(endpoints::fixed(address));
+                    }
+                }
                 Upstream::Endpoints(_) => {
                     text.line(format!("zone {} 64k;", endpoints::name(name)));
                     text.line(endpoints::followed(&endpoints::name(name)));
@@ -157,13 +189,20 @@ fn canary(text: &mut Text, index: usize, location: &Location, alternative: &str,
     if let Some(header) = canary.header.as_ref().filter(|header| names::is_header(header)) {
         let variable = format!("$canary_{index}_header");
         let source = format!("$http_{}", header.to_lowercase().replace('-', "_"));
-        match &canary.header_value {
+        match (&canary.header_value, &canary.header_pattern) {
             // A backslash makes a value of what is a keyword or a pattern otherwise.
-            Some(value) => {
+            (Some(value), _) => {
                 let value = quoted(&format!("\\{value}"));
                 map(text, &source, &variable, &[("default", &next), (&value, &alternative)]);
             }
-            None => {
+            // Without the header nothing is compared, whatever the pattern takes.
+            (None, Some(pattern)) if regex::Regex::new(pattern).is_ok() => {
+                let pattern = quoted(&format!("~{pattern}"));
+                map(text, &source, &variable, &[("default", &next), ("\"\"", &next), (&pattern, &alternative)]);
+            }
+            // nginx would refuse everything for it. The real one finds out at a request, and asks nothing else of that.
+            (None, Some(_)) => map(text, &source, &variable, &[("default", &primary), ("\"\"", &next)]),
+            (None, None) => {
                 let entries = [("default", next.as_str()), ("always", &alternative), ("never", &primary)];
                 map(text, &source, &variable, &entries);
             }
@@ -240,7 +279,7 @@ fn default_backend(text: &mut Text, model: &Model, settings: &Settings) {
     }
     match &model.default_upstream {
         Some(upstream) => {
-            proxy_headers(text, "proxy_set_header", "$best_http_host", &settings.headers);
+            proxy_headers(text, SET_HEADER, "$best_http_host", settings);
             text.line(format!("proxy_pass http://{upstream};"));
         }
         None => text.line("return 404;"),
@@ -299,9 +338,9 @@ fn location<'a>(
         text.line("proxy_set_header Authorization \"\";");
     }
     text.line(format!("client_max_body_size {};", annotations.body_size));
-    let set_header = if annotations.grpc { "grpc_set_header" } else { "proxy_set_header" };
+    let set_header = if annotations.grpc { SET_GRPC_HEADER } else { SET_HEADER };
     let host = annotations.upstream_host.as_deref().map_or_else(|| "$best_http_host".to_owned(), quoted);
-    proxy_headers(text, set_header, &host, &settings.headers);
+    proxy_headers(text, set_header, &host, settings);
     let prefix = if annotations.grpc { "grpc" } else { "proxy" };
     for (what, seconds) in ["connect", "send", "read"].iter().zip(annotations.timeouts) {
         text.line(format!("{prefix}_{what}_timeout {seconds}s;"));
@@ -319,7 +358,7 @@ fn location<'a>(
     }
     text.line(format!("{prefix}_next_upstream error timeout;"));
     text.line(format!("{prefix}_next_upstream_timeout 0;"));
-    text.line(format!("{prefix}_next_upstream_tries 3;"));
+    text.line(format!("{prefix}_next_upstream_tries {ATTEMPTS};"));
     for line in annotations.snippet.lines() {
         text.line(line);
     }
@@ -347,7 +386,7 @@ fn location<'a>(
 }
 
 /// What every location sends on, and after it the headers of the ConfigMap.
-fn proxy_headers(text: &mut Text, set: &str, host: &str, custom: &[(String, String)]) {
+fn proxy_headers(text: &mut Text, set: &str, host: &str, settings: &Settings) {
     text.line(format!("{set} Host {host};"));
     for (name, value) in [
         ("Upgrade", "$http_upgrade"),
@@ -361,12 +400,13 @@ fn proxy_headers(text: &mut Text, set: &str, host: &str, custom: &[(String, Stri
         ("X-Forwarded-Scheme", "$scheme"),
         ("X-Scheme", "$scheme"),
         ("X-Original-Forwarded-For", "$http_x_forwarded_for"),
+        ("X-Original-Forwarded-Host", "$http_x_forwarded_host"),
         ("Proxy", "\"\""),
     ] {
         text.line(format!("{set} {name} {value};"));
     }
-    for (name, value) in custom {
-        text.line(format!("{set} {} {};", quoted(name), quoted(value)));
+    if settings.headers.is_some() {
+        text.line(format!("include {};", custom_headers(set)));
     }
 }
 

@@ -16,8 +16,8 @@ pub(crate) struct Settings {
     pub(crate) strict_paths: bool,
     /// `service-upstream`: send to the Service's address unless an Ingress says otherwise.
     pub(crate) service_upstream: bool,
-    /// `proxy-set-headers`: header names and values for every location, from the ConfigMap that it names.
-    pub(crate) headers: Vec<(String, String)>,
+    /// `proxy-set-headers`: header names and values for every location, from the ConfigMap that it names, if it names one.
+    pub(crate) headers: Option<Vec<(String, String)>>,
     /// `custom-http-errors`.
     pub(crate) custom_errors: Vec<u16>,
     /// `ssl-redirect`.
@@ -54,7 +54,7 @@ impl Settings {
             cross_namespace: flag("allow-cross-namespace-resources", false),
             strict_paths: flag("strict-validate-path-type", true),
             service_upstream: flag("service-upstream", false),
-            headers: headers.map(|(namespace, name)| lines(objects, namespace, name)).unwrap_or_default(),
+            headers: headers.map(|(namespace, name)| lines(objects, namespace, name)),
             custom_errors: values::codes(get("custom-http-errors").unwrap_or_default()),
             ssl_redirect: flag("ssl-redirect", true),
             body_size: get("proxy-body-size").unwrap_or("1m").to_owned(),

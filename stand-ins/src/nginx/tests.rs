@@ -80,11 +80,15 @@ fn a_path_leads_to_the_ready_endpoints_and_to_the_service_with_service_upstream(
     let zone: endpoints::Zone = serde_json::from_str(&plain.files[std::path::Path::new(render::ENDPOINTS)]).unwrap();
     let name = endpoints::name("shop-web-80");
     let ready = ["10.244.0.2:8080", "10.244.0.3:8080"].map(|address| address.parse().unwrap());
-    assert_eq!(zone, [(name.clone(), ready.to_vec())].into());
+    // Three attempts go round.
+    assert_eq!(zone, [(name.clone(), ready.repeat(2))].into());
     assert!(conf(&plain).contains(&format!("server {name} service=http resolve max_fails=0;\n")), "{}", conf(&plain));
+    let lines = location(conf(&plain), "location \"/\"");
+    assert!(lines.contains(&"proxy_set_header X-Original-Forwarded-Host $http_x_forwarded_host;"), "{lines:?}");
     let annotations = r#"{nginx.ingress.kubernetes.io/service-upstream: "true"}"#;
     let service = translate(&ingress("a", annotations, "/", "{name: http}"));
-    assert!(conf(&service).contains("server 10.96.0.7:80 max_fails=0;\n") && !conf(&service).contains("resolve max"));
+    assert_eq!(conf(&service).matches("server 10.96.0.7:80 max_fails=0;\n").count(), 3, "one for each attempt");
+    assert!(!conf(&service).contains("resolve max"));
     assert!(
         location(conf(&service), "location \"/\"").contains(&"set $service_port \"http\";"),
         "as the Ingress names it"
@@ -116,7 +120,7 @@ fn a_snippet_comes_last_and_only_where_snippets_are_allowed() {
 
     let dropped = with("{annotations-risk-level: Critical}");
     assert!(!conf(&dropped).contains("header a") && conf(&dropped).contains("server_name shop.test;"));
-    assert!(dropped.messages()[0].contains("served without it"), "{:?}", dropped.messages());
+    assert_eq!(dropped.messages(), [""; 0], "the real one says nothing of it either");
 
     let refused = with("{}");
     assert!(!conf(&refused).contains("shop.test"));
@@ -129,10 +133,39 @@ fn custom_headers_are_names_and_values() {
                       data: {l5d-dst-override: $service_name.svc:$service_port}\n---";
     let settings = settings("{proxy-set-headers: ingress-nginx/headers}");
     let grpc = r#"{nginx.ingress.kubernetes.io/backend-protocol: GRPC}"#;
-    let translation = translate(&(settings + config_map + &ingress("a", grpc, "/", "{number: 80}")));
-    let lines = location(conf(&translation), "location \"/\"");
-    assert!(lines.contains(&"grpc_set_header \"l5d-dst-override\" \"$service_name.svc:$service_port\";"), "{lines:?}");
-    assert!(lines.iter().any(|line| line.starts_with("grpc_pass \"grpc://")), "{lines:?}");
+    let plain = ingress("a", "{}", "/", "{number: 80}");
+    for (ingress, set, pass) in
+        [(&plain, "proxy_set_header", "proxy_pass"), (&plain.replace("{}", grpc), "grpc_set_header", "grpc_pass")]
+    {
+        let translation = translate(&(settings.clone() + config_map + ingress));
+        let file = format!("headers/{set}.conf");
+        let lines = location(conf(&translation), "location \"/\"");
+        let at = |part: &str| lines.iter().position(|line| line.starts_with(part));
+        let (proxy, include, pass) = (at(&format!("{set} Proxy")), at(&format!("include {file};")), at(pass));
+        assert!(proxy.is_some() && proxy < include && include < pass, "{lines:?}");
+        translation.says(&file, &[&format!("{set} \"l5d-dst-override\" \"$service_name.svc:$service_port\";")]);
+    }
+}
+
+#[test]
+fn a_change_of_the_custom_headers_changes_nothing_else() {
+    let with = |config_map: &str| {
+        let settings = settings("{proxy-set-headers: ingress-nginx/headers}");
+        translate(&(settings + config_map + &ingress("a", "{}", "/", "{number: 80}"))).files
+    };
+    let config_map = |value: &str| {
+        format!("\nkind: ConfigMap\nmetadata: {{name: headers, namespace: ingress-nginx}}\ndata: {{x: {value}}}\n---")
+    };
+    let rest = |files: &crate::data_plane::Files| {
+        let mut files = files.clone();
+        files.retain(|path, _| !path.starts_with(render::HEADERS));
+        files
+    };
+    let one = with(&config_map("a"));
+    for other in [with(&config_map("b")), with("")] {
+        assert_ne!(one, other);
+        assert_eq!(rest(&one), rest(&other));
+    }
 }
 
 #[test]
@@ -289,7 +322,6 @@ fn what_cannot_be_taken_or_found_stops_nothing_else() {
         (annotated("custom-http-errors", "404,999"), "{number: 80}", "expected codes between 400 and 599"),
         (annotated("default-backend", "a;"), "{number: 80}", "expected the name of a Service"),
         (annotated("auth-url", "http://a.test/; }"), "{number: 80}", "expected a URL of"),
-        ("{}".to_owned(), "{number: 81}", "Service shop/web with port 81 is not there"),
         ("{}".to_owned(), "{}", "no Service with a port"),
         ("{}".to_owned(), "{name: a; b}", "no name of a Service and its port"),
     ];
@@ -303,6 +335,33 @@ fn what_cannot_be_taken_or_found_stops_nothing_else() {
     let host = ingress("bad", "{}", "/", "{number: 80}").replace("host: shop.test", "host: 'a; b'");
     let translation = translate(&host);
     assert!(translation.messages()[0].contains("is not a DNS name") && !conf(&translation).contains("a; b"));
+}
+
+#[test]
+fn a_port_that_a_service_lacks_is_not_told_of() {
+    let own = r#"{nginx.ingress.kubernetes.io/service-upstream: "true"}"#;
+    for port in ["{number: 81}", "{name: other}"] {
+        let translation = translate(&ingress("a", "{}", "/", port));
+        assert_eq!(translation.messages(), [""; 0], "{port}");
+        let zone = &translation.files[std::path::Path::new(render::ENDPOINTS)];
+        let zone: endpoints::Zone = serde_json::from_str(zone).unwrap();
+        assert!(zone.values().all(Vec::is_empty), "{zone:?}");
+    }
+    let translation = translate(&ingress("a", own, "/", "{number: 81}"));
+    assert_eq!(translation.messages(), [""; 0]);
+    assert!(conf(&translation).contains("server 10.96.0.7:81 max_fails=0;"), "{}", conf(&translation));
+    // What is missing otherwise is.
+    let failed = "Failed to determine a suitable ClusterIP Endpoint for Service \"shop/";
+    let translation = translate(&ingress("a", own, "/", "{name: other}"));
+    let [said] = translation.messages()[..] else { panic!("{:?}", translation.messages()) };
+    assert!(said.starts_with(failed) && said.ends_with("does not have a port named \"other\""), "{said}");
+    let missing = "Error obtaining Endpoints for Service \"shop/none\": no object matching key";
+    for (annotations, wanted) in [("{}", vec![missing]), (own, vec![missing, failed])] {
+        let translation = translate(&ingress("a", annotations, "/", "{number: 80}").replace("name: web", "name: none"));
+        let said = translation.messages();
+        assert!(said.len() == wanted.len(), "{said:?}");
+        assert!(said.iter().zip(wanted).all(|(said, wanted)| said.starts_with(wanted)), "{said:?}");
+    }
 }
 
 #[test]
@@ -330,6 +389,7 @@ fn a_value_that_an_annotation_does_not_take_is_told_of_and_taken_for_not_set() {
         ("canary-by-cookie", "a b; }"),
         ("canary-by-header", "x {"),
         ("canary-by-header-value", "\"; }"),
+        ("canary-by-header-pattern", "a; }"),
         ("canary-weight", "most"),
         ("canary-weight-total", "-1"),
     ] {
@@ -358,6 +418,16 @@ fn a_canary_is_chosen_by_any_cookie_and_any_value_of_a_header() {
             "nginx.ingress.kubernetes.io/canary-by-header: x, nginx.ingress.kubernetes.io/canary-by-header-value";
         both(&format!("{header}: '{value}'")).says(render::MAIN, &[&format!(r#""\\{value}" "shop-web-http";"#)]);
     }
+    let pattern = |pattern: &str, further: &str| {
+        let header = "nginx.ingress.kubernetes.io/canary-by-header: x, nginx.ingress.kubernetes.io/canary-by-header";
+        both(&format!("{header}-pattern: '{pattern}'{further}"))
+    };
+    let weight = "\"\" $canary_0_weight;";
+    pattern(r"^a\d+$", "").says(render::MAIN, &[r#""~^a\\d+$" "shop-web-http";"#, "default $canary_0_weight;", weight]);
+    // One that does not end takes nobody, and nothing else is asked.
+    pattern("(", "").says(render::MAIN, &["default \"shop-web-80\";", weight]);
+    let value = pattern("a", ", nginx.ingress.kubernetes.io/canary-by-header-value: b");
+    assert!(conf(&value).contains(r#""\\b" "shop"#) && !conf(&value).contains("\"~a\""), "a value comes before it");
     let none = both("nginx.ingress.kubernetes.io/canary-by-header: a.b");
     assert!(!conf(&none).contains("$http_a"), "no client's header has that name");
 }
@@ -401,7 +471,7 @@ fn the_default_backend_is_sent_the_custom_headers() {
     let lines = location(conf(&translation), "location /");
     let at = |part: &str| lines.iter().position(|line| *line == part).unwrap_or_else(|| panic!("{part}: {lines:?}"));
     // They have no values, so what is sent is `..svc.cluster.local:`.
-    let header = "proxy_set_header \"l5d-dst-override\" \"$service_name.$namespace.svc.cluster.local:$service_port\";";
+    let header = "include headers/proxy_set_header.conf;";
     assert!(at("set $service_name \"\";") < at(header) && at("set $namespace \"\";") < at(header));
 }
 

@@ -2,12 +2,13 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 
 use kube::ResourceExt;
 use serde_json::Value;
 
-use super::annotations::{Annotations, Basic, Note};
+use super::annotations::{Annotations, Basic};
 use super::model::{Location, Match, Model, Server, Upstream};
 use super::settings::{Settings, lines};
 use crate::flags::Flags;
@@ -16,7 +17,7 @@ use crate::objects::{
     CONFIG_MAPS, INGRESS_CLASSES, INGRESSES, Object, Objects, SECRETS, SERVICES, annotation, items, text,
 };
 use crate::secrets::{self, Fault};
-use crate::services::{PortRef, service_port};
+use crate::services::{PortRef, cluster_ip, service_port};
 use crate::status::Complaint;
 
 /// An Ingress of this controller's class with annotations that can be read.
@@ -63,21 +64,9 @@ pub(crate) fn ingresses(
                 complaints.insert(Complaint::new(INGRESSES, object, "Rejected", message));
             }
         }
-        for note in notes {
-            complaints.insert(match note {
-                Note::Snippet(name) => {
-                    let message = format!(
-                        "{name} annotation cannot be used: snippets need allow-snippet-annotations \"true\" in the controller's \
-                         ConfigMap; the Ingress is served without it"
-                    );
-                    Complaint::new(INGRESSES, object, "Rejected", message)
-                }
-                // The real one writes this to its log.
-                Note::Invalid(message) => {
-                    Complaint::logged(INGRESSES, object, format!("{message}; it is taken for not set"))
-                }
-            });
-        }
+        // The real one writes these to its log.
+        let ignored = |note: String| Complaint::logged(INGRESSES, object, format!("{note}; it is taken for not set"));
+        complaints.extend(notes.into_iter().map(ignored));
     }
     taken.sort_by_key(|ingress| {
         let name = format!("{}/{}", ingress.namespace(), ingress.object.name_any());
@@ -279,6 +268,9 @@ impl Context<'_> {
     }
 
     /// The `upstream` block for a Service's port: its endpoints, or its own address with `service-upstream`.
+    ///
+    /// What is missing the real one tells in its log, and of a Service's port that is not there nothing at all: that is a Service without
+    /// endpoints, but for a line with `--v=3` (`createUpstreams` and `serviceEndpoints` in `controller.go`).
     fn upstream(
         &self,
         model: &mut Model,
@@ -288,28 +280,49 @@ impl Context<'_> {
         complaints: &mut BTreeSet<Complaint>,
     ) -> String {
         let namespace = ingress.namespace();
-        let mut name = format!("{namespace}-{service}-{port}");
-        let found = service_port(self.objects, &namespace, service, port);
-        let upstream = match &found {
-            None => {
-                let message =
-                    format!("Service {namespace}/{service} with port {port} is not there; its paths answer 503");
-                complaints.insert(ingress.complain("MissingService", message));
-                Upstream::Endpoints(Vec::new())
+        let (key, mut name) = (format!("{namespace}/{service}"), format!("{namespace}-{service}-{port}"));
+        let own = ingress.annotations.service_upstream.then(|| self.own_address(&namespace, service, port));
+        if let Some(Err(why)) = &own {
+            let message = format!("Failed to determine a suitable ClusterIP Endpoint for Service {key:?}: {why}");
+            complaints.insert(ingress.log(message));
+        }
+        let upstream = match own {
+            Some(Ok(address)) => {
+                // Another Ingress may lead to the same Service's endpoints.
+                name += "-service";
+                Upstream::Service(address)
             }
-            Some(found) if ingress.annotations.service_upstream => match found.cluster_address() {
-                Some(address) => {
-                    // Another Ingress may lead to the same Service's endpoints.
-                    name += "-service";
-                    Upstream::Service(address)
+            // As in the real one: a headless Service is sent to pod by pod.
+            _ => {
+                if self.objects.get(SERVICES, &namespace, service).is_none() {
+                    let why = format!("no object matching key {key:?} in local store");
+                    let message = format!("Error obtaining Endpoints for Service {key:?}: {why}; its paths answer 503");
+                    complaints.insert(ingress.log(message));
                 }
-                // As in the real one: a headless Service is sent to pod by pod.
-                None => Upstream::Endpoints(found.endpoints(self.objects)),
-            },
-            Some(found) => Upstream::Endpoints(found.endpoints(self.objects)),
+                let found = service_port(self.objects, &namespace, service, port);
+                Upstream::Endpoints(found.map(|found| found.endpoints(self.objects)).unwrap_or_default())
+            }
         };
         model.upstreams.insert(name.clone(), upstream);
         name
+    }
+
+    /// The address of a Service itself (`getServiceClusterEndpoint`). Nobody looks whether it has a port of this number.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn own_address(&self, namespace: &str, service: &str, port: &PortRef) -> Result<SocketAddrV4, String> {
+        let key = format!("{namespace}/{service}");
+        let found = self.objects.get(SERVICES, namespace, service);
+        let found = found.ok_or_else(|| format!("service {key:?} does not exist"))?;
+        let ip = cluster_ip(found).ok_or_else(|| format!("no ClusterIP found for Service {key:?}"))?;
+        let number = match port {
+            PortRef::Number(number) => Some(*number),
+            PortRef::Name(_) => service_port(self.objects, namespace, service, port).map(|found| found.number),
+        };
+        let number =
+            number.ok_or_else(|| format!("service {service:?} does not have a port named {:?}", port.to_string()))?;
+        Ok(SocketAddrV4::new(ip, number))
     }
 
     /// Where a Secret cannot be used, and for hosts that its certificate does not cover, the default certificate is served. The real one

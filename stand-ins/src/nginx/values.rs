@@ -43,9 +43,13 @@ pub(crate) const URL: Rule = Rule {
 };
 
 /// A host, or a pattern of one.
-pub(crate) const SERVER_NAME: Rule = Rule {
-    expected: "a host",
-    takes: |value| value.trim().chars().all(|c| is_basic(c) || "^$[](){}*+?|&=\\".contains(c)),
+pub(crate) const SERVER_NAME: Rule =
+    Rule { expected: "a host", takes: |value| value.trim().chars().all(is_of_pattern) };
+
+/// `canary-by-header-pattern`.
+pub(crate) const PATTERN: Rule = Rule {
+    expected: "a regular expression of letters, digits and -._~/:^$[](){}*+?|&=\\",
+    takes: |value| value.chars().all(is_of_pattern),
 };
 
 /// A path with captures.
@@ -88,6 +92,10 @@ pub(crate) const SERVICE: Rule = Rule { expected: "the name of a Service", takes
 
 fn is_basic(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-._~/:".contains(c)
+}
+
+fn is_of_pattern(c: char) -> bool {
+    is_basic(c) || "^$[](){}*+?|&=\\".contains(c)
 }
 
 /// The real rule takes blanks and the unit b as well; nginx takes neither, nor what does not fit into 63 bits.
@@ -133,6 +141,7 @@ mod tests {
             REALM,
             SERVICE,
             SERVER_NAME,
+            PATTERN,
         ] {
             for value in ["a;b", "a\"b", "a'b", "a\nb", "a#b", "; }", "\u{e9}"] {
                 assert!(!rule.takes(value), "{}: {value:?}", rule.expected);
@@ -151,6 +160,7 @@ mod tests {
             (CODES, &["404", "404, 503", "404,"]),
             (HEADERS, &["X-User, X_Group"]),
             (FLAG, &["true", "0"]),
+            (PATTERN, &["^[a-z]+$", "(a|b)\\d{2}"]),
             (REALM, &["Who are you - the shop", ""]),
         ] {
             for value in values {

@@ -82,7 +82,6 @@ impl Refused {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::path::PathBuf;
 
     use super::*;
@@ -100,7 +99,7 @@ mod tests {
         fn translate(&self, objects: &Objects) -> Translation {
             let words: Vec<&str> = objects.all(INGRESSES).filter_map(|it| annotation(it, "word")).collect();
             let files = [(PathBuf::from("words"), words.join(" "))].into();
-            Translation { files, statuses: Vec::new(), complaints: BTreeSet::new() }
+            Translation { files, ..Translation::default() }
         }
     }
 

@@ -30,8 +30,26 @@ impl Controller for Names {
         Translation {
             files: [(PathBuf::from("names"), names.join(" "))].into(),
             statuses: objects.all(CONFIG_MAPS).filter_map(status).collect(),
-            complaints: BTreeSet::new(),
+            ..Translation::default()
         }
+    }
+}
+
+/// Serves the names of all ConfigMaps, unless one is `bad`, and says which they are.
+struct Freezes(mpsc::UnboundedSender<String>);
+
+impl Controller for Freezes {
+    fn kinds(&self) -> Vec<Kind> {
+        vec![CONFIG_MAPS]
+    }
+
+    fn translate(&self, objects: &Objects) -> Translation {
+        let translation = Names.translate(objects);
+        let names = translation.files.values().cloned().collect();
+        self.0.send(names).unwrap();
+        let bad = objects.get(CONFIG_MAPS, "default", "bad");
+        let held = bad.map(|_| Held::whole("one is bad".to_owned())).into_iter().collect();
+        Translation { files: translation.files, held, ..Translation::default() }
     }
 }
 
@@ -102,4 +120,51 @@ async fn what_is_served_does_not_wait_for_statuses() {
         served = timeout(Duration::from_secs(10), test) => served.expect("the second ConfigMap to be served"),
     };
     assert_eq!(served, "first second");
+}
+
+#[tokio::test]
+async fn while_everything_is_held_back_what_was_served_goes_on_being_served() {
+    let ((say, said), (translate, mut translated), (apply, mut applied)) =
+        (unbounded(), mpsc::unbounded_channel(), mpsc::unbounded_channel());
+    let client = api_server(said, mpsc::unbounded_channel().0);
+    let reporter = Reporter::new("test", client.clone(), None);
+    let (controller, mut plane, ready) = (Freezes(translate), Says(apply), Ready::default());
+    let test = async {
+        for (kind, name, names) in [
+            ("", "", "first"),
+            ("ADDED", "bad", "bad first"),
+            ("ADDED", "second", "bad first second"),
+            ("DELETED", "bad", "first second"),
+        ] {
+            if !kind.is_empty() {
+                let event = json!({"type": kind, "object": config_map(name)});
+                say.unbounded_send(format!("{event}\n")).unwrap();
+            }
+            while translated.recv().await.unwrap() != names {}
+        }
+        [applied.recv().await.unwrap(), applied.recv().await.unwrap()]
+    };
+    let served = tokio::select! {
+        error = serve(&client, reporter, &controller, &mut plane, &ready) => panic!("{error}"),
+        served = timeout(Duration::from_secs(10), test) => served.expect("the second ConfigMap to be served"),
+    };
+    assert_eq!(served, ["first", "first second"]);
+}
+
+#[test]
+fn who_has_served_nothing_yet_serves_nothing_while_everything_is_held_back() {
+    let files = |name: &str| Files::from([(PathBuf::from(name), String::new())]);
+    let held = || vec![Held::whole("one is bad".to_owned())];
+    for (held, former, served) in [
+        (held(), None, None),
+        (held(), Some(files("former")), Some(files("former"))),
+        (vec![], Some(files("former")), Some(files("next"))),
+        (vec![], None, Some(files("next"))),
+    ] {
+        assert_eq!(unless_held(files("next"), &held, former.as_ref()), served);
+    }
+    // A part of it goes on, another reason holds back what is left.
+    let part = || Held { why: String::new(), instead: |_, _| Some(Files::new()) };
+    assert_eq!(unless_held(files("next"), &[part()], None), Some(Files::new()));
+    assert_eq!(unless_held(files("next"), &[part(), Held::whole(String::new())], None), None);
 }
