@@ -37,8 +37,8 @@ use crate::{
     control::Control,
     detect::{Detected, detect},
     http::{
-        Abort, BoxedRequest, PoolSettings, ProxyError, Respond, ResponseBody, SendError, UNSENT, Upgrade, Version,
-        check_head, orig_proto, serve, strip_hop_by_hop,
+        Abort, BoxedRequest, Failed, PoolSettings, ProxyError, Respond, ResponseBody, SendError, UNSENT, Upgrade,
+        Version, check_head, orig_proto, serve, strip_hop_by_hop,
     },
     identity::LocalIdentity,
     io::{Io, Transport},
@@ -366,20 +366,20 @@ impl Inbound {
             Some(_place) => match &passage {
                 // Boxed: few proxies are gateways, and it is larger than all the rest.
                 Some(passage) => Box::pin(self.pass_request(original, &client, passage, request)).await,
-                None => self.respond(original, &client, request).await,
+                None => self.respond(original, &client, request).await.map_err(Failed::from),
             },
-            None => Err(ProxyError::Overloaded),
+            None => Err(ProxyError::Overloaded.into()),
         };
         match answer {
             Ok(response) => Ok(response),
-            Err(error) => {
-                debug!(error = %error.in_full(), "a request failed in this proxy");
-                if let Some(label) = error.label() {
+            Err(failed) => {
+                debug!(error = %failed.in_full(), "a request failed in this proxy");
+                if let Some(label) = failed.error.label() {
                     let make = || self.metrics.inbound_http_errors.hold(&Labels::new().with("error", label));
                     self.errors.get_or_make(label, make).increment();
                 }
-                let unsent = known && matches!(error, ProxyError::Connect(_));
-                let mut response = respond.with(error)?;
+                let unsent = known && matches!(failed.error, ProxyError::Connect(_));
+                let mut response = respond.with(failed)?;
                 if unsent {
                     response.headers_mut().insert(UNSENT, HeaderValue::from_static("application"));
                 }

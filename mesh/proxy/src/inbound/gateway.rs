@@ -20,7 +20,7 @@ use tracing::debug;
 use super::{Inbound, application::Client, authz_labels};
 use crate::{
     NameAddr,
-    http::{BoxedRequest, ProxyError, ResponseBody, check_head, orig_proto},
+    http::{BoxedRequest, Failed, ProxyError, ResponseBody, check_head, orig_proto},
     io::Io,
     metrics::Labels,
     outbound::{Onward, Outbound},
@@ -74,7 +74,7 @@ impl Inbound {
         client: &Client,
         passage: &Passage,
         mut request: BoxedRequest,
-    ) -> Result<Response<ResponseBody>, ProxyError> {
+    ) -> Result<Response<ResponseBody>, Failed> {
         check_head(&request)?;
         let carried = orig_proto::downgrade(&mut request);
         client.tell(request.headers_mut());

@@ -8,7 +8,7 @@ use tokio::time;
 use super::{Outbound, Routing, destination::Destination};
 use crate::{
     NameAddr, Target,
-    http::{BoxedRequest, ProxyError, ResponseBody},
+    http::{BoxedRequest, Failed, ResponseBody},
     io::Io,
 };
 
@@ -27,7 +27,7 @@ impl Outbound {
 
 impl Onward {
     /// Answers one request, whatever it says itself of where it goes.
-    pub(crate) async fn request(&self, request: BoxedRequest) -> Result<Response<ResponseBody>, ProxyError> {
+    pub(crate) async fn request(&self, request: BoxedRequest) -> Result<Response<ResponseBody>, Failed> {
         self.outbound.respond(Routing::Connection(Arc::clone(&self.destination)), request).await
     }
 
