@@ -9,6 +9,8 @@
 //! ServiceProfiles change nothing here but the counting: a request whose name has a profile is counted under its routes.
 
 mod application;
+mod door;
+mod own;
 mod policy;
 mod ports;
 mod profile;
@@ -18,7 +20,6 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
 };
 
 use http::{HeaderName, HeaderValue, Request, Response, Version as HttpVersion};
@@ -39,17 +40,18 @@ use crate::{
     identity::LocalIdentity,
     io::{Io, Transport},
     loop_guard::LoopGuard,
-    metrics::{Counter, Direction, Family, Keyed, Labels, Metrics, Observation, Tls, inbound_source_labels},
+    metrics::{Counter, Direction, Keyed, Labels, Metrics, Observation, Tls},
     outbound::{POOL_IDLE, POOL_MAX_IDLE},
     places::Places,
     process::Drain,
     tcp,
-    tls::{self, Accepted, Peer},
+    tls::{Accepted, Peer},
     transport_header::{self, Session},
 };
 use application::{Application, Applications, Client, authz_labels};
-use policy::{Permit, Protocol, Refusal};
-use ports::{Policy, Ports};
+pub(crate) use door::Door;
+use policy::{Permit, Protocol};
+use ports::Policy;
 use profile::{Profile, name};
 pub(crate) use rate_limit::Exceeded;
 
@@ -63,8 +65,7 @@ pub(crate) struct Inbound {
     port: u16,
     original: OriginalDst,
     control: Control,
-    identity: LocalIdentity,
-    ports: Ports,
+    door: Arc<Door>,
     applications: Applications,
     profiles: Arc<Cache<NameAddr, Profile>>,
     guard: LoopGuard,
@@ -92,9 +93,8 @@ impl Inbound {
         port: u16,
         guard_id: Option<Arc<str>>,
         mark: Option<u32>,
-        identity: LocalIdentity,
+        door: Arc<Door>,
         control: Control,
-        metrics: Metrics,
         original: OriginalDst,
         drain: Drain,
     ) -> Self {
@@ -108,11 +108,11 @@ impl Inbound {
             // Nor can it vanish without a word from there.
             keep_alive: None,
         };
+        let metrics = door.metrics.clone();
         Self {
             port,
-            identity,
+            door,
             original,
-            ports: Ports::new(config, control.clone()),
             control,
             applications: Applications::new(
                 EndpointFactory::new(metrics.clone(), settings, &config.inbound_ips),
@@ -144,12 +144,12 @@ impl Inbound {
             Ok(address) => address,
             Err(error) => return debug!(%error, "a connection was closed before it was served"),
         };
-        let policy = self.ports.of(original.port());
-        let deadline = Instant::now() + self.patience(&policy);
+        let policy = self.door.policy(original.port());
+        let deadline = self.door.deadline(&policy);
         let Arrival { mut io, target, peer, policy, known } =
             match self.arrive(stream, original, policy, deadline).await {
                 Ok(arrival) => arrival,
-                Err(error) => return self.tls_failed(original, &error),
+                Err(error) => return self.door.failed(original, &error),
             };
         let detected = match known {
             Some(known) => known,
@@ -171,14 +171,6 @@ impl Inbound {
         .await;
     }
 
-    /// How long a client may take to show what it speaks.
-    fn patience(&self, policy: &Policy) -> Duration {
-        match policy.borrow().protocol {
-            Protocol::Detect(Some(timeout)) => timeout,
-            _ => self.config.inbound_detect_timeout,
-        }
-    }
-
     /// Finds out who is there and, on a connection to the proxy's own port, what for.
     async fn arrive(
         &self,
@@ -189,12 +181,10 @@ impl Inbound {
     ) -> io::Result<Arrival> {
         let direct = original.port() == self.port;
         if !direct && policy.borrow().protocol == Protocol::Opaque {
-            let io = self.io(Transport::Left(stream), original, Tls::None("port_skipped"), &policy);
+            let io = self.door.io(Transport::Left(stream), original, Tls::None("port_skipped"), &policy);
             return Ok(Arrival { io, target: original, peer: Peer::Plaintext, policy, known: Some(Detected::Opaque) });
         }
-        let credentials = self.identity.credentials();
-        let Accepted { mut transport, mut prefix, peer, tagged } =
-            tls::accept(stream, credentials.as_deref(), direct, deadline).await?;
+        let Accepted { mut transport, mut prefix, peer, tagged } = self.door.accept(stream, direct, deadline).await?;
         let mut target = original;
         let passed_on = matches!(peer, Peer::Elsewhere(_)) || policy.borrow().protocol == Protocol::Tls;
         let mut known = passed_on.then_some(Detected::Opaque);
@@ -205,7 +195,7 @@ impl Inbound {
             let (port, session, rest) = transport_header::read(&mut transport, deadline).await?;
             self.count_header(port, session, &peer);
             target.set_port(port);
-            policy = self.ports.of(port);
+            policy = self.door.policy(port);
             prefix = rest;
             known = Some(match session {
                 Some(Session::Http1(_)) => Detected::Http1,
@@ -213,7 +203,7 @@ impl Inbound {
                 None => Detected::Opaque,
             });
         }
-        let mut io = self.io(transport, target, peer.label(), &policy);
+        let mut io = self.door.io(transport, target, peer.label(), &policy);
         io.unread(prefix);
         Ok(Arrival { io, target, peer, policy, known })
     }
@@ -231,11 +221,6 @@ impl Inbound {
         self.metrics.inbound_transport_headers.hold(&labels).increment();
     }
 
-    fn io(&self, transport: Transport, target: SocketAddr, tls: Tls<'_>, policy: &Policy) -> Io {
-        let label = inbound_source_labels(target, tls, &policy.borrow().labels);
-        Io::new(transport, self.metrics.tcp.scope(label).opened())
-    }
-
     async fn detect(&self, io: &mut Io, policy: &Policy, deadline: Instant) -> io::Result<Detected> {
         let protocol = policy.borrow().protocol;
         if protocol == Protocol::Http2 {
@@ -251,14 +236,6 @@ impl Inbound {
             _ if protocol == Protocol::Http1 => Detected::Http1,
             detected => detected,
         })
-    }
-
-    fn tls_failed(&self, original: SocketAddr, error: &io::Error) {
-        debug!(%original, %error, "a client's TLS failed");
-        let timed_out = error.kind() == io::ErrorKind::TimedOut;
-        let error = if timed_out { "tls detection timeout" } else { "tls" };
-        let labels = Labels::new().with_target(original).with("error", error);
-        self.metrics.inbound_tcp_errors.hold(&labels).increment();
     }
 
     fn is_own(&self, ip: IpAddr) -> bool {
@@ -359,7 +336,7 @@ impl Inbound {
             Some(id) => request.headers_mut().insert(CLIENT_ID, id.clone()),
             None => request.headers_mut().remove(CLIENT_ID),
         };
-        let permit = self.permit(original, client, &mut request)?;
+        let permit = self.door.permit(original, client, &mut request)?;
         let application = self.application(original, client, &permit)?;
         application.allowed.increment();
         let stream = application.stream.as_ref();
@@ -407,34 +384,6 @@ impl Inbound {
             orig_proto::upgrade_response(&mut response);
         }
         Ok(response)
-    }
-
-    /// What lets a request in, by the port's policy as it is now.
-    fn permit<B>(
-        &self,
-        target: SocketAddr,
-        client: &Client,
-        request: &mut Request<B>,
-    ) -> Result<Arc<Permit>, ProxyError> {
-        let policy = Arc::clone(&client.policy.borrow());
-        match policy.request(client.address, &client.peer, request) {
-            Ok(permit) => Ok(Arc::clone(permit)),
-            Err((refusal, error)) => {
-                let count = |family: &Family<Counter>, by| {
-                    family.hold(&authz_labels(target, by, &client.peer)).increment();
-                };
-                match &refusal {
-                    Refusal::Unrouted => count(&self.metrics.inbound_http_unrouted, &policy.labels),
-                    Refusal::Denied(route) => count(&self.metrics.inbound_http_denied, route),
-                    Refusal::Filtered(permit) => count(&self.metrics.inbound_http_allowed, &permit.labels),
-                    Refusal::Limited(permit, limit) => {
-                        count(&self.metrics.inbound_http_allowed, &permit.labels);
-                        count(&self.metrics.inbound_http_limited, limit);
-                    }
-                }
-                Err(error)
-            }
-        }
     }
 
     /// What counts the request under its route, if its name has a profile, and how its response is classified.

@@ -17,7 +17,7 @@ use crate::{
     connect::{self, Connector},
     control::Control,
     identity::{self, IdentityError, LocalIdentity},
-    inbound::Inbound,
+    inbound::{Door, Inbound},
     log::{self, LogLevel},
     loop_guard,
     metrics::Metrics,
@@ -137,14 +137,16 @@ impl Proxy {
         };
 
         let id = config.loop_guard.then(loop_guard::random_id);
+        let admin_port = addresses.admin.port();
+        let door = Door::new(&config, admin_port, identity.clone(), control.clone(), metrics.clone());
+        let door = Arc::new(door);
         let inbound = Arc::new(Inbound::new(
             &config,
             addresses.inbound.port(),
             id.clone(),
             mark,
-            identity.clone(),
+            Arc::clone(&door),
             control.clone(),
-            metrics.clone(),
             original.clone(),
             drain.clone(),
         ));
@@ -155,7 +157,7 @@ impl Proxy {
             identity.clone(),
             control,
             metrics.clone(),
-            original,
+            original.clone(),
             drain.clone(),
         ));
         accept(inbound_listener, identity.clone(), &drain, move |stream| Arc::clone(&inbound).connection(stream));
@@ -164,7 +166,7 @@ impl Proxy {
             accept(listener, identity.clone(), &drain, move |stream| Arc::clone(&outbound).connection(stream));
         }
         let answers = Admin { config: Arc::clone(&config), metrics, identity, log, drain: drain.clone() };
-        answers.serve(admin);
+        answers.serve(admin, addresses.admin, door, original);
         info!(?addresses, ingress = config.ingress_mode, dialect = ?config.dialect, "the proxy serves");
         Ok(Self { addresses, drain })
     }

@@ -81,6 +81,32 @@ async fn the_inbound_port_is_no_application() {
     assert_eq!(connection.read_to_end().await, b"");
 }
 
+/// As Linkerd's chart has it unless IPv6 is off. Clients of IPv4 are seen as `::ffff:127.9.0.1` there.
+#[tokio::test]
+async fn a_listener_of_both_families_serves_ipv4_as_such() {
+    if let Err(error) = std::net::TcpListener::bind("[::]:0") {
+        return eprintln!("skipped: this machine has no IPv6: {error}");
+    }
+    let app = App::named("app").await;
+    let names = ["INBOUND_LISTEN_ADDR", "OUTBOUND_LISTEN_ADDRS", "ADMIN_LISTEN_ADDR"];
+    let setup = names.iter().fold(Setup::new(), |setup, name| setup.with(&format!("LINKERD2_PROXY_{name}"), "[::]:0"));
+    let mapped = format!("[::ffff:{}]:{}", app.address.ip(), app.address.port()).parse().unwrap();
+    let setup = setup.with("LINKERD2_PROXY_INBOUND_IPS", &app.address.ip().to_string());
+    let mesh = setup.original_from(1, "10.1.2.3", app.address).original(2, mapped).start().await;
+    let addresses = mesh.proxy.addresses().clone();
+    let at = |address: SocketAddr| SocketAddr::from(([127, 0, 0, 1], address.port()));
+    for (n, address) in [(1, addresses.inbound), (2, addresses.inbound), (1, addresses.outbound[0])] {
+        let reply = Connection::open(client(n), at(address)).await.get("/", &[]).await;
+        assert_eq!((reply.status.as_u16(), served_by(&reply.body)), (200, "app"), "{n} at {address}");
+    }
+    let admin = Connection::open(client(250), at(addresses.admin)).await.get("/metrics", &[]).await;
+    let target = format!("request_total{{direction=\"inbound\",target_addr=\"{}\"", app.address);
+    let counted: Vec<_> = admin.body.lines().filter(|line| line.starts_with(&target)).collect();
+    assert!(matches!(counted[..], [one] if one.ends_with("} 2")), "by one address: {counted:?}");
+    let log = Connection::open(client(250), at(addresses.admin)).await.get("/proxy-log-level", &[]).await;
+    assert_eq!(log.status, 404, "the client is on loopback, and there is no log to change");
+}
+
 #[tokio::test]
 async fn no_more_requests_to_the_pod_are_without_an_answer_than_may_be() {
     let (app, answers) = App::held().await;
