@@ -185,13 +185,15 @@ impl Inbound {
             return Ok(Arrival { io, target: original, peer: Peer::Plaintext, policy, known: Some(Detected::Opaque) });
         }
         let Accepted { mut transport, mut prefix, peer, tagged } = self.door.accept(stream, direct, deadline).await?;
+        if direct && (!tagged || peer.client_id().is_none()) {
+            let problem =
+                "a connection to the proxy's own port that says neither who its client is nor which port it is for";
+            return Err(io::Error::new(io::ErrorKind::ConnectionRefused, problem));
+        }
         let mut target = original;
         let passed_on = matches!(peer, Peer::Elsewhere(_)) || policy.borrow().protocol == Protocol::Tls;
         let mut known = passed_on.then_some(Detected::Opaque);
         if tagged {
-            if peer.client_id().is_none() {
-                return Err(io::Error::other("a transport header of a client that does not say who it is"));
-            }
             let (port, session, rest) = transport_header::read(&mut transport, deadline).await?;
             self.count_header(port, session, &peer);
             target.set_port(port);

@@ -77,6 +77,7 @@ impl Door {
         debug!(%target, %error, "a client was not let in");
         let error = match error.kind() {
             io::ErrorKind::TimedOut => "tls detection timeout",
+            io::ErrorKind::ConnectionRefused => "gateway identity required",
             _ => "tls",
         };
         let labels = Labels::new().with_target(target).with("error", error);

@@ -75,10 +75,13 @@ async fn the_inbound_port_is_no_application() {
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let setup = Setup::new().with("LINKERD2_PROXY_INBOUND_LISTEN_ADDR", &free.to_string());
     let mesh = setup.original(1, ([127, 0, 4, 1], free.port()).into()).start().await;
-    assert_eq!(mesh.connect_inbound(1).await.get("/", &[]).await.status, 500);
-    let mut connection = mesh.connect_inbound(1).await;
-    connection.send("not http at all").await;
-    assert_eq!(connection.read_to_end().await, b"");
+    // Requests get no answer either, as with Linkerd's proxy.
+    for sent in ["not http at all", "GET / HTTP/1.1\r\nhost: a\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        let mut connection = mesh.connect_inbound(1).await;
+        connection.send(sent).await;
+        assert_eq!(connection.read_to_end().await, b"", "{sent}");
+    }
+    mesh.wait_for_sum(&["inbound_tcp_errors_total", "error=\"gateway identity required\""], 3).await;
 }
 
 /// As Linkerd's chart has it unless IPv6 is off. Clients of IPv4 are seen as `::ffff:127.9.0.1` there.
