@@ -5,6 +5,7 @@ mod cores;
 mod default_policy;
 mod environment;
 mod parse;
+mod stream_limits;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,6 +24,7 @@ pub use cores::Cores;
 pub use default_policy::DefaultPolicy;
 use parse::Reader;
 pub(crate) use parse::duration as read_duration;
+pub use stream_limits::StreamLimits;
 
 /// Where variables come from, so that no test needs to change the environment of its process.
 pub trait Strings {
@@ -89,6 +91,8 @@ pub struct Config {
     pub policy_addr: Option<ControlAddr>,
     /// `LINKERD2_PROXY_POLICY_WORKLOAD`: `namespace:pod`, sent with each of its calls.
     pub policy_workload: String,
+    /// `LINKERD2_PROXY_CONTROL_STREAM_*`: how long the streams of either may say nothing, unless it is in the proxy's own pod.
+    pub stream_limits: StreamLimits,
     /// `LINKERD2_PROXY_IDENTITY_*`: who the proxy is. Linkerd's proxy does not run without.
     pub identity: Option<IdentityConfig>,
     /// `LINKERD2_PROXY_DESTINATION_PROFILE_SUFFIXES`: names that can be Services, without dots at either end.
@@ -290,6 +294,7 @@ impl Config {
             destination_context: strings.get("LINKERD2_PROXY_DESTINATION_CONTEXT").unwrap_or_default(),
             policy_addr,
             policy_workload: strings.get("LINKERD2_PROXY_POLICY_WORKLOAD").unwrap_or_default(),
+            stream_limits: StreamLimits::read(&mut read),
             identity: identity_addr.map(|addr| IdentityConfig {
                 addr,
                 local_name: read.required(

@@ -58,7 +58,7 @@ mod within;
 
 pub use config::{
     Config, ConfigError, ConfigErrors, ControlAddr, Cores, DefaultPolicy, IdentityConfig, KeepAlive,
-    ProcessEnvironment, Strings,
+    ProcessEnvironment, StreamLimits, Strings,
 };
 pub use identity::IdentityError;
 pub use log::{LogFormat, LogLevel};

@@ -33,15 +33,16 @@ impl ControlAddr {
     /// Without the name where nothing comes of it: where the proxy `verifies` nobody, and in the proxy's own pod, in which Linkerd's
     /// proxies speak plaintext whatever the name (`linkerd/app/src/env.rs`), unless loopback is to be an address as any other.
     pub(super) fn verified(self, verifies: bool, loopback: bool) -> Self {
-        let name = self.name.filter(|_| verifies && (loopback || !is_loopback(&self.authority)));
+        let name = self.name.clone().filter(|_| verifies && (loopback || !self.is_loopback()));
         Self { name, ..self }
     }
-}
 
-fn is_loopback(authority: &str) -> bool {
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-    let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    ip.map_or(host.trim_end_matches('.').eq_ignore_ascii_case("localhost"), |ip| ip.to_canonical().is_loopback())
+    /// Whether it is in the proxy's own pod.
+    pub(crate) fn is_loopback(&self) -> bool {
+        let host = self.authority.rsplit_once(':').map_or(&*self.authority, |(host, _)| host);
+        let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+        ip.map_or(host.trim_end_matches('.').eq_ignore_ascii_case("localhost"), |ip| ip.to_canonical().is_loopback())
+    }
 }
 
 #[cfg(test)]

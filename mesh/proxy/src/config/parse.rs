@@ -84,6 +84,12 @@ impl<'a, S: Strings> Reader<'a, S> {
         }
     }
 
+    /// A value that was read and yet means nothing, beside others.
+    pub(super) fn refuse(&mut self, name: &'static str, expected: &'static str) {
+        let found = self.strings.get(name).unwrap_or_default();
+        self.errors.push(ConfigError::Invalid { name, expected, found });
+    }
+
     pub(super) fn duration(&mut self, name: &'static str, default_millis: u64) -> Duration {
         self.or(name, DURATION, duration, Duration::from_millis(default_millis))
     }
