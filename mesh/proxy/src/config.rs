@@ -180,6 +180,9 @@ pub struct IdentityConfig {
     pub local_name: String,
     /// `LINKERD2_PROXY_IDENTITY_TOKEN_FILE`: the service account's token.
     pub token_file: PathBuf,
+    /// `LINKERD2_PROXY_IDENTITY_DIR`: where the key and the request for its certificate are (`key.p8`, PKCS #8, and `csr.der`, both
+    /// DER), if somebody has made them. Otherwise the proxy makes its own, which no file ever holds.
+    pub dir: Option<PathBuf>,
     /// `LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS`: certificates, as PEM.
     pub trust_anchors: String,
     /// `MESHGATE_PROXY_IDENTITY_LIFETIME`: how long certificates are to be valid at most; Meshgate's identity service keeps to it.
@@ -303,6 +306,7 @@ impl Config {
                     parse::from_str,
                 ),
                 token_file: read.required("LINKERD2_PROXY_IDENTITY_TOKEN_FILE", "a file", parse::from_str),
+                dir: read.optional("LINKERD2_PROXY_IDENTITY_DIR", "a directory", parse::from_str),
                 trust_anchors: read.required(
                     "LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS",
                     "certificates as PEM",
