@@ -201,7 +201,7 @@ mod tests {
     #[tokio::test]
     async fn what_changes_the_proxy_is_for_its_own_pod() {
         let variables = HashMap::from([
-            ("LINKERD2_PROXY_DESTINATION_SVC_ADDR".to_owned(), "dst:8086".to_owned()),
+            ("LINKERD2_PROXY_DESTINATION_SVC_ADDR".to_owned(), "localhost:8086".to_owned()),
             ("LINKERD2_PROXY_SHUTDOWN_ENDPOINT_ENABLED".to_owned(), "true".to_owned()),
         ]);
         let (log, _filter) = LogLevel::new("warn");

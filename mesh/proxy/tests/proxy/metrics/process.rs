@@ -149,6 +149,7 @@ async fn names_of_the_control_plane_are_counted_when_they_are_looked_up() {
     let mesh = Setup::new()
         .with("LINKERD2_PROXY_DESTINATION_SVC_ADDR", &named)
         .with("LINKERD2_PROXY_POLICY_SVC_ADDR", "nobody.invalid:8090")
+        .with("MESHGATE_PROXY_IDENTITY", "optional")
         .original(1, cluster_ip())
         .start_with(control)
         .await;
