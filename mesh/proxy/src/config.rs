@@ -5,6 +5,7 @@ mod cores;
 mod default_policy;
 mod environment;
 mod parse;
+mod pools;
 mod stream_limits;
 
 use std::{
@@ -24,6 +25,7 @@ pub use cores::Cores;
 pub use default_policy::DefaultPolicy;
 use parse::Reader;
 pub(crate) use parse::duration as read_duration;
+pub use pools::{PoolLimits, Windows};
 pub use stream_limits::StreamLimits;
 
 /// Where variables come from, so that no test needs to change the environment of its process.
@@ -129,6 +131,18 @@ pub struct Config {
     /// `MESHGATE_PROXY_CONNECT_HTTP2_KEEP_ALIVE_INTERVAL` and `_TIMEOUT`: the same for other proxies that are connected to. Linkerd's
     /// proxy is told these by its control plane, whose chart has the same.
     pub connect_keep_alive: Option<KeepAlive>,
+    /// `LINKERD2_PROXY_OUTBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT` and `LINKERD2_PROXY_OUTBOUND_MAX_IDLE_CONNS_PER_ENDPOINT`: which
+    /// idle HTTP/1 connections to endpoints are kept.
+    pub outbound_pool: PoolLimits,
+    /// `LINKERD2_PROXY_INBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT` and `LINKERD2_PROXY_MAX_IDLE_CONNS_PER_ENDPOINT`: the same for the
+    /// applications of the pod.
+    pub inbound_pool: PoolLimits,
+    /// `LINKERD2_PROXY_HTTP2_INITIAL_STREAM_WINDOW_SIZE` and `_CONNECTION_WINDOW_SIZE`: how much of what endpoints and applications send
+    /// over HTTP/2 may be on its way.
+    pub connect_windows: Windows,
+    /// `LINKERD2_PROXY_INBOUND_CONNECT_KEEPALIVE`: how long nothing may come from an application of the pod before the kernel asks whether
+    /// it is there. Zero, as where it is not set, is forever.
+    pub inbound_connect_keepalive: Option<Duration>,
     /// `LINKERD2_PROXY_OUTBOUND_CONNECT_KEEPALIVE`: how long nothing may come from an endpoint before the kernel asks whether it is there,
     /// whatever it speaks. Zero is forever.
     pub outbound_connect_keepalive: Option<Duration>,
@@ -387,6 +401,19 @@ impl Config {
                 "MESHGATE_PROXY_CONNECT_HTTP2_KEEP_ALIVE_INTERVAL",
                 "MESHGATE_PROXY_CONNECT_HTTP2_KEEP_ALIVE_TIMEOUT",
             ),
+            outbound_pool: PoolLimits::read(
+                &mut read,
+                "LINKERD2_PROXY_OUTBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT",
+                "LINKERD2_PROXY_OUTBOUND_MAX_IDLE_CONNS_PER_ENDPOINT",
+            ),
+            inbound_pool: PoolLimits::read(
+                &mut read,
+                "LINKERD2_PROXY_INBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT",
+                "LINKERD2_PROXY_MAX_IDLE_CONNS_PER_ENDPOINT",
+            ),
+            connect_windows: Windows::read(&mut read),
+            inbound_connect_keepalive: Some(read.duration("LINKERD2_PROXY_INBOUND_CONNECT_KEEPALIVE", 0))
+                .filter(|it| !it.is_zero()),
             outbound_connect_keepalive: Some(read.duration("LINKERD2_PROXY_OUTBOUND_CONNECT_KEEPALIVE", 10_000))
                 .filter(|it| !it.is_zero()),
             outbound_connect_user_timeout: Some(read.duration("LINKERD2_PROXY_OUTBOUND_CONNECT_USER_TIMEOUT", 30_000))

@@ -41,7 +41,6 @@ use crate::{
     io::{Io, Transport},
     loop_guard::LoopGuard,
     metrics::{Counter, Direction, Keyed, Labels, Metrics, Observation, Tls},
-    outbound::{POOL_IDLE, POOL_MAX_IDLE},
     places::Places,
     process::Drain,
     tcp,
@@ -98,13 +97,14 @@ impl Inbound {
         original: OriginalDst,
         drain: Drain,
     ) -> Self {
-        let connector = Connector::new(mark, config.inbound_connect_timeout);
+        let connector =
+            Connector::new(mark, config.inbound_connect_timeout).noticing(config.inbound_connect_keepalive, None);
         let settings = PoolSettings {
             connector,
             // The application is in the same pod.
             identity: LocalIdentity::none(),
-            idle_timeout: POOL_IDLE,
-            max_idle: POOL_MAX_IDLE,
+            limits: config.inbound_pool,
+            windows: config.connect_windows,
             // Nor can it vanish without a word from there.
             keep_alive: None,
         };

@@ -57,8 +57,8 @@ mod window;
 mod within;
 
 pub use config::{
-    Config, ConfigError, ConfigErrors, ControlAddr, Cores, DefaultPolicy, IdentityConfig, KeepAlive,
-    ProcessEnvironment, StreamLimits, Strings,
+    Config, ConfigError, ConfigErrors, ControlAddr, Cores, DefaultPolicy, IdentityConfig, KeepAlive, PoolLimits,
+    ProcessEnvironment, StreamLimits, Strings, Windows,
 };
 pub use identity::IdentityError;
 pub use log::{LogFormat, LogLevel};

@@ -31,7 +31,7 @@ use super::{
     orig_proto,
 };
 use crate::{
-    KeepAlive,
+    KeepAlive, PoolLimits, Windows,
     balance::{EndpointInfo, Hint},
     connect::{ConnectError, Connector},
     identity::LocalIdentity,
@@ -43,9 +43,6 @@ use crate::{
 
 /// How often idle connections are looked at.
 const LOOK: Duration = Duration::from_secs(1);
-/// Linkerd's windows: 64 KiB for a stream, 1 MiB for a connection.
-const STREAM_WINDOW: u32 = 65_535;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 type Http2 = http2::SendRequest<RequestBody>;
 
@@ -55,10 +52,10 @@ pub(crate) struct PoolSettings {
     pub(crate) connector: Connector,
     /// Who this proxy is to endpoints that have an identity.
     pub(crate) identity: LocalIdentity,
-    /// How long an idle HTTP/1 connection is kept.
-    pub(crate) idle_timeout: Duration,
-    /// How many idle HTTP/1 connections are kept.
-    pub(crate) max_idle: usize,
+    /// Which idle HTTP/1 connections are kept.
+    pub(crate) limits: PoolLimits,
+    /// Those that HTTP/2 connections begin with.
+    pub(crate) windows: Windows,
     /// How proxies that have gone without a word are noticed.
     pub(crate) keep_alive: Option<KeepAlive>,
 }
@@ -262,10 +259,11 @@ impl Pool {
         async move {
             let io = dial.connect(Some(Session::HTTP2)).await?;
             let mut client = http2::Builder::new(TokioExecutor::new());
+            let windows = dial.settings.windows;
             client
                 .timer(TokioTimer::new())
-                .initial_stream_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(CONNECTION_WINDOW)
+                .initial_stream_window_size(windows.stream)
+                .initial_connection_window_size(windows.connection)
                 .max_header_list_size(MAX_HEAD as u32);
             if let Some(KeepAlive { interval, timeout }) = dial.keep_alive() {
                 // While idle, too: else the next request finds out, and pays.
@@ -297,12 +295,12 @@ impl Pool {
 
     fn give_back(self: &Arc<Self>, connection: Connection) {
         let mut idle = self.idle.lock();
-        if idle.connections.len() >= self.dial.settings.max_idle {
+        if idle.connections.len() >= self.dial.settings.limits.max_idle {
             return;
         }
         idle.connections.push((connection, Instant::now()));
         if !std::mem::replace(&mut idle.watched, true) {
-            tokio::spawn(watch(Arc::downgrade(self), self.dial.settings.idle_timeout));
+            tokio::spawn(watch(Arc::downgrade(self), self.dial.settings.limits.idle_timeout));
         }
     }
 }
@@ -402,7 +400,7 @@ fn closed_unanswered(error: &hyper::Error) -> bool {
 /// Drops connections that have been idle for too long or that the endpoint has closed, until there are none. Those that came since
 /// it looked last are not noticed at once, which would cost a wake per request.
 async fn watch(pool: Weak<Pool>, timeout: Duration) {
-    let mut look = time::interval(timeout.min(LOOK));
+    let mut look = time::interval(timeout.clamp(Duration::from_millis(1), LOOK));
     look.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     poll_fn(|cx| {
         // Its waker has to be there again before the next tick.
