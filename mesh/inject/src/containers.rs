@@ -285,6 +285,9 @@ fn environment(facts: &PodFacts, mode: Mode, opaque_ports: &str, options: &Optio
         if let Some(lifetime) = facts.annotation(annotations::IDENTITY_LIFETIME) {
             set("MESHGATE_PROXY_IDENTITY_LIFETIME", lifetime);
         }
+    } else {
+        // Otherwise the proxy refuses to speak plaintext to the control plane.
+        set("MESHGATE_PROXY_IDENTITY", "optional");
     }
 
     set("LINKERD2_PROXY_CONTROL_LISTEN_ADDR", &format!("0.0.0.0:{CONTROL_PORT}"));

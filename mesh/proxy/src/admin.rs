@@ -13,7 +13,12 @@
 
 mod gzip;
 
-use std::{collections::BTreeMap, convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{
@@ -21,16 +26,17 @@ use http::{
     header::{ACCEPT, ALLOW, CONTENT_TYPE},
 };
 use http_body::Body;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use http_body_util::{BodyExt, Limited};
 use tokio::{
     net::{TcpListener, TcpStream},
     time,
 };
 use tracing::{debug, warn};
 
-use crate::{Config, LogLevel, identity::LocalIdentity, metrics::Metrics, process::Drain};
+use crate::{
+    Config, LogLevel, OriginalDst, http::BoxedRequest, identity::LocalIdentity, inbound::Door, metrics::Metrics,
+    process::Drain,
+};
 
 /// More than any filter of a log needs.
 const MAX_BODY: usize = 16 * 1024;
@@ -47,13 +53,14 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
-    /// Answers until the process ends: metrics can be read while the proxy stops.
-    pub(crate) fn serve(self, listener: TcpListener) {
+    /// Answers until the process ends: metrics can be read while the proxy stops. `address` is where the listener is, and whoever comes
+    /// in by `door`.
+    pub(crate) fn serve(self, listener: TcpListener, address: SocketAddr, door: Arc<Door>, original: OriginalDst) {
         tokio::spawn(async move {
             loop {
                 match listener.accept().await {
-                    Ok((stream, client)) => {
-                        tokio::spawn(self.clone().connection(stream, client.ip()));
+                    Ok((stream, _)) => {
+                        tokio::spawn(self.clone().connection(stream, address, Arc::clone(&door), original.clone()));
                     }
                     Err(error) => {
                         warn!(%error, "a connection to the admin server could not be accepted");
@@ -64,14 +71,20 @@ impl Admin {
         });
     }
 
-    async fn connection(self, stream: TcpStream, client: IpAddr) {
-        let service = service_fn(|request| async { Ok::<_, Infallible>(self.answer(client, request).await) });
-        if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
-            debug!(%error, "an admin connection ended");
-        }
+    async fn connection(self, stream: TcpStream, address: SocketAddr, door: Arc<Door>, original: OriginalDst) {
+        let client = match stream.set_nodelay(true).and_then(|()| original.client(&stream)) {
+            Ok(client) => client,
+            Err(error) => return debug!(%error, "an admin connection was closed before it was served"),
+        };
+        let keep_alive = self.config.inbound_server_keep_alive;
+        let answer = move |client: SocketAddr, request: BoxedRequest| {
+            let admin = self.clone();
+            async move { admin.answer(client.ip(), *request).await }
+        };
+        door.serve_own(stream, address, client, keep_alive, answer).await;
     }
 
-    async fn answer<B>(&self, client: IpAddr, request: Request<B>) -> Response<Full<Bytes>>
+    async fn answer<B>(&self, client: IpAddr, request: Request<B>) -> Response<Bytes>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -88,7 +101,7 @@ impl Admin {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
             return response;
         }
-        if matches!(path, "/proxy-log-level" | "/shutdown") && !client.to_canonical().is_loopback() {
+        if matches!(path, "/proxy-log-level" | "/shutdown") && !client.is_loopback() {
             return text(StatusCode::FORBIDDEN, "only requests from the proxy's own pod are allowed, over loopback\n");
         }
         match path {
@@ -104,7 +117,7 @@ impl Admin {
 
     /// As exporters have it: `name[]` for these families, `exclude[]` for all others; and `exclude[]=histogram` for what has no buckets,
     /// which are more than three quarters of a busy proxy's three megabytes.
-    fn metrics<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    fn metrics<B>(&self, request: &Request<B>) -> Response<Bytes> {
         let query = request.uri().query().unwrap_or_default();
         let all = |key: &str| -> Vec<&str> { query.split('&').filter_map(|pair| pair.strip_prefix(key)).collect() };
         let (named, excluded) = (all("name[]="), all("exclude[]="));
@@ -114,7 +127,7 @@ impl Admin {
         gzip::compressed(request.headers(), text(StatusCode::OK, ""), self.metrics.registry.render(left_out))
     }
 
-    fn environment<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    fn environment<B>(&self, request: &Request<B>) -> Response<Bytes> {
         let accept = request.headers().get(ACCEPT).map(|accept| String::from_utf8_lossy(accept.as_bytes()));
         if accept.is_some_and(|accept| ![JSON, "application/*", "*/*"].iter().any(|kind| accept.contains(kind))) {
             return text(StatusCode::NOT_ACCEPTABLE, JSON);
@@ -134,7 +147,7 @@ impl Admin {
         response
     }
 
-    async fn log_level<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    async fn log_level<B>(&self, request: Request<B>) -> Response<Bytes>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -157,7 +170,7 @@ impl Admin {
         }
     }
 
-    fn shutdown(&self) -> Response<Full<Bytes>> {
+    fn shutdown(&self) -> Response<Bytes> {
         if !self.config.shutdown_endpoint {
             let hint = "shutdown endpoint is not enabled: set LINKERD2_PROXY_SHUTDOWN_ENDPOINT_ENABLED=true\n";
             return text(StatusCode::NOT_FOUND, hint);
@@ -169,8 +182,8 @@ impl Admin {
 
 const JSON: &str = "application/json";
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Bytes> {
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"));
     response
@@ -180,13 +193,15 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
 mod tests {
     use std::{collections::HashMap, net::Ipv4Addr};
 
+    use http_body_util::Full;
+
     use super::*;
 
     /// No client of a test comes from anywhere but loopback.
     #[tokio::test]
     async fn what_changes_the_proxy_is_for_its_own_pod() {
         let variables = HashMap::from([
-            ("LINKERD2_PROXY_DESTINATION_SVC_ADDR".to_owned(), "dst:8086".to_owned()),
+            ("LINKERD2_PROXY_DESTINATION_SVC_ADDR".to_owned(), "localhost:8086".to_owned()),
             ("LINKERD2_PROXY_SHUTDOWN_ENDPOINT_ENABLED".to_owned(), "true".to_owned()),
         ]);
         let (log, _filter) = LogLevel::new("warn");
@@ -202,12 +217,11 @@ mod tests {
             admin.answer(client, request).await.status()
         };
         let ask = async |client, method, path| send(client, method, path, String::new()).await;
-        let (own, mapped) = (Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST.to_ipv6_mapped());
+        let own = Ipv4Addr::LOCALHOST;
         let elsewhere = IpAddr::from([10, 1, 2, 3]);
         for (method, path) in [(Method::GET, "/proxy-log-level"), (Method::POST, "/shutdown")] {
             assert_eq!(ask(elsewhere, method.clone(), path).await, 403, "{path}");
-            assert_eq!(ask(own.into(), method.clone(), path).await, 200, "{path}");
-            assert_eq!(ask(mapped.into(), method, path).await, 200, "{path}");
+            assert_eq!(ask(own.into(), method, path).await, 200, "{path}");
         }
         assert_eq!(ask(elsewhere, Method::PUT, "/proxy-log-level").await, 403);
         assert_eq!(send(own.into(), Method::PUT, "/proxy-log-level", "x".repeat(MAX_BODY + 1)).await, 400);

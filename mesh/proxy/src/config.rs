@@ -5,6 +5,8 @@ mod cores;
 mod default_policy;
 mod environment;
 mod parse;
+mod pools;
+mod stream_limits;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,6 +25,8 @@ pub use cores::Cores;
 pub use default_policy::DefaultPolicy;
 use parse::Reader;
 pub(crate) use parse::duration as read_duration;
+pub use pools::{PoolLimits, Windows};
+pub use stream_limits::StreamLimits;
 
 /// Where variables come from, so that no test needs to change the environment of its process.
 pub trait Strings {
@@ -82,7 +86,8 @@ pub struct Config {
     /// `LINKERD2_PROXY_INBOUND_GATEWAY_SUFFIXES`: the names that the proxy is a gateway to, without dots at either end. It is none if
     /// there are none.
     pub inbound_gateway_suffixes: Vec<String>,
-    /// `LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS`: where the clients are that `cluster-*` policies let in.
+    /// `LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS`: where the clients are that `cluster-*` policies let in. Without it there are no such
+    /// default policies, as in Linkerd.
     pub cluster_networks: Vec<IpNet>,
     /// `LINKERD2_PROXY_DESTINATION_SVC_ADDR` and `_NAME`: the Destination service.
     pub destination_addr: ControlAddr,
@@ -92,11 +97,14 @@ pub struct Config {
     pub policy_addr: Option<ControlAddr>,
     /// `LINKERD2_PROXY_POLICY_WORKLOAD`: `namespace:pod`, sent with each of its calls.
     pub policy_workload: String,
-    /// `LINKERD2_PROXY_IDENTITY_*`: who the proxy is. Linkerd's proxy does not run without.
+    /// `LINKERD2_PROXY_CONTROL_STREAM_*`: how long the streams of either may say nothing, unless it is in the proxy's own pod.
+    pub stream_limits: StreamLimits,
+    /// `LINKERD2_PROXY_IDENTITY_*`: who the proxy is. Linkerd's proxy does not run without, and neither does this one where its control
+    /// plane is not on loopback, unless `MESHGATE_PROXY_IDENTITY` is `optional`: that is for meshes without identities.
     pub identity: Option<IdentityConfig>,
     /// `LINKERD2_PROXY_DESTINATION_PROFILE_SUFFIXES`: names that can be Services, without dots at either end.
     pub profile_suffixes: Vec<String>,
-    /// `LINKERD2_PROXY_DESTINATION_PROFILE_NETWORKS`: addresses that can have a profile.
+    /// `LINKERD2_PROXY_DESTINATION_PROFILE_NETWORKS`: addresses that can have a profile. None can where it is not set, as in Linkerd.
     pub profile_networks: Vec<IpNet>,
     /// `LINKERD2_PROXY_OUTBOUND_CONNECT_TIMEOUT`.
     pub outbound_connect_timeout: Duration,
@@ -126,6 +134,18 @@ pub struct Config {
     /// `MESHGATE_PROXY_CONNECT_HTTP2_KEEP_ALIVE_INTERVAL` and `_TIMEOUT`: the same for other proxies that are connected to. Linkerd's
     /// proxy is told these by its control plane, whose chart has the same.
     pub connect_keep_alive: Option<KeepAlive>,
+    /// `LINKERD2_PROXY_OUTBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT` and `LINKERD2_PROXY_OUTBOUND_MAX_IDLE_CONNS_PER_ENDPOINT`: which
+    /// idle HTTP/1 connections to endpoints are kept.
+    pub outbound_pool: PoolLimits,
+    /// `LINKERD2_PROXY_INBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT` and `LINKERD2_PROXY_MAX_IDLE_CONNS_PER_ENDPOINT`: the same for the
+    /// applications of the pod.
+    pub inbound_pool: PoolLimits,
+    /// `LINKERD2_PROXY_HTTP2_INITIAL_STREAM_WINDOW_SIZE` and `_CONNECTION_WINDOW_SIZE`: how much of what endpoints and applications send
+    /// over HTTP/2 may be on its way.
+    pub connect_windows: Windows,
+    /// `LINKERD2_PROXY_INBOUND_CONNECT_KEEPALIVE`: how long nothing may come from an application of the pod before the kernel asks whether
+    /// it is there. Zero, as where it is not set, is forever.
+    pub inbound_connect_keepalive: Option<Duration>,
     /// `LINKERD2_PROXY_OUTBOUND_CONNECT_KEEPALIVE`: how long nothing may come from an endpoint before the kernel asks whether it is there,
     /// whatever it speaks. Zero is forever.
     pub outbound_connect_keepalive: Option<Duration>,
@@ -179,6 +199,9 @@ pub struct IdentityConfig {
     pub local_name: String,
     /// `LINKERD2_PROXY_IDENTITY_TOKEN_FILE`: the service account's token.
     pub token_file: PathBuf,
+    /// `LINKERD2_PROXY_IDENTITY_DIR`: where the key and the request for its certificate are (`key.p8`, PKCS #8, and `csr.der`, both
+    /// DER), if somebody has made them. Otherwise the proxy makes its own, which no file ever holds.
+    pub dir: Option<PathBuf>,
     /// `LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS`: certificates, as PEM.
     pub trust_anchors: String,
     /// `MESHGATE_PROXY_IDENTITY_LIFETIME`: how long certificates are to be valid at most; Meshgate's identity service keeps to it.
@@ -242,9 +265,33 @@ impl Config {
             },
             false,
         );
+        let optional_identity = read.or(
+            "MESHGATE_PROXY_IDENTITY",
+            "`required` or `optional`",
+            |value| match value {
+                "required" => Some(false),
+                "optional" => Some(true),
+                _ => None,
+            },
+            false,
+        );
+        if strings.get("LINKERD2_PROXY_IDENTITY_DISABLED").is_some_and(|value| !value.is_empty()) {
+            // As Linkerd's proxy does (`linkerd/app/src/env.rs`).
+            read.refuse(
+                "LINKERD2_PROXY_IDENTITY_DISABLED",
+                "nothing: a proxy has an identity; without LINKERD2_PROXY_IDENTITY_SVC_ADDR and with MESHGATE_PROXY_IDENTITY=optional \
+                 it has none",
+            );
+        }
         // Without an identity the proxy knows nobody whom it could trust.
         let verifies = strings.get("LINKERD2_PROXY_IDENTITY_SVC_ADDR").is_some();
-        let mut control = |addr, name| ControlAddr::read(&mut read, addr, name).verified(verifies, allow_loopback);
+        let mut is_away = false;
+        let mut control = |addr, name| {
+            let service = ControlAddr::read(&mut read, addr, name);
+            is_away |= service.is_away();
+            // Who has no identity is told that first, and at once.
+            service.expected(&mut read, name, optional_identity || !verifies).verified(verifies, allow_loopback)
+        };
         let destination_addr = control("LINKERD2_PROXY_DESTINATION_SVC_ADDR", "LINKERD2_PROXY_DESTINATION_SVC_NAME");
         let policy_addr = strings
             .get("LINKERD2_PROXY_POLICY_SVC_ADDR")
@@ -252,6 +299,27 @@ impl Config {
             .map(|_| control("LINKERD2_PROXY_POLICY_SVC_ADDR", "LINKERD2_PROXY_POLICY_SVC_NAME"));
         let identity_addr =
             verifies.then(|| control("LINKERD2_PROXY_IDENTITY_SVC_ADDR", "LINKERD2_PROXY_IDENTITY_SVC_NAME"));
+        if is_away && !verifies && !optional_identity {
+            read.miss(
+                "LINKERD2_PROXY_IDENTITY_SVC_ADDR",
+                "`host:port` of the identity service, since the control plane is not on loopback; with MESHGATE_PROXY_IDENTITY=optional \
+                 the proxy has no identity",
+            );
+        }
+        let inbound_default_policy = read.or(
+            "LINKERD2_PROXY_INBOUND_DEFAULT_POLICY",
+            DefaultPolicy::EXPECTED,
+            DefaultPolicy::parse,
+            DefaultPolicy::AllUnauthenticated,
+        );
+        let cluster_networks =
+            read.list("LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS", "networks such as `10.0.0.0/8`", parse::from_str, &[]);
+        if inbound_default_policy.is_for_cluster() && cluster_networks.is_empty() {
+            read.refuse(
+                "LINKERD2_PROXY_INBOUND_DEFAULT_POLICY",
+                "a policy for all networks, or the cluster's in LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS",
+            );
+        }
         let config = Self {
             outbound_listen_addrs: match strings.get("LINKERD2_PROXY_OUTBOUND_LISTEN_ADDRS") {
                 Some(_) => {
@@ -276,12 +344,7 @@ impl Config {
                 parse::ports,
                 &[],
             ),
-            inbound_default_policy: read.or(
-                "LINKERD2_PROXY_INBOUND_DEFAULT_POLICY",
-                DefaultPolicy::EXPECTED,
-                DefaultPolicy::parse,
-                DefaultPolicy::AllUnauthenticated,
-            ),
+            inbound_default_policy,
             inbound_ports: read.list("LINKERD2_PROXY_INBOUND_PORTS", "port numbers", parse::from_str, &[]),
             inbound_gateway_suffixes: read.list(
                 "LINKERD2_PROXY_INBOUND_GATEWAY_SUFFIXES",
@@ -289,16 +352,12 @@ impl Config {
                 parse::suffix,
                 &[],
             ),
-            cluster_networks: read.list(
-                "LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS",
-                "networks such as `10.0.0.0/8`",
-                parse::from_str,
-                &parse::private_networks(),
-            ),
+            cluster_networks,
             destination_addr,
             destination_context: strings.get("LINKERD2_PROXY_DESTINATION_CONTEXT").unwrap_or_default(),
             policy_addr,
             policy_workload: strings.get("LINKERD2_PROXY_POLICY_WORKLOAD").unwrap_or_default(),
+            stream_limits: StreamLimits::read(&mut read),
             identity: identity_addr.map(|addr| IdentityConfig {
                 addr,
                 local_name: read.required(
@@ -307,6 +366,7 @@ impl Config {
                     parse::from_str,
                 ),
                 token_file: read.required("LINKERD2_PROXY_IDENTITY_TOKEN_FILE", "a file", parse::from_str),
+                dir: read.optional("LINKERD2_PROXY_IDENTITY_DIR", "a directory", parse::from_str),
                 trust_anchors: read.required(
                     "LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS",
                     "certificates as PEM",
@@ -326,7 +386,7 @@ impl Config {
                 "LINKERD2_PROXY_DESTINATION_PROFILE_NETWORKS",
                 "networks such as `10.0.0.0/8`",
                 parse::from_str,
-                &parse::private_networks(),
+                &[],
             ),
             outbound_connect_timeout: read.duration("LINKERD2_PROXY_OUTBOUND_CONNECT_TIMEOUT", 1_000),
             inbound_connect_timeout: read.duration("LINKERD2_PROXY_INBOUND_CONNECT_TIMEOUT", 300),
@@ -350,6 +410,19 @@ impl Config {
                 "MESHGATE_PROXY_CONNECT_HTTP2_KEEP_ALIVE_INTERVAL",
                 "MESHGATE_PROXY_CONNECT_HTTP2_KEEP_ALIVE_TIMEOUT",
             ),
+            outbound_pool: PoolLimits::read(
+                &mut read,
+                "LINKERD2_PROXY_OUTBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT",
+                "LINKERD2_PROXY_OUTBOUND_MAX_IDLE_CONNS_PER_ENDPOINT",
+            ),
+            inbound_pool: PoolLimits::read(
+                &mut read,
+                "LINKERD2_PROXY_INBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT",
+                "LINKERD2_PROXY_MAX_IDLE_CONNS_PER_ENDPOINT",
+            ),
+            connect_windows: Windows::read(&mut read),
+            inbound_connect_keepalive: Some(read.duration("LINKERD2_PROXY_INBOUND_CONNECT_KEEPALIVE", 0))
+                .filter(|it| !it.is_zero()),
             outbound_connect_keepalive: Some(read.duration("LINKERD2_PROXY_OUTBOUND_CONNECT_KEEPALIVE", 10_000))
                 .filter(|it| !it.is_zero()),
             outbound_connect_user_timeout: Some(read.duration("LINKERD2_PROXY_OUTBOUND_CONNECT_USER_TIMEOUT", 30_000))
@@ -403,87 +476,4 @@ const INBOUND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4A
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4191);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn strings(pairs: &[(&str, &str)]) -> HashMap<String, String> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-    }
-
-    #[test]
-    fn linkerds_environment_is_understood() {
-        let config = Config::from_strings(&strings(&[
-            ("LINKERD2_PROXY_DESTINATION_SVC_ADDR", "linkerd-dst.linkerd.svc.cluster.local.:8086"),
-            ("LINKERD2_PROXY_POLICY_SVC_ADDR", "linkerd-policy.linkerd.svc.cluster.local.:8090"),
-            ("LINKERD2_PROXY_DESTINATION_PROFILE_SUFFIXES", "svc.cluster.local., .example.org."),
-            ("LINKERD2_PROXY_INGRESS_MODE", "true"),
-            ("LINKERD2_PROXY_INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", "25,4000-4100"),
-            ("LINKERD2_PROXY_INBOUND_CONNECT_TIMEOUT", "100ms"),
-            ("LINKERD2_PROXY_INBOUND_IPS", "10.244.0.2"),
-            ("LINKERD2_PROXY_INBOUND_PORTS", ""),
-            ("MESHGATE_PROXY_SOCKET_MARK", "0x2102"),
-            ("LINKERD2_PROXY_INBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL", "20s"),
-            ("LINKERD2_PROXY_INBOUND_SERVER_HTTP2_KEEP_ALIVE_TIMEOUT", "6s"),
-            ("MESHGATE_PROXY_CONNECT_HTTP2_KEEP_ALIVE_INTERVAL", "0s"),
-            ("LINKERD2_PROXY_OUTBOUND_CONNECT_KEEPALIVE", "0s"),
-        ]))
-        .unwrap();
-        assert_eq!(config.outbound_listen_addrs, ["127.0.0.1:4140".parse().unwrap()]);
-        assert_eq!(config.inbound_listen_addr, "0.0.0.0:4143".parse().unwrap());
-        assert_eq!(config.profile_suffixes, ["svc.cluster.local", "example.org"]);
-        assert_eq!(config.inbound_gateway_suffixes, Vec::<String>::new());
-        assert!(config.ingress_mode && !config.informational_headers && config.loop_guard);
-        assert!(config.is_opaque(25) && config.is_opaque(4050) && !config.is_opaque(80));
-        assert_eq!(config.inbound_connect_timeout, Duration::from_millis(100));
-        assert_eq!(config.socket_mark, Some(0x2102));
-        let keep_alive = |interval, timeout| {
-            Some(KeepAlive { interval: Duration::from_secs(interval), timeout: Duration::from_secs(timeout) })
-        };
-        assert_eq!(config.inbound_server_keep_alive, keep_alive(20, 6));
-        assert_eq!(config.outbound_server_keep_alive, keep_alive(10, 3), "where nothing is said, as the chart does");
-        assert_eq!(config.connect_keep_alive, None);
-        assert_eq!(config.outbound_connect_keepalive, None);
-        assert_eq!(config.outbound_connect_user_timeout, Some(Duration::from_secs(30)));
-        assert_eq!(config.dialect, Dialect::Modern);
-        assert!(
-            config.profile_networks.iter().any(|network| network.contains(&std::net::IpAddr::from([10, 96, 0, 1])))
-        );
-    }
-
-    #[test]
-    fn an_identity_is_whole_or_not_there() {
-        let address = ("LINKERD2_PROXY_DESTINATION_SVC_ADDR", "linkerd-dst:8086");
-        assert!(Config::from_strings(&strings(&[address])).unwrap().identity.is_none());
-        let service = ("LINKERD2_PROXY_IDENTITY_SVC_ADDR", "linkerd-identity:8080");
-        let errors = Config::from_strings(&strings(&[address, service])).unwrap_err();
-        assert_eq!(errors.0.len(), 3, "{errors}");
-        let config = Config::from_strings(&strings(&[
-            address,
-            service,
-            ("LINKERD2_PROXY_IDENTITY_LOCAL_NAME", "web.default.serviceaccount.identity.linkerd.cluster.local"),
-            ("LINKERD2_PROXY_IDENTITY_TOKEN_FILE", "/token"),
-            ("LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS", "-----BEGIN CERTIFICATE-----\n"),
-        ]));
-        assert_eq!(config.unwrap().identity.unwrap().addr.authority, "linkerd-identity:8080");
-    }
-
-    #[test]
-    fn every_mistake_is_told_at_once() {
-        let errors = Config::from_strings(&strings(&[
-            ("LINKERD2_PROXY_INBOUND_LISTEN_ADDR", "4143"),
-            ("LINKERD2_PROXY_OUTBOUND_CONNECT_TIMEOUT", "10"),
-            ("MESHGATE_PROXY_DIALECT", "old"),
-        ]))
-        .unwrap_err();
-        let text = errors.to_string();
-        for part in [
-            "LINKERD2_PROXY_DESTINATION_SVC_ADDR is not set",
-            "LINKERD2_PROXY_INBOUND_LISTEN_ADDR: expected an IP address and port",
-            "LINKERD2_PROXY_OUTBOUND_CONNECT_TIMEOUT: expected a duration with a unit such as `1s` or `100ms`, found `10`",
-            "MESHGATE_PROXY_DIALECT: expected `modern`, `documented`, `2.8`, `2.9`, `2.10.0`, `2.11` or `2.13.0`, found `old`",
-        ] {
-            assert!(text.contains(part), "{part} is not in {text}");
-        }
-        assert_eq!(errors.0.len(), 4);
-    }
-}
+mod tests;

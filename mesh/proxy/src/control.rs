@@ -21,14 +21,14 @@ use tonic::{Code, Response, Status, Streaming};
 use tracing::warn;
 
 use crate::{
-    Config, ControlAddr, NameAddr, Target,
+    Config, ControlAddr, NameAddr, StreamLimits, Target,
     balance::{Balancer, EndpointInfo, EndpointUpdate},
     connect::Connector,
     identity::LocalIdentity,
-    metrics::{ControlClient, ControlScope, Metrics},
+    metrics::{ControlClient, Metrics},
 };
 use channel::{As, Channel};
-use follow::{Event, Follow, Next};
+use follow::{Event, Follow, Next, Streams};
 
 /// What the control plane says about a target.
 #[derive(Debug, Clone)]
@@ -56,7 +56,7 @@ pub(crate) struct Control {
 struct PolicyService {
     outbound: OutboundPoliciesClient<Channel>,
     inbound: InboundServerPoliciesClient<Channel>,
-    calls: ControlScope,
+    streams: Streams,
 }
 
 struct Facts {
@@ -64,8 +64,8 @@ struct Facts {
     workload: String,
     suffixes: Vec<String>,
     networks: Vec<ipnet::IpNet>,
-    /// The calls to the destination service.
-    destination: ControlScope,
+    /// Those of the destination service.
+    destination: Streams,
 }
 
 impl Control {
@@ -78,6 +78,15 @@ impl Control {
     ) -> Result<Self, tonic::transport::Error> {
         let channel =
             |client, service: &ControlAddr| channel::lazy(service, connector, identity, As::Certified, client, metrics);
+        let streams = |service: &ControlAddr| Streams {
+            scope: metrics.control.scope(service),
+            // As Linkerd's, which none of this pod's answers must keep to.
+            limits: if service.is_loopback() && !config.allow_loopback {
+                StreamLimits::default()
+            } else {
+                config.stream_limits
+            },
+        };
         let policies = match &config.policy_addr {
             Some(service) => {
                 let channel = channel(ControlClient::Policy, service)?;
@@ -85,7 +94,7 @@ impl Control {
                 Some(PolicyService {
                     outbound: OutboundPoliciesClient::with_origin(channel.clone(), origin.clone()),
                     inbound: InboundServerPoliciesClient::with_origin(channel, origin),
-                    calls: metrics.control.scope(service),
+                    streams: streams(service),
                 })
             }
             None => None,
@@ -100,7 +109,7 @@ impl Control {
                 workload: config.policy_workload.clone(),
                 suffixes: config.profile_suffixes.clone(),
                 networks: config.profile_networks.clone(),
-                destination: metrics.control.scope(&config.destination_addr),
+                destination: streams(&config.destination_addr),
             }),
         })
     }
@@ -135,7 +144,7 @@ impl Control {
     /// `OutboundPolicies.Watch`.
     pub(crate) fn policy(&self, target: &Target) -> Answers<OutboundPolicy> {
         let (answers, listener) = watch::channel(None);
-        let Some(PolicyService { outbound: client, calls, .. }) = self.policies.clone() else {
+        let Some(PolicyService { outbound: client, streams, .. }) = self.policies.clone() else {
             answers.send_replace(Some(Answer::Nothing));
             return listener;
         };
@@ -150,7 +159,7 @@ impl Control {
             let (mut client, request) = (client.clone(), request.clone());
             async move { client.watch(request).await }
         };
-        let follow = Follow::new("Watch", target.to_string(), calls);
+        let follow = Follow::new("Watch", target.to_string(), streams);
         tokio::spawn(pass_on(follow, open, answers, of_policy));
         listener
     }
@@ -158,7 +167,7 @@ impl Control {
     /// `InboundServerPolicies.WatchPort`, for a port of this pod.
     pub(crate) fn server(&self, port: u16) -> Answers<Server> {
         let (answers, listener) = watch::channel(None);
-        let Some(PolicyService { inbound: client, calls, .. }) = self.policies.clone() else {
+        let Some(PolicyService { inbound: client, streams, .. }) = self.policies.clone() else {
             answers.send_replace(Some(Answer::Nothing));
             return listener;
         };
@@ -167,7 +176,7 @@ impl Control {
             let (mut client, request) = (client.clone(), request.clone());
             async move { client.watch_port(request).await }
         };
-        let follow = Follow::new("WatchPort", port.to_string(), calls);
+        let follow = Follow::new("WatchPort", port.to_string(), streams);
         tokio::spawn(pass_on(follow, open, answers, of_server));
         listener
     }

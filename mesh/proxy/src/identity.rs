@@ -1,8 +1,11 @@
-//! The proxy's identity: a key of its own, and a certificate for it that the identity service issues for the pod's token.
+//! The proxy's identity: a key, its own unless it is given one, and a certificate for it that the identity service issues for the pod's
+//! token.
 //!
 //! A request goes out at the start and whenever 70 % of the certificate's time are over, as in Linkerd's proxy
 //! (`linkerd/proxy/identity-client/src/certify.rs`). What comes back is believed if it is for this key and name and leads to a trust
 //! anchor.
+
+mod documents;
 
 use std::{
     io,
@@ -14,7 +17,7 @@ use std::{
 
 use linkerd2_proxy_api::identity::{CertifyRequest, CertifyResponse, identity_client::IdentityClient};
 use rand::Rng;
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData};
+use rcgen::{KeyPair, PublicKeyData};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime, pem::PemObject};
 use tokio::{sync::watch, time};
 use tonic::Request;
@@ -58,6 +61,18 @@ pub enum IdentityError {
     /// The trust anchors are no certificates.
     #[error("LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS: expected certificates as PEM: {0}")]
     TrustAnchors(String),
+    /// The key that the proxy is given is none that it can use.
+    #[error(
+        "cannot use {}: {problem}; LINKERD2_PROXY_IDENTITY_DIR holds the proxy's key, `key.p8` (ECDSA on P-256, PKCS #8 as DER), and the \
+         request for its certificate, `csr.der`, or neither of them",
+        path.display()
+    )]
+    Documents {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        problem: String,
+    },
     /// No key, or no request for it.
     #[error("cannot make the request for a certificate for {name}: {problem}")]
     Request {
@@ -165,11 +180,10 @@ impl Identity {
         }
         let name = config.local_name.clone();
         let problem = |error: rcgen::Error| IdentityError::Request { name: name.clone(), problem: error.to_string() };
-        let key = KeyPair::generate().map_err(problem)?;
-        let mut params = CertificateParams::new([name.clone()]).map_err(problem)?;
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, name.clone());
-        let request = params.serialize_request(&key).map_err(problem)?.der().to_vec();
+        let (key, request) = match config.dir.as_deref().map(documents::read).transpose()?.flatten() {
+            Some(documents) => documents,
+            None => documents::make(&name).map_err(problem)?,
+        };
         let refresh = config.min_refresh..=config.max_refresh.max(config.min_refresh);
         let (token_file, lifetime) = (config.token_file.clone(), config.lifetime);
         Ok(Self { name, token_file, lifetime, refresh, trust: Trust::new(anchors), key, request, calls })

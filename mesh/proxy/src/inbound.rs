@@ -11,7 +11,9 @@
 //! ServiceProfiles change nothing here but the counting: a request whose name has a profile is counted under its routes.
 
 mod application;
+mod door;
 mod gateway;
+mod own;
 mod policy;
 mod ports;
 mod profile;
@@ -21,7 +23,6 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
 };
 
 use http::{HeaderValue, Request, Response, Version as HttpVersion};
@@ -43,18 +44,19 @@ use crate::{
     identity::LocalIdentity,
     io::{Io, Transport},
     loop_guard::LoopGuard,
-    metrics::{Counter, Direction, Family, Keyed, Labels, Metrics, Observation, Tls, inbound_source_labels},
-    outbound::{Outbound, POOL_IDLE, POOL_MAX_IDLE},
+    metrics::{Counter, Direction, Keyed, Labels, Metrics, Observation, Tls},
+    outbound::Outbound,
     places::Places,
     process::Drain,
     tcp,
-    tls::{self, Accepted, Peer},
+    tls::{Accepted, Peer},
     transport_header::{self, Session, To},
 };
 use application::{Application, Applications, Client, authz_labels};
+pub(crate) use door::Door;
 use gateway::Passage;
-use policy::{Permit, Protocol, Refusal};
-use ports::{Policy, Ports};
+use policy::{Permit, Protocol};
+use ports::Policy;
 use profile::{Profile, name};
 pub(crate) use rate_limit::Exceeded;
 
@@ -65,8 +67,7 @@ pub(crate) struct Inbound {
     port: u16,
     original: OriginalDst,
     control: Control,
-    identity: LocalIdentity,
-    ports: Ports,
+    door: Arc<Door>,
     applications: Applications,
     /// Where a gateway's connections go.
     outbound: Arc<Outbound>,
@@ -98,32 +99,28 @@ impl Inbound {
         port: u16,
         guard_id: Option<Arc<str>>,
         mark: Option<u32>,
-        identity: LocalIdentity,
+        door: Arc<Door>,
         control: Control,
         outbound: Arc<Outbound>,
-        metrics: Metrics,
         original: OriginalDst,
         drain: Drain,
     ) -> Self {
-        let connector = Connector::new(mark, config.inbound_connect_timeout);
+        let connector =
+            Connector::new(mark, config.inbound_connect_timeout).noticing(config.inbound_connect_keepalive, None);
         let settings = PoolSettings {
             connector,
             // The application is in the same pod.
             identity: LocalIdentity::none(),
-            idle_timeout: POOL_IDLE,
-            max_idle: POOL_MAX_IDLE,
+            limits: config.inbound_pool,
+            windows: config.connect_windows,
             // Nor can it vanish without a word from there.
             keep_alive: None,
         };
-        let mut ports = Ports::new(config, control.clone());
-        if !config.inbound_gateway_suffixes.is_empty() {
-            ports.keep(port);
-        }
+        let metrics = door.metrics.clone();
         Self {
             port,
-            identity,
+            door,
             original,
-            ports,
             control,
             outbound,
             applications: Applications::new(
@@ -156,12 +153,12 @@ impl Inbound {
             Ok(address) => address,
             Err(error) => return debug!(%error, "a connection was closed before it was served"),
         };
-        let policy = self.ports.of(original.port());
-        let deadline = Instant::now() + self.patience(&policy);
+        let policy = self.door.policy(original.port());
+        let deadline = self.door.deadline(&policy);
         let Arrival { mut io, target, peer, policy, name, known } =
             match self.arrive(stream, original, policy, deadline).await {
                 Ok(arrival) => arrival,
-                Err(error) => return self.tls_failed(original, &error),
+                Err(error) => return self.door.failed(original, &error),
             };
         let detected = match known {
             Some(known) => known,
@@ -192,14 +189,6 @@ impl Inbound {
         .await;
     }
 
-    /// How long a client may take to show what it speaks.
-    fn patience(&self, policy: &Policy) -> Duration {
-        match policy.borrow().protocol {
-            Protocol::Detect(Some(timeout)) => timeout,
-            _ => self.config.inbound_detect_timeout,
-        }
-    }
-
     /// Finds out who is there and, on a connection to the proxy's own port, what for.
     async fn arrive(
         &self,
@@ -210,7 +199,7 @@ impl Inbound {
     ) -> io::Result<Arrival> {
         let direct = original.port() == self.port;
         if !direct && policy.borrow().protocol == Protocol::Opaque {
-            let io = self.io(Transport::Left(stream), original, Tls::None("port_skipped"), &policy);
+            let io = self.door.io(Transport::Left(stream), original, Tls::None("port_skipped"), &policy);
             return Ok(Arrival {
                 io,
                 target: original,
@@ -220,22 +209,22 @@ impl Inbound {
                 known: Some(Detected::Opaque),
             });
         }
-        let credentials = self.identity.credentials();
-        let Accepted { mut transport, mut prefix, peer, tagged } =
-            tls::accept(stream, credentials.as_deref(), direct, deadline).await?;
+        let Accepted { mut transport, mut prefix, peer, tagged } = self.door.accept(stream, direct, deadline).await?;
+        if direct && (!tagged || peer.client_id().is_none()) {
+            let problem =
+                "a connection to the proxy's own port that says neither who its client is nor which port it is for";
+            return Err(io::Error::new(io::ErrorKind::ConnectionRefused, problem));
+        }
         let mut target = original;
         let passed_on = matches!(peer, Peer::Elsewhere(_)) || policy.borrow().protocol == Protocol::Tls;
         let (mut known, mut name) = (passed_on.then_some(Detected::Opaque), None);
         if tagged {
-            if peer.client_id().is_none() {
-                return Err(io::Error::other("a transport header of a client that does not say who it is"));
-            }
             let (to, session, rest) = transport_header::read(&mut transport, deadline).await?;
             self.count_header(&to, session, &peer);
             match to {
                 To::Port(port) => {
                     target.set_port(port);
-                    policy = self.ports.of(port);
+                    policy = self.door.policy(port);
                 }
                 To::Name(to) => name = Some(to),
             }
@@ -246,7 +235,7 @@ impl Inbound {
                 None => Detected::Opaque,
             });
         }
-        let mut io = self.io(transport, target, peer.label(), &policy);
+        let mut io = self.door.io(transport, target, peer.label(), &policy);
         io.unread(prefix);
         Ok(Arrival { io, target, peer, policy, name, known })
     }
@@ -267,11 +256,6 @@ impl Inbound {
         self.metrics.inbound_transport_headers.hold(&labels).increment();
     }
 
-    fn io(&self, transport: Transport, target: SocketAddr, tls: Tls<'_>, policy: &Policy) -> Io {
-        let label = inbound_source_labels(target, tls, &policy.borrow().labels);
-        Io::new(transport, self.metrics.tcp.scope(label).opened())
-    }
-
     async fn detect(&self, io: &mut Io, policy: &Policy, deadline: Instant) -> io::Result<Detected> {
         let protocol = policy.borrow().protocol;
         if protocol == Protocol::Http2 {
@@ -287,14 +271,6 @@ impl Inbound {
             _ if protocol == Protocol::Http1 => Detected::Http1,
             detected => detected,
         })
-    }
-
-    fn tls_failed(&self, original: SocketAddr, error: &io::Error) {
-        debug!(%original, %error, "a client's TLS failed");
-        let timed_out = error.kind() == io::ErrorKind::TimedOut;
-        let error = if timed_out { "tls detection timeout" } else { "tls" };
-        let labels = Labels::new().with_target(original).with("error", error);
-        self.metrics.inbound_tcp_errors.hold(&labels).increment();
     }
 
     fn is_own(&self, ip: IpAddr) -> bool {
@@ -407,7 +383,7 @@ impl Inbound {
         }
         // Before the policy, whose routes may look for it.
         client.tell(request.headers_mut());
-        let permit = self.permit(original, client, &mut request)?;
+        let permit = self.door.permit(original, client, &mut request)?;
         let application = self.application(original, client, &permit)?;
         application.allowed.increment();
         let stream = application.stream.as_ref();
@@ -455,34 +431,6 @@ impl Inbound {
             orig_proto::upgrade_response(&mut response);
         }
         Ok(response)
-    }
-
-    /// What lets a request in, by the port's policy as it is now.
-    fn permit<B>(
-        &self,
-        target: SocketAddr,
-        client: &Client,
-        request: &mut Request<B>,
-    ) -> Result<Arc<Permit>, ProxyError> {
-        let policy = Arc::clone(&client.policy.borrow());
-        match policy.request(client.address, &client.peer, request) {
-            Ok(permit) => Ok(Arc::clone(permit)),
-            Err((refusal, error)) => {
-                let count = |family: &Family<Counter>, by| {
-                    family.hold(&authz_labels(target, by, &client.peer)).increment();
-                };
-                match &refusal {
-                    Refusal::Unrouted => count(&self.metrics.inbound_http_unrouted, &policy.labels),
-                    Refusal::Denied(route) => count(&self.metrics.inbound_http_denied, route),
-                    Refusal::Filtered(permit) => count(&self.metrics.inbound_http_allowed, &permit.labels),
-                    Refusal::Limited(permit, limit) => {
-                        count(&self.metrics.inbound_http_allowed, &permit.labels);
-                        count(&self.metrics.inbound_http_limited, limit);
-                    }
-                }
-                Err(error)
-            }
-        }
     }
 
     /// What counts the request under its route, if its name has a profile, and how its response is classified.

@@ -60,8 +60,8 @@ mod window;
 mod within;
 
 pub use config::{
-    Config, ConfigError, ConfigErrors, ControlAddr, Cores, DefaultPolicy, IdentityConfig, KeepAlive,
-    ProcessEnvironment, Strings,
+    Config, ConfigError, ConfigErrors, ControlAddr, Cores, DefaultPolicy, IdentityConfig, KeepAlive, PoolLimits,
+    ProcessEnvironment, StreamLimits, Strings, Windows,
 };
 pub use identity::IdentityError;
 pub use log::{LogFormat, LogLevel};

@@ -45,10 +45,6 @@ use destination::Destination;
 pub(crate) use onward::Onward;
 use plan::{Carried, Parts, Plan, TcpLeg};
 
-/// Linkerd's pool: idle HTTP/1 connections are kept for 3 s.
-pub(crate) const POOL_IDLE: Duration = Duration::from_secs(3);
-pub(crate) const POOL_MAX_IDLE: usize = 10_000;
-
 /// The outbound side of the proxy.
 pub(crate) struct Outbound {
     ingress: Option<Ingress>,
@@ -103,8 +99,8 @@ impl Outbound {
         let settings = PoolSettings {
             connector,
             identity,
-            idle_timeout: POOL_IDLE,
-            max_idle: POOL_MAX_IDLE,
+            limits: config.outbound_pool,
+            windows: config.connect_windows,
             keep_alive: config.connect_keep_alive,
         };
         let guard = LoopGuard::new(guard_id, Direction::Outbound, &metrics);

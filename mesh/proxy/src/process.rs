@@ -17,7 +17,7 @@ use crate::{
     connect::{self, Connector},
     control::Control,
     identity::{self, IdentityError, LocalIdentity},
-    inbound::Inbound,
+    inbound::{Door, Inbound},
     log::{self, LogLevel},
     loop_guard,
     metrics::Metrics,
@@ -137,6 +137,11 @@ impl Proxy {
         };
 
         let id = config.loop_guard.then(loop_guard::random_id);
+        let mut own = vec![addresses.admin.port()];
+        if !config.inbound_gateway_suffixes.is_empty() {
+            own.push(addresses.inbound.port());
+        }
+        let door = Arc::new(Door::new(&config, &own, identity.clone(), control.clone(), metrics.clone()));
         let outbound = Arc::new(Outbound::new(
             &config,
             id.clone(),
@@ -152,11 +157,10 @@ impl Proxy {
             addresses.inbound.port(),
             id,
             mark,
-            identity.clone(),
+            Arc::clone(&door),
             control,
             Arc::clone(&outbound),
-            metrics.clone(),
-            original,
+            original.clone(),
             drain.clone(),
         ));
         accept(inbound_listener, identity.clone(), &drain, move |stream| Arc::clone(&inbound).connection(stream));
@@ -165,7 +169,7 @@ impl Proxy {
             accept(listener, identity.clone(), &drain, move |stream| Arc::clone(&outbound).connection(stream));
         }
         let answers = Admin { config: Arc::clone(&config), metrics, identity, log, drain: drain.clone() };
-        answers.serve(admin);
+        answers.serve(admin, addresses.admin, door, original);
         info!(?addresses, ingress = config.ingress_mode, dialect = ?config.dialect, "the proxy serves");
         Ok(Self { addresses, drain })
     }

@@ -202,6 +202,7 @@ fn named_ports(spec: &wire::PodSpec) -> Vec<(String, u16)> {
     ports.map(|port| (port.name.clone(), port.container_port)).collect()
 }
 
+/// Those of native sidecars, which are init containers that stay, are probes as well: the proxy is one of them.
 fn probes(spec: &wire::PodSpec) -> BTreeSet<(u16, String)> {
     let each = spec.all_containers().flat_map(|container| {
         let probes = [&container.liveness_probe, &container.readiness_probe, &container.startup_probe];

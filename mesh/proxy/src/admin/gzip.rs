@@ -8,24 +8,18 @@ use http::{
     HeaderMap, HeaderValue, Response,
     header::{ACCEPT_ENCODING, CONTENT_ENCODING, VARY},
 };
-use http_body_util::Full;
 
 /// A response with this body, compressed if the client's headers allow it.
-pub(super) fn compressed(
-    client: &HeaderMap,
-    mut response: Response<Full<Bytes>>,
-    body: String,
-) -> Response<Full<Bytes>> {
+pub(super) fn compressed(client: &HeaderMap, mut response: Response<Bytes>, body: String) -> Response<Bytes> {
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept-encoding"));
     // Nothing can fail that writes into memory; if it did, the text would still be right.
-    let body = match is_accepted(client).then(|| gzip(&body)) {
+    *response.body_mut() = match is_accepted(client).then(|| gzip(&body)) {
         Some(Ok(compressed)) => {
             response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             compressed.into()
         }
         Some(Err(_)) | None => body.into(),
     };
-    *response.body_mut() = Full::new(body);
     response
 }
 

@@ -4,6 +4,7 @@ use futures::FutureExt;
 
 use super::*;
 use crate::{
+    PoolLimits, Windows,
     connect::Connector,
     http::{EndpointLoad, PoolSettings},
     identity::LocalIdentity,
@@ -18,8 +19,8 @@ fn balancer_with(queue: Queue) -> Arc<Balancer> {
     let settings = PoolSettings {
         connector: Connector::new(None, Duration::from_secs(1)),
         identity: LocalIdentity::none(),
-        idle_timeout: Duration::from_secs(3),
-        max_idle: 10,
+        limits: PoolLimits { idle_timeout: Duration::from_secs(3), max_idle: 1 },
+        windows: Windows { stream: 65_535, connection: 65_535 },
         keep_alive: None,
     };
     let factory = EndpointFactory::new(Metrics::new(), settings, &[]);

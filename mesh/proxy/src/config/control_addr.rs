@@ -30,18 +30,36 @@ impl ControlAddr {
         }
     }
 
+    /// Outside of the pod nobody is spoken to who does not prove who it is, as in Linkerd, unless identities are `optional`.
+    pub(super) fn expected(self, read: &mut Reader<'_, impl Strings>, name: &'static str, optional: bool) -> Self {
+        if self.name.is_none() && !optional && self.is_away() {
+            read.miss(
+                name,
+                "the identity of who is at that address, which is not on loopback; with MESHGATE_PROXY_IDENTITY=optional it is spoken to \
+                 in plaintext",
+            );
+        }
+        self
+    }
+
     /// Without the name where nothing comes of it: where the proxy `verifies` nobody, and in the proxy's own pod, in which Linkerd's
     /// proxies speak plaintext whatever the name (`linkerd/app/src/env.rs`), unless loopback is to be an address as any other.
     pub(super) fn verified(self, verifies: bool, loopback: bool) -> Self {
-        let name = self.name.filter(|_| verifies && (loopback || !is_loopback(&self.authority)));
+        let name = self.name.clone().filter(|_| verifies && (loopback || !self.is_loopback()));
         Self { name, ..self }
     }
-}
 
-fn is_loopback(authority: &str) -> bool {
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-    let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    ip.map_or(host.trim_end_matches('.').eq_ignore_ascii_case("localhost"), |ip| ip.to_canonical().is_loopback())
+    /// Whether it is known and not in the proxy's own pod.
+    pub(super) fn is_away(&self) -> bool {
+        !self.authority.is_empty() && !self.is_loopback()
+    }
+
+    /// Whether it is in the proxy's own pod.
+    pub(crate) fn is_loopback(&self) -> bool {
+        let host = self.authority.rsplit_once(':').map_or(&*self.authority, |(host, _)| host);
+        let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+        ip.map_or(host.trim_end_matches('.').eq_ignore_ascii_case("localhost"), |ip| ip.to_canonical().is_loopback())
+    }
 }
 
 #[cfg(test)]

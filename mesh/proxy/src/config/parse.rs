@@ -2,7 +2,6 @@
 
 use std::{ops::RangeInclusive, str::FromStr, time::Duration};
 
-use ipnet::IpNet;
 use rustls::pki_types::DnsName;
 
 use super::{ConfigError, ConfigErrors, KeepAlive, Strings};
@@ -84,6 +83,17 @@ impl<'a, S: Strings> Reader<'a, S> {
         }
     }
 
+    /// A variable that must be there, beside others, and is not.
+    pub(super) fn miss(&mut self, name: &'static str, expected: &'static str) {
+        self.errors.push(ConfigError::Missing { name, expected });
+    }
+
+    /// A value that was read and yet means nothing, beside others.
+    pub(super) fn refuse(&mut self, name: &'static str, expected: &'static str) {
+        let found = self.strings.get(name).unwrap_or_default();
+        self.errors.push(ConfigError::Invalid { name, expected, found });
+    }
+
     pub(super) fn duration(&mut self, name: &'static str, default_millis: u64) -> Duration {
         self.or(name, DURATION, duration, Duration::from_millis(default_millis))
     }
@@ -142,14 +152,6 @@ pub(super) fn authority(value: &str) -> Option<String> {
 /// A name of the kind that identities are.
 pub(super) fn dns_name(value: &str) -> Option<DnsName<'static>> {
     DnsName::try_from(value).ok().map(|name| name.to_owned())
-}
-
-/// The networks that Linkerd's chart takes for the cluster's.
-pub(super) fn private_networks() -> Vec<IpNet> {
-    ["10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8"]
-        .into_iter()
-        .filter_map(from_str)
-        .collect()
 }
 
 pub(crate) fn duration(value: &str) -> Option<Duration> {

@@ -77,8 +77,8 @@ impl RequestBody {
         }))
     }
 
-    /// The application has asked for the body.
-    pub(super) fn proceed(&mut self) {
+    /// Somebody has asked for the body.
+    pub(crate) fn proceed(&mut self) {
         match self {
             Self::Gated(_, gate) => gate.open(),
             Self::Counted(counted) => counted.body.proceed(),
@@ -185,7 +185,7 @@ impl Body for RequestBody {
     }
 }
 
-/// What is sent to a client: nothing, or an application's body, watched to its end.
+/// What is sent to a client: nothing, or a body that is watched to its end.
 pub(crate) struct ResponseBody(Option<Box<Watched>>);
 
 struct Watched {
@@ -252,10 +252,19 @@ impl ResponseBody {
 
     /// A body whose end is counted.
     pub(crate) fn watched(body: Incoming, observers: Observers, load: EndpointLoad) -> Self {
+        Self::new(body, observers, Some(load))
+    }
+
+    /// What the proxy says itself.
+    pub(crate) fn whole(body: Bytes) -> Self {
+        Self::new(Incoming::Whole(body), Observers::default(), None)
+    }
+
+    fn new(body: Incoming, observers: Observers, load: Option<EndpointLoad>) -> Self {
         let mut watched = Watched {
             body,
             observers,
-            load: Some(load),
+            load,
             trailers: None,
             ended: false,
             peeked: VecDeque::new(),

@@ -1,4 +1,4 @@
-//! A body as it comes from a connection, whatever that speaks.
+//! A body as it comes from a connection, whatever that speaks, or from the proxy itself.
 
 use std::{
     pin::Pin,
@@ -10,12 +10,14 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::{http1, limits::Overdue};
 
-/// The body of a client's request or of an application's response.
+/// The body of a client's request or of a response.
 pub(crate) enum Incoming {
     /// There is none.
     Empty,
     Http1(http1::Body),
     Http2(hyper::body::Incoming),
+    /// Of a response that the proxy makes: this, until somebody has taken it.
+    Whole(Bytes),
 }
 
 /// Why a message did not come, or did not come to its end.
@@ -50,6 +52,8 @@ impl Body for Incoming {
             Self::Empty => Poll::Ready(None),
             Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Whole(body) if body.is_empty() => Poll::Ready(None),
+            Self::Whole(body) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(body))))),
         }
     }
 
@@ -58,6 +62,7 @@ impl Body for Incoming {
             Self::Empty => true,
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
+            Self::Whole(body) => body.is_empty(),
         }
     }
 
@@ -66,6 +71,7 @@ impl Body for Incoming {
             Self::Empty => SizeHint::with_exact(0),
             Self::Http1(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
+            Self::Whole(body) => SizeHint::with_exact(body.len() as u64),
         }
     }
 }

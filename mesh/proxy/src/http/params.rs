@@ -1,6 +1,6 @@
 //! How connections of HTTP/2 to an endpoint are made.
 //!
-//! Windows are Linkerd's, and proxies are asked whether they are there as this proxy is told to. What the control plane says of an
+//! Windows are those that the proxy is told to have, and proxies are asked whether they are there as this proxy is told to. What the control plane says of an
 //! endpoint takes the place of either, one by one, as in Linkerd (`linkerd/http/h2`, `linkerd/proxy/api-resolve/src/pb.rs`).
 
 use std::time::Duration;
@@ -10,10 +10,7 @@ use hyper_util::rt::TokioExecutor;
 use linkerd2_proxy_api::destination::{Http2ClientParams, http2_client_params as api};
 
 use super::MAX_HEAD;
-use crate::KeepAlive;
-
-/// 64 KiB for a stream, 1 MiB for a connection.
-const WINDOWS: Windows = Windows::Fixed { stream: 65_535, connection: 1024 * 1024 };
+use crate::{KeepAlive, Windows};
 
 /// The largest window, and the sizes that frames may have (RFC 9113, sections 6.5.2 and 6.9.1).
 const MAX_WINDOW: u32 = (1 << 31) - 1;
@@ -22,7 +19,7 @@ const FRAME_SIZES: std::ops::RangeInclusive<u32> = 16_384..=16_777_215;
 /// What the control plane says of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Http2Params {
-    windows: Option<Windows>,
+    windows: Option<FlowControl>,
     /// How a peer that has gone is noticed, and whether it is asked while nobody waits for it.
     keep_alive: Option<(KeepAlive, bool)>,
     max_concurrent_reset_streams: Option<usize>,
@@ -31,13 +28,10 @@ pub(crate) struct Http2Params {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Windows {
-    /// As large as the line takes.
+enum FlowControl {
+    /// Windows as large as the line takes.
     Adaptive,
-    Fixed {
-        stream: u32,
-        connection: u32,
-    },
+    Fixed(Windows),
 }
 
 impl Http2Params {
@@ -46,7 +40,7 @@ impl Http2Params {
         let internals = params.internals.unwrap_or_default();
         let positive = |number: u32| usize::try_from(number).ok().filter(|number| *number > 0);
         Self {
-            windows: params.flow_control.and_then(Windows::of),
+            windows: params.flow_control.and_then(FlowControl::of),
             keep_alive: params.keep_alive.and_then(keep_alive),
             max_concurrent_reset_streams: positive(internals.max_concurrent_reset_streams),
             max_frame_size: Some(internals.max_frame_size).filter(|size| FRAME_SIZES.contains(size)),
@@ -54,12 +48,17 @@ impl Http2Params {
         }
     }
 
-    /// Has connections made so. `keep_alive` is for where the control plane says nothing of it.
-    pub(super) fn apply(&self, client: &mut http2::Builder<TokioExecutor>, keep_alive: Option<KeepAlive>) {
+    /// Has connections made so. `windows` and `keep_alive` are for where the control plane says nothing of them.
+    pub(super) fn apply(
+        &self,
+        client: &mut http2::Builder<TokioExecutor>,
+        windows: Windows,
+        keep_alive: Option<KeepAlive>,
+    ) {
         client.max_header_list_size(MAX_HEAD as u32);
-        match self.windows.unwrap_or(WINDOWS) {
-            Windows::Adaptive => client.adaptive_window(true),
-            Windows::Fixed { stream, connection } => {
+        match self.windows.unwrap_or(FlowControl::Fixed(windows)) {
+            FlowControl::Adaptive => client.adaptive_window(true),
+            FlowControl::Fixed(Windows { stream, connection }) => {
                 client.initial_stream_window_size(stream).initial_connection_window_size(connection)
             }
         };
@@ -81,16 +80,16 @@ impl Http2Params {
     }
 }
 
-impl Windows {
+impl FlowControl {
     fn of(said: api::FlowControl) -> Option<Self> {
         if said.adaptive_flow_control {
             return Some(Self::Adaptive);
         }
         let window = |size: u32| Some(size).filter(|size| (1..=MAX_WINDOW).contains(size));
-        Some(Self::Fixed {
+        Some(Self::Fixed(Windows {
             stream: window(said.initial_stream_window_size)?,
             connection: window(said.initial_connection_window_size)?,
-        })
+        }))
     }
 }
 
@@ -114,6 +113,7 @@ mod tests {
 
     use super::*;
 
+    const WINDOWS: Windows = Windows { stream: 65_535, connection: 1024 * 1024 };
     const SETTINGS: u8 = 4;
     const PING: u8 = 6;
     const WINDOW_UPDATE: u8 = 8;
@@ -155,9 +155,9 @@ mod tests {
         ] {
             assert_eq!(Http2Params::of(&said), nothing, "{said:?}");
         }
-        let windows = Some(Windows::Fixed { stream: 10, connection: 100 });
+        let windows = Some(FlowControl::Fixed(Windows { stream: 10, connection: 100 }));
         assert_eq!(Http2Params::of(&flow(10, 100, false)), Http2Params { windows, ..nothing });
-        assert_eq!(Http2Params::of(&flow(0, 0, true)), Http2Params { windows: Some(Windows::Adaptive), ..nothing });
+        assert_eq!(Http2Params::of(&flow(0, 0, true)), Http2Params { windows: Some(FlowControl::Adaptive), ..nothing });
         let keep_alive = KeepAlive { interval: Duration::from_millis(10), timeout: Duration::from_millis(20) };
         assert_eq!(Http2Params::of(&alive(10, 20)), Http2Params { keep_alive: Some((keep_alive, true)), ..nothing });
         assert_eq!(
@@ -176,7 +176,7 @@ mod tests {
         let (near, mut far) = tokio::io::duplex(64 * 1024);
         let mut client = http2::Builder::new(TokioExecutor::new());
         client.timer(TokioTimer::new());
-        params.apply(&mut client, None);
+        params.apply(&mut client, WINDOWS, None);
         tokio::spawn(async move {
             let (sender, connection) = client.handshake::<_, Empty<Bytes>>(TokioIo::new(near)).await.unwrap();
             let _ = connection.await;

@@ -31,7 +31,7 @@ use super::{
     orig_proto,
 };
 use crate::{
-    KeepAlive,
+    KeepAlive, PoolLimits, Windows,
     balance::{EndpointInfo, Hint},
     connect::{ConnectError, Connector},
     identity::LocalIdentity,
@@ -52,10 +52,10 @@ pub(crate) struct PoolSettings {
     pub(crate) connector: Connector,
     /// Who this proxy is to endpoints that have an identity.
     pub(crate) identity: LocalIdentity,
-    /// How long an idle HTTP/1 connection is kept.
-    pub(crate) idle_timeout: Duration,
-    /// How many idle HTTP/1 connections are kept.
-    pub(crate) max_idle: usize,
+    /// Which idle HTTP/1 connections are kept.
+    pub(crate) limits: PoolLimits,
+    /// Those that HTTP/2 connections begin with.
+    pub(crate) windows: Windows,
     /// How proxies that have gone without a word are noticed.
     pub(crate) keep_alive: Option<KeepAlive>,
 }
@@ -274,7 +274,7 @@ impl Pool {
             let io = dial.connect(Some(Session::HTTP2)).await?;
             let mut client = http2::Builder::new(TokioExecutor::new());
             client.timer(TokioTimer::new());
-            dial.http2.apply(&mut client, dial.keep_alive());
+            dial.http2.apply(&mut client, dial.settings.windows, dial.keep_alive());
             let (sender, connection) = client
                 .handshake(TokioIo::new(io))
                 .await
@@ -301,12 +301,12 @@ impl Pool {
 
     fn give_back(self: &Arc<Self>, connection: Connection) {
         let mut idle = self.idle.lock();
-        if idle.connections.len() >= self.dial.settings.max_idle {
+        if idle.connections.len() >= self.dial.settings.limits.max_idle {
             return;
         }
         idle.connections.push((connection, Instant::now()));
         if !std::mem::replace(&mut idle.watched, true) {
-            tokio::spawn(watch(Arc::downgrade(self), self.dial.settings.idle_timeout));
+            tokio::spawn(watch(Arc::downgrade(self), self.dial.settings.limits.idle_timeout));
         }
     }
 }
@@ -413,7 +413,7 @@ fn closed_unanswered(error: &hyper::Error) -> bool {
 /// Drops connections that have been idle for too long or that the endpoint has closed, until there are none. Those that came since
 /// it looked last are not noticed at once, which would cost a wake per request.
 async fn watch(pool: Weak<Pool>, timeout: Duration) {
-    let mut look = time::interval(timeout.min(LOOK));
+    let mut look = time::interval(timeout.clamp(Duration::from_millis(1), LOOK));
     look.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     poll_fn(|cx| {
         // Its waker has to be there again before the next tick.

@@ -1,4 +1,6 @@
-use rcgen::{BasicConstraints, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer,
+};
 
 use super::*;
 use crate::ControlAddr;
@@ -16,10 +18,15 @@ fn authority() -> (String, Issuer<'static, KeyPair>) {
 }
 
 fn identity(trust_anchors: &str) -> Result<Identity, IdentityError> {
+    identity_in(None, trust_anchors)
+}
+
+fn identity_in(dir: Option<PathBuf>, trust_anchors: &str) -> Result<Identity, IdentityError> {
     let config = IdentityConfig {
         addr: ControlAddr { authority: "localhost:1".into(), name: None },
         local_name: NAME.into(),
         token_file: "/no/such/token".into(),
+        dir,
         trust_anchors: trust_anchors.into(),
         lifetime: None,
         min_refresh: Duration::from_secs(10),
@@ -57,6 +64,21 @@ fn a_certificate_is_believed_if_it_is_for_this_key_and_name_and_trusted() {
         let said = it.believe(response).err().unwrap();
         assert!(said.contains(problem), "{said}");
     }
+}
+
+#[test]
+fn a_key_that_is_given_is_the_one_that_is_certified() {
+    let (anchor, issuer) = authority();
+    let dir = tempfile::tempdir().unwrap();
+    let (key, request) = documents::make(NAME).unwrap();
+    std::fs::write(dir.path().join("key.p8"), key.serialize_der()).unwrap();
+    std::fs::write(dir.path().join("csr.der"), &request).unwrap();
+    let it = identity_in(Some(dir.path().to_owned()), &anchor).unwrap();
+    assert_eq!(it.request, request);
+    assert!(it.believe(answer(&request, &issuer, NAME)).is_ok());
+    // The control: who has a key of its own believes no certificate for this one.
+    let own = identity_in(Some(dir.path().join("empty")), &anchor).unwrap();
+    assert_eq!(own.believe(answer(&request, &issuer, NAME)).err().unwrap(), "the certificate is for another key");
 }
 
 #[test]

@@ -78,7 +78,7 @@ impl Inbound {
         check_head(&request)?;
         let carried = orig_proto::downgrade(&mut request);
         client.tell(request.headers_mut());
-        let permit = self.permit(original, client, &mut request)?;
+        let permit = self.door.permit(original, client, &mut request)?;
         self.metrics.inbound_http_allowed.hold(&authz_labels(original, &permit.labels, &client.peer)).increment();
         let onward = passage.onward(Some(request.headers()))?;
         request.headers_mut().append(FORWARDED, passage.forwarded.clone());

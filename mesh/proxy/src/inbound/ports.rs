@@ -20,25 +20,22 @@ pub(super) struct Ports {
     config: Arc<Config>,
     control: Control,
     ports: Arc<Cache<u16, Policy>>,
-    /// The ports that the pod declares are followed from the start.
+    /// The ports that the pod declares are followed from the start, and the proxy's own.
     _declared: Vec<Arc<Policy>>,
 }
 
 impl Ports {
-    pub(super) fn new(config: &Arc<Config>, control: Control) -> Self {
+    /// `own` are the ports that the proxy answers at itself.
+    pub(super) fn new(config: &Arc<Config>, own: &[u16], control: Control) -> Self {
         let mut ports = Self {
             control,
             ports: Cache::new(config.inbound_discovery_idle_timeout),
             _declared: Vec::new(),
             config: Arc::clone(config),
         };
-        ports._declared = config.inbound_ports.iter().map(|port| ports.get(*port)).collect();
+        let declared = config.inbound_ports.iter().chain(own);
+        ports._declared = declared.map(|port| ports.get(*port)).collect();
         ports
-    }
-
-    /// Follows the policy of a port from now on.
-    pub(super) fn keep(&mut self, port: u16) {
-        self._declared.push(self.get(port));
     }
 
     /// The policy of a port. Until the control plane has answered, and where it does not, it is the default, as in Linkerd.

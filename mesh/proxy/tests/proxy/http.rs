@@ -37,6 +37,26 @@ async fn connections_are_kept_on_both_sides() {
 }
 
 #[tokio::test]
+async fn no_more_idle_connections_are_kept_than_may_be() {
+    let app = App::named("app").await;
+    // Each variable is one side's.
+    for (variable, [outbound, inbound]) in
+        [("OUTBOUND_MAX_IDLE_CONNS_PER_ENDPOINT", [3, 1]), ("MAX_IDLE_CONNS_PER_ENDPOINT", [1, 3])]
+    {
+        let setup = Setup::new().with(&format!("LINKERD2_PROXY_{variable}"), "0");
+        let mesh = setup.original(1, app.address).start().await;
+        let (mut out, mut within) = (mesh.connect(1).await, mesh.connect_inbound(1).await);
+        for _ in 0..3 {
+            assert_eq!(served_by(&out.get("/", &[]).await.body), "app");
+            assert_eq!(served_by(&within.get("/", &[]).await.body), "app");
+        }
+        let opened = async |direction| mesh.sum(&["tcp_open_total", direction, "peer=\"dst\""]).await;
+        let found = [opened("direction=\"outbound\"").await, opened("direction=\"inbound\"").await];
+        assert_eq!(found, [outbound, inbound], "{variable}");
+    }
+}
+
+#[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
     let app = App::named("app").await;
     let mesh = mesh(&app).await;

@@ -75,10 +75,39 @@ async fn the_inbound_port_is_no_application() {
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let setup = Setup::new().with("LINKERD2_PROXY_INBOUND_LISTEN_ADDR", &free.to_string());
     let mesh = setup.original(1, ([127, 0, 4, 1], free.port()).into()).start().await;
-    assert_eq!(mesh.connect_inbound(1).await.get("/", &[]).await.status, 500);
-    let mut connection = mesh.connect_inbound(1).await;
-    connection.send("not http at all").await;
-    assert_eq!(connection.read_to_end().await, b"");
+    // Requests get no answer either, as with Linkerd's proxy.
+    for sent in ["not http at all", "GET / HTTP/1.1\r\nhost: a\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        let mut connection = mesh.connect_inbound(1).await;
+        connection.send(sent).await;
+        assert_eq!(connection.read_to_end().await, b"", "{sent}");
+    }
+    mesh.wait_for_sum(&["inbound_tcp_errors_total", "error=\"gateway identity required\""], 3).await;
+}
+
+/// As Linkerd's chart has it unless IPv6 is off. Clients of IPv4 are seen as `::ffff:127.9.0.1` there.
+#[tokio::test]
+async fn a_listener_of_both_families_serves_ipv4_as_such() {
+    if let Err(error) = std::net::TcpListener::bind("[::]:0") {
+        return eprintln!("skipped: this machine has no IPv6: {error}");
+    }
+    let app = App::named("app").await;
+    let names = ["INBOUND_LISTEN_ADDR", "OUTBOUND_LISTEN_ADDRS", "ADMIN_LISTEN_ADDR"];
+    let setup = names.iter().fold(Setup::new(), |setup, name| setup.with(&format!("LINKERD2_PROXY_{name}"), "[::]:0"));
+    let mapped = format!("[::ffff:{}]:{}", app.address.ip(), app.address.port()).parse().unwrap();
+    let setup = setup.with("LINKERD2_PROXY_INBOUND_IPS", &app.address.ip().to_string());
+    let mesh = setup.original_from(1, "10.1.2.3", app.address).original(2, mapped).start().await;
+    let addresses = mesh.proxy.addresses().clone();
+    let at = |address: SocketAddr| SocketAddr::from(([127, 0, 0, 1], address.port()));
+    for (n, address) in [(1, addresses.inbound), (2, addresses.inbound), (1, addresses.outbound[0])] {
+        let reply = Connection::open(client(n), at(address)).await.get("/", &[]).await;
+        assert_eq!((reply.status.as_u16(), served_by(&reply.body)), (200, "app"), "{n} at {address}");
+    }
+    let admin = Connection::open(client(250), at(addresses.admin)).await.get("/metrics", &[]).await;
+    let target = format!("request_total{{direction=\"inbound\",target_addr=\"{}\"", app.address);
+    let counted: Vec<_> = admin.body.lines().filter(|line| line.starts_with(&target)).collect();
+    assert!(matches!(counted[..], [one] if one.ends_with("} 2")), "by one address: {counted:?}");
+    let log = Connection::open(client(250), at(addresses.admin)).await.get("/proxy-log-level", &[]).await;
+    assert_eq!(log.status, 404, "the client is on loopback, and there is no log to change");
 }
 
 #[tokio::test]

@@ -78,6 +78,23 @@ async fn a_client_without_tls_1_3_is_refused() {
 }
 
 #[tokio::test]
+async fn a_connection_to_the_inbound_port_itself_needs_a_transport_header() {
+    let authority = Authority::start(HOUR).await;
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let setup = Setup::new().identified(SERVER, &authority);
+    let setup = setup.with("LINKERD2_PROXY_INBOUND_LISTEN_ADDR", &free.to_string());
+    let mesh = setup.original(1, ([127, 0, 4, 1], free.port()).into()).start().await;
+    for own in [Some(authority.certify_uri(URI)), None] {
+        let mut stream = shake(&mesh, &authority, &[&TLS13], own).await.unwrap();
+        let _ = stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        assert_eq!(answer, b"");
+    }
+    mesh.wait_for_sum(&["inbound_tcp_errors_total", "error=\"gateway identity required\""], 2).await;
+}
+
+#[tokio::test]
 async fn a_server_may_have_a_uri_as_its_name() {
     let authority = Authority::start(HOUR).await;
     let (certificate, key) = authority.certify_uri(URI);

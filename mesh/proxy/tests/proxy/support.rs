@@ -150,11 +150,23 @@ impl Mesh {
         connection.reply().await
     }
 
-    /// The text of `/metrics`.
+    /// The text of `/metrics`, without what looking at it adds.
     pub async fn metrics(&self) -> String {
+        let own = self.own_target();
+        let all = self.all_metrics().await;
+        all.split_inclusive('\n').filter(|line| !line.contains(&own)).collect()
+    }
+
+    /// The text of `/metrics`.
+    pub async fn all_metrics(&self) -> String {
         let mut connection = self.admin().await;
         connection.send("GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n").await;
         connection.reply().await.body
+    }
+
+    /// The label of what is counted of the admin server itself.
+    pub fn own_target(&self) -> String {
+        format!("target_addr=\"{}\"", self.proxy.addresses().admin)
     }
 
     /// The value of the series with this name and exactly these labels.

@@ -84,13 +84,15 @@ pub struct Mesh {
     next: u32,
 }
 
-/// The text of one proxy's `/metrics`.
+/// The text of one proxy's `/metrics`, without what looking at it adds.
 pub struct Scrape(pub String);
 
 impl Scrape {
     pub async fn of(proxy: &ProxyProcess) -> Self {
         let mut connection = Connection::open(client(250), proxy.admin).await;
-        Self(connection.get("/metrics", &[("connection", "close")]).await.body)
+        let all = connection.get("/metrics", &[("connection", "close")]).await.body;
+        let own = format!("target_addr=\"{}\"", proxy.admin);
+        Self(all.split_inclusive('\n').filter(|line| !line.contains(&own)).collect())
     }
 
     /// The sum over all series whose text contains all of `parts`, the first of which is the name.

@@ -93,6 +93,8 @@ fn index(objects: impl IntoIterator<Item = Value>) -> Index {
     let mut pod = examples::pod("p", "10.244.0.7");
     pod["metadata"]["labels"]["app"] = json!("web");
     pod["spec"]["containers"][0]["readinessProbe"] = json!({"httpGet": {"path": "/ready?full=1", "port": "web"}});
+    // A proxy as a native sidecar.
+    pod["spec"]["initContainers"] = json!([{"livenessProbe": {"httpGet": {"path": "/live", "port": 4191}}}]);
     for object in [pod].into_iter().chain(objects) {
         index.apply(&object).unwrap();
     }
@@ -287,6 +289,7 @@ async fn probes_are_open_until_there_are_routes() {
     let path = probe.rules[0].matches[0].path.clone().unwrap().kind;
     assert_eq!(path, Some(matches::path_match::Kind::Exact("/ready".into())));
     assert_eq!(routes(look(&index, 8081).await).len(), 1, "a probe is open where it asks");
+    assert_eq!(routes(look(&index, 4191).await)[1].authorizations, probe.authorizations, "a sidecar's as well");
 
     for object in [route, reader] {
         index.apply(&object).unwrap();

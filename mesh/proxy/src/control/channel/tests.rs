@@ -18,7 +18,10 @@ use tokio::{
 use tonic::{Code, Status, Streaming};
 
 use super::*;
-use crate::control::follow::{Event, Follow, Next};
+use crate::{
+    StreamLimits,
+    control::follow::{Event, Follow, Next, Streams},
+};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -179,7 +182,8 @@ async fn streams_move_away_from_an_address_that_goes() {
         async move { client.get_profile(GetDestination::default()).await }
     };
     let (said, mut heard) = mpsc::unbounded_channel();
-    let follow = Follow::new("GetProfile", "web".to_owned(), scope);
+    let streams = Streams { scope, limits: StreamLimits::default() };
+    let follow = Follow::new("GetProfile", "web".to_owned(), streams);
     let following = tokio::spawn(follow.run(open, move |event: Event<DestinationProfile>| {
         if let Event::Item { item, .. } = event {
             said.send(item.fully_qualified_name).unwrap();

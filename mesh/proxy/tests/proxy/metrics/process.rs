@@ -81,9 +81,9 @@ async fn calls_to_the_control_plane_are_timed_up_to_their_first_answer() {
     mesh.control.service("web", cluster_ip(), &[app.address]);
     assert_eq!(mesh.connect(1).await.get("/", &[]).await.status, 200);
     let call = format!("addr=\"{}\",tls=\"no_identity\",no_tls_reason=\"loopback\"", mesh.control.address());
-    // A profile, a policy, and endpoints. None of these streams has ended.
+    // A profile, a policy, and endpoints; the policy of the admin port, of which there is no answer yet. None of these streams has ended.
     let scrape = Scrape::of(&mesh).await;
-    assert_eq!(scrape.value(&format!("control_request_total{{{call}}}")), 3.0);
+    assert_eq!(scrape.value(&format!("control_request_total{{{call}}}")), 4.0);
     assert_eq!(scrape.series("control_response_total"), Vec::<&str>::new());
     let bounds = scrape.bounds("control_response_latency_ms", &format!("{call},status_code=\"200\""), 3.0);
     assert_eq!((bounds.len(), bounds[0], bounds[24]), (26, "1", "50000"));
@@ -97,8 +97,8 @@ async fn the_addresses_of_the_control_plane_are_endpoints() {
     assert_eq!(mesh.connect(1).await.get("/", &[]).await.status, 200);
     let scrape = Scrape::of(&mesh).await;
     let addr = format!("addr=\"{}\"", mesh.control.address());
-    // A profile and endpoints; a policy.
-    for (client, calls) in [("destination", 2.0), ("policy", 1.0)] {
+    // A profile and endpoints; a policy, and that of the admin port.
+    for (client, calls) in [("destination", 2.0), ("policy", 2.0)] {
         let of =
             |name: &str, labels: &str| scrape.value(&format!("control_{client}_balancer_{name}{{{labels}{addr}}}"));
         let endpoints = ["ready", "pending"].map(|state| of("endpoints", &format!("endpoint_state=\"{state}\",")));
@@ -149,6 +149,7 @@ async fn names_of_the_control_plane_are_counted_when_they_are_looked_up() {
     let mesh = Setup::new()
         .with("LINKERD2_PROXY_DESTINATION_SVC_ADDR", &named)
         .with("LINKERD2_PROXY_POLICY_SVC_ADDR", "nobody.invalid:8090")
+        .with("MESHGATE_PROXY_IDENTITY", "optional")
         .original(1, cluster_ip())
         .start_with(control)
         .await;
