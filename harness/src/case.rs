@@ -418,13 +418,9 @@ mod tests {
     fn a_recipe_says_of_a_claim_what_a_case_can_say() {
         let fixtures = Fixtures::built_in().unwrap();
         let cells = matrix::cells(&fixtures, &Selection::default(), Place::USUAL).unwrap();
-        let recipe = Recipe {
-            claims: serde_json::from_value(json!({"a/b": {
-                "confirms": ["holds"], "refutes": ["does-not"], "holds_as_documented": ["did"]
-            }}))
-            .unwrap(),
-            ..fixtures.controllers[0].recipes[0].clone()
-        };
+        let mut recipe = fixtures.controllers[0].recipes[0].clone();
+        let says = json!({"confirms": ["holds"], "refutes": ["does-not"], "holds_as_documented": ["did"]});
+        recipe.claims = serde_json::from_value(json!({"a/b": says})).unwrap();
         let case = Case {
             id: "a/b",
             summary: "",
