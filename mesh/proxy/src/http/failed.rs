@@ -17,6 +17,12 @@ use super::ProxyError;
 #[derive(Debug)]
 pub(crate) struct Failed {
     pub(crate) error: ProxyError,
+    /// Boxed, for most requests do not fail, and each has room for this.
+    place: Box<Place>,
+}
+
+#[derive(Debug, Default)]
+struct Place {
     service: Option<String>,
     route: Option<Arc<str>>,
     backend: Option<Arc<str>>,
@@ -24,17 +30,19 @@ pub(crate) struct Failed {
 
 impl Failed {
     /// It came up with a backend of the route.
-    pub(crate) fn with_backend(self, backend: &Arc<str>) -> Self {
-        Self { backend: Some(Arc::clone(backend)), ..self }
+    pub(crate) fn with_backend(mut self, backend: &Arc<str>) -> Self {
+        self.place.backend = Some(Arc::clone(backend));
+        self
     }
 
     /// It came up on a route of a policy.
-    pub(crate) fn on_route(self, route: &Arc<str>) -> Self {
-        Self { route: Some(Arc::clone(route)), ..self }
+    pub(crate) fn on_route(mut self, route: &Arc<str>) -> Self {
+        self.place.route = Some(Arc::clone(route));
+        self
     }
 
     /// It came up on the way to a service, by address or by name.
-    pub(crate) fn for_service(self, service: &impl fmt::Display) -> Self {
+    pub(crate) fn for_service(mut self, service: &impl fmt::Display) -> Self {
         // The others say by themselves what they are about.
         let located = matches!(
             self.error,
@@ -44,7 +52,8 @@ impl Failed {
                 | ProxyError::Overdue(_)
                 | ProxyError::NoDispatcher(_)
         );
-        Self { service: located.then(|| service.to_string()), ..self }
+        self.place.service = located.then(|| service.to_string());
+        self
     }
 
     /// What the log says: with what the kernel said, which the application is not told.
@@ -53,23 +62,21 @@ impl Failed {
     }
 
     fn place(&self) -> String {
-        let Some(service) = &self.service else { return String::new() };
-        let mut place = format!("logical service {service}: ");
-        if let Some(route) = &self.route {
-            place.push_str(&format!("route {route}: "));
-            // There was no backend to ask.
-            let backend = self.backend.as_ref().filter(|_| !matches!(self.error, ProxyError::LoadShed));
-            if let Some(backend) = backend {
-                place.push_str(&format!("backend {backend}: "));
-            }
+        let Place { service, route, backend } = &*self.place;
+        let Some(service) = service else { return String::new() };
+        // There was no backend to ask.
+        let backend = backend.as_ref().filter(|_| !matches!(self.error, ProxyError::LoadShed));
+        match (route, backend) {
+            (Some(route), Some(backend)) => format!("logical service {service}: route {route}: backend {backend}: "),
+            (Some(route), None) => format!("logical service {service}: route {route}: "),
+            (None, _) => format!("logical service {service}: "),
         }
-        place
     }
 }
 
 impl From<ProxyError> for Failed {
     fn from(error: ProxyError) -> Self {
-        Self { error, service: None, route: None, backend: None }
+        Self { error, place: Box::default() }
     }
 }
 
