@@ -307,8 +307,10 @@ fn of_two_rules_of_one_host_the_later_one_counts_with_all_of_its_paths() {
     };
     for paths in [["/first", "/later"], ["/later", "/first"]] {
         let translation = translate(&both(paths));
-        let [route] = &routes(&translation, "a.test").unwrap()[..] else { panic!("{paths:?}: more than one") };
-        assert_eq!(route["match"]["path_separated_prefix"], paths[1]);
+        let routes = routes(&translation, "a.test").unwrap();
+        let prefixes: Vec<&str> =
+            routes.iter().filter_map(|route| route["match"]["path_separated_prefix"].as_str()).collect();
+        assert_eq!(prefixes, [paths[1]]);
         assert_eq!(complaints(&translation), [""; 0]);
     }
 }
