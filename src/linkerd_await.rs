@@ -21,6 +21,9 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// What an answer has to begin with, at the least.
 const HEAD: usize = "HTTP/1.1 200".len();
 
+/// How much of an answer is read after that.
+const REST: u64 = 64 * 1024;
+
 /// Waits until the Linkerd proxy of this pod is ready.
 #[derive(Parser)]
 #[command(name = ROLE)]
@@ -68,9 +71,12 @@ fn ready_within(proxy: SocketAddr, timeout: Option<Duration>, backoff: Duration)
 fn is_ready(proxy: SocketAddr) -> io::Result<bool> {
     let mut stream = TcpStream::connect_timeout(&proxy, ANSWER)?;
     stream.set_read_timeout(Some(ANSWER))?;
-    write!(stream, "GET /ready HTTP/1.1\r\nhost: localhost:{}\r\nconnection: close\r\n\r\n", proxy.port())?;
+    let request = format!("GET /ready HTTP/1.1\r\nhost: localhost:{}\r\nconnection: close\r\n\r\n", proxy.port());
+    stream.write_all(request.as_bytes())?;
     let mut head = [0; HEAD];
     stream.read_exact(&mut head)?;
+    // Whoever leaves an answer unread resets the connection, which the proxy would tell of in its log.
+    let _ = io::copy(&mut stream.take(REST), &mut io::sink());
     Ok(head.starts_with(b"HTTP/1.1 2"))
 }
 
@@ -116,11 +122,16 @@ mod tests {
         let answers = thread::spawn(move || {
             for answer in ["", "HTTP/1.1 503 Service Unavailable", "HTTP/1.1 200 OK"] {
                 let (mut stream, _) = listener.accept().unwrap();
-                let mut asked = [0; 21];
-                stream.read_exact(&mut asked).unwrap();
-                assert_eq!(&asked, b"GET /ready HTTP/1.1\r\n");
+                // All of it: a socket that is closed with more to read resets its peer, and an answer with it.
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).unwrap();
+                    asked.extend(byte);
+                }
+                assert!(asked.starts_with(b"GET /ready HTTP/1.1\r\n"), "{}", asked.escape_ascii());
                 if !answer.is_empty() {
-                    write!(stream, "{answer}\r\ncontent-length: 0\r\n\r\n").unwrap();
+                    stream.write_all(format!("{answer}\r\ncontent-length: 0\r\n\r\n").as_bytes()).unwrap();
                 }
             }
         });
