@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::hold::{self, Hold};
+use super::hold::{self, BEAT, Hold};
 use super::{ADMITS, NAMESPACE, OWNED, Reach, RemoteError, is_owned, placement, sweep, vantage};
 
 /// How long the vantage points may take: their image may have to be pulled.
@@ -63,7 +63,7 @@ impl Claim {
         rights(&reach, &client).await?;
         own_namespace(&reach, &client).await?;
         let hold = tokio::select! {
-            hold = Hold::take(&reach, &client, holder, cancel, progress) => hold?,
+            hold = Hold::take(BEAT, &reach, &client, holder, cancel, progress) => hold?,
             () = cancel.cancelled() => return Err(RemoteError::Cancelled { context: reach.context }),
         };
         let claim = Self { reach, client, hold };
@@ -256,7 +256,7 @@ async fn in_the_way(reach: &Reach, client: &Client) -> Result<Option<RemoteError
         Some(found) if !is_owned(&found.metadata) => return Ok(Some(foreign())),
         _ => {}
     }
-    hold::taken(reach, client).await
+    hold::taken(BEAT, reach, client).await
 }
 
 fn foreign() -> RemoteError {

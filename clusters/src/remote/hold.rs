@@ -25,14 +25,15 @@ const BELIEVED: Duration = Duration::from_secs(30);
 
 /// How often there is something to do.
 #[derive(Clone, Copy)]
-struct Beat {
+pub(super) struct Beat {
     /// An own Lease is renewed.
     renew: Duration,
     /// Somebody else's is looked at.
     look: Duration,
 }
 
-const BEAT: Beat = Beat { renew: Duration::from_secs(5), look: Duration::from_secs(1) };
+/// What a run keeps to.
+pub(super) const BEAT: Beat = Beat { renew: Duration::from_secs(5), look: Duration::from_secs(1) };
 
 /// A Lease that this run has and renews.
 pub(super) struct Hold {
@@ -44,16 +45,6 @@ pub(super) struct Hold {
 impl Hold {
     /// Takes the Lease, if nobody renews it. `cancel` is cancelled when somebody else has it later on.
     pub(super) async fn take(
-        reach: &Reach,
-        client: &Client,
-        holder: &str,
-        cancel: &CancellationToken,
-        progress: &dyn Fn(&str),
-    ) -> Result<Self, RemoteError> {
-        Self::take_at(BEAT, reach, client, holder, cancel, progress).await
-    }
-
-    async fn take_at(
         beat: Beat,
         reach: &Reach,
         client: &Client,
@@ -68,7 +59,7 @@ impl Hold {
         let taken = match api.create(&PostParams::default(), &ours).await {
             Err(kube::Error::Api(status)) if status.code == 409 => {
                 progress("the cluster has the Lease of another run; watching whether that renews it");
-                if let Some(in_use) = taken_at(beat, reach, client).await? {
+                if let Some(in_use) = taken(beat, reach, client).await? {
                     return Err(in_use);
                 }
                 // With its version: of two runs that both find it stale, one is refused.
@@ -129,11 +120,7 @@ impl Drop for Hold {
 }
 
 /// Who has the cluster, if anybody does: watches a Lease that is there until it is renewed or has not been for as long as it is good.
-pub(super) async fn taken(reach: &Reach, client: &Client) -> Result<Option<RemoteError>, RemoteError> {
-    taken_at(BEAT, reach, client).await
-}
-
-async fn taken_at(beat: Beat, reach: &Reach, client: &Client) -> Result<Option<RemoteError>, RemoteError> {
+pub(super) async fn taken(beat: Beat, reach: &Reach, client: &Client) -> Result<Option<RemoteError>, RemoteError> {
     let api: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
     let look = async || api.get_opt(LEASE).await.map_err(|error| reach.failed(the_lease(), error));
     let Some(first) = look().await?.and_then(|lease| lease.spec) else { return Ok(None) };
@@ -234,11 +221,11 @@ mod tests {
     async fn who_renews_is_believed_whatever_the_time_is_there() {
         let looks = Arc::new(AtomicU32::new(0));
         let renewing = fake::client(move |_, _| (200, theirs(looks.fetch_add(1, Ordering::SeqCst) / 5, 1)));
-        let found = taken_at(QUICK, &fake::reach(), &renewing).await.unwrap().expect("in use").to_string();
+        let found = taken(QUICK, &fake::reach(), &renewing).await.unwrap().expect("in use").to_string();
         assert!(found.contains("is in use by another run (somebody)"), "{found}");
         let began = Instant::now();
         let silent = fake::client(|_, _| (200, theirs(7, 1)));
-        assert!(taken_at(QUICK, &fake::reach(), &silent).await.unwrap().is_none());
+        assert!(taken(QUICK, &fake::reach(), &silent).await.unwrap().is_none());
         assert!(began.elapsed() >= Duration::from_secs(1), "as long as the Lease says: {:?}", began.elapsed());
     }
 
@@ -263,7 +250,7 @@ mod tests {
             _ => (200, theirs(9, 2)),
         });
         let cancel = CancellationToken::new();
-        let hold = Hold::take_at(QUICK, &fake::reach(), &client, "us", &cancel, &|_| {}).await.unwrap();
+        let hold = Hold::take(QUICK, &fake::reach(), &client, "us", &cancel, &|_| {}).await.unwrap();
         hold.is_lost(&fake::reach()).unwrap();
         cancel.cancelled().await;
         let lost = hold.is_lost(&fake::reach()).unwrap_err().to_string();
