@@ -18,6 +18,8 @@ use crate::{
 
 /// Over how many connections the open loop sends.
 const OPEN_CONNECTIONS: usize = 32;
+/// The load with ever more routes or endpoints.
+const SCALED: Shape = Shape::Http1 { connections: 64 };
 /// What the warm-up takes longer for each endpoint.
 const CONNECT: Duration = Duration::from_millis(1);
 
@@ -75,7 +77,7 @@ impl Stage<'_> {
     async fn try_visit(&self, subject: &Subject, visit: &mut Visit) -> anyhow::Result<()> {
         let folder = self.folder.join(&subject.name);
         subject::fresh(&folder)?;
-        let mut running = subject.start(self.world, self.cores, self.authority, &folder)?;
+        let mut running = subject.start(self.world, self.cores, self.authority, &[], &folder)?;
         let plain = subject.target(&Service::plain(false));
         let redirect = match &mut running {
             Some(running) => {
@@ -93,23 +95,32 @@ impl Stage<'_> {
         let latency = load::open(&plain, OPEN_RATE, OPEN_CONNECTIONS, self.times.warm, self.times.open).await;
         visit.latency = Some(latency.context("the open loop's connections")?);
         if subject.scales() {
-            self.scale(visit, subject, &mut running).await?;
+            for scale in SCALES {
+                let service = Service::with_routes(scale);
+                self.row(visit, Row::Routes(scale), subject, &service, SCALED, &mut running).await?;
+            }
+            self.endpoints(visit, subject, &mut running).await?;
             self.meshed(visit, subject, &mut running).await?;
+        } else if subject.is_configured() {
+            drop(running);
+            let services = SCALES.map(Service::with_endpoints);
+            let mut running = subject.start(self.world, self.cores, self.authority, &services, &folder)?;
+            self.endpoints(visit, subject, &mut running).await?;
         }
         drop(redirect);
         Ok(())
     }
 
-    /// The same load with ever more routes, and with ever more endpoints.
-    async fn scale(&self, visit: &mut Visit, subject: &Subject, running: &mut Option<Running>) -> anyhow::Result<()> {
-        let shape = Shape::Http1 { connections: 64 };
-        for scale in SCALES {
-            let service = Service::with_routes(scale);
-            self.row(visit, Row::Routes(scale), subject, &service, shape, running).await?;
-        }
+    /// The same load with ever more endpoints.
+    async fn endpoints(
+        &self,
+        visit: &mut Visit,
+        subject: &Subject,
+        running: &mut Option<Running>,
+    ) -> anyhow::Result<()> {
         for scale in SCALES {
             let service = Service::with_endpoints(scale);
-            self.row(visit, Row::Endpoints(scale), subject, &service, shape, running).await?;
+            self.row(visit, Row::Endpoints(scale), subject, &service, SCALED, running).await?;
         }
         Ok(())
     }

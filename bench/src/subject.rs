@@ -94,12 +94,19 @@ impl Subject {
         }
     }
 
-    /// Starts it beside the client; `None` if there is nothing to start. `folder` is its own.
+    /// Whether what it serves is written in its configuration, so that many endpoints take another one.
+    pub fn is_configured(&self) -> bool {
+        matches!(self.kind, Kind::Peer { .. })
+    }
+
+    /// Starts it beside the client; `None` if there is nothing to start. `folder` is its own. One with a configuration knows these
+    /// Services besides the plain ones.
     pub fn start(
         &self,
         world: &World,
         cores: Cores,
         authority: &Authority,
+        services: &[Service],
         folder: &Path,
     ) -> anyhow::Result<Option<Running>> {
         let mut command = match &self.kind {
@@ -109,7 +116,7 @@ impl Subject {
             }
             Kind::Peer { peer, program } => {
                 let program = program.as_ref().map_err(|problem| anyhow!("{problem}"))?;
-                peers::command(*peer, program, folder)?
+                peers::command(*peer, program, services, folder)?
             }
         };
         command.current_dir(folder);

@@ -161,9 +161,9 @@ fn comparison(results: &Results) -> String {
 
 fn scales(results: &Results) -> String {
     let mut rows = Vec::new();
-    for subject in results.subjects.iter().filter(|subject| results.has(subject, Row::Routes(1))) {
+    for subject in &results.subjects {
         let kinds: [(&str, RowOf); 2] = [("routes", Row::Routes), ("endpoints", Row::Endpoints)];
-        for (what, row) in kinds {
+        for (what, row) in kinds.into_iter().filter(|(_, row)| results.has(subject, row(1))) {
             let rps = SCALES.map(|scale| median(results.spread(subject, |visit| visit.per_second(row(scale))), 0));
             let cpu = SCALES.map(|scale| median(results.spread(subject, |visit| visit.cpu_per_100k(row(scale))), 2));
             let least_and_most = |visit: &Visit| {

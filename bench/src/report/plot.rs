@@ -30,8 +30,8 @@ pub(crate) fn plot(results: &Results) -> String {
 
     let kinds: [(&str, RowOf, bool); 2] = [("routes", Row::Routes, false), ("endpoints", Row::Endpoints, true)];
     let mut curves = Vec::new();
-    for (index, subject) in subjects.iter().enumerate().filter(|(_, subject)| results.has(subject, Row::Routes(1))) {
-        for (what, row, dashed) in kinds {
+    for (index, subject) in subjects.iter().enumerate() {
+        for (what, row, dashed) in kinds.into_iter().filter(|(_, row, _)| results.has(subject, row(1))) {
             let points = SCALES.iter().map(|scale| cpu(subject, row(*scale))).collect();
             curves.push((index, format!("{subject}, {what}"), dashed, points));
         }
