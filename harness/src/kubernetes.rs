@@ -17,6 +17,7 @@ use kube::runtime::wait::{await_condition, conditions};
 use kube::runtime::{WatchStreamExt, watcher};
 use meshgate_clusters::remote::OWNED;
 use meshgate_clusters::{Cluster, Kind};
+use meshgate_fixtures::Controller;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
@@ -172,34 +173,34 @@ impl Kubernetes {
         Ok(fates)
     }
 
-    /// Where Meshgate is a guest: what of others is not in the place of these objects and keeps them from being used all the same, a sentence
-    /// each.
-    pub async fn obstacles(&self, objects: &[&Value]) -> anyhow::Result<Vec<String>> {
+    /// Where Meshgate is a guest: what of others is not in the place of these objects and keeps them from being used all the same, and what of
+    /// others the mesh or these controllers would take, a sentence each.
+    pub async fn obstacles(&self, objects: &[&Value], controllers: &[&Controller]) -> anyhow::Result<Vec<String>> {
         if self.tenancy.is_none() {
             return Ok(Vec::new());
         }
         let mut found = definitions::unsuitable(&self.client, objects).await?;
-        let adopted = adoption::adopted(&self.client, objects.iter().copied()).await?;
-        if !adopted.is_empty() {
-            found.push(format!(
-                "the controller would serve Ingresses that Meshgate did not make, and write its address into them, since they name its class: {}; \
-                 use another cluster",
-                adopted.join(", ")
-            ));
+        found.extend(adoption::told(&self.client, "the mesh", &adoption::of_the_mesh()).await?);
+        for controller in controllers {
+            found.extend(adoption::told(&self.client, &controller.name, &controller.takes).await?);
         }
         Ok(found)
     }
 
-    /// Where Meshgate is a guest: refuses to begin when somebody else's objects have the places of these.
+    /// Where Meshgate is a guest: refuses to begin when somebody else's objects have the places of these, or would be this controller's.
     ///
     /// # Errors
     /// All that is in the way.
-    pub async fn nothing_in_the_way(&self, manifests: impl Iterator<Item = &Manifest>) -> anyhow::Result<()> {
+    pub async fn nothing_in_the_way(
+        &self,
+        manifests: impl Iterator<Item = &Manifest>,
+        controller: &Controller,
+    ) -> anyhow::Result<()> {
         if self.tenancy.is_none() {
             return Ok(());
         }
         let objects: Vec<&Value> = manifests.map(|manifest| &manifest.object).collect();
-        let obstacles = self.obstacles(&objects).await?;
+        let obstacles = self.obstacles(&objects, &[controller]).await?;
         if let Some(first) = obstacles.first() {
             let more =
                 if obstacles.len() == 1 { String::new() } else { format!(" (and {} more)", obstacles.len() - 1) };

@@ -136,7 +136,8 @@ impl World {
             self.mesh = Some(serde_json::from_slice(&text).with_context(|| path.display().to_string())?);
         }
         let steps = self.blueprint().steps(fixtures, plans)?;
-        self.kubernetes.nothing_in_the_way(steps.iter().flat_map(|step| &step.manifests)).await?;
+        let manifests = steps.iter().flat_map(|step| &step.manifests);
+        self.kubernetes.nothing_in_the_way(manifests, &self.controller).await?;
         let mut warned = BTreeSet::new();
         for step in steps {
             teller.progress(step.what);

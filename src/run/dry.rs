@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use meshgate_clusters::remote::{Claim, NAMESPACE, Reach};
-use meshgate_fixtures::Fixtures;
+use meshgate_fixtures::{Controller, Fixtures};
 use meshgate_harness::cell;
 use meshgate_harness::injection::Foreign;
 use meshgate_harness::kubernetes::{Kubernetes, describe};
@@ -39,19 +39,24 @@ impl Outlook {
     ) -> anyhow::Result<Self> {
         let kubernetes = Kubernetes::guest(reach.client().await?, Tenancy::new(reach.image.clone()));
         let mut objects: BTreeMap<String, Value> = BTreeMap::new();
+        let mut controllers = BTreeMap::new();
         for cell in &plan.cells {
             let controller = charts.controller(fixtures, cell)?;
             let recipe = plan.recipe(cell, &controller)?;
             for manifest in cell::manifests(cell, &controller, &recipe, fixtures, &plan.cases, mesh)? {
                 objects.insert(describe(&manifest.object), manifest.object);
             }
+            controllers.entry(controller.name.clone()).or_insert(controller);
         }
         let obstacles = Claim::obstacles(reach).await?;
         let obstacles = obstacles.iter().map(ToString::to_string).collect();
         let mut outlook = Self { obstacles, ..Self::default() };
         let all: Vec<&Value> = objects.values().collect();
-        let asked =
-            async { anyhow::Ok((kubernetes.fates(objects.values()).await?, kubernetes.obstacles(&all).await?)) };
+        let controllers: Vec<&Controller> = controllers.values().map(AsRef::as_ref).collect();
+        let asked = async {
+            let obstacles = kubernetes.obstacles(&all, &controllers).await?;
+            anyhow::Ok((kubernetes.fates(objects.values()).await?, obstacles))
+        };
         match asked.await {
             Ok((fates, obstacles)) => {
                 fates.iter().for_each(|(object, fate)| outlook.take(object, fate));

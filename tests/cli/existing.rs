@@ -341,7 +341,7 @@ fn a_definition_and_an_ingress_of_others_are_in_the_way(cluster: &Cluster, repor
     }))
     .unwrap();
     let ingress: Ingress = serde_json::from_value(serde_json::json!({
-        "metadata": {"name": "theirs", "annotations": {"kubernetes.io/ingress.class": "traefik"}},
+        "metadata": {"name": "theirs", "annotations": {"kubernetes.io/ingress.class": "nginx"}},
         "spec": {"defaultBackend": {"service": {"name": "kubernetes", "port": {"number": 443}}}},
     }))
     .unwrap();
@@ -353,10 +353,15 @@ fn a_definition_and_an_ingress_of_others_are_in_the_way(cluster: &Cluster, repor
     assert_eq!(blocked.status.code(), Some(2), "{}", text(&blocked));
     for part in [
         "middlewares.traefik.io, which Meshgate did not make and so would use as it is: expected it to serve v1alpha1, found that it serves v0;",
-        "since they name its class: Ingress default/theirs (class traefik);",
     ] {
         assert!(text(&blocked).contains(part), "{part} in {}", text(&blocked));
     }
+    assert!(!text(&blocked).contains("default/theirs"), "it reads by label: {}", text(&blocked));
+    let by_class = cluster.run_recipe("ingress-nginx", "pod-ip", report, &["--case", "routing/host", "--dry-run"]);
+    assert_eq!(by_class.status.code(), Some(2), "{}", text(&by_class));
+    let said =
+        "ingress-nginx would serve, or write a status into; found Ingress default/theirs (ingress.class: nginx);";
+    assert!(text(&by_class).contains(said), "{}", text(&by_class));
     runtime().block_on(definitions.delete("middlewares.traefik.io", &Default::default())).unwrap();
     runtime().block_on(ingresses.delete("theirs", &Default::default())).unwrap();
 }
