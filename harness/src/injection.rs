@@ -130,6 +130,8 @@ fn has_proxy(pod: &Pod) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fake;
+    use crate::tenancy::Tenancy;
 
     fn pod(namespace: &str, name: &str, annotations: Value, spec: Value) -> Pod {
         let metadata = json!({"namespace": namespace, "name": name, "annotations": annotations});
@@ -156,6 +158,21 @@ mod tests {
         let mesh = [json!({"kind": "Namespace", "metadata": {"name": "linkerd-smi"}})];
         assert_eq!(missing(&pods, &mesh), ["ingress/silent", "workbench/silent"]);
         assert_eq!(missing(&pods, &[]), ["ingress/silent", "linkerd-smi/adaptor", "workbench/silent"]);
+    }
+
+    #[tokio::test]
+    async fn a_pod_of_ours_in_a_namespace_of_others_is_looked_at_and_theirs_is_not() {
+        let client = fake::client(|_, path| {
+            let pod = |namespace: &str, name: &str| json!({"metadata": {"namespace": namespace, "name": name, "annotations": {INJECT: "enabled"}}, "spec": {"containers": []}});
+            assert!(path.starts_with("/api/v1/pods"), "{path}");
+            let ours = path.contains("labelSelector=meshgate.dev%2Fowned%3Dtrue");
+            let theirs = (!ours).then(|| pod("default", "theirs"));
+            let items: Vec<Value> = [pod("default", "kuard")].into_iter().chain(theirs).collect();
+            (200, json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "1"}, "items": items}))
+        });
+        let guest = Kubernetes::guest(client, Tenancy::new("image"));
+        let error = complete(&guest, &[]).await.unwrap_err().to_string();
+        assert!(error.contains("found none in default/kuard: "), "{error}");
     }
 
     #[test]

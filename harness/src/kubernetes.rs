@@ -227,16 +227,12 @@ impl Kubernetes {
         }
     }
 
-    /// All pods that Meshgate may have made.
+    /// All pods that Meshgate made, also those in namespaces of others.
     pub async fn all_pods(&self) -> anyhow::Result<Vec<Pod>> {
         let api: Api<Pod> = Api::all(self.client.clone());
-        let mut pods = Vec::new();
-        for pod in api.list(&ListParams::default()).await?.items {
-            if self.may_own(pod.metadata.namespace.as_deref()).await {
-                pods.push(pod);
-            }
-        }
-        Ok(pods)
+        let all = ListParams::default();
+        let ours = if self.tenancy.is_some() { all.labels(&format!("{OWNED}=true")) } else { all };
+        Ok(api.list(&ours).await?.items)
     }
 
     async fn apply_manifest(&self, manifest: &Manifest) -> anyhow::Result<()> {

@@ -45,14 +45,12 @@ impl Tenancy {
         Self { placement, ..self }
     }
 
-    /// The object as it is applied here: with the mark of what is Meshgate's, the image by its name here, and pods where that image runs.
-    /// They all are: which images Meshgate made is not known here, and of those that it did not there is one for every architecture.
+    /// The object as it is applied here: with the mark of what is Meshgate's, on its pods as well, the image by its name here, and pods where
+    /// that image runs. They all are: which images Meshgate made is not known here, and of those that it did not there is one for every architecture.
     pub fn adapted(&self, object: &Value) -> Value {
         let mut object = object.clone();
-        if object["metadata"]["labels"].is_null() {
-            object["metadata"]["labels"] = serde_json::json!({});
-        }
-        object["metadata"]["labels"][OWNED] = "true".into();
+        mark(&mut object["metadata"]);
+        mark_pods(&mut object);
         if object["kind"] == "Namespace" && object["metadata"]["labels"][ADMITS].is_null() {
             object["metadata"]["labels"][ADMITS] = "privileged".into();
         }
@@ -120,6 +118,28 @@ impl Tenancy {
     }
 }
 
+/// Puts the mark into an object's metadata.
+fn mark(metadata: &mut Value) {
+    if metadata["labels"].is_null() {
+        metadata["labels"] = serde_json::json!({});
+    }
+    metadata["labels"][OWNED] = "true".into();
+}
+
+/// Puts it on pods, wherever one is described: in a namespace of others nothing else tells them from theirs.
+fn mark_pods(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            if fields.get("spec").is_some_and(|spec| spec["containers"].is_array()) {
+                mark(fields.entry("metadata").or_insert_with(|| Value::Object(serde_json::Map::new())));
+            }
+            fields.values_mut().for_each(mark_pods);
+        }
+        Value::Array(items) => items.iter_mut().for_each(mark_pods),
+        _ => {}
+    }
+}
+
 /// Puts an image's name in place of [`IMAGE`], wherever a container has it.
 fn name_image(value: &mut Value, image: &str) {
     match value {
@@ -177,6 +197,7 @@ mod tests {
         assert_eq!(pod["containers"][0]["image"], "registry.example/meshgate:1");
         assert_eq!(pod["containers"][1]["image"], "docker.io/library/traefik:v3");
         assert!(pod["nodeSelector"].is_null(), "where all nodes are alike");
+        assert_eq!(adapted["spec"]["template"]["metadata"]["labels"], json!({OWNED: "true"}), "its pods");
         assert_eq!(meshgate_inject::Options::default().image, IMAGE, "what the injector names is found again here");
         let unlabelled = Tenancy::new(IMAGE).adapted(&json!({"kind": "Namespace", "metadata": {"name": "n"}}));
         assert_eq!(unlabelled["metadata"]["labels"], json!({OWNED: "true", ADMITS: "privileged"}));
@@ -203,8 +224,7 @@ mod tests {
         assert_eq!(adapted(own), json!({"kubernetes.io/arch": "amd64", "disk": "ssd"}));
         let crd =
             json!({"kind": "CustomResourceDefinition", "spec": {"properties": {"containers": {"type": "array"}}}});
-        assert!(
-            Tenancy::new(IMAGE).on(placement.clone()).adapted(&crd)["spec"]["properties"]["nodeSelector"].is_null()
-        );
+        let adapted = Tenancy::new(IMAGE).on(placement.clone()).adapted(&crd);
+        assert_eq!(adapted["spec"], crd["spec"], "what only looks like a pod");
     }
 }
