@@ -12,6 +12,8 @@ use meshgate_clusters::Backend;
 use meshgate_fixtures::{Controller, Fixtures, Recipe, Rendered};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::blueprint::{self, Blueprint};
 use crate::case::{Case, Stage};
@@ -23,11 +25,14 @@ use crate::kubernetes::Manifest;
 use crate::matrix::Cell;
 use crate::plan::Plan;
 use crate::report::{CaseReport, ClaimVerdict};
-use crate::verdict::{Failure, Outcome, Verdict};
+use crate::verdict::{CaseResult, Failure, Outcome, Verdict};
 use crate::world::World;
 
 /// How many cases of a cell run at once.
 const CONCURRENCY: usize = 6;
+
+/// How long a case that is out of time may take to be over: it gives up at whatever it awaits next.
+const STOPS: Duration = Duration::from_secs(10);
 
 /// What the parent tells the child: everything it has to know.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -214,24 +219,7 @@ async fn judge(case: &Case, world: Arc<World>, plan: Plan, limit: Duration, tell
 async fn look(case: &Case, world: &Arc<World>, plan: &Plan, limit: Duration, attempt: u32) -> CaseReport {
     let context = Context::new(Arc::clone(world), case, plan.clone());
     // A task of its own, so that a panic in a case is a verdict and not the end of the cell.
-    let body = tokio::spawn((case.run)(context.clone()));
-    let abort = body.abort_handle();
-    let mut result = match tokio::time::timeout(limit, body).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(panic)) => Err(Failure::Behaviour {
-            what: "the case".into(),
-            expected: "to come to a verdict".into(),
-            found: format!("it panicked: {panic}"),
-        }),
-        Err(_) => {
-            abort.abort();
-            Err(Failure::Behaviour {
-                what: "the case".into(),
-                expected: format!("to end within {} s", limit.as_secs()),
-                found: "it was still running".into(),
-            })
-        }
-    };
+    let mut result = ended(tokio::spawn((case.run)(context.clone())), limit).await;
     // What a pod without a proxy does is no behaviour of the mesh. The case may have made the pod itself.
     if let Err(failure @ Failure::Behaviour { .. }) = &result
         && let Err(error) = world.injected().await
@@ -252,6 +240,20 @@ async fn look(case: &Case, world: &Arc<World>, plan: &Plan, limit: Duration, att
         Verdict::Fail | Verdict::NotRun => world.keep_artefacts(&context, attempt, reason.as_deref()).await,
         _ => Vec::new(),
     };
+    // Once its traces are kept.
+    let left = match timeout(limit, context.undone()).await {
+        Ok(Ok(())) => None,
+        Ok(Err(failure)) => Some(failure.to_string()),
+        Err(_) => Some(format!("not within {} s", limit.as_secs())),
+    };
+    let (verdict, reason) = match left {
+        Some(left) => {
+            let verdict = if verdict.is_green() { Verdict::NotRun } else { verdict };
+            let before = reason.map(|reason| reason + "; ").unwrap_or_default();
+            (verdict, Some(format!("{before}what the case changed could not be undone: {left}")))
+        }
+        None => (verdict, reason),
+    };
     let claims = match verdict {
         Verdict::Pass | Verdict::Finding => claims(world, case),
         _ => BTreeMap::new(),
@@ -266,6 +268,27 @@ async fn look(case: &Case, world: &Arc<World>, plan: &Plan, limit: Duration, att
         claims,
         artefacts,
         observations: context.observations(),
+    }
+}
+
+/// What a case comes to, which is over then: what is undone afterwards stays undone.
+async fn ended(mut body: JoinHandle<CaseResult>, limit: Duration) -> CaseResult {
+    match timeout(limit, &mut body).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => Err(Failure::Behaviour {
+            what: "the case".into(),
+            expected: "to come to a verdict".into(),
+            found: format!("it panicked: {panic}"),
+        }),
+        Err(_) => {
+            body.abort();
+            let _ = timeout(STOPS, body).await;
+            Err(Failure::Behaviour {
+                what: "the case".into(),
+                expected: format!("to end within {} s", limit.as_secs()),
+                found: "it was still running".into(),
+            })
+        }
     }
 }
 
@@ -289,5 +312,33 @@ fn finished(case: &Case, verdict: Verdict, reason: Option<String>, artefacts: &[
             artefacts: artefacts.to_vec(),
             observations: None,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    struct Told(Arc<AtomicBool>);
+
+    impl Drop for Told {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_case_that_is_out_of_time_is_over_before_it_is_judged() {
+        let over = Arc::new(AtomicBool::new(false));
+        let told = Told(Arc::clone(&over));
+        let body = tokio::spawn(async move {
+            let _told = told;
+            std::future::pending().await
+        });
+        let failure = ended(body, Duration::ZERO).await.unwrap_err().to_string();
+        assert!(failure.contains("it was still running"), "{failure}");
+        assert!(over.load(Ordering::SeqCst), "what it does next would be done after what it did is undone");
     }
 }

@@ -8,6 +8,7 @@ use anyhow::anyhow;
 use meshgate_clusters::Vantage;
 use meshgate_fixtures::Promises;
 use parking_lot::Mutex;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::case::Case;
@@ -17,6 +18,7 @@ use crate::observations::{Observations, Observer};
 use crate::plan::{Plan, Route};
 use crate::probe::{self, Batch, Record, Request, Seen};
 use crate::statistics::Sequential;
+use crate::undo::Undo;
 use crate::verdict::{Failure, check};
 use crate::world::World;
 
@@ -31,6 +33,7 @@ pub struct Context {
     pub plan: Arc<Plan>,
     trace: Arc<Mutex<Vec<Exchange>>>,
     observer: Arc<Mutex<Observer>>,
+    undo: Undo,
 }
 
 /// A request and what came of it, for the artefacts of a failure.
@@ -52,7 +55,35 @@ const KEPT: usize = 200;
 impl Context {
     /// For a case and its plan.
     pub fn new(world: Arc<World>, case: &Case, plan: Plan) -> Self {
-        Self { world, id: case.id, plan: Arc::new(plan), trace: Arc::default(), observer: Arc::default() }
+        Self {
+            world,
+            id: case.id,
+            plan: Arc::new(plan),
+            trace: Arc::default(),
+            observer: Arc::default(),
+            undo: Undo::default(),
+        }
+    }
+
+    /// Has something undone once the case is over, however it ends, before it is looked at once more or another one has its turn. What is said
+    /// last is undone first.
+    pub fn afterwards(&self, step: impl Future<Output = Result<(), Failure>> + Send + 'static) {
+        self.undo.push(step);
+    }
+
+    /// Applies objects that are not of the plan. They are deleted when the case is over, if it did not delete them itself.
+    ///
+    /// # Errors
+    /// As [`Kubernetes::apply_all`](crate::kubernetes::Kubernetes::apply_all).
+    pub async fn apply_meanwhile(&self, objects: &[Value]) -> anyhow::Result<()> {
+        let (world, made) = (Arc::clone(&self.world), objects.to_vec());
+        self.afterwards(async move { world.kubernetes.delete_all(&made).await.map_err(Failure::from) });
+        self.world.kubernetes.apply_all(objects).await
+    }
+
+    /// Undoes what the case, which is over, has changed for a while.
+    pub(crate) async fn undone(&self) -> Result<(), Failure> {
+        self.undo.run().await
     }
 
     /// What the recipe promises in this cell.

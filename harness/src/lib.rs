@@ -39,5 +39,6 @@ pub mod report;
 pub mod runner;
 pub mod statistics;
 pub mod tenancy;
+mod undo;
 pub mod verdict;
 pub mod world;

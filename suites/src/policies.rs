@@ -158,7 +158,10 @@ async fn rate_limit(context: Context) -> CaseResult {
     for record in context.send_many(context.get("free")?, REQUESTS, 8).await {
         check("an answer of a pod without a limit").that(record.is(200), "200", outcome(&record))?;
     }
-    context.world.kubernetes.delete(&limit(&context.plan.full("server"), PER_SECOND)).await?;
+    let (after, object) = (context.clone(), limit(&context.plan.full("server"), PER_SECOND));
+    context.world.kubernetes.delete(&object).await?;
+    // A second look finds it again.
+    context.afterwards(async move { after.world.kubernetes.apply(&object).await.map(drop).map_err(Failure::from) });
     converge(SETTLES, || async {
         match context.get("main") {
             Ok(request) => {

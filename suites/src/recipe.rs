@@ -1,6 +1,7 @@
 //! The recipes that the page prints and that no longer do what it says.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -95,11 +96,16 @@ async fn as_printed(context: Context) -> CaseResult {
     };
     context.until(SETTLES, "the page's request leads nowhere", request.clone(), nowhere).await?;
     // The control, without which a controller that has read nothing yet would do as well as one that takes nothing of what is printed.
-    kubernetes.apply_all(&mends).await?;
-    let mended =
-        context.until(SETTLES, "it is answered once they are mended", request.clone(), |record| record.is(200)).await;
     let (replaced, added): (Vec<_>, Vec<_>) =
         mends.into_iter().partition(|mend| printed.iter().any(|object| blueprint::same(object, mend)));
+    context.apply_meanwhile(&added).await?;
+    if !replaced.is_empty() {
+        let (world, printed) = (Arc::clone(&context.world), printed.clone());
+        context.afterwards(async move { world.kubernetes.apply_all(&printed).await.map_err(Failure::from) });
+        kubernetes.apply_all(&replaced).await?;
+    }
+    let mended =
+        context.until(SETTLES, "it is answered once they are mended", request.clone(), |record| record.is(200)).await;
     kubernetes.delete_all(&added).await?;
     if !replaced.is_empty() {
         kubernetes.apply_all(&printed).await?;

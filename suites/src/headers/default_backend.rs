@@ -63,9 +63,8 @@ async fn default_backend(context: Context) -> CaseResult {
     let route = fallback(&context, "main");
     let objects = route.objects(&context.world.recipe).map_err(anyhow::Error::from)?;
     let unknown = context.world.request_to(&route, &context.world.ingress);
-    context.world.kubernetes.apply_all(&objects).await?;
+    context.apply_meanwhile(&objects).await?;
     let judged = attacked(&context, &unknown).await;
-    // Whatever was seen, the cases after this one have to find the controller as it was.
     context.world.kubernetes.delete_all(&objects).await?;
     let outcome = judged?;
     context.until(SETTLES, "the default backend to be gone", unknown, |record| record.is(404)).await?;
@@ -92,7 +91,7 @@ async fn own_default_backend(context: Context) -> CaseResult {
     let open = without_route(&context, proxy, &unknown, &attack).await?;
 
     let objects = route.objects(&context.world.recipe).map_err(anyhow::Error::from)?;
-    context.world.kubernetes.apply_all(&objects).await?;
+    context.apply_meanwhile(&objects).await?;
     let judged = with_route(&context, proxy, &unknown, &attack).await;
     context.world.kubernetes.delete_all(&objects).await?;
     judged?;

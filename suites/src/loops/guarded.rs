@@ -145,7 +145,7 @@ async fn default_backend(context: Context) -> CaseResult {
     route.name = context.plan.full("lost");
     route.host("lost.loops-default-backend.test").template("default-backend-bare");
     let objects = route.objects(&context.world.recipe).map_err(anyhow::Error::from)?;
-    context.world.kubernetes.apply_all(&objects).await?;
+    context.apply_meanwhile(&objects).await?;
     let result = lost(&context, &route).await;
     context.world.cluster.set_external_name(&route.host, &[]);
     context.world.kubernetes.delete_all(&objects).await?;

@@ -43,10 +43,8 @@ async fn flag(context: Context) -> CaseResult {
     deployment["spec"]["selector"]["matchLabels"]["app"] = json!(app);
     deployment["spec"]["template"]["metadata"]["labels"]["app"] = json!(app);
     context.world.inject_with_flag(&mut deployment);
-    context.world.kubernetes.apply(&deployment).await?;
-    let judged = judge(&context, &app).await;
-    context.world.kubernetes.delete(&deployment).await?;
-    judged.map(|()| Outcome::Pass)
+    context.apply_meanwhile(&[deployment]).await?;
+    judge(&context, &app).await.map(|()| Outcome::Pass)
 }
 
 async fn judge(context: &Context, app: &str) -> Result<(), Failure> {

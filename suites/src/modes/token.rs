@@ -61,7 +61,7 @@ async fn pods(context: &Context, instance: &str) -> anyhow::Result<Vec<Pod>> {
 
 async fn mounted(context: Context) -> CaseResult {
     let objects = without_token(&context)?;
-    context.world.kubernetes.apply_all(&objects).await?;
+    context.apply_meanwhile(&objects).await?;
     let reason = converge(SETTLES, || async {
         let pods = pods(&context, NAME).await.unwrap_or_default();
         pods.iter().find_map(ended).ok_or_else(|| "it runs".to_owned())
@@ -81,7 +81,7 @@ async fn mounted(context: Context) -> CaseResult {
 
 async fn projected(context: Context) -> CaseResult {
     let objects = without_token(&context)?;
-    context.world.kubernetes.apply_all(&objects).await?;
+    context.apply_meanwhile(&objects).await?;
     let judged = certified(&context, NAME).await;
     context.world.kubernetes.delete_all(&objects).await?;
     judged?;

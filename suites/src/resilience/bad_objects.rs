@@ -117,7 +117,7 @@ async fn judge_freezing(
     applied(context, suspect).await?;
     let tried = told_again(context, told, before).await?;
     // It has tried to take the later route as well when it complains again, and the earlier ones are what they were.
-    context.world.kubernetes.apply_all(objects).await?;
+    context.apply_meanwhile(objects).await?;
     told_again(context, told, tried).await?;
     for (route, what) in [(&suspect.route, "its own host"), (late, "the host of a route that came after it")] {
         let record = context.send(context.world.request_to(route, &context.world.ingress)).await;
@@ -181,7 +181,7 @@ async fn judge(context: &Context, plan: &Plan, suspects: &[Suspect<'_>], late: &
         };
         check(format!("the API server's answer to {}", named(suspect))).that(holds, expected, found)?;
     }
-    context.world.kubernetes.apply_all(late).await?;
+    context.apply_meanwhile(late).await?;
     let request = context.world.request_to(&plan.routes[LATE], &context.world.ingress);
     let answers = |record: &Record| served_by(record, Backend::B);
     context.until(SETTLES, "a route that came after the bad objects to be served", request, answers).await?;
@@ -215,7 +215,7 @@ async fn judge(context: &Context, plan: &Plan, suspects: &[Suspect<'_>], late: &
 /// Applies its objects one after the other, until one is refused.
 async fn applied(context: &Context, suspect: &Suspect<'_>) -> anyhow::Result<()> {
     for object in &suspect.objects {
-        context.world.kubernetes.apply(object).await?;
+        context.apply_meanwhile(std::slice::from_ref(object)).await?;
     }
     Ok(())
 }

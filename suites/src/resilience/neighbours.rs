@@ -65,12 +65,7 @@ async fn bad_neighbours(context: Context) -> CaseResult {
         plan.route("closed", "good").port(999);
         bad.push("closed");
     }
-    let judged = judge(&context, &plan, &bad).await;
-    // Whatever was seen, the cases after this one have to find the controller as it was.
-    for route in bad.into_iter().chain(["late", SEALED]).filter(|route| plan.routes.contains_key(*route)) {
-        context.world.kubernetes.delete_all(&objects(&context, &plan, route)?).await?;
-    }
-    judged
+    judge(&context, &plan, &bad).await
 }
 
 /// The name of the Secret of [`SEALED`].
@@ -79,14 +74,13 @@ fn secret(context: &Context) -> String {
 }
 
 async fn judge(context: &Context, plan: &Plan, bad: &[&str]) -> CaseResult {
-    let kubernetes = &context.world.kubernetes;
     for bad in bad {
-        kubernetes.apply_all(&objects(context, plan, bad)?).await?;
+        context.apply_meanwhile(&objects(context, plan, bad)?).await?;
     }
     if plan.routes.contains_key(SEALED) {
-        kubernetes.apply_all(&objects(context, plan, SEALED)?).await?;
+        context.apply_meanwhile(&objects(context, plan, SEALED)?).await?;
     }
-    kubernetes.apply_all(&objects(context, plan, "late")?).await?;
+    context.apply_meanwhile(&objects(context, plan, "late")?).await?;
     let late = context.world.request_to(&plan.routes["late"], &context.world.ingress);
     let answers = |record: &Record| record.is(200) && record.service() == Some(Backend::B.name());
     context.until(SETTLES, "a route that came after the bad ones to be served", late, answers).await?;

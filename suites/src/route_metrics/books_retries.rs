@@ -44,21 +44,26 @@ async fn retries(context: Context) -> CaseResult {
     let profiles = profiles(&context);
     let known = (get(&profiles, AUTHORS).await?, get(&profiles, BOOKS).await?);
 
-    let result = async {
-        by_profile(&context, author, &known.0).await?;
-        by_route(&context, author).await
-    };
-    let result = result.await;
-
-    // Whatever became of it, who comes next finds books as it was.
-    for known in [known.0, known.1] {
-        restore(&profiles, known).await?;
+    // Who comes next finds books as it was.
+    let after = context.clone();
+    context.afterwards(async move {
+        let delete = form(&after, &format!("/authors/{author}/delete"), "")?;
+        location(&after.send(delete.clone()).await, &delete).map(drop)
+    });
+    let after = context.clone();
+    context.afterwards(async move {
+        failing(&after, json!([{"name": "FAIL_EVERY", "value": "2"}, gone("FAILURE_RATE"), gone("SEED")])).await
+    });
+    let after = context.clone();
+    context.afterwards(async move { after.world.kubernetes.delete(&route(0)).await.map_err(Failure::from) });
+    for known in [known.0.clone(), known.1] {
+        let profiles = profiles.clone();
+        context.afterwards(async move { restore(&profiles, known).await });
     }
-    context.world.kubernetes.delete(&route(0)).await?;
-    failing(&context, json!([{"name": "FAIL_EVERY", "value": "2"}, gone("FAILURE_RATE"), gone("SEED")])).await?;
-    let delete = form(&context, &format!("/authors/{author}/delete"), "")?;
-    location(&context.send(delete.clone()).await, &delete)?;
-    result.map(|()| Outcome::Pass)
+
+    by_profile(&context, author, &known.0).await?;
+    by_route(&context, author).await?;
+    Ok(Outcome::Pass)
 }
 
 /// `isRetryable` on the request that fails: whoever asks books sees no failure, and its proxy counts all of them.

@@ -65,23 +65,20 @@ async fn timeouts(context: Context) -> CaseResult {
     open(&context).await?;
     let profiles = profiles(&context);
     let known = get(&profiles, BOOKS).await?;
-    let result = async {
-        ask_the_slow_ones(&context).await?;
-        by_profile(&context, &known).await?;
-        by_route(&context).await
-    };
-    let result = result.await;
+    // Who comes next finds books with the answers that it had.
+    let after = context.clone();
+    context.afterwards(async move { authors_at(&after, "http://authors:7001").await });
+    for means in [Means::Field, Means::Annotation] {
+        let after = context.clone();
+        context
+            .afterwards(async move { after.world.kubernetes.delete_all(&routes(means)).await.map_err(Failure::from) });
+    }
+    let (of_books, before) = (profiles.clone(), known.clone());
+    context.afterwards(async move { restore(&of_books, before).await });
 
-    // Whatever became of it, who comes next finds books with the answers that it had, and one thing left alone is no reason to leave the others.
-    let kubernetes = &context.world.kubernetes;
-    let cleaned = [
-        restore(&profiles, known).await,
-        kubernetes.delete_all(&routes(Means::Annotation)).await.map_err(Failure::from),
-        kubernetes.delete_all(&routes(Means::Field)).await.map_err(Failure::from),
-        authors_at(&context, "http://authors:7001").await,
-    ];
-    result?;
-    cleaned.into_iter().collect::<Result<(), Failure>>()?;
+    ask_the_slow_ones(&context).await?;
+    by_profile(&context, &known).await?;
+    by_route(&context).await?;
     Ok(Outcome::Pass)
 }
 

@@ -91,7 +91,7 @@ async fn address_by_name(context: Context) -> CaseResult {
     plan.route("numbered", "numbered").template(TEMPLATE).value("address_name", address.as_str());
     let numbered = objects(&context, &plan.routes["numbered"])?;
     let kubernetes = &context.world.kubernetes;
-    kubernetes.apply_all(&numbered).await?;
+    context.apply_meanwhile(&numbered).await?;
     let told = converge(SETTLES, || async {
         let events = kubernetes.events().await.map_err(|error| format!("{error:#}"))?;
         let about = |event: &&String| event.contains(&plan.routes["numbered"].name) && event.contains(&address);

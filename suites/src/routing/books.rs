@@ -78,7 +78,7 @@ async fn any_host(context: Context) -> CaseResult {
     let objects = route.objects(&context.world.recipe).map_err(anyhow::Error::from)?;
     let unknown = get(&context, "/")?.host("books.nobody.test");
     let kubernetes = &context.world.kubernetes;
-    kubernetes.apply_all(&objects).await?;
+    context.apply_meanwhile(&objects).await?;
     let judged = async {
         let opens = |record: &Record| record.is(200) && record.body.contains("Middlemarch");
         context.until(SETTLES, "books under a host of no route", unknown.clone(), opens).await?;

@@ -161,9 +161,8 @@ async fn default_backend(context: Context) -> CaseResult {
     let kubernetes = &context.world.kubernetes;
     let unknown = unknown(&context)?;
     context.until(SETTLES, "no default backend yet", unknown.clone(), |record| record.is(404)).await?;
-    kubernetes.apply_all(&objects).await?;
+    context.apply_meanwhile(&objects).await?;
     let judged = falls_back(&context, &unknown).await;
-    // Whatever was seen, the cases after this one have to find the controller as it was.
     kubernetes.delete_all(&objects).await?;
     judged?;
     context.until(SETTLES, "the default backend is gone", unknown, |record| record.is(404)).await?;

@@ -78,7 +78,7 @@ async fn policy(context: Context, policy: &str, source: Vantage) -> CaseResult {
 
     // The same before the meshed controller, by a Service like its own.
     let ingress = ingress_with(&context, policy).await?;
-    context.world.kubernetes.apply(&ingress).await?;
+    context.apply_meanwhile(std::slice::from_ref(&ingress)).await?;
     let namespace = &context.world.controller.namespace;
     let local = entrance(&context, namespace, &context.plan.full("ingress")).await?;
     let request = context.world.request_to(context.route("main")?, &local);
