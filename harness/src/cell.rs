@@ -218,8 +218,11 @@ async fn judge(case: &Case, world: Arc<World>, plan: Plan, limit: Duration, tell
 
 async fn look(case: &Case, world: &Arc<World>, plan: &Plan, limit: Duration, attempt: u32) -> CaseReport {
     let context = Context::new(Arc::clone(world), case, plan.clone());
-    // A task of its own, so that a panic in a case is a verdict and not the end of the cell.
-    let mut result = ended(tokio::spawn((case.run)(context.clone())), limit).await;
+    let mut result = match world.unready(plan).await {
+        Some(failure) => Err(failure),
+        // A task of its own, so that a panic in a case is a verdict and not the end of the cell.
+        None => ended(tokio::spawn((case.run)(context.clone())), limit).await,
+    };
     // What a pod without a proxy does is no behaviour of the mesh. The case may have made the pod itself.
     if let Err(failure @ Failure::Behaviour { .. }) = &result
         && let Err(error) = world.injected().await

@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
+use crate::refusal::{Refused, is_refusal, refuses};
 use crate::tenancy::{Fate, Tenancy};
 use crate::{adoption, definitions};
 
@@ -91,11 +92,14 @@ impl Kubernetes {
             Some(_) => api.get(&name).await,
         };
         applied.map_err(|error| {
-            let message = match &error {
-                kube::Error::Api(status) => status.message.clone(),
-                error => error.to_string(),
-            };
-            anyhow!("cannot apply {}: {message}", describe(object))
+            let what = describe(object);
+            match &error {
+                kube::Error::Api(status) if refuses(status.code) => {
+                    Refused { what, message: status.message.clone() }.into()
+                }
+                kube::Error::Api(status) => anyhow!("cannot apply {what}: {}", status.message),
+                error => anyhow!("cannot apply {what}: {error}"),
+            }
         })
     }
 
@@ -113,6 +117,22 @@ impl Kubernetes {
 
     /// Applies many objects in the order of [`Kubernetes::apply_all`]; an error names the file of the object.
     pub async fn apply_manifests(&self, manifests: &[Manifest]) -> anyhow::Result<()> {
+        match self.apply_what_is_taken(manifests).await?.into_iter().next() {
+            Some((_, refused)) => Err(refused),
+            None => Ok(()),
+        }
+    }
+
+    /// Applies many objects as [`Kubernetes::apply_manifests`], and all others too where the API server takes some of them for what they
+    /// say: those are returned, each with why.
+    ///
+    /// # Errors
+    /// Whatever else goes wrong.
+    pub async fn apply_what_is_taken<'m>(
+        &self,
+        manifests: &'m [Manifest],
+    ) -> anyhow::Result<Vec<(&'m Manifest, anyhow::Error)>> {
+        let mut refused = Vec::new();
         let rank = |object: &Value| match object["kind"].as_str() {
             Some("CustomResourceDefinition" | "Namespace") => 0,
             Some(
@@ -124,8 +144,19 @@ impl Kubernetes {
         };
         for wave in 0..=3 {
             let of_wave = manifests.iter().filter(|manifest| rank(&manifest.object) == wave);
-            let applied: Vec<_> = of_wave.map(|manifest| self.apply_manifest(manifest)).collect();
-            stream::iter(applied).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+            let applied: Vec<_> = of_wave
+                .map(|manifest| async move {
+                    match self.apply_manifest(manifest).await {
+                        Ok(()) => Ok(None),
+                        Err(error) if is_refusal(&error) => Ok(Some((manifest, error))),
+                        Err(error) => Err(error),
+                    }
+                })
+                .collect();
+            let mut applied = stream::iter(applied).buffer_unordered(AT_ONCE);
+            while let Some(outcome) = applied.try_next().await? {
+                refused.extend(outcome);
+            }
             if wave == 0 && self.tenancy.is_some() {
                 // The embedded cluster serves a kind once its definition is stored; others take a moment.
                 let definitions =
@@ -133,7 +164,7 @@ impl Kubernetes {
                 future::try_join_all(definitions.map(|definition| self.established(definition))).await?;
             }
         }
-        Ok(())
+        Ok(refused)
     }
 
     /// Waits until a kind is served in all its versions: it is established a moment before an API server knows it among what it serves.

@@ -35,6 +35,7 @@ pub mod metrics;
 pub mod observations;
 pub mod plan;
 pub mod probe;
+mod refusal;
 pub mod report;
 pub mod runner;
 pub mod statistics;

@@ -69,7 +69,7 @@ pub struct Route {
     pub template: String,
     /// Who has to answer before the cell is ready; `None` for a route that is not awaited.
     pub awaits: Option<String>,
-    case: String,
+    pub(crate) case: String,
     values: BTreeMap<&'static str, String>,
     /// The case asked for this very host.
     own_host: bool,
@@ -163,6 +163,11 @@ pub(crate) fn label(object: &mut Value, case: &str) {
     }
 }
 
+/// The slug of the case that an object is for; `None` if it is for every case, or was made from no route.
+pub(crate) fn case_of(object: &Value) -> Option<&str> {
+    object["metadata"]["labels"][CASE].as_str().filter(|case| *case != EVERY)
+}
+
 /// The label selector of what an instance of the controller needs to read, when only these cases ask for it.
 pub(crate) fn selector<'a>(cases: impl Iterator<Item = &'a Plan>) -> String {
     let slugs: Vec<&str> = std::iter::once(EVERY).chain(cases.map(|plan| plan.slug.as_str())).collect();
@@ -208,6 +213,11 @@ impl Plan {
             apps: BTreeSet::new(),
             instances: BTreeMap::new(),
         }
+    }
+
+    /// What the case is called in names of objects.
+    pub(crate) fn slug(&self) -> &str {
+        &self.slug
     }
 
     /// The whole name of something that the case calls `name`.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow};
 use k8s_openapi::api::core::v1::Service as ServiceObject;
 use kube::api::Api;
 use meshgate_clusters::linkerd::Linkerd;
-use meshgate_clusters::{Backend, Cluster, Entrance, Vantage};
+use meshgate_clusters::{Backend, Cluster, Entrance};
 use meshgate_fixtures::{Controller, Fixtures, Recipe};
 use meshgate_inject as inject;
 use serde_json::{Value, json};
@@ -21,10 +21,13 @@ use crate::cell::{Assignment, Spec, Teller};
 use crate::injection::{self, Foreign};
 use crate::kubernetes::Kubernetes;
 use crate::matrix::Cell;
-use crate::plan::{NAMESPACE, Plan, Route};
-use crate::probe::{self, Batch, Connection, Keep, Prober, Record, Request, Scheme};
+use crate::plan::{self, NAMESPACE, Plan, Route};
+use crate::probe::{Prober, Request, Scheme};
 
 mod artefacts;
+mod readiness;
+
+use readiness::{Silent, Unready};
 
 /// How long Linkerd's own checks may wait: its Deployments are available when they are asked.
 const CHECKS: Duration = Duration::from_secs(60);
@@ -52,6 +55,8 @@ pub struct World {
     /// What a mesh that is not Meshgate's own consists of.
     mesh: Option<Foreign>,
     publishes: bool,
+    /// Of which cases something was not there when all others were ready, by their slugs.
+    unready: BTreeMap<String, Unready>,
     report_dir: PathBuf,
     /// The command line that runs this cell again, without a case.
     repeat: String,
@@ -65,27 +70,32 @@ pub struct Broken {
     pub artefacts: Vec<String>,
 }
 
-/// The routes that have to answer before a cell is ready.
-fn awaited<'a>(plans: impl Iterator<Item = &'a Plan>) -> Vec<&'a Route> {
-    plans.flat_map(|plan| plan.routes.values()).filter(|route| route.awaits.is_some()).collect()
-}
-
 /// The command line that runs a cell again, without a case.
 pub fn repeat(spec: &Spec) -> String {
     let cell = &spec.cell;
     let mut line = format!("meshgate run --controllers {}@{}", cell.controller, cell.version);
     match &spec.recipe {
-        Some(dir) => line += &format!(" --recipe {}", dir.display()),
+        Some(dir) => line += &format!(" --recipe {}", quoted(dir)),
         None => line += &format!(" --recipe {}", cell.recipe),
     }
     if let Some(dir) = &spec.fixtures {
-        line += &format!(" --fixtures {}", dir.display());
+        line += &format!(" --fixtures {}", quoted(dir));
     }
     if let Some(dialect) = cell.dialect {
         line += &format!(" --dialect {}", dialect.as_str());
     }
     line + &spec.where_to
 }
+
+/// A path as a shell reads it.
+fn quoted(path: &Path) -> String {
+    let path = path.display().to_string();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%=,".contains(c);
+    if path.chars().all(is_plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
+}
+
+/// No longer than anybody waits.
+const EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 impl World {
     /// Applies mesh, controller, apps and the plans of all cases, and waits until all of it is ready.
@@ -109,10 +119,11 @@ impl World {
             injection: inject::Options::default(),
             mesh: None,
             publishes: spec.backend.publishes(),
+            unready: BTreeMap::new(),
             report_dir: spec.report_dir.clone(),
             repeat: repeat(spec),
         };
-        match world.bring_up(spec, fixtures, plans, Instant::now() + within, teller).await {
+        match world.bring_up(spec, fixtures, plans, Instant::now() + within.min(EVER), teller).await {
             Ok(()) => Ok(world),
             Err(error) => {
                 let (folder, artefacts) = world.keep_setup_artefacts(&error).await;
@@ -141,7 +152,11 @@ impl World {
         let mut warned = BTreeSet::new();
         for step in steps {
             teller.progress(step.what);
-            self.kubernetes.apply_manifests(&step.manifests).await?;
+            for (manifest, refused) in self.kubernetes.apply_what_is_taken(&step.manifests).await? {
+                // What the recipe makes of a route is for the case to judge, and everything else for nobody.
+                let Some(case) = plan::case_of(&manifest.object) else { return Err(refused) };
+                self.unready.entry(case.to_owned()).or_default().refused.push(format!("{refused:#}"));
+            }
             self.kubernetes.deployments_ready(deadline, |text| teller.progress(text)).await?;
             match (&self.mesh, step.part) {
                 (Some(mesh), Part::Mesh) => {
@@ -163,14 +178,22 @@ impl World {
             self.instances.insert(name.clone(), entrance);
         }
         self.cluster.settled().await?;
-        let routes = awaited(plans.values());
-        teller.progress(format!("awaiting {} routes", routes.len()));
-        let mut ready = vec![self.routes_ready(routes, &self.ingress, deadline)];
-        for (name, entrance) in &self.instances {
-            let routes = awaited(plans.values().filter(|plan| plan.instances.contains_key(name)));
-            ready.push(self.routes_ready(routes, entrance, deadline));
+        let taken = || plans.values().filter(|plan| !self.unready.contains_key(plan.slug()));
+        let awaited = readiness::awaited(taken());
+        teller.progress(format!("awaiting {} routes", awaited.len()));
+        let mut looks = vec![self.routes_ready(awaited, None, deadline)];
+        for name in self.instances.keys() {
+            let routes = readiness::awaited(taken().filter(|plan| plan.instances.contains_key(name)));
+            looks.push(self.routes_ready(routes, Some(name), deadline));
         }
-        futures::future::try_join_all(ready).await.map(drop)
+        let silent: Vec<(String, Silent)> = futures::future::join_all(looks).await.into_iter().flatten().collect();
+        for (case, silent) in silent {
+            self.unready.entry(case).or_default().silent.push(silent);
+        }
+        for told in self.unready.values().flat_map(Unready::told) {
+            teller.note(told);
+        }
+        Ok(())
     }
 
     /// Refuses to go on where a mesh that is not Meshgate's own left a pod without its proxy.
@@ -201,42 +224,6 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    /// Waits until every route has answered from its own backend, and then all of them again.
-    async fn routes_ready(&self, routes: Vec<&Route>, at: &Entrance, deadline: Instant) -> anyhow::Result<()> {
-        const CONNECTIONS: usize = 4;
-        let mut pending = routes.clone();
-        let mut again = false;
-        loop {
-            let requests = pending.iter().map(|route| self.request_to(route, at).on(Connection::PerWorker)).collect();
-            let batch = Batch { requests, concurrency: CONNECTIONS, repeat: None, keep: Keep::All };
-            let records = self.prober.run(Vantage::Outside(0), &batch).await;
-            let not_yet: Vec<(&Route, Record)> = pending
-                .into_iter()
-                .zip(records)
-                .filter(|(route, record)| !(record.is(200) && record.service() == route.awaits.as_deref()))
-                .collect();
-            if not_yet.is_empty() && again {
-                return Ok(());
-            }
-            again = not_yet.is_empty();
-            if let Some((route, record)) = not_yet.first().filter(|_| Instant::now() >= deadline) {
-                return Err(anyhow!(
-                    "the route {} ({}{}) and {} more did not answer from {}: {}",
-                    route.name,
-                    route.host,
-                    route.path,
-                    not_yet.len() - 1,
-                    route.awaits.as_deref().unwrap_or_default(),
-                    probe::outcome(record)
-                ));
-            }
-            pending = if again { routes.clone() } else { not_yet.into_iter().map(|(route, _)| route).collect() };
-            if !again {
-                tokio::time::sleep(Duration::from_millis(30)).await;
-            }
-        }
     }
 
     /// A GET for a route, to one instance.

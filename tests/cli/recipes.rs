@@ -54,7 +54,7 @@ fn a_recipe_that_cannot_be_read_is_told_before_anything_runs() {
 }
 
 #[test]
-fn a_broken_cell_says_which_file_and_field_and_the_others_go_on() {
+fn what_is_wrong_with_a_recipe_says_which_file_and_field_and_the_others_go_on() {
     let bench = Bench::new();
     let recipes = bench.fixtures().join("traefik/recipes");
     for (name, from, to) in [
@@ -67,7 +67,7 @@ fn a_broken_cell_says_which_file_and_field_and_the_others_go_on() {
     }
     let recipes = "ingress-middleware,bad-field,bad-namespace,bad-placeholder";
     let done = bench.run(&format!("{ON_TRAEFIK} --fixtures fixtures --recipe {recipes}"));
-    done.expect(1, &["bad-field/modern: not-run: "]);
+    done.expect(1, &["bad-placeholder/modern: not-run: "]);
     let report = report(&bench);
     let names: Vec<&str> = report.cells.iter().map(|cell| cell.recipe.as_str()).collect();
     assert_eq!(names, ["bad-field", "bad-namespace", "bad-placeholder", "ingress-middleware"]);
@@ -76,11 +76,33 @@ fn a_broken_cell_says_which_file_and_field_and_the_others_go_on() {
         (1, ["traefik/recipes/bad-namespace/route.yaml", "namespaces \"nowhere\" not found"]),
         (2, ["traefik/recipes/bad-placeholder/route.yaml", "no value for ${hostname}"]),
     ] {
-        let (_, reason) = not_run(&report.cells[cell]);
+        // What an API server takes is what a version of a controller brings; what is no object at all is nobody's behaviour.
+        let case = &report.cells[cell].cases[0];
+        let reason = if cell == 2 { not_run(&report.cells[cell]).1 } else { case.reason.as_deref().unwrap() };
+        assert_eq!(case.verdict, if cell == 2 { Verdict::NotRun } else { Verdict::Fail }, "{case:#?}");
         assert!(parts.iter().all(|part| reason.contains(part)), "expected {parts:?} in {reason}");
         assert!(!reason.contains("Status {"), "a message for people: {reason}");
     }
     assert_eq!(report.cells[3].cases[0].verdict, Verdict::Pass);
+}
+
+#[test]
+fn what_one_case_lacks_costs_no_other_its_verdict() {
+    let bench = Bench::new();
+    let recipe = own_recipe(&bench);
+    edit(&recipe.join("tls.yaml"), "secretName:", "secretNam:");
+    edit(&recipe.join("grpc.yaml"), "name: ${service}", "name: nobody");
+    let cases = "routing/host,routing/grpc-unary,tls/terminated";
+    let done = bench.run(&format!("run --controllers traefik --dialect modern --case {cases} --recipe ./my-recipe"));
+    done.expect(1, &["routing-grpc-unary-a", "did not answer while others did", "secretNam"]);
+    let report = report(&bench);
+    let verdicts: Vec<_> = report.cells[0].cases.iter().map(|case| (case.id.as_str(), case.verdict)).collect();
+    let expected =
+        [("routing/host", Verdict::Pass), ("routing/grpc-unary", Verdict::Fail), ("tls/terminated", Verdict::Fail)];
+    assert_eq!(verdicts, expected);
+    let reason = |case: usize| report.cells[0].cases[case].reason.as_deref().unwrap();
+    assert!(reason(1).contains("expected an answer from echo-a"), "{}", reason(1));
+    assert!(reason(2).contains("tls.yaml") && reason(2).contains("secretNam"), "{}", reason(2));
 }
 
 #[test]
