@@ -14,6 +14,8 @@ use crate::{fail, output, run};
 
 /// Two versions of a controller, or two reports.
 #[derive(clap::Args)]
+// Said again, for the arguments of `run` bring that of theirs along.
+#[command(after_help = EXIT_STATUS)]
 pub struct Args {
     /// A report to compare with: a `report.json`, or an expected report (YAML), from which every difference counts
     #[arg(requires = "candidate", conflicts_with_all = ["controller", "from", "to"])]
@@ -39,7 +41,14 @@ pub struct Args {
     run: run::Args,
 }
 
-/// 0 no regression, 1 regression, 2 could not run.
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  no regression; compared with an expected report: no difference
+  1  a regression, or something that ran before is gone; compared with an expected report: any difference
+  2  nothing could be compared: bad arguments, a file that is no report, something missing on this machine, a version of which no cell \
+came up or to which no case applies, or an interruption";
+
+/// Compares and ends with the status that [`EXIT_STATUS`] explains.
 pub fn main(args: Args) -> ExitCode {
     match execute(args) {
         Ok(Gated { text, status }) => match output::print(&text) {

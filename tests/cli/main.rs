@@ -12,6 +12,7 @@ mod cluster;
 mod endings;
 mod eras;
 mod existing;
+mod gate;
 mod image;
 mod injector;
 mod machine;

@@ -1,0 +1,25 @@
+//! What `gate` says of itself, and what it does not decide.
+
+use crate::bench::Bench;
+
+/// What stands below this title, until the next one.
+fn section<'a>(text: &'a str, title: &str) -> &'a str {
+    text.split(title).nth(1).unwrap_or_else(|| panic!("{title:?} in {text}"))
+}
+
+#[test]
+fn each_command_has_an_exit_status_of_its_own() {
+    let bench = Bench::new();
+    bench.run("man --output man").expect(0, &[]);
+    for (command, its_own, of_the_other) in
+        [("gate", "no regression", "as the recipes promise"), ("run", "as the recipes promise", "no regression")]
+    {
+        let help = bench.run(&format!("{command} --help"));
+        help.expect(0, &[]);
+        let page = std::fs::read_to_string(bench.join(&format!("man/meshgate-{command}.1"))).unwrap();
+        for text in [&help.stdout, &page] {
+            let told = section(text, "Exit status:");
+            assert!(told.contains(its_own) && !told.contains(of_the_other), "{command}: {told}");
+        }
+    }
+}
