@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::bail;
+use clap::Arg;
 use meshgate_clusters::Kind;
 use meshgate_harness::matrix;
 use meshgate_harness::report::expected::{Verdicts, is_expected};
@@ -15,15 +16,15 @@ use crate::{fail, output, run};
 /// Two versions of a controller, or two reports.
 #[derive(clap::Args)]
 // Said again, for the arguments of `run` bring that of theirs along.
-#[command(after_help = EXIT_STATUS)]
+#[command(after_help = EXIT_STATUS, mut_args(meaningless_beside_reports))]
 pub struct Args {
     /// A report to compare with: a `report.json`, or an expected report (YAML), from which every difference counts
-    #[arg(requires = "candidate", conflicts_with_all = ["controller", "from", "to"])]
+    #[arg(requires = "candidate")]
     baseline: Option<PathBuf>,
     /// The report that is to pass
     candidate: Option<PathBuf>,
     /// The controller to upgrade
-    #[arg(long, requires = "from", requires = "to")]
+    #[arg(long, requires = "from", requires = "to", conflicts_with = "controllers")]
     controller: Option<String>,
     /// The version in use
     #[arg(long, value_name = "VERSION")]
@@ -39,6 +40,14 @@ pub struct Args {
     to_chart: Option<String>,
     #[command(flatten)]
     run: run::Args,
+}
+
+/// Of two reports nothing is run, so whatever says what to run, and how, would mean nothing.
+fn meaningless_beside_reports(argument: Arg) -> Arg {
+    match argument.get_id().as_str() {
+        "baseline" | "candidate" => argument,
+        _ => argument.conflicts_with("baseline"),
+    }
 }
 
 const EXIT_STATUS: &str = "\

@@ -23,3 +23,25 @@ fn each_command_has_an_exit_status_of_its_own() {
         }
     }
 }
+
+#[test]
+fn what_would_mean_nothing_is_refused() {
+    let bench = Bench::new();
+    for file in ["a.yaml", "b.yaml"] {
+        std::fs::write(bench.join(file), "c/a/default: {pass: [routing/host]}").unwrap();
+    }
+    for (arguments, refused) in [
+        ("--controller traefik --from 3.7.9 --to 3.7.15 --controllers kong", "--controllers <CONTROLLERS>"),
+        ("a.yaml b.yaml --recipe nope", "--recipe <NAME|DIR>"),
+        ("a.yaml b.yaml --controllers zz", "--controllers <CONTROLLERS>"),
+        ("a.yaml b.yaml --report-dir report", "--report-dir <DIR>"),
+        ("a.yaml b.yaml --cluster existing", "--cluster <KIND>"),
+        ("a.yaml b.yaml --dry-run", "--dry-run"),
+        ("a.yaml b.yaml --keep", "--keep"),
+    ] {
+        let done = bench.run(&format!("gate {arguments}"));
+        done.expect(2, &["cannot be used with", refused]);
+        assert_eq!(done.stdout, "", "{arguments}");
+    }
+    bench.run("gate a.yaml b.yaml").expect(0, &[]);
+}
