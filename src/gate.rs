@@ -85,6 +85,13 @@ impl Gated {
 fn execute(args: Args) -> anyhow::Result<Gated> {
     if let (Some(baseline), Some(candidate)) = (&args.baseline, &args.candidate) {
         let comparison = Comparison::of(&Verdicts::read(baseline)?, &Verdicts::read(candidate)?);
+        if !comparison.judged {
+            bail!(
+                "expected the verdict on a case that ran, in {} or in {}; found none, so there is nothing to compare",
+                baseline.display(),
+                candidate.display()
+            );
+        }
         let mut text = format!("{} -> {}\n{}", baseline.display(), candidate.display(), comparison.render());
         if !is_expected(baseline) {
             return Ok(Gated::of(text, !comparison.regressed()));

@@ -45,3 +45,17 @@ fn what_would_mean_nothing_is_refused() {
     }
     bench.run("gate a.yaml b.yaml").expect(0, &[]);
 }
+
+#[test]
+fn a_comparison_of_nothing_lets_nothing_pass() {
+    let bench = Bench::new();
+    std::fs::write(bench.join("empty.yaml"), "{}").unwrap();
+    std::fs::write(bench.join("not-run.yaml"), "c/a/default: {not-run: [routing/host]}").unwrap();
+    for (baseline, candidate) in [("empty.yaml", "empty.yaml"), ("not-run.yaml", "not-run.yaml")] {
+        let done = bench.run(&format!("gate {baseline} {candidate}"));
+        done.expect(2, &["expected the verdict on a case that ran, in ", baseline, "there is nothing to compare"]);
+        assert_eq!(done.stdout, "", "{baseline}");
+    }
+    std::fs::write(bench.join("one.yaml"), "c/a/default: {pass: [routing/host]}").unwrap();
+    bench.run("gate one.yaml one.yaml").expect(0, &[]);
+}

@@ -13,6 +13,8 @@ pub struct Comparison {
     pub changes: Vec<Change>,
     /// Verdicts that are the same on both sides.
     pub unchanged: usize,
+    /// Whether anything was judged, on either side: a comparison of nothing vouches for nothing.
+    pub judged: bool,
     /// Cells that only one of the reports has.
     pub one_sided: BTreeSet<String>,
     /// Where each side was judged, if that is known of both and not the same: what differs may then differ for that.
@@ -90,12 +92,15 @@ impl Comparison {
             });
         }
         changes.sort_by_key(|change| change.kind);
+        let mut every =
+            [baseline, candidate].into_iter().flat_map(|side| side.cells.values().flat_map(BTreeMap::values));
+        let judged = every.any(|case| matches!(case.verdict, Verdict::Pass | Verdict::Finding | Verdict::Fail));
         let cells = |side: &Verdicts| side.cells.keys().cloned().collect::<BTreeSet<_>>();
         let one_sided = cells(baseline).symmetric_difference(&cells(candidate)).cloned().collect();
         let sides = [&baseline.places, &candidate.places];
         let known = sides.iter().all(|places| !places.is_empty());
         let elsewhere = (known && sides[0] != sides[1]).then(|| sides.map(Clone::clone));
-        Self { changes, unchanged, one_sided, elsewhere }
+        Self { changes, unchanged, judged, one_sided, elsewhere }
     }
 
     /// Whether a change is one of a cell that is on one side only. What is red there is told case by case all the same.

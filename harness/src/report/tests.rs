@@ -237,6 +237,17 @@ fn the_gate_names_what_changed() {
 }
 
 #[test]
+fn a_comparison_of_nothing_knows_that_it_is_one() {
+    let of = |verdict| report(vec![cell("a", None, vec![case("routing/host", verdict)])]);
+    for nothing in [report(vec![]), of(Verdict::NotApplicable), of(Verdict::NotRun)] {
+        assert!(!compare(&nothing, &nothing).judged, "{nothing:?}");
+        for judged in [Verdict::Pass, Verdict::Finding, Verdict::Fail].map(of) {
+            assert!(compare(&judged, &nothing).judged && compare(&nothing, &judged).judged, "{nothing:?} {judged:?}");
+        }
+    }
+}
+
+#[test]
 fn an_expected_report_says_every_verdict_on_a_line_of_its_own() {
     let cases = vec![
         case("routing/host", Verdict::Pass),
