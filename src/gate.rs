@@ -127,9 +127,15 @@ fn execute(args: Args) -> anyhow::Result<Gated> {
     if args.run.target.dry_run {
         return outlook(&controller, [&from, &to]);
     }
-    let comparison = Comparison::of(&from.verdicts(&controller)?, &to.verdicts(&controller)?);
+    let (before, after) = (from.judged(&controller)?, to.judged(&controller)?);
+    let comparison = Comparison::of(&before.verdicts, &after.verdicts);
     let text = format!("{controller} {} -> {}\n{}", from.name, to.name, comparison.render());
-    Ok(Gated::of(text, !comparison.regressed()))
+    let undecided: String = [before.undecided, after.undecided].into_iter().flatten().collect();
+    if undecided.is_empty() {
+        return Ok(Gated::of(text, !comparison.regressed()));
+    }
+    // What there is to compare is told all the same.
+    Ok(Gated { text: text + &undecided, status: 2 })
 }
 
 /// What the runs of both sides would make, in place of a comparison.
@@ -168,13 +174,20 @@ impl Side {
         Self { version, name, run }
     }
 
-    fn verdicts(&self, controller: &str) -> anyhow::Result<Verdicts> {
+    fn judged(&self, controller: &str) -> anyhow::Result<Judged> {
         output::tell(&format!("{controller} {}:\n", self.name));
         let report = run::execute(&self.run)?;
-        if run::nothing_ran(&report) {
+        let undecided = run::nothing_judged(&report).map(|why| {
             let path = self.run.report_dir.join("report.md");
-            bail!("no cell of {controller} {} could be set up; see {}", self.name, path.display());
-        }
-        Ok(Verdicts::of(&report))
+            format!("undecided   {controller} {}: {why}; see {}\n", self.name, path.display())
+        });
+        Ok(Judged { verdicts: Verdicts::of(&report), undecided })
     }
+}
+
+/// What came of a side's run.
+struct Judged {
+    verdicts: Verdicts,
+    /// Why nothing can be said of it, where nothing was judged.
+    undecided: Option<String>,
 }

@@ -11,8 +11,9 @@ use meshgate_harness::blueprint;
 use meshgate_harness::case::Case;
 use meshgate_harness::cell::Spec;
 use meshgate_harness::matrix::{self, Cell, Dialect, Mesh, Selection};
-use meshgate_harness::report::{Environment, Report};
+use meshgate_harness::report::{CaseReport, Environment, Report};
 use meshgate_harness::runner::{self, Job, Options};
+use meshgate_harness::verdict::Verdict;
 use meshgate_images::Catalogue;
 use tokio_util::sync::CancellationToken;
 
@@ -71,8 +72,8 @@ const EXIT_STATUS: &str = "\
 Exit status:
   0  every verdict is as the recipes promise
   1  a verdict is not, or a cell could not be judged while others were
-  2  nothing could be judged: bad arguments, fixtures or recipe, something missing on this machine, no cell that came up, or \
-an interruption";
+  2  nothing could be judged: bad arguments, fixtures or recipe, something missing on this machine, no cell that came up, no case \
+that applies, or an interruption";
 
 /// Runs and reports; ends with the status that [`EXIT_STATUS`] explains.
 pub fn main(args: Args) -> ExitCode {
@@ -86,6 +87,9 @@ pub fn main(args: Args) -> ExitCode {
     let result = execute(&args).and_then(|report| {
         let matrix = meshgate_harness::report::terminal::render(&report, output::width());
         output::print(&format!("\n{matrix}report: {}\n", args.report_dir.join("report.html").display()))?;
+        if let Some(why) = nothing_judged(&report) {
+            output::tell(&format!("meshgate: {why}\n"));
+        }
         Ok(status(&report))
     });
     match result {
@@ -98,14 +102,29 @@ pub fn main(args: Args) -> ExitCode {
 pub fn status(report: &Report) -> u8 {
     match report.is_green() {
         true => 0,
-        false if nothing_ran(report) => 2,
+        false if nothing_judged(report).is_some() => 2,
         false => 1,
     }
 }
 
-/// Whether no cell at all came up.
-pub fn nothing_ran(report: &Report) -> bool {
-    report.cells.iter().all(|cell| cell.setup_seconds.is_none())
+/// Why no cell came up: none could, or none had to, for no case applies. `None` where one did.
+pub fn nothing_judged(report: &Report) -> Option<String> {
+    if report.cells.iter().any(|cell| cell.setup_seconds.is_some()) {
+        return None;
+    }
+    let cases = || report.cells.iter().flat_map(|cell| cell.cases.iter().map(move |case| (cell, case)));
+    // What is further said of a cell is where its logs are.
+    let reason =
+        |case: &CaseReport| case.reason.as_deref().and_then(|why| why.lines().next()).unwrap_or("?").to_owned();
+    if let Some((cell, case)) = cases().find(|(_, case)| case.verdict != Verdict::NotApplicable) {
+        return Some(format!("no cell could be set up; {}: {}", cell.id, reason(case)));
+    }
+    Some(match cases().next() {
+        Some((cell, case)) => {
+            format!("no chosen case applies to any chosen cell; {} in {}: {}", case.id, cell.id, reason(case))
+        }
+        None => "there is no case in the report".to_owned(),
+    })
 }
 
 /// What a run would make on a cluster, and whether it would get anywhere.

@@ -1,6 +1,6 @@
 //! What `gate` says of itself, and what it does not decide.
 
-use crate::bench::Bench;
+use crate::bench::{Bench, edit};
 
 /// What stands below this title, until the next one.
 fn section<'a>(text: &'a str, title: &str) -> &'a str {
@@ -58,4 +58,45 @@ fn a_comparison_of_nothing_lets_nothing_pass() {
     }
     std::fs::write(bench.join("one.yaml"), "c/a/default: {pass: [routing/host]}").unwrap();
     bench.run("gate one.yaml one.yaml").expect(0, &[]);
+}
+
+/// In a recipe that leads by pod addresses no TLS is passed through.
+const APPLIES_NOWHERE: &str = "--recipe ingress-pod-ip --case tls/passthrough";
+
+/// How it is said of a version.
+fn no_case_applies(version: &str) -> String {
+    format!("no chosen case applies to any chosen cell; tls/passthrough in traefik@{version}/ingress-pod-ip/default: ")
+}
+
+#[test]
+fn where_no_case_applies_that_is_the_reason() {
+    let bench = Bench::new();
+    let run = bench.run(&format!("run --controllers traefik@3.7.15 {APPLIES_NOWHERE}"));
+    run.expect(2, &[&no_case_applies("3.7.15")]);
+    let gate = bench.run(&format!("gate --controller traefik --from 3.7.9 --to 3.7.15 {APPLIES_NOWHERE}"));
+    gate.expect(2, &[]);
+    for version in ["3.7.9", "3.7.15"] {
+        let told = format!("undecided   traefik {version}: {}", no_case_applies(version));
+        assert!(gate.stdout.contains(&told), "{told:?} in {gate:#?}");
+    }
+    assert!(!gate.stdout.contains("could be set up"), "{gate:#?}");
+}
+
+#[test]
+fn sides_of_which_no_cell_came_up_are_compared_and_decide_nothing() {
+    let bench = Bench::new();
+    // A template that cannot be filled in.
+    let recipe = bench.fixtures().join("traefik/recipes/ingress-pod-ip/route.yaml");
+    edit(&recipe, "${host}", "${hostname}");
+    let small = "--fixtures fixtures --recipe ingress-pod-ip --case routing/host --report-dir out";
+    let done = bench.run(&format!("gate --controller traefik --from 3.7.9 --to 3.7.15 {small}"));
+    done.expect(2, &[]);
+    assert!(done.stdout.starts_with("traefik 3.7.9 -> 3.7.15\n0 regressions, "), "{done:#?}");
+    for version in ["3.7.9", "3.7.15"] {
+        let told = format!(
+            "undecided   traefik {version}: no cell could be set up; traefik@{version}/ingress-pod-ip/default: "
+        );
+        assert!(done.stdout.contains(&told), "{told:?} in {done:#?}");
+        assert!(done.stdout.contains(&format!("; see out/{version}/report.md\n")), "{done:#?}");
+    }
 }
