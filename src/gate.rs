@@ -10,6 +10,7 @@ use meshgate_harness::matrix;
 use meshgate_harness::report::expected::{Verdicts, is_expected};
 use meshgate_harness::report::gate::Comparison;
 
+use crate::run::Ran;
 use crate::target::{Install, Target};
 use crate::{fail, output, run};
 
@@ -131,11 +132,16 @@ fn execute(args: Args) -> anyhow::Result<Gated> {
     let comparison = Comparison::of(&before.verdicts, &after.verdicts);
     let text = format!("{controller} {} -> {}\n{}", from.name, to.name, comparison.render());
     let undecided: String = [before.undecided, after.undecided].into_iter().flatten().collect();
-    if undecided.is_empty() {
-        return Ok(Gated::of(text, !comparison.regressed()));
+    let mut gated = match undecided.is_empty() {
+        true => Gated::of(text, !comparison.regressed()),
+        // What there is to compare is told all the same.
+        false => Gated { text: text + &undecided, status: 2 },
+    };
+    for error in [before.ended, after.ended].into_iter().filter_map(Result::err) {
+        output::tell(&format!("meshgate: {error:#}\n"));
+        gated.status = 2;
     }
-    // What there is to compare is told all the same.
-    Ok(Gated { text: text + &undecided, status: 2 })
+    Ok(gated)
 }
 
 /// What the runs of both sides would make, in place of a comparison.
@@ -176,12 +182,12 @@ impl Side {
 
     fn judged(&self, controller: &str) -> anyhow::Result<Judged> {
         output::tell(&format!("{controller} {}:\n", self.name));
-        let report = run::execute(&self.run)?;
+        let Ran { report, ended } = run::execute(&self.run)?;
         let undecided = run::nothing_judged(&report).map(|why| {
             let path = self.run.report_dir.join("report.md");
             format!("undecided   {controller} {}: {why}; see {}\n", self.name, path.display())
         });
-        Ok(Judged { verdicts: Verdicts::of(&report), undecided })
+        Ok(Judged { verdicts: Verdicts::of(&report), undecided, ended })
     }
 }
 
@@ -190,4 +196,6 @@ struct Judged {
     verdicts: Verdicts,
     /// Why nothing can be said of it, where nothing was judged.
     undecided: Option<String>,
+    /// Whether its run ended as it should.
+    ended: anyhow::Result<()>,
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use meshgate_clusters::{Backend, Kind, Player};
 use meshgate_fixtures::{Controller, Fixtures, Recipe, nearest};
 use meshgate_harness::blueprint;
@@ -24,6 +24,7 @@ use crate::target::Target;
 use crate::{fail, output, site};
 
 mod dry;
+mod folder;
 mod official;
 
 /// What to run and where the report goes.
@@ -84,9 +85,11 @@ pub fn main(args: Args) -> ExitCode {
             Err(error) => fail(2, &error),
         };
     }
-    let result = execute(&args).and_then(|report| {
+    let result = execute(&args).and_then(|Ran { report, ended }| {
         let matrix = meshgate_harness::report::terminal::render(&report, output::width());
-        output::print(&format!("\n{matrix}report: {}\n", args.report_dir.join("report.html").display()))?;
+        output::print(&format!("\n{matrix}"))?;
+        ended?;
+        output::print(&format!("report: {}\n", args.report_dir.join("report.html").display()))?;
         if let Some(why) = nothing_judged(&report) {
             output::tell(&format!("meshgate: {why}\n"));
         }
@@ -161,8 +164,16 @@ pub fn outlook(args: &Args) -> anyhow::Result<Outlook> {
     Ok(Outlook { text: outlook.render(&reach.context), blocked: outlook.is_blocked() })
 }
 
+/// What a run came to.
+pub struct Ran {
+    /// What was judged.
+    pub report: Report,
+    /// Whether the report was written, and the cluster left as it was found. What was judged is known in any case.
+    pub ended: anyhow::Result<()>,
+}
+
 /// Runs what the arguments say and writes the report.
-pub fn execute(args: &Args) -> anyhow::Result<Report> {
+pub fn execute(args: &Args) -> anyhow::Result<Ran> {
     args.target.check()?;
     let fixtures = fixtures_of(args, &|text| output::tell(&format!("{text}\n")))?;
     let plan = plan(args, &fixtures)?;
@@ -170,8 +181,7 @@ pub fn execute(args: &Args) -> anyhow::Result<Report> {
         // Once here rather than once in every cell.
         meshgate_net::namespaces::check()?;
     }
-    std::fs::create_dir_all(&args.report_dir)
-        .with_context(|| format!("cannot make the report folder {}", args.report_dir.display()))?;
+    folder::tried(&args.report_dir)?;
     let progress = Progress::new(
         Reader::of_standard_error(),
         plan.cells.iter().map(Cell::id).collect(),
@@ -213,13 +223,16 @@ pub fn execute(args: &Args) -> anyhow::Result<Report> {
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
     };
     let report = Report::new(environment, cells, &fixtures.claims).about(&plan.cases);
-    report.write(&args.report_dir)?;
-    closed?;
+    let ended = match (report.write(&args.report_dir).context("cannot write the report"), closed) {
+        (Err(unwritten), Err(left)) => Err(anyhow!("{unwritten:#}; {left:#}")),
+        (written, closed) => written.and(closed),
+    };
     if cancel.is_cancelled() {
+        ended?;
         let so_far = args.report_dir.join("report.md");
         bail!("the run was interrupted; what was judged before stands in {}", so_far.display());
     }
-    Ok(report)
+    Ok(Ran { report, ended })
 }
 
 /// A job for each cell.

@@ -1,6 +1,7 @@
 //! The report: `meshgate.report/v1`, written as JSON, JUnit, Markdown and a page for browsers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use meshgate_fixtures::{Claims, Implementation, Mode, Version};
@@ -240,12 +241,12 @@ pub fn timestamp() -> String {
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// A file could not be written or read.
-    #[error("{path}: {source}")]
+    #[error("{path}: {cause}")]
     Io {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A file is not a report.
     #[error("{path} is not a {SCHEMA} report: {message}")]
@@ -284,25 +285,46 @@ impl Report {
             && cases().any(|case| case.verdict != Verdict::NotApplicable)
     }
 
-    /// Writes `report.json`, `junit.xml`, `report.md` and `report.html` into a folder.
+    /// Writes `report.json`, `junit.xml`, `report.md` and `report.html` into a folder: all four, or those of an earlier report stay as
+    /// they are, as when the disk is full.
+    ///
+    /// # Errors
+    /// [`ReportError::Io`], with the file.
     pub fn write(&self, dir: &Path) -> Result<(), ReportError> {
-        let write = |name: &str, text: String| {
-            let path = dir.join(name);
-            std::fs::write(&path, text).map_err(|source| ReportError::Io { path, source })
-        };
-        std::fs::create_dir_all(dir).map_err(|source| ReportError::Io { path: dir.to_owned(), source })?;
+        std::fs::create_dir_all(dir).map_err(|cause| ReportError::Io { path: dir.to_owned(), cause })?;
         let json = serde_json::to_string_pretty(self)
             .map_err(|error| ReportError::Shape { path: dir.join("report.json"), message: error.to_string() })?;
-        write("report.json", json + "\n")?;
-        write("junit.xml", junit::render(self))?;
-        write("report.md", markdown::render(self))?;
-        write("report.html", html::render(self, dir))
+        let files = [
+            ("report.json", json + "\n"),
+            ("junit.xml", junit::render(self)),
+            ("report.md", markdown::render(self)),
+            ("report.html", html::render(self, dir)),
+        ];
+        let new = |name: &str| dir.join(format!(".{name}.new"));
+        let write = || -> Result<(), ReportError> {
+            for (name, text) in &files {
+                let path = new(name);
+                written(&path, text).map_err(|cause| ReportError::Io { path, cause })?;
+            }
+            for (name, _) in &files {
+                let path = dir.join(name);
+                std::fs::rename(new(name), &path).map_err(|cause| ReportError::Io { path, cause })?;
+            }
+            Ok(())
+        };
+        let done = write();
+        if done.is_err() {
+            for (name, _) in &files {
+                let _ = std::fs::remove_file(new(name));
+            }
+        }
+        done
     }
 
     /// Reads a `report.json`.
     pub fn read(path: &Path) -> Result<Self, ReportError> {
         let shape = |message: String| ReportError::Shape { path: path.to_owned(), message };
-        let text = std::fs::read_to_string(path).map_err(|source| ReportError::Io { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|cause| ReportError::Io { path: path.to_owned(), cause })?;
         let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| shape(error.to_string()))?;
         match value.get("schema").and_then(serde_json::Value::as_str) {
             Some(SCHEMA) => {}
@@ -310,6 +332,13 @@ impl Report {
         }
         serde_json::from_value(value).map_err(|error| shape(error.to_string()))
     }
+}
+
+/// Writes a file down to the disk, which may say only then that it is full.
+fn written(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
 
 /// The verdict on each claim: refuted if any cell that speaks for today refutes it, else confirmed if one confirms it.

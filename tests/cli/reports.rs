@@ -203,6 +203,27 @@ fn the_status_of_a_report_is_that_of_its_run() {
 }
 
 #[test]
+fn a_folder_that_takes_no_report_is_told_before_the_run() {
+    let bench = Bench::new();
+    // There nobody makes a file, whatever their rights.
+    let done = bench.run(&format!("run {SMALL} --report-dir /proc/self"));
+    done.expect(2, &["cannot write to the report folder /proc/self; ", "--report-dir: "]);
+    assert_eq!((done.stderr.lines().count(), done.stdout.as_str()), (1, ""), "{done:#?}");
+    std::fs::write(bench.join("file"), "").unwrap();
+    bench.run(&format!("run {SMALL} --report-dir file")).expect(2, &["cannot make the report folder file: "]);
+}
+
+#[test]
+fn what_was_judged_is_told_even_when_the_report_cannot_be_written() {
+    let bench = Bench::new();
+    std::fs::create_dir_all(bench.join("report/.report.json.new")).unwrap();
+    let run = bench.run(&format!("run {SMALL}"));
+    run.expect(2, &["cannot write the report: report/.report.json.new: Is a directory"]);
+    assert!(run.stdout.contains("1 passed") && !run.stdout.contains("report: "), "{run:#?}");
+    assert_eq!(run.stderr.matches("Is a directory").count(), 1, "{run:#?}");
+}
+
+#[test]
 fn a_cell_in_which_no_case_applies_is_not_set_up() {
     let bench = Bench::new();
     let report = bench.join("report");

@@ -55,7 +55,7 @@ impl Verdicts {
         if !is_expected(path) {
             return Ok(Self::of(&Report::read(path)?));
         }
-        let text = std::fs::read_to_string(path).map_err(|source| ReportError::Io { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|cause| ReportError::Io { path: path.to_owned(), cause })?;
         let file: File = serde_yaml::from_str(&text)
             .map_err(|error| ReportError::Shape { path: path.to_owned(), message: error.to_string() })?;
         let cases = |verdicts: BTreeMap<Verdict, Vec<String>>| {

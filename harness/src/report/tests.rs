@@ -164,6 +164,27 @@ fn reports_survive_a_round_trip_and_others_are_refused() {
 }
 
 #[test]
+fn a_report_that_cannot_be_written_leaves_the_earlier_one_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |verdict| report(vec![cell("a", None, vec![case("routing/host", verdict)])]);
+    of(Verdict::Pass).write(dir.path()).unwrap();
+    let content = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    let files = || ["report.json", "junit.xml", "report.md", "report.html"].map(content);
+    let before = files();
+    // In the place of the last file that is written; no right lets anybody open a folder for writing.
+    let obstacle = dir.path().join(".report.html.new");
+    std::fs::create_dir(&obstacle).unwrap();
+    let error = of(Verdict::Fail).write(dir.path()).unwrap_err();
+    assert!(error.to_string().contains("/.report.html.new: Is a directory"), "{error}");
+    assert_eq!(files(), before);
+    std::fs::remove_dir(&obstacle).unwrap();
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 4, "what was begun is gone");
+    of(Verdict::Fail).write(dir.path()).unwrap();
+    assert_ne!(files(), before, "the control");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 4);
+}
+
+#[test]
 fn only_promised_verdicts_are_green() {
     let green = |verdicts: &[Verdict]| {
         report(vec![cell("a", None, verdicts.iter().map(|verdict| case("a/b", *verdict)).collect())]).is_green()
