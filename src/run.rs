@@ -27,6 +27,8 @@ mod dry;
 mod folder;
 mod official;
 
+use folder::Folder;
+
 /// What to run and where the report goes.
 #[derive(clap::Args, Clone)]
 #[group(id = "run")]
@@ -181,7 +183,7 @@ pub fn execute(args: &Args) -> anyhow::Result<Ran> {
         // Once here rather than once in every cell.
         meshgate_net::namespaces::check()?;
     }
-    folder::tried(&args.report_dir)?;
+    let folder = Folder::take(&args.report_dir)?;
     let progress = Progress::new(
         Reader::of_standard_error(),
         plan.cells.iter().map(Cell::id).collect(),
@@ -203,6 +205,7 @@ pub fn execute(args: &Args) -> anyhow::Result<Ran> {
         let listen = |index: usize, event: &_| progress.event(index, event);
         let judged = async {
             let jobs = jobs(args, &plan, &fixtures, &charts, &site)?;
+            folder.clear()?;
             anyhow::Ok(runner::run(&jobs, &options(args, &site.backend)?, &cancel, &listen).await)
         };
         let cells = tokio::select! {

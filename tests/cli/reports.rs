@@ -224,6 +224,27 @@ fn what_was_judged_is_told_even_when_the_report_cannot_be_written() {
 }
 
 #[test]
+fn a_report_folder_is_one_runs_and_holds_what_that_run_left() {
+    let bench = Bench::new();
+    // No cell has to come up for it.
+    let run = || bench.run("run --controllers traefik --recipe ingress-pod-ip --case tls/passthrough");
+    let stale = bench.join("report/artefacts/traefik_3.0.4_ingress-pod-ip_default/setup");
+    std::fs::create_dir_all(&stale).unwrap();
+    run().expect(2, &["no chosen case applies"]);
+    assert!(stale.exists(), "no run was there before, so it is somebody else's");
+    run().expect(2, &["no chosen case applies"]);
+    assert!(!stale.exists() && bench.join("report/report.json").exists());
+
+    std::fs::remove_file(bench.join("report/report.json")).unwrap();
+    let another = std::fs::File::open(bench.join("report/.meshgate.lock")).unwrap();
+    another.lock().unwrap();
+    run().expect(2, &["the report folder report is in use by another run (process ", "--report-dir"]);
+    assert!(!bench.join("report/report.json").exists());
+    drop(another);
+    run().expect(2, &["no chosen case applies"]);
+}
+
+#[test]
 fn a_cell_in_which_no_case_applies_is_not_set_up() {
     let bench = Bench::new();
     let report = bench.join("report");
