@@ -197,7 +197,7 @@ pub enum SelectionError {
     Empty(String),
 }
 
-/// The cells of a selection, in a stable order.
+/// The cells of a selection, in a stable order; each once, however often it was asked for.
 pub fn cells(fixtures: &Fixtures, selection: &Selection, place: Place) -> Result<Vec<Cell>, SelectionError> {
     let dialects = dialects(&selection.dialects)?;
     let modes = modes(&selection.modes)?;
@@ -206,8 +206,14 @@ pub fn cells(fixtures: &Fixtures, selection: &Selection, place: Place) -> Result
     } else {
         selection.controllers.clone()
     };
-    let controllers: Vec<(&Controller, Version)> =
-        wanted.iter().map(|name| controller_at(fixtures, name)).collect::<Result<_, _>>()?;
+    let mut controllers: Vec<(&Controller, Version)> = Vec::new();
+    for name in &wanted {
+        let (controller, version) = controller_at(fixtures, name)?;
+        // The newest version has two names.
+        if !controllers.iter().any(|(known, at)| (&known.name, at) == (&controller.name, &version)) {
+            controllers.push((controller, version));
+        }
+    }
     for name in &selection.recipes {
         // A recipe has to exist with one of the controllers asked for, not with each.
         if let Some(answer) = controllers.iter().map(|(controller, _)| controller.recipe(name)).reduce(Result::or) {
@@ -363,8 +369,8 @@ fn dialects(names: &[String]) -> Result<Vec<Dialect>, SelectionError> {
     if names.is_empty() { Ok(Dialect::USUAL.to_vec()) } else { named("dialect", names, Dialect::ALL, Dialect::as_str) }
 }
 
-/// Each of `names` as what has that name.
-fn named<T: Copy, const N: usize>(
+/// Each of `names` as what has that name; what is named twice is there once.
+fn named<T: Copy + PartialEq, const N: usize>(
     what: &'static str,
     names: &[String],
     all: [T; N],
@@ -379,7 +385,14 @@ fn named<T: Copy, const N: usize>(
             known: known.join(", "),
         })
     };
-    names.iter().map(find).collect()
+    let mut found = Vec::new();
+    for name in names {
+        let one = find(name)?;
+        if !found.contains(&one) {
+            found.push(one);
+        }
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -402,6 +415,17 @@ mod tests {
         let cells = select(&["traefik"], &["ingress-middleware", "ingress-pod-ip"], &[]).unwrap();
         let ids: Vec<_> = cells.iter().map(|cell| format!("{}/{}", cell.recipe, cell.variant())).collect();
         assert_eq!(ids, ["ingress-middleware/documented", "ingress-middleware/modern", "ingress-pod-ip/default"]);
+    }
+
+    #[test]
+    fn what_is_asked_for_twice_is_one_cell() {
+        let newest = format!("traefik@{}", Fixtures::built_in().unwrap().controller("traefik").unwrap().newest());
+        let recipes = ["ingress-middleware", "ingress-middleware", "ingress-pod-ip"];
+        let once = select(&["traefik"], &recipes, &["modern"]).unwrap();
+        assert_eq!(once.len(), 2, "{once:#?}");
+        assert_eq!(select(&["traefik", &newest, "traefik"], &recipes, &["modern", "modern"]).unwrap(), once);
+        let older = select(&["traefik", "traefik@3.7.9"], &recipes, &["modern"]).unwrap();
+        assert_eq!(older.len(), 4, "the control: {older:#?}");
     }
 
     #[test]
