@@ -5,11 +5,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
+use meshgate_clusters::remote::Reach;
 use meshgate_clusters::{Backend, Kind, Player};
 use meshgate_fixtures::{Controller, Fixtures, Recipe, nearest};
 use meshgate_harness::blueprint;
 use meshgate_harness::case::Case;
 use meshgate_harness::cell::Spec;
+use meshgate_harness::injection::Foreign;
 use meshgate_harness::matrix::{self, Cell, Dialect, Mesh, Selection};
 use meshgate_harness::report::{CaseReport, Environment, Report};
 use meshgate_harness::runner::{self, Job, Options};
@@ -27,6 +29,7 @@ mod dry;
 mod folder;
 mod official;
 
+use dry::Inquiry;
 use folder::Folder;
 
 /// What to run and where the report goes.
@@ -161,7 +164,8 @@ pub fn outlook(args: &Args) -> anyhow::Result<Outlook> {
             Mesh::Bundled => None,
             Mesh::Linkerd => Some(site::linkerd(&reach, plan.splits(&fixtures)?).await?),
         };
-        dry::Outlook::of(&reach, &plan, &fixtures, &charts, mesh.as_ref()).await
+        let mesh = mesh.as_ref();
+        Inquiry { reach: &reach, plan: &plan, fixtures: &fixtures, charts: &charts, mesh }.outlook().await
     })?;
     Ok(Outlook { text: outlook.render(&reach.context), blocked: outlook.is_blocked() })
 }
@@ -201,7 +205,10 @@ pub fn execute(args: &Args) -> anyhow::Result<Ran> {
     let cancel = CancellationToken::new();
     let (cells, closed) = runtime.block_on(async {
         tokio::spawn(cancel_on_signals(cancel.clone(), args.target.cluster));
-        let site = Site::open(&args.target, groundwork, splits, &logs, &cancel, &note).await?;
+        let admit = async |reach: &Reach, mesh: Option<&Foreign>| {
+            Inquiry { reach, plan: &plan, fixtures: &fixtures, charts: &charts, mesh }.admitted().await
+        };
+        let site = Site::open(&args.target, groundwork, splits, admit, &logs, &cancel, &note).await?;
         let listen = |index: usize, event: &_| progress.event(index, event);
         let judged = async {
             let jobs = jobs(args, &plan, &fixtures, &charts, &site)?;
@@ -318,6 +325,11 @@ impl Plan {
             Some(dir) => Recipe::from_dir(dir)?,
             None => controller.recipe(&cell.recipe)?.clone(),
         })
+    }
+
+    /// Whether a case applies in a cell.
+    fn applies(&self, cell: &Cell, recipe: &Recipe) -> bool {
+        self.cases.iter().any(|case| case.not_applicable(cell, recipe).is_none())
     }
 
     /// Whether a case that applies somewhere has TrafficSplits.

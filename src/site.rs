@@ -91,11 +91,13 @@ pub struct Site {
 
 impl Site {
     /// Makes what is to be made and lays hold on it. What was made is gone again when this fails. `splits` says whether a case has
-    /// TrafficSplits.
+    /// TrafficSplits. `admit` is asked before anything is written to a cluster of others; it is given what a mesh that is not Meshgate's own
+    /// consists of.
     pub async fn open(
         target: &Target,
         groundwork: Groundwork,
         splits: bool,
+        admit: impl AsyncFnOnce(&Reach, Option<&Foreign>) -> anyhow::Result<()>,
         logs: &Path,
         cancel: &CancellationToken,
         progress: &dyn Fn(&str),
@@ -118,7 +120,7 @@ impl Site {
         // Whoever uses a cluster again does not end it either.
         let keep = target.keep || target.reuse;
         let mut site = Self { backend: Backend::Remote(reach.clone()), mesh: None, claim: None, made, keep };
-        match site.settle(target, reach, splits, cancel, progress).await {
+        match site.settle(target, reach, splits, admit, cancel, progress).await {
             Ok(()) => Ok(site),
             Err(error) => {
                 if let Err(error) = site.close(true, logs, progress).await {
@@ -134,15 +136,22 @@ impl Site {
         target: &Target,
         reach: Reach,
         splits: bool,
+        admit: impl AsyncFnOnce(&Reach, Option<&Foreign>) -> anyhow::Result<()>,
         cancel: &CancellationToken,
         progress: &dyn Fn(&str),
     ) -> anyhow::Result<()> {
+        let mut mesh = None;
         if target.mesh == Mesh::Linkerd {
             progress("asking linkerd for its manifests");
             let objects = unless(cancel, linkerd(&reach, splits)).await?;
             let file = tempfile::Builder::new().prefix("meshgate-mesh-").suffix(".json").tempfile()?;
             serde_json::to_writer(&file, &objects)?;
             self.mesh = Some(file.into_temp_path());
+            mesh = Some(objects);
+        }
+        if target.cluster == Kind::Existing {
+            progress("looking for what is in the way");
+            unless(cancel, admit(&reach, mesh.as_ref())).await?;
         }
         self.claim = Some(Claim::take(reach, &holder(), cancel, progress).await?);
         Ok(())

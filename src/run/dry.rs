@@ -1,12 +1,16 @@
-//! `meshgate run --dry-run`: what would be made on an existing cluster.
+//! What would be made on an existing cluster, and what is in the way there: `meshgate run --dry-run` tells it, and a run looks before
+//! it begins.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use anyhow::bail;
 use meshgate_clusters::remote::{Claim, NAMESPACE, Reach};
 use meshgate_fixtures::{Controller, Fixtures};
 use meshgate_harness::cell;
 use meshgate_harness::injection::Foreign;
 use meshgate_harness::kubernetes::{Kubernetes, describe};
+use meshgate_harness::matrix::Cell;
 use meshgate_harness::tenancy::{Fate, Tenancy};
 use serde_json::Value;
 
@@ -28,47 +32,112 @@ pub struct Outlook {
     obstacles: Vec<String>,
 }
 
-impl Outlook {
-    /// Asks the cluster; writes nothing.
-    pub async fn of(
-        reach: &Reach,
-        plan: &Plan,
-        fixtures: &Fixtures,
-        charts: &Charts,
-        mesh: Option<&Foreign>,
-    ) -> anyhow::Result<Self> {
-        let kubernetes = Kubernetes::guest(reach.client().await?, Tenancy::new(reach.image.clone()));
-        let mut objects: BTreeMap<String, Value> = BTreeMap::new();
-        let mut controllers = BTreeMap::new();
-        for cell in &plan.cells {
-            let controller = charts.controller(fixtures, cell)?;
-            let recipe = plan.recipe(cell, &controller)?;
-            for manifest in cell::manifests(cell, &controller, &recipe, fixtures, &plan.cases, mesh)? {
-                objects.insert(describe(&manifest.object), manifest.object);
-            }
-            controllers.entry(controller.name.clone()).or_insert(controller);
+/// What a run would do, and where.
+#[derive(Clone, Copy)]
+pub struct Inquiry<'a> {
+    pub reach: &'a Reach,
+    pub plan: &'a Plan,
+    pub fixtures: &'a Fixtures,
+    pub charts: &'a Charts,
+    /// What a mesh that is not Meshgate's own consists of.
+    pub mesh: Option<&'a Foreign>,
+}
+
+/// What all cells want to have.
+#[derive(Default)]
+struct Wanted<'a> {
+    /// By kind and name.
+    objects: BTreeMap<String, Value>,
+    controllers: BTreeMap<String, Cow<'a, Controller>>,
+}
+
+impl<'a> Inquiry<'a> {
+    /// Asks the cluster what would be made there and what keeps a run from it; writes nothing.
+    pub async fn outlook(self) -> anyhow::Result<Outlook> {
+        match self.wanted() {
+            (wanted, None) => self.all(&wanted).await,
+            (_, Some(error)) => Err(error),
         }
-        let obstacles = Claim::obstacles(reach).await?;
-        let obstacles = obstacles.iter().map(ToString::to_string).collect();
-        let mut outlook = Self { obstacles, ..Self::default() };
-        let all: Vec<&Value> = objects.values().collect();
-        let controllers: Vec<&Controller> = controllers.values().map(AsRef::as_ref).collect();
-        let asked = async {
-            let obstacles = kubernetes.obstacles(&all, &controllers).await?;
-            anyhow::Ok((kubernetes.fates(objects.values()).await?, obstacles))
-        };
-        match asked.await {
-            Ok((fates, obstacles)) => {
-                fates.iter().for_each(|(object, fate)| outlook.take(object, fate));
-                outlook.obstacles.extend(obstacles);
+    }
+
+    /// Refuses to begin where somebody else's objects are in the way of any of the cells; what a run of Meshgate left is not. Writes
+    /// nothing.
+    ///
+    /// # Errors
+    /// All that is in the way.
+    pub async fn admitted(self) -> anyhow::Result<()> {
+        // A cell whose manifests cannot be made says so itself, and the others go on.
+        let (wanted, _) = self.wanted();
+        if self.objects(&wanted).await.is_ok_and(|outlook| !outlook.is_blocked()) {
+            // The claim that comes next asks for the rest, and has the patience to see whether a Lease is still renewed.
+            return Ok(());
+        }
+        let outlook = self.all(&wanted).await?;
+        if outlook.is_blocked() {
+            bail!("{}", outlook.refusal(&self.reach.context));
+        }
+        Ok(())
+    }
+
+    /// What the cells want that are set up, and why that is not known of one.
+    fn wanted(self) -> (Wanted<'a>, Option<anyhow::Error>) {
+        let mut wanted = Wanted::default();
+        let mut unknown = None;
+        for cell in &self.plan.cells {
+            if let Err(error) = self.want(cell, &mut wanted) {
+                unknown.get_or_insert(error);
+            }
+        }
+        (wanted, unknown)
+    }
+
+    fn want(self, cell: &Cell, wanted: &mut Wanted<'a>) -> anyhow::Result<()> {
+        let Self { plan, fixtures, charts, mesh, .. } = self;
+        let controller = charts.controller(fixtures, cell)?;
+        let recipe = plan.recipe(cell, &controller)?;
+        if !plan.applies(cell, &recipe) {
+            return Ok(());
+        }
+        for manifest in cell::manifests(cell, &controller, &recipe, fixtures, &plan.cases, mesh)? {
+            wanted.objects.insert(describe(&manifest.object), manifest.object);
+        }
+        wanted.controllers.entry(controller.name.clone()).or_insert(controller);
+        Ok(())
+    }
+
+    /// What becomes of the objects, and all that keeps a run from beginning.
+    async fn all(self, wanted: &Wanted<'_>) -> anyhow::Result<Outlook> {
+        let obstacles = Claim::obstacles(self.reach).await?;
+        let mut obstacles: Vec<String> = obstacles.iter().map(ToString::to_string).collect();
+        match self.objects(wanted).await {
+            Ok(outlook) => {
+                obstacles.extend(outlook.obstacles.iter().cloned());
+                Ok(Outlook { obstacles, ..outlook })
             }
             // Whose rights do not suffice for a run may lack those to look as well.
-            Err(error) if !outlook.obstacles.is_empty() => outlook.obstacles.push(format!("{error:#}")),
-            Err(error) => return Err(error),
+            Err(error) if !obstacles.is_empty() => {
+                obstacles.push(format!("{error:#}"));
+                Ok(Outlook { obstacles, ..Outlook::default() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What becomes of the objects, and what of others they would meet.
+    async fn objects(self, wanted: &Wanted<'_>) -> anyhow::Result<Outlook> {
+        let kubernetes = Kubernetes::guest(self.reach.client().await?, Tenancy::new(self.reach.image.clone()));
+        let objects: Vec<&Value> = wanted.objects.values().collect();
+        let controllers: Vec<&Controller> = wanted.controllers.values().map(AsRef::as_ref).collect();
+        let obstacles = kubernetes.obstacles(&objects, &controllers).await?;
+        let mut outlook = Outlook { obstacles, ..Outlook::default() };
+        for (object, fate) in kubernetes.fates(objects.into_iter()).await? {
+            outlook.take(object, &fate);
         }
         Ok(outlook)
     }
+}
 
+impl Outlook {
     fn take(&mut self, object: &Value, fate: &Fate) {
         let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
         let (kind, name) = (text(&object["kind"]), text(&object["metadata"]["name"]));
@@ -109,14 +178,31 @@ impl Outlook {
             meshgate_suites::MADE_WHILE_RUNNING.join(", ")
         );
         text += &list("It would use, and leave as it is:", &self.used);
-        text += &list("In the way, made by somebody else, and left alone:", &self.in_the_way);
-        text += &list("What else keeps a run from it:", &self.obstacles.iter().cloned().collect());
+        text += &self.obstructions();
         text += match (self.is_blocked(), self.in_the_way.is_empty()) {
             (true, false) => "A run would not begin. Delete what is in the way, or use another cluster.\n",
             (true, true) => "A run would not begin.\n",
             (false, _) => "Nothing is in the way, and nothing was written.\n",
         };
         text
+    }
+
+    /// What is in the way, for a person.
+    fn obstructions(&self) -> String {
+        list("In the way, made by somebody else, and left alone:", &self.in_the_way)
+            + &list("What else keeps a run from it:", &self.obstacles.iter().cloned().collect())
+    }
+
+    /// Why a run does not begin.
+    fn refusal(&self, context: &str) -> String {
+        let remedy = match self.in_the_way.is_empty() {
+            true => "",
+            false => " Delete what is in the way, or use another cluster.",
+        };
+        format!(
+            "the run does not begin on the cluster of context \"{context}\"\n{}Nothing was written there.{remedy}",
+            self.obstructions()
+        )
     }
 }
 
@@ -165,7 +251,17 @@ mod tests {
 
     #[test]
     fn it_says_what_is_in_the_way() {
-        let text = outlook(&[(json!({"kind": "Namespace", "metadata": {"name": "linkerd"}}), Fate::InTheWay)]);
+        let linkerd = json!({"kind": "Namespace", "metadata": {"name": "linkerd"}});
+        let text = outlook(&[(linkerd.clone(), Fate::InTheWay)]);
         assert!(text.contains("left alone:\n  Namespace linkerd\nA run would not begin."), "{text}");
+        let mut outlook = Outlook { obstacles: vec!["rights are missing".into()], ..Outlook::default() };
+        outlook.take(&linkerd, &Fate::InTheWay);
+        assert_eq!(
+            outlook.refusal("kind-a"),
+            "the run does not begin on the cluster of context \"kind-a\"\n\
+             In the way, made by somebody else, and left alone:\n  Namespace linkerd\n\
+             What else keeps a run from it:\n  rights are missing\n\
+             Nothing was written there. Delete what is in the way, or use another cluster."
+        );
     }
 }

@@ -385,17 +385,29 @@ fn what_somebody_else_made_is_left_alone() {
     };
     let create = |name: &str| runtime().block_on(namespaces.create(&Default::default(), &theirs(name))).unwrap();
 
-    // A real Linkerd, say.
+    // A real Linkerd, say, and another Traefik.
     create("linkerd");
+    create("traefik");
     let outlook = cluster.run(report.path(), &["--dry-run"]);
     assert_eq!(outlook.status.code(), Some(2), "{}", text(&outlook));
-    assert!(text(&outlook).contains("left alone:\n  Namespace linkerd\n"), "{}", text(&outlook));
-    let output = cluster.run(report.path(), &["--case", "routing/host"]);
+    let said = "left alone:\n  Namespace linkerd\n  Namespace traefik\n";
+    assert!(text(&outlook).contains(said), "{}", text(&outlook));
+    let recipes = "ingress-middleware,ingress-pod-ip";
+    let output = cluster.run_recipe("traefik", recipes, report.path(), &["--case", "routing/host"]);
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));
-    assert!(text(&output).contains("left alone: Namespace linkerd;"), "{}", text(&output));
-    assert_eq!(names::<Namespace>(&client, true), Vec::<String>::new(), "all of Meshgate's is gone");
-    assert!(names::<Namespace>(&client, false).contains(&"linkerd".to_owned()));
-    runtime().block_on(namespaces.delete("linkerd", &Default::default())).unwrap();
+    assert_eq!(text(&output).matches(said).count(), 1, "once, and not by each cell: {}", text(&output));
+    assert!(text(&output).contains("the run does not begin"), "{}", text(&output));
+    // What a run does first on a cluster, and last here.
+    assert!(!text(&output).contains("bringing up the pods that requests start from"), "{}", text(&output));
+    assert!(!report.path().join("report.json").exists(), "nothing was judged");
+    assert_eq!(names::<Namespace>(&client, true), Vec::<String>::new(), "nothing was made");
+    for name in ["linkerd", "traefik"] {
+        assert!(names::<Namespace>(&client, false).contains(&name.to_owned()));
+        runtime().block_on(namespaces.delete(name, &Default::default())).unwrap();
+        crate::bench::eventually("what is deleted is gone", || {
+            (!names::<Namespace>(&client, false).contains(&name.to_owned())).then_some(())
+        });
+    }
 
     // Another run that holds the cluster.
     let claim = cluster.claimed_by_somebody();
