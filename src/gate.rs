@@ -81,6 +81,15 @@ impl Gated {
     fn of(text: String, open: bool) -> Self {
         Self { text, status: u8::from(!open) }
     }
+
+    /// Of two runs. What there is to compare is told even where it decides nothing.
+    fn of_runs(text: String, comparison: &Comparison, undecided: &str) -> Self {
+        match (undecided, comparison.judged) {
+            ("", true) => Self::of(text, !comparison.regressed()),
+            ("", false) => Self { text: text + "undecided   no case was judged on either side\n", status: 2 },
+            _ => Self { text: text + undecided, status: 2 },
+        }
+    }
 }
 
 fn execute(args: Args) -> anyhow::Result<Gated> {
@@ -132,11 +141,7 @@ fn execute(args: Args) -> anyhow::Result<Gated> {
     let comparison = Comparison::of(&before.verdicts, &after.verdicts);
     let text = format!("{controller} {} -> {}\n{}", from.name, to.name, comparison.render());
     let undecided: String = [before.undecided, after.undecided].into_iter().flatten().collect();
-    let mut gated = match undecided.is_empty() {
-        true => Gated::of(text, !comparison.regressed()),
-        // What there is to compare is told all the same.
-        false => Gated { text: text + &undecided, status: 2 },
-    };
+    let mut gated = Gated::of_runs(text, &comparison, &undecided);
     for error in [before.ended, after.ended].into_iter().filter_map(Result::err) {
         output::tell(&format!("meshgate: {error:#}\n"));
         gated.status = 2;
@@ -198,4 +203,21 @@ struct Judged {
     undecided: Option<String>,
     /// Whether its run ended as it should.
     ended: anyhow::Result<()>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_runs_in_which_nothing_was_judged_decide_nothing() {
+        let nothing = Verdicts::default();
+        let gated = Gated::of_runs(String::new(), &Comparison::of(&nothing, &nothing), "");
+        assert_eq!((gated.text.as_str(), gated.status), ("undecided   no case was judged on either side\n", 2));
+        let mut comparison = Comparison::of(&nothing, &nothing);
+        comparison.judged = true;
+        let of = |undecided: &str| Gated::of_runs("same\n".to_owned(), &comparison, undecided);
+        assert_eq!((of("").text.as_str(), of("").status), ("same\n", 0));
+        assert_eq!((of("why\n").text.as_str(), of("why\n").status), ("same\nwhy\n", 2));
+    }
 }
