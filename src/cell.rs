@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use meshgate_clusters::told;
 use meshgate_harness::cell::{self, Assignment, Spec, Teller};
 use meshgate_harness::event::Event;
 use meshgate_net::namespaces;
@@ -21,7 +22,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     match execute(&arguments, started, &teller) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            teller.tell(&Event::Broken { reason: format!("{error:#}"), artefacts: Vec::new() });
+            teller.tell(&Event::Broken { reason: told(error.as_ref()), artefacts: Vec::new() });
             fail(1, &error)
         }
     }

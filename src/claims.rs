@@ -9,7 +9,7 @@ use meshgate_fixtures::Fixtures;
 use meshgate_harness::report::{CellReport, ClaimVerdict, Report, markdown};
 use meshgate_harness::verdict::Verdict;
 
-use crate::{fail, output, run};
+use crate::{fail, output, report, run};
 
 /// Which report.
 #[derive(clap::Args)]
@@ -26,7 +26,7 @@ pub struct Args {
 pub fn main(args: Args) -> ExitCode {
     let read = || {
         let fixtures = run::fixtures(args.fixtures.as_deref())?;
-        let report = Report::read(&args.report_dir.join("report.json"))?;
+        let report = report::read(&args.report_dir)?;
         output::print(&(claims(&report, &fixtures) + &findings(&report, &fixtures)))?;
         anyhow::Ok(run::status(&report))
     };

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use meshgate_fixtures::Recipe;
 use meshgate_harness::matrix::{self, Cell, Place, Selection};
-use meshgate_harness::report::{Report, explain};
+use meshgate_harness::report::explain;
 
-use crate::{fail, output, run};
+use crate::{fail, output, report, run};
 
 /// What to explain.
 #[derive(clap::Args)]
@@ -38,7 +38,7 @@ pub fn main(args: Args) -> ExitCode {
 }
 
 fn verdict(name: &str, dir: PathBuf) -> anyhow::Result<String> {
-    Ok(explain::verdict(&Report::read(&dir.join("report.json"))?, name, &dir)?)
+    Ok(explain::verdict(&report::read(&dir)?, name, &dir)?)
 }
 
 fn case(args: &Args) -> anyhow::Result<String> {

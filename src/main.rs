@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use meshgate_clusters::archive::ROLE;
+use meshgate_clusters::told;
 use tracing_subscriber::EnvFilter;
 
 mod cell;
@@ -111,6 +112,6 @@ fn main() -> ExitCode {
 
 /// Ends a command with an error and its causes.
 fn fail(code: u8, error: &anyhow::Error) -> ExitCode {
-    output::tell(&format!("meshgate: {error:#}\n"));
+    output::tell(&format!("meshgate: {}\n", told(error.as_ref())));
     ExitCode::from(code)
 }

@@ -1,11 +1,13 @@
 //! `meshgate report`: what a report says.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::anyhow;
 use clap::ValueEnum;
 use meshgate_harness::report::expected::Verdicts;
-use meshgate_harness::report::{Report, badge, html, markdown, recipes, terminal};
+use meshgate_harness::report::{Report, ReportError, badge, html, markdown, recipes, terminal};
 
 use crate::{fail, output, run};
 
@@ -36,11 +38,20 @@ enum Format {
     Badge,
 }
 
+/// The report in a folder.
+pub fn read(dir: &Path) -> anyhow::Result<Report> {
+    Report::read(&dir.join("report.json")).map_err(|error| {
+        let missing = matches!(&error, ReportError::Io { cause, .. } if cause.kind() == ErrorKind::NotFound);
+        let hint = if missing { "; run `meshgate run` first, or say with --report-dir where a report is" } else { "" };
+        anyhow!("{error}{hint}")
+    })
+}
+
 /// Prints the report; exits as `run` did.
 pub fn main(args: Args) -> ExitCode {
-    let report = match Report::read(&args.report_dir.join("report.json")) {
+    let report = match read(&args.report_dir) {
         Ok(report) => report,
-        Err(error) => return fail(2, &error.into()),
+        Err(error) => return fail(2, &error),
     };
     let text = match args.format {
         Format::Matrix => terminal::render(&report, output::width()),

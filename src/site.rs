@@ -10,7 +10,7 @@ use meshgate_clusters::lease::Leases;
 use meshgate_clusters::linkerd::{Authority, Linkerd};
 use meshgate_clusters::provision::Provisioned;
 use meshgate_clusters::remote::{Claim, Reach};
-use meshgate_clusters::{Backend, IMAGE, Kind, archive, embedded};
+use meshgate_clusters::{Backend, IMAGE, Kind, archive, embedded, told};
 use meshgate_harness::injection::Foreign;
 use meshgate_harness::matrix::Mesh;
 use tempfile::TempPath;
@@ -124,7 +124,7 @@ impl Site {
             Ok(()) => Ok(site),
             Err(error) => {
                 if let Err(error) = site.close(true, logs, progress).await {
-                    progress(&format!("{error:#}"));
+                    progress(&told(error.as_ref()));
                 }
                 Err(error)
             }
@@ -188,7 +188,7 @@ impl Site {
         if !well {
             match made.export_logs(logs).await {
                 Ok(()) => progress(&format!("the logs of the cluster: {}", logs.display())),
-                Err(error) => progress(&format!("no logs of the cluster: {error:#}")),
+                Err(error) => progress(&format!("no logs of the cluster: {}", told(error.as_ref()))),
             }
         }
         made.down(progress).await

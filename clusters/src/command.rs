@@ -38,12 +38,12 @@ pub enum CommandError {
         install: &'static str,
     },
     /// It could not be started, or its output not kept.
-    #[error("cannot run `{line}`: {source}")]
+    #[error("cannot run `{line}`: {cause}")]
     Io {
         /// What was to be run.
         line: String,
         /// Why not.
-        source: io::Error,
+        cause: io::Error,
     },
     /// It said that it failed.
     #[error("`{line}` failed after {took:.1?} ({status}){}", quoted(stderr))]
@@ -173,8 +173,8 @@ impl Command {
         self.start()?.wait()
     }
 
-    fn failed(&self, source: io::Error) -> CommandError {
-        CommandError::Io { line: self.line(), source }
+    fn failed(&self, cause: io::Error) -> CommandError {
+        CommandError::Io { line: self.line(), cause }
     }
 
     fn start(&self) -> Result<Running, CommandError> {
@@ -225,7 +225,7 @@ struct Running {
 
 impl Running {
     fn wait(&self) -> Result<Output, CommandError> {
-        let failed = |source| CommandError::Io { line: self.line.clone(), source };
+        let failed = |cause| CommandError::Io { line: self.line.clone(), cause };
         let status = match self.handle.wait_deadline(self.begun + self.within).map_err(failed)? {
             Some(output) => Some(output.status),
             None => {

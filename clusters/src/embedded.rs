@@ -56,12 +56,12 @@ pub enum EmbeddedError {
     #[error(transparent)]
     Node(#[from] meshgate_node::NodeError),
     /// A listener, a folder, this program's own path.
-    #[error("{what}: {source}")]
+    #[error("{what}: {cause}")]
     Io {
         /// What was being done.
         what: &'static str,
         /// Why it failed.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A client for the cluster's own API.
     #[error("a client for the embedded API server: {0}")]
@@ -69,7 +69,7 @@ pub enum EmbeddedError {
 }
 
 fn during(what: &'static str) -> impl FnOnce(io::Error) -> EmbeddedError {
-    move |source| EmbeddedError::Io { what, source }
+    move |cause| EmbeddedError::Io { what, cause }
 }
 
 /// Finds, and fetches where need be, everything that a cluster with these images will run. For [`Embedded::start`].

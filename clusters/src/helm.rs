@@ -65,30 +65,30 @@ pub enum HelmError {
     #[error(transparent)]
     Command(#[from] CommandError),
     /// What it printed is no manifests.
-    #[error("the chart \"{chart}\" at version {version}: {source}")]
+    #[error("the chart \"{chart}\" at version {version}: {cause}")]
     Manifest {
         /// Which.
         chart: String,
         /// At which version.
         version: String,
         /// What is wrong.
-        source: ManifestError,
+        cause: ManifestError,
     },
     /// What it printed is no description of a chart.
-    #[error("the chart \"{chart}\" describes itself in a way that is not understood: {source}")]
+    #[error("the chart \"{chart}\" describes itself in a way that is not understood: {cause}")]
     Description {
         /// Which.
         chart: String,
         /// What is wrong.
-        source: serde_yaml::Error,
+        cause: serde_yaml::Error,
     },
     /// The values could not be passed on.
-    #[error("a file for the values of the chart \"{chart}\": {source}")]
+    #[error("a file for the values of the chart \"{chart}\": {cause}")]
     Values {
         /// Whose.
         chart: String,
         /// Why not.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -111,7 +111,7 @@ impl Helm {
     pub async fn describe(&self, chart: &Chart) -> Result<Description, HelmError> {
         let output = self.run(chart, &["show", "chart"], Vec::new()).await?;
         serde_yaml::from_str(&output.stdout)
-            .map_err(|source| HelmError::Description { chart: chart.chart.clone(), source })
+            .map_err(|cause| HelmError::Description { chart: chart.chart.clone(), cause })
     }
 
     /// The objects of a chart, its CustomResourceDefinitions first; what names no namespace of its own is in `namespace`.
@@ -119,7 +119,7 @@ impl Helm {
     /// # Errors
     /// [`HelmError`].
     pub async fn template(&self, chart: &Chart, release: &str, namespace: &str) -> Result<Vec<Value>, HelmError> {
-        let failed = |source| HelmError::Values { chart: chart.chart.clone(), source };
+        let failed = |cause| HelmError::Values { chart: chart.chart.clone(), cause };
         let mut values = tempfile::Builder::new().suffix(".json").tempfile().map_err(failed)?;
         // JSON is YAML, which Helm reads.
         values.write_all(Value::Object(chart.values.clone()).to_string().as_bytes()).map_err(failed)?;
@@ -127,10 +127,10 @@ impl Helm {
             ["--include-crds", "--skip-tests", "--namespace", namespace].map(Into::into).into();
         options.extend(["--values".into(), values.path().into()]);
         let output = self.run(chart, &["template", release], options).await?;
-        let mut objects = manifests::objects(&output.stdout).map_err(|source| HelmError::Manifest {
+        let mut objects = manifests::objects(&output.stdout).map_err(|cause| HelmError::Manifest {
             chart: chart.chart.clone(),
             version: chart.version.clone(),
-            source,
+            cause,
         })?;
         objects.retain(is_installed);
         manifests::into_namespace(&mut objects, namespace);

@@ -115,12 +115,12 @@ pub enum K3sError {
     #[error("the kubeconfig of k3s cannot be written with another address: {0}")]
     Rewritten(#[from] serde_json::Error),
     /// Its kubeconfig could not be kept.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Io {
         /// Where.
         path: PathBuf,
         /// Why not.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// It was made and does not work.
     #[error(transparent)]
@@ -297,7 +297,7 @@ impl K3sCluster {
     /// The engine's, or the file's.
     pub async fn export_logs(&self, dir: &Path) -> Result<(), K3sError> {
         let path = dir.join("k3s.log");
-        let failed = |source| K3sError::Io { path: path.clone(), source };
+        let failed = |cause| K3sError::Io { path: path.clone(), cause };
         std::fs::create_dir_all(dir).map_err(failed)?;
         let text = match &self.container {
             Some(container) => log(container).await,
@@ -355,7 +355,7 @@ async fn make(
     let port = container.get_host_port_ipv4(API.tcp()).await.map_err(started)?;
     let (text, context) = kubeconfig(&text, name, &host, port)?;
     let path = held.lease().kubeconfig.clone();
-    write_secret(&path, &text).map_err(|source| K3sError::Io { path: path.clone(), source })?;
+    write_secret(&path, &text).map_err(|cause| K3sError::Io { path: path.clone(), cause })?;
     for (index, archive) in options.archives.iter().enumerate() {
         progress(&format!("importing the images of {}", archive.display()));
         import(&container, options, &copied(index)).await?;

@@ -108,31 +108,31 @@ pub enum KindError {
         wanted: String,
     },
     /// A file for kind could not be written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Io {
         /// Which.
         path: PathBuf,
         /// Why not.
-        source: io::Error,
+        cause: io::Error,
     },
     /// kind does not work at all.
     #[error(transparent)]
     Command(#[from] CommandError),
     /// kind did not make it.
-    #[error("kind did not create the cluster \"{name}\": {source}{}", whereabouts(logs.as_deref()))]
+    #[error("kind did not create the cluster \"{name}\": {cause}{}", whereabouts(logs.as_deref()))]
     Create {
         /// Which.
         name: String,
         /// What it said.
-        source: CommandError,
+        cause: CommandError,
         /// Where the nodes' logs are.
         logs: Option<PathBuf>,
     },
     /// It was made and does not work.
-    #[error("{source}{}", whereabouts(logs.as_deref()))]
+    #[error("{cause}{}", whereabouts(logs.as_deref()))]
     NotReady {
         /// What is wrong.
-        source: ProvisionError,
+        cause: ProvisionError,
         /// Where the nodes' logs are.
         logs: Option<PathBuf>,
     },
@@ -143,18 +143,18 @@ pub enum KindError {
         name: String,
     },
     /// The nodes do not take the images.
-    #[error("kind did not load {} into the cluster \"{name}\", {TRIES} times; the last time: {source}", archive.display())]
+    #[error("kind did not load {} into the cluster \"{name}\", {TRIES} times; the last time: {cause}", archive.display())]
     Load {
         /// Which cluster.
         name: String,
         /// Which images.
         archive: PathBuf,
         /// What it said.
-        source: CommandError,
+        cause: CommandError,
     },
     /// The node was made without it.
     #[error(
-        "port {port} of the cluster \"{name}\" does not lead to this machine, and only a new cluster can be given it: {source}"
+        "port {port} of the cluster \"{name}\" does not lead to this machine, and only a new cluster can be given it: {cause}"
     )]
     Unpublished {
         /// Which cluster.
@@ -162,15 +162,15 @@ pub enum KindError {
         /// The node's.
         port: u16,
         /// What the container engine said.
-        source: CommandError,
+        cause: CommandError,
     },
     /// The cluster is still there.
-    #[error("the cluster \"{name}\" is still there; delete it: kind delete cluster --name {name}; {source}")]
+    #[error("the cluster \"{name}\" is still there; delete it: kind delete cluster --name {name}; {cause}")]
     Delete {
         /// Which.
         name: String,
         /// What kind said.
-        source: CommandError,
+        cause: CommandError,
     },
 }
 
@@ -256,11 +256,11 @@ impl Tool {
 
     /// Deletes a cluster and everything about it. One that is not there is deleted.
     async fn delete(&self, held: &Held, progress: &dyn Fn(&str)) -> Result<(), KindError> {
-        if let Err(source) = self.deletion(held).run().await {
+        if let Err(cause) = self.deletion(held).run().await {
             let name = &held.lease().name;
             let left = self.clusters().await.map_or(true, |clusters| clusters.contains(name));
             if left {
-                return Err(KindError::Delete { name: name.clone(), source });
+                return Err(KindError::Delete { name: name.clone(), cause });
             }
             progress(&format!("kind says that deleting {name} failed, but the cluster is gone"));
         }
@@ -352,7 +352,7 @@ impl KindCluster {
     ) -> Result<(), KindError> {
         let Provisioned { name, kubeconfig, .. } = &self.provisioned;
         let _ = std::fs::remove_file(lock_of(kubeconfig));
-        let failed = |source| KindError::Create { name: name.clone(), source, logs: None };
+        let failed = |cause| KindError::Create { name: name.clone(), cause, logs: None };
         if there {
             progress(&format!("using the kind cluster {name} again"));
             let export = self.tool.kind(&["export", "kubeconfig", "--name", name, "--kubeconfig"]).arg(kubeconfig);
@@ -360,7 +360,7 @@ impl KindCluster {
         } else {
             let config = self.held.dir().join("kind.json");
             std::fs::write(&config, config::config(options).to_string())
-                .map_err(|source| KindError::Io { path: config.clone(), source })?;
+                .map_err(|cause| KindError::Io { path: config.clone(), cause })?;
             let wait = format!("{}s", options.wait.as_secs());
             let create = self
                 .tool
@@ -390,7 +390,7 @@ impl KindCluster {
             create.run().await.map_err(failed)?;
         }
         progress(&format!("waiting for nodes, CoreDNS and the default ServiceAccount of {name}"));
-        let unready = |source| KindError::NotReady { source, logs: None };
+        let unready = |cause| KindError::NotReady { cause, logs: None };
         self.provisioned.ready(options.wait).await.map_err(unready)?;
         if let Some(wanted) = options.kubernetes.as_ref().filter(|_| there) {
             let found = self.provisioned.version().await.map_err(unready)?;
@@ -417,11 +417,11 @@ impl KindCluster {
         loop {
             match load.run().await {
                 Ok(_) => return Ok(()),
-                Err(source @ CommandError::Missing { .. }) => return Err(source.into()),
-                Err(source) if tries == TRIES => {
-                    return Err(KindError::Load { name: name.clone(), archive: archive.to_owned(), source });
+                Err(cause @ CommandError::Missing { .. }) => return Err(cause.into()),
+                Err(cause) if tries == TRIES => {
+                    return Err(KindError::Load { name: name.clone(), archive: archive.to_owned(), cause });
                 }
-                Err(source) => progress(&format!("try {tries} of {TRIES}: {source}")),
+                Err(cause) => progress(&format!("try {tries} of {TRIES}: {cause}")),
             }
             tries += 1;
             sleep(PAUSE).await;
@@ -438,7 +438,7 @@ impl KindCluster {
         let command =
             self.tool.command(&runtime, preflight::INSTALL_RUNTIME).args(["port", &node, &format!("{port}/tcp")]);
         let command = command.within(preflight::ANSWERS);
-        let unpublished = |source| KindError::Unpublished { name: self.provisioned.name.clone(), port, source };
+        let unpublished = |cause| KindError::Unpublished { name: self.provisioned.name.clone(), port, cause };
         let output = command.run().await.map_err(unpublished)?;
         Ok(output.stdout.lines().next().unwrap_or_default().trim().to_owned())
     }

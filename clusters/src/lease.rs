@@ -46,12 +46,12 @@ pub enum LeaseError {
         pid: u32,
     },
     /// A file or folder.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Io {
         /// Which.
         path: PathBuf,
         /// What was wrong.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -257,7 +257,7 @@ impl Held {
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> LeaseError {
     let path = path.to_owned();
-    |source| LeaseError::Io { path, source }
+    |cause| LeaseError::Io { path, cause }
 }
 
 fn now() -> u64 {

@@ -21,6 +21,7 @@ use k8s_openapi::api::core::v1::Service;
 pub use meshgate_images::{Feature, Lack, Player};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
+pub use told::told;
 
 pub mod archive;
 pub mod command;
@@ -33,6 +34,7 @@ pub mod linkerd;
 pub mod manifests;
 pub mod provision;
 pub mod remote;
+mod told;
 
 /// The kinds of clusters, as `--cluster` names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -33,7 +33,7 @@ pub enum LinkerdError {
     Certificates(#[from] rcgen::Error),
     /// A file for its command line could not be written.
     #[error("a file with a certificate for `linkerd install`: {0}")]
-    File(#[source] io::Error),
+    File(io::Error),
     /// The cluster has no Gateway API, which Linkerd needs.
     #[error(
         "Linkerd needs the CustomResourceDefinitions of the Gateway API on the cluster first; linkerd says: {said}"
@@ -55,20 +55,20 @@ pub enum LinkerdError {
     #[error(transparent)]
     Command(#[from] CommandError),
     /// What it printed is no manifests.
-    #[error("`{line}` printed no manifests: {source}")]
+    #[error("`{line}` printed no manifests: {cause}")]
     Manifest {
         /// What was run.
         line: String,
         /// What is wrong.
-        source: ManifestError,
+        cause: ManifestError,
     },
     /// What it printed is no result of checks.
-    #[error("`{line}` printed no result as JSON: {source}")]
+    #[error("`{line}` printed no result as JSON: {cause}")]
     Check {
         /// What was run.
         line: String,
         /// What is wrong.
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
     /// It does not work.
     #[error("Linkerd does not work on this cluster:{}", .0.iter().map(|problem| format!("\n    {problem}")).collect::<String>())]
@@ -253,7 +253,7 @@ impl Linkerd {
         match problems(&text) {
             Ok((warnings, errors)) if errors.is_empty() => Ok(warnings),
             Ok((_, errors)) => Err(LinkerdError::Unhealthy(errors)),
-            Err(source) => Err(LinkerdError::Check { line: command.line(), source }),
+            Err(cause) => Err(LinkerdError::Check { line: command.line(), cause }),
         }
     }
 
@@ -280,7 +280,7 @@ impl Linkerd {
                 error.into()
             }
         })?;
-        manifests::objects(&output.stdout).map_err(|source| LinkerdError::Manifest { line: command.line(), source })
+        manifests::objects(&output.stdout).map_err(|cause| LinkerdError::Manifest { line: command.line(), cause })
     }
 }
 

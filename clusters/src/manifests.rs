@@ -5,12 +5,12 @@ use serde_json::Value;
 
 /// A document that is no YAML.
 #[derive(Debug, thiserror::Error)]
-#[error("document {number}: expected a Kubernetes object as YAML: {source}")]
+#[error("document {number}: expected a Kubernetes object as YAML: {cause}")]
 pub struct ManifestError {
     /// Which, from 1.
     number: usize,
     /// What the parser found.
-    source: serde_yaml::Error,
+    cause: serde_yaml::Error,
 }
 
 /// The objects of a YAML stream; those of lists one by one, empty documents not at all.
@@ -22,7 +22,7 @@ pub struct ManifestError {
 pub fn objects(text: &str) -> Result<Vec<Value>, ManifestError> {
     let mut objects = Vec::new();
     for (index, document) in serde_yaml::Deserializer::from_str(text).enumerate() {
-        let failed = |source| ManifestError { number: index + 1, source };
+        let failed = |cause| ManifestError { number: index + 1, cause };
         let mut value = serde_yaml::Value::deserialize(document).map_err(failed)?;
         value.apply_merge().map_err(failed)?;
         let mut object: Value = serde_yaml::from_value(value).map_err(failed)?;

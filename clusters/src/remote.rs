@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use meshgate_apps::vantage::{PORT, tunnel::Tunnels};
 use meshgate_images::Catalogue;
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ use tempfile::TempPath;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::{Cluster, Entrance, Kind, Kubectl, Stream, Vantage};
+use crate::{Cluster, Entrance, Kind, Kubectl, Stream, Vantage, told};
 
 mod claim;
 mod entrances;
@@ -70,10 +70,10 @@ const SETTLES: Duration = Duration::from_secs(60);
 pub enum RemoteError {
     /// There is no kubeconfig, or it is not one.
     #[error("the kubeconfig: {0}; give one: --kubeconfig FILE, or the variable KUBECONFIG")]
-    Kubeconfig(#[from] kube::config::KubeconfigError),
+    Kubeconfig(String),
     /// Several kubeconfigs could not be made one.
     #[error("the kubeconfigs of the variable KUBECONFIG cannot be written as one file: {0}")]
-    Merged(#[source] io::Error),
+    Merged(io::Error),
     /// It has no such context.
     #[error("the kubeconfig has no context \"{wanted}\"; it has: {known}")]
     NoContext {
@@ -83,14 +83,14 @@ pub enum RemoteError {
         known: String,
     },
     /// The API server did not do something.
-    #[error("the API server of context \"{context}\": {what}: {source}")]
+    #[error("the API server of context \"{context}\": {what}: {said}")]
     Api {
         /// Which cluster.
         context: String,
         /// What was asked of it.
         what: String,
-        /// What it said.
-        source: Box<kube::Error>,
+        /// What it said, or why it could not be asked.
+        said: String,
     },
     /// The credentials may not do what a run needs.
     #[error("the credentials of context \"{context}\" may not {missing}; a run needs a cluster administrator's rights")]
@@ -139,7 +139,7 @@ pub enum RemoteError {
     },
     /// Names of Services do not mean what they do elsewhere.
     #[error(
-        "in the pods of the cluster of context \"{context}\" the name {name} means nothing ({source}), so its cluster domain is another one or its \
+        "in the pods of the cluster of context \"{context}\" the name {name} means nothing ({cause}), so its cluster domain is another one or its \
          DNS does not work; a run needs the domain cluster.local"
     )]
     Domain {
@@ -148,7 +148,7 @@ pub enum RemoteError {
         /// What was looked up.
         name: &'static str,
         /// What was answered.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Something of Meshgate's own is in the way that Meshgate did not make.
     #[error("there is a {what} on the cluster that Meshgate did not make and so does not touch; use another cluster")]
@@ -191,6 +191,12 @@ pub enum RemoteError {
         /// What is left, and why as far as it says so.
         what: String,
     },
+}
+
+impl From<KubeconfigError> for RemoteError {
+    fn from(error: KubeconfigError) -> Self {
+        Self::Kubeconfig(told(&error))
+    }
 }
 
 /// How to reach a cluster.
@@ -271,8 +277,8 @@ impl Reach {
         serde_json::to_string(&config).map_err(|error| self.failed("its kubeconfig", kube::Error::SerdeError(error)))
     }
 
-    fn failed(&self, what: impl Into<String>, source: kube::Error) -> RemoteError {
-        RemoteError::Api { context: self.context.clone(), what: what.into(), source: Box::new(source) }
+    fn failed(&self, what: impl Into<String>, error: kube::Error) -> RemoteError {
+        RemoteError::Api { context: self.context.clone(), what: what.into(), said: told(&error) }
     }
 }
 
@@ -337,8 +343,8 @@ impl Remote {
             let found = async { self.tunnels(0).await?.look_up(KNOWN_NAME).await }.await;
             match found {
                 Ok(_) => return Ok(()),
-                Err(source) if Instant::now() >= deadline => {
-                    return Err(RemoteError::Domain { context: self.reach.context.clone(), name: KNOWN_NAME, source });
+                Err(cause) if Instant::now() >= deadline => {
+                    return Err(RemoteError::Domain { context: self.reach.context.clone(), name: KNOWN_NAME, cause });
                 }
                 Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,
             }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use meshgate_clusters::told;
 use serde::{Deserialize, Serialize};
 
 /// The verdict on a case in a cell.
@@ -77,7 +78,7 @@ pub enum Failure {
         found: String,
     },
     /// The check could not be made: the world around it failed.
-    #[error("{0:#}")]
+    #[error("{}", told(.0.as_ref()))]
     Infrastructure(#[from] anyhow::Error),
 }
 

@@ -57,7 +57,12 @@ fn an_unknown_name_is_answered_with_the_nearest_one() {
         ("repport", "'report'"),
         ("list case", "'cases'"),
         ("report --format markdwon", "'markdown'"),
-        ("report --report-dir nowhere", "nowhere/report.json"),
+        (
+            "report --report-dir nowhere",
+            "nowhere/report.json: No such file or directory (os error 2); run `meshgate run` first",
+        ),
+        ("claims --report-dir nowhere", "or say with --report-dir where a report is"),
+        ("explain traefik/ingress-middleware/modern/routing/host", "meshgate: report/report.json: No such file"),
         ("gate --controller trafik --from 3.0.4 --to 3.7.15", "did you mean \"traefik\""),
         ("gate --controller traefik --from 3.0.5 --to 3.7.15", "did you mean 3.0.4"),
         ("gate --controller traefik --from 3.0.4", "--to"),
@@ -70,6 +75,7 @@ fn an_unknown_name_is_answered_with_the_nearest_one() {
         assert_eq!(done.code, Some(2), "{arguments}: {done:#?}");
         assert!(done.stderr.contains(answer), "{arguments}: expected {answer:?} in {}", done.stderr);
         assert_eq!(done.stdout, "", "{arguments}");
+        assert!(done.stderr.matches("os error").count() <= 1, "{arguments}: a cause is told once: {}", done.stderr);
     }
     assert_eq!(bench.entries(), [""; 0], "nothing is made before the arguments are understood");
 }

@@ -128,6 +128,7 @@ fn the_gate_ends_with_what_it_found() {
     assert!(worse.stdout.contains("regression  traefik/ingress-middleware/modern routing/host: pass -> fail"));
     assert!(worse.stdout.contains("as the test wants it"), "{}", worse.stdout);
     gate(&bad, &good).expect(0, &[]);
+    gate(&bench.join("a"), &bench.join("b")).expect(0, &[]);
     gate(&good, &bench.join("none.json")).expect(2, &["none.json: No such file"]);
     let other = bench.join("other.json");
     std::fs::write(&other, "{\"schema\": \"something/v2\"}").unwrap();

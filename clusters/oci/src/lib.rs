@@ -56,14 +56,14 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum OciError {
     /// A file of this machine or of the archive.
-    #[error("cannot {action} {path}: {source}", path = path.display())]
+    #[error("cannot {action} {path}: {cause}", path = path.display())]
     Io {
         /// What was tried.
         action: &'static str,
         /// On what.
         path: PathBuf,
         /// Why it failed.
-        source: io::Error,
+        cause: io::Error,
     },
     /// What should be a program is something else, such as a script, which would need a shell in the image.
     #[error(
@@ -114,5 +114,5 @@ pub enum OciError {
 /// Says what was tried when an operation on a file fails.
 fn during(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> OciError {
     let path = path.into();
-    move |source| OciError::Io { action, path, source }
+    move |cause| OciError::Io { action, path, cause }
 }

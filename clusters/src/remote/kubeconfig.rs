@@ -88,6 +88,15 @@ mod tests {
         super::merged(&[absent.clone(), absent]).unwrap_err();
     }
 
+    #[test]
+    fn what_is_wrong_with_a_kubeconfig_is_told_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = Reach::existing(Some(&dir.path().join("absent")), None, IMAGE, By::default()).unwrap_err();
+        let text = crate::told(&error);
+        assert_eq!(text.matches("No such file").count(), 1, "{text}");
+        assert!(text.contains("absent") && text.ends_with("or the variable KUBECONFIG"), "{text}");
+    }
+
     /// The first line that a proxy in front of the API server is told.
     async fn told_by_proxy(scheme: &str) -> Vec<u8> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

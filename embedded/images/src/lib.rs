@@ -167,12 +167,12 @@ pub enum ImageError {
         problem: String,
     },
     /// The cache cannot be written.
-    #[error("the cache {path}: {source}; choose another folder with MESHGATE_CACHE")]
+    #[error("the cache {path}: {cause}; choose another folder with MESHGATE_CACHE")]
     Cache {
         /// The folder or file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
 }
 

@@ -154,7 +154,7 @@ impl Wheel<'_> {
 
 fn cache_error(path: &Path) -> impl FnOnce(io::Error) -> ImageError {
     let path = path.to_owned();
-    move |source| ImageError::Cache { path, source }
+    move |cause| ImageError::Cache { path, cause }
 }
 
 /// Runs a program to its end; the last lines it wrote to stderr, if it failed.

@@ -47,11 +47,14 @@ impl Verdicts {
         Self { cells, places: report.places() }
     }
 
-    /// Those of a file: an expected report when its name says that it is YAML, else a `report.json`.
+    /// Those of a file: an expected report when its name says that it is YAML, else a `report.json`. Of a folder, those of its `report.json`.
     ///
     /// # Errors
     /// A file that cannot be read or has another shape.
     pub fn read(path: &Path) -> Result<Self, ReportError> {
+        if path.is_dir() {
+            return Ok(Self::of(&Report::read(&path.join("report.json"))?));
+        }
         if !is_expected(path) {
             return Ok(Self::of(&Report::read(path)?));
         }

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use meshgate_clusters::told;
 use meshgate_inject::PROXY_CONTAINER;
 
 use crate::context::Context;
@@ -87,7 +88,8 @@ impl World {
     pub(super) async fn keep_setup_artefacts(&self, error: &anyhow::Error) -> (String, Vec<String>) {
         let folder = format!("artefacts/{}/setup", self.cell.slug());
         let mut files = Files::new(self.report_dir.clone(), folder.clone());
-        let readme = format!("# {} was not ready\n\n{error:#}\n\nTo repeat it:\n\n    {}\n", self.cell, self.repeat);
+        let why = told(error.as_ref());
+        let readme = format!("# {} was not ready\n\n{why}\n\nTo repeat it:\n\n    {}\n", self.cell, self.repeat);
         files.keep("README.md", readme);
         self.keep_state(&mut files).await;
         (folder, files.kept)
@@ -138,7 +140,7 @@ impl Files {
             .with_context(|| format!("cannot keep {}", path.display()));
         match written {
             Ok(()) => self.kept.push(relative),
-            Err(error) => eprintln!("{error:#}"),
+            Err(error) => eprintln!("{}", told(error.as_ref())),
         }
     }
 }

@@ -10,12 +10,12 @@ use crate::{Entry, Options, Report, inject_object, yaml};
 #[derive(Debug, Error)]
 pub enum InjectError {
     /// A document is not YAML, or not YAML that JSON can express.
-    #[error("document {number} of the manifests: expected a Kubernetes object as YAML or JSON: {source}")]
+    #[error("document {number} of the manifests: expected a Kubernetes object as YAML or JSON: {cause}")]
     Parse {
         /// Which document, from 1.
         number: usize,
         /// What the parser found, with its line inside the document.
-        source: serde_yaml::Error,
+        cause: serde_yaml::Error,
     },
 }
 
@@ -42,7 +42,7 @@ pub fn inject_with_report(manifests: &str, options: &Options) -> Result<Injectio
     for (index, text) in split(manifests).into_iter().enumerate() {
         let number = index + 1;
         let mut object = Value::deserialize(serde_yaml::Deserializer::from_str(&text))
-            .map_err(|source| InjectError::Parse { number, source })?;
+            .map_err(|cause| InjectError::Parse { number, cause })?;
         if object.is_null() {
             continue;
         }
