@@ -74,6 +74,17 @@ pub enum RemoteError {
     /// Several kubeconfigs could not be made one.
     #[error("the kubeconfigs of the variable KUBECONFIG cannot be written as one file: {0}")]
     Merged(io::Error),
+    /// It leads nowhere.
+    #[error(
+        "the kubeconfig has no contexts, so it leads to no cluster; give another one: --kubeconfig FILE, or the variable KUBECONFIG"
+    )]
+    NoContexts,
+    /// It does not say which of its contexts is meant.
+    #[error("the kubeconfig has no current context; name one of its contexts with --context: {known}")]
+    NoCurrentContext {
+        /// What there is.
+        known: String,
+    },
     /// It has no such context.
     #[error("the kubeconfig has no context \"{wanted}\"; it has: {known}")]
     NoContext {
@@ -224,7 +235,8 @@ impl Reach {
     /// `~/.kube/config`); without a context, its current one.
     ///
     /// # Errors
-    /// [`RemoteError::Kubeconfig`], [`RemoteError::Merged`], [`RemoteError::NoContext`].
+    /// [`RemoteError::Kubeconfig`], [`RemoteError::Merged`], [`RemoteError::NoContexts`], [`RemoteError::NoCurrentContext`],
+    /// [`RemoteError::NoContext`].
     pub fn existing(
         path: Option<&Path>,
         context: Option<&str>,
@@ -241,7 +253,13 @@ impl Reach {
             }
         };
         let known: Vec<&str> = config.contexts.iter().map(|context| context.name.as_str()).collect();
-        let wanted = context.or(config.current_context.as_deref()).unwrap_or_default();
+        if known.is_empty() {
+            return Err(RemoteError::NoContexts);
+        }
+        let current = config.current_context.as_deref().filter(|name| !name.is_empty());
+        let Some(wanted) = context.or(current) else {
+            return Err(RemoteError::NoCurrentContext { known: known.join(", ") });
+        };
         if !known.contains(&wanted) {
             return Err(RemoteError::NoContext { wanted: wanted.to_owned(), known: known.join(", ") });
         }

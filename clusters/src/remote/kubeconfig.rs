@@ -97,6 +97,26 @@ mod tests {
         assert!(text.contains("absent") && text.ends_with("or the variable KUBECONFIG"), "{text}");
     }
 
+    #[test]
+    fn a_context_that_is_not_there_is_answered_with_those_that_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kubeconfig");
+        let answer = |text: String, context: Option<&str>| {
+            std::fs::write(&path, text).unwrap();
+            Reach::existing(Some(&path), context, IMAGE, By::default()).unwrap_err().to_string()
+        };
+        for (nothing, context) in [("", None), ("{}", None), ("{}", Some("x"))] {
+            let said = answer(nothing.to_owned(), context);
+            assert!(said.starts_with("the kubeconfig has no contexts, so it leads to no cluster"), "{said}");
+        }
+        let mut config = config("one", "https://127.0.0.1:1");
+        let other = answer(config.to_string(), Some("two"));
+        assert_eq!(other, "the kubeconfig has no context \"two\"; it has: one");
+        config["current-context"] = "".into();
+        let none = answer(config.to_string(), None);
+        assert_eq!(none, "the kubeconfig has no current context; name one of its contexts with --context: one");
+    }
+
     /// The first line that a proxy in front of the API server is told.
     async fn told_by_proxy(scheme: &str) -> Vec<u8> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
