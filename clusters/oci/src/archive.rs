@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -64,16 +64,55 @@ pub fn source_date() -> Result<Timestamp, OciError> {
     date.ok_or(OciError::SourceDate { value })
 }
 
-/// Writes images into one archive. It appears at `to` when it is complete.
+/// Where an archive goes.
+enum Goal {
+    /// A file that it takes the place of, if there is one yet, once it is complete; behind any links.
+    File(PathBuf),
+    /// Something that is no file, such as a FIFO or a device, and is written into.
+    Stream,
+}
+
+impl Goal {
+    fn of(to: &Path) -> Result<Self, OciError> {
+        match fs::metadata(to) {
+            Ok(found) if !found.is_file() && !found.is_dir() => return Ok(Self::Stream),
+            Ok(_) => return fs::canonicalize(to).map(Self::File).map_err(during("find", to)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(during("look at", to)(error)),
+        }
+        // A link may lead to a file that is not there yet.
+        match fs::read_link(to) {
+            Ok(target) => Self::of(&folder(to).join(target)),
+            Err(_) => Ok(Self::File(to.to_owned())),
+        }
+    }
+
+    /// Where files that are on their way there are kept: beside it, so that the archive can be moved into its place.
+    fn folder(&self) -> PathBuf {
+        match self {
+            Self::File(path) => folder(path).to_owned(),
+            Self::Stream => std::env::temp_dir(),
+        }
+    }
+}
+
+/// The folder in which a path is.
+fn folder(of: &Path) -> &Path {
+    match of.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Writes images into one archive. A file is there, or takes the place of the one before, when it is complete; a link is followed, and what is
+/// no file, such as a FIFO, is written into.
 ///
 /// # Errors
 /// See [`OciError`].
 pub fn write(images: &[Image], created: Timestamp, to: &Path) -> Result<Archive, OciError> {
-    let folder = match to.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let blobs = tempfile::tempdir_in(folder).map_err(during("create a folder in", folder))?;
+    let goal = Goal::of(to)?;
+    let folder = goal.folder();
+    let blobs = tempfile::tempdir_in(&folder).map_err(during("create a folder in", &folder))?;
     let mut blobs = Blobs { folder: blobs.path().to_owned(), sizes: BTreeMap::new(), _owner: blobs };
     let mut layers: BTreeMap<&Tree, Layer> = BTreeMap::new();
     let (mut index, mut docker, mut written) = (Vec::new(), Vec::new(), Vec::new());
@@ -116,7 +155,7 @@ pub fn write(images: &[Image], created: Timestamp, to: &Path) -> Result<Archive,
         written.push(Written { references, digest: manifest.name(), size });
     }
     let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": index});
-    let file = NamedTempFile::new_in(folder).map_err(during("create a file in", folder))?;
+    let file = NamedTempFile::new_in(&folder).map_err(during("create a file in", &folder))?;
     let documents = [
         ("index.json", index.to_string()),
         ("manifest.json", Value::from(docker).to_string()),
@@ -125,12 +164,20 @@ pub fn write(images: &[Image], created: Timestamp, to: &Path) -> Result<Archive,
     let mut tar = Builder::new(BufWriter::new(file));
     let packed = blobs.pack(&mut tar, &documents, seconds(created)).and_then(|()| tar.into_inner());
     let packed = packed.and_then(|buffered| buffered.into_inner().map_err(io::IntoInnerError::into_error));
-    let file = packed.map_err(during("write", to))?;
+    let mut file = packed.map_err(during("write", to))?;
     let size = file.as_file().metadata().map_err(during("read the size of", to))?.len();
-    // A temporary file is its owner's alone; runtimes that read archives run as others.
-    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    file.as_file().set_permissions(readable).map_err(during("open for others", to))?;
-    file.persist(to).map_err(|error| during("write", to)(error.error))?;
+    match goal {
+        Goal::File(path) => {
+            // A temporary file is its owner's alone; runtimes that read archives run as others.
+            let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+            file.as_file().set_permissions(readable).map_err(during("open for others", to))?;
+            file.persist(path).map_err(|error| during("write", to)(error.error))?;
+        }
+        Goal::Stream => {
+            let mut stream = File::options().write(true).open(to).map_err(during("open", to))?;
+            file.rewind().and_then(|()| io::copy(&mut file, &mut stream)).map_err(during("write", to))?;
+        }
+    }
     Ok(Archive { path: to.to_owned(), size, images: written })
 }
 

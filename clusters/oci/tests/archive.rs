@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use flate2::read::GzDecoder;
@@ -162,6 +163,38 @@ fn blobs_that_images_share_are_there_once() {
     );
     let left: Vec<PathBuf> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(left.len(), 2, "only the program and the archive: {left:?}");
+}
+
+#[test]
+fn a_link_is_followed_and_a_fifo_written_into() {
+    let folder = folder_with_program(0o755, Duration::ZERO);
+    let path = |name: &str| folder.path().join(name);
+    let images = [image("a:1", folder.path())];
+    let written = |to: &Path| write(&images, Timestamp::UNIX_EPOCH, to).unwrap();
+    written(&path("plain"));
+    let expected = fs::read(path("plain")).unwrap();
+
+    fs::create_dir(path("elsewhere")).unwrap();
+    fs::write(path("elsewhere/there"), "before").unwrap();
+    for name in ["there", "not-yet"] {
+        let (link, target) = (path(&format!("to-{name}")), format!("elsewhere/{name}"));
+        symlink(&target, &link).unwrap();
+        written(&link);
+        assert!(link.is_symlink(), "{name}");
+        assert!(fs::read(path(&target)).unwrap() == expected, "{name}");
+    }
+
+    let fifo = path("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let reader = std::thread::spawn({
+        let fifo = fifo.clone();
+        move || fs::read(fifo).unwrap()
+    });
+    let archive = written(&fifo);
+    assert!(fs::symlink_metadata(&fifo).unwrap().file_type().is_fifo(), "it is still there");
+    let read = reader.join().unwrap();
+    assert!(read == expected);
+    assert_eq!(archive.size, read.len() as u64);
 }
 
 #[test]
