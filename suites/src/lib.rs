@@ -51,6 +51,7 @@ mod tests {
     use meshgate_fixtures::{Fixtures, Says};
     use meshgate_harness::case::{Evidence, Need};
     use std::collections::BTreeSet;
+    use std::path::Path;
 
     #[test]
     fn ids_are_unique_and_well_formed() {
@@ -82,6 +83,54 @@ mod tests {
                 assert!(claims.get(evidence.claim()).is_some(), "{} cites {}", case.id, evidence.claim());
             }
         }
+    }
+
+    /// What a document has in backticks, in fences or indented.
+    fn code(text: &str) -> Vec<&str> {
+        let mut found = Vec::new();
+        let mut fenced = false;
+        for line in text.lines() {
+            if line.starts_with("```") || line.starts_with("~~~") {
+                fenced = !fenced;
+            } else if fenced || line.starts_with("    ") {
+                found.push(line);
+            } else {
+                found.extend(line.split('`').skip(1).step_by(2));
+            }
+        }
+        found
+    }
+
+    /// What a document names as `area/case` and is no case. An area alone, as in `--case routing/`, is none either way.
+    fn unknown_cases(text: &str) -> Vec<String> {
+        let ids: BTreeSet<&str> = cases().iter().map(|case| case.id).collect();
+        let areas: BTreeSet<&str> = cases().iter().map(|case| case.area()).collect();
+        let part = |c: char| c.is_ascii_alphanumeric() || "/_-.@".contains(c);
+        let words = code(text).into_iter().flat_map(|code| code.split(move |c: char| !part(c)));
+        let mut unknown = Vec::new();
+        for word in words {
+            let parts: Vec<&str> = word.split('/').collect();
+            let pairs = parts.windows(2).filter(|pair| areas.contains(pair[0]) && !pair[1].is_empty());
+            unknown.extend(pairs.map(|pair| pair.join("/")).filter(|id| !ids.contains(id.as_str())));
+        }
+        unknown
+    }
+
+    #[test]
+    fn every_case_that_a_document_names_exists() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let docs = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+        let documents = docs.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+        let named = ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "ci/README.md"].map(|name| root.join(name));
+        for path in documents.chain(named) {
+            let unknown = unknown_cases(&std::fs::read_to_string(&path).unwrap());
+            assert!(unknown.is_empty(), "{} names cases that there are not: {unknown:?}", path.display());
+        }
+        let known = "`meshgate run --case routing/` and\n\n    x@1/y/modern: fail routing/host: why\n";
+        assert_eq!(unknown_cases(known), [""; 0]);
+        let unknown =
+            "`routing/hots`\n\n    x@1/y/modern/headers/none\n\n```\nloops/none-either: 1\n```\nrouting/in-prose\n";
+        assert_eq!(unknown_cases(unknown), ["routing/hots", "headers/none", "loops/none-either"]);
     }
 
     /// Whatever is sent to a recipe's gRPC routes is HTTP/2 without TLS.
