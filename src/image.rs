@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use meshgate_clusters::IMAGE;
 use meshgate_clusters::archive::{Archive, ArchiveError, archive};
-use meshgate_fixtures::nearest;
+use meshgate_fixtures::did_you_mean;
 use meshgate_harness::matrix;
 use meshgate_images::ImageError;
 
@@ -69,9 +69,7 @@ fn images(args: &Args) -> anyhow::Result<Vec<String>> {
 fn with_nearest(error: ArchiveError) -> anyhow::Error {
     if let ArchiveError::Image(ImageError::Unknown { image, known }) = &error {
         let name = image.rsplit_once(':').map_or(image.as_str(), |(name, _)| name);
-        if let Some(nearest) = nearest(name, known.split(", ")) {
-            return anyhow!("{error}; did you mean \"{nearest}\"?");
-        }
+        return anyhow!("{error}{}", did_you_mean(name, known.split(", ")));
     }
     error.into()
 }

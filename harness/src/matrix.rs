@@ -3,7 +3,7 @@
 use std::fmt;
 
 use meshgate_clusters::{Kind, Lack};
-use meshgate_fixtures::{Controller, Fixtures, Mode, Recipe, Version, nearest};
+use meshgate_fixtures::{Controller, Fixtures, Mode, Recipe, Version, did_you_mean};
 use serde::{Deserialize, Serialize};
 
 /// Which routing rule the bundled proxy follows in ingress mode.
@@ -169,26 +169,26 @@ pub enum SelectionError {
     #[error(transparent)]
     Fixtures(#[from] meshgate_fixtures::Error),
     /// An unknown version.
-    #[error("{controller} has no version \"{version}\" here; did you mean {nearest}? (known: {known})")]
+    #[error("{controller} has no version \"{version}\" here{meant} (known: {known})")]
     UnknownVersion {
         /// Whose.
         controller: String,
         /// What was asked for.
         version: String,
-        /// The nearest one.
-        nearest: String,
+        /// What may be meant: see [`did_you_mean`].
+        meant: String,
         /// All of them.
         known: String,
     },
     /// An unknown mode or dialect.
-    #[error("no {what} \"{name}\"; did you mean \"{nearest}\"? (known: {known})")]
+    #[error("no {what} \"{name}\"{meant} (known: {known})")]
     Unknown {
         /// `mode` or `dialect`.
         what: &'static str,
         /// What was asked for.
         name: String,
-        /// The nearest one.
-        nearest: String,
+        /// What may be meant: see [`did_you_mean`].
+        meant: String,
         /// All of them.
         known: String,
     },
@@ -354,7 +354,7 @@ pub fn known_version(controller: &Controller, version: &str) -> Result<Version, 
     Err(SelectionError::UnknownVersion {
         controller: controller.name.clone(),
         version: version.to_owned(),
-        nearest: nearest(version, known()).unwrap_or_default().to_owned(),
+        meant: did_you_mean(version, known()),
         known: known().collect::<Vec<_>>().join(", "),
     })
 }
@@ -381,7 +381,7 @@ fn named<T: Copy + PartialEq, const N: usize>(
         all.into_iter().find(|one| as_str(*one) == name).ok_or_else(|| SelectionError::Unknown {
             what,
             name: name.clone(),
-            nearest: nearest(name, known).unwrap_or_default().to_owned(),
+            meant: did_you_mean(name, known),
             known: known.join(", "),
         })
     };
@@ -545,9 +545,12 @@ mod tests {
     fn unknown_names_are_answered_with_the_nearest() {
         let message = |result: Result<Vec<Cell>, SelectionError>| result.unwrap_err().to_string();
         assert!(message(select(&["trafik"], &[], &[])).contains("did you mean \"traefik\""));
-        assert!(message(select(&["traefik@3.7.99"], &[], &[])).contains("did you mean 3.7.9"));
+        assert!(message(select(&["traefik@3.7.99"], &[], &[])).contains("did you mean \"3.7.9\""));
         assert!(message(select(&[], &["ingres-middleware"], &[])).contains("did you mean \"ingress-middleware\""));
         assert!(message(select(&[], &[], &["moderm"])).contains("did you mean \"modern\""));
+        assert!(message(select(&[], &[], &["2.10"])).contains("did you mean \"2.10.0\""));
+        let latest = message(select(&["traefik@latest"], &[], &[]));
+        assert!(latest.starts_with("traefik has no version \"latest\" here (known: "), "{latest}");
     }
 
     #[test]

@@ -31,11 +31,13 @@ fn an_unknown_name_is_answered_with_the_nearest_one() {
     let bench = Bench::new();
     for (arguments, answer) in [
         ("run --controllers trafik", "did you mean \"traefik\""),
-        ("run --controllers traefik@3.7.14", "did you mean 3.7.15"),
+        ("run --controllers traefik@3.7.14", "did you mean \"3.7.15\""),
         ("run --recipe ingres-middleware", "did you mean \"ingress-middleware\""),
         ("run --recipe ./my-recipe", "--recipe ./my-recipe: no such folder"),
         ("run --mode ingres", "did you mean \"ingress\""),
         ("run --controllers gce --mode ingress", "the selection is empty: "),
+        ("run --dialect 2.10", "no dialect \"2.10\"; did you mean \"2.10.0\"?"),
+        ("run --controllers nope", "no controller \"nope\" (known: "),
         ("run --dialect moderm", "did you mean \"modern\""),
         ("run --case routing/hots", "did you mean \"routing/host\""),
         ("run --case routing/host,nothing-of-this-name", "no case matches \"nothing-of-this-name\""),
@@ -64,7 +66,7 @@ fn an_unknown_name_is_answered_with_the_nearest_one() {
         ("claims --report-dir nowhere", "or say with --report-dir where a report is"),
         ("explain traefik/ingress-middleware/modern/routing/host", "meshgate: report/report.json: No such file"),
         ("gate --controller trafik --from 3.0.4 --to 3.7.15", "did you mean \"traefik\""),
-        ("gate --controller traefik --from 3.0.5 --to 3.7.15", "did you mean 3.0.4"),
+        ("gate --controller traefik --from 3.0.5 --to 3.7.15", "did you mean \"3.0.4\""),
         ("gate --controller traefik --from 3.0.4", "--to"),
         ("gate one.json", "<CANDIDATE>"),
         ("cluster upp", "'up'"),

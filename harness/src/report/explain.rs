@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-use meshgate_fixtures::{Claims, Recipe, nearest};
+use meshgate_fixtures::{Claims, Recipe, did_you_mean};
 
 use crate::case::{Case, Evidence};
 use crate::matrix::Cell;
@@ -21,12 +21,12 @@ const AS_DOCUMENTED: &str = "confirms under the dialect documented, else refutes
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Nothing is called so.
-    #[error("nothing is called \"{name}\"; did you mean \"{nearest}\"?")]
+    #[error("nothing is called \"{name}\"{meant}")]
     Unknown {
         /// What was asked for.
         name: String,
-        /// The nearest one that there is.
-        nearest: String,
+        /// What may be meant: see [`did_you_mean`].
+        meant: String,
     },
     /// Several are.
     #[error("\"{name}\" may be any of {count}: {some}; say more of the one that is meant")]
@@ -62,8 +62,7 @@ pub fn resolve<'a>(name: &str, candidates: &[&'a str]) -> Result<&'a str, NameEr
             }
         }
     }
-    let nearest = nearest(name, candidates.iter().copied()).unwrap_or_default().to_owned();
-    Err(NameError::Unknown { name: name.to_owned(), nearest })
+    Err(NameError::Unknown { name: name.to_owned(), meant: did_you_mean(name, candidates.iter().copied()) })
 }
 
 /// What a case is about: what it needs, what it says of the page, where it applies, and how to run only it.

@@ -20,6 +20,7 @@ fn a_name_may_be_as_short_as_it_is_unique() {
 fn other_names_are_answered_with_those_that_may_be_meant() {
     let message = |name| resolve(name, &NAMES).unwrap_err().to_string();
     assert_eq!(message("routing/hots"), "nothing is called \"routing/hots\"; did you mean \"routing/host\"?");
+    assert_eq!(message("nonsense"), "nothing is called \"nonsense\"");
     let several = "\"routing\" may be any of 2: routing/host, routing/hosts-many; say more of the one that is meant";
     assert_eq!(message("routing"), several);
 }
