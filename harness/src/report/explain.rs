@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-use meshgate_fixtures::{Claims, Recipe, did_you_mean};
+use meshgate_fixtures::{Claims, Recipe, Version, did_you_mean};
 
 use crate::case::{Case, Evidence};
-use crate::matrix::Cell;
+use crate::matrix::{Cell, Dialect};
 use crate::observations::{Arrived, Observations, Sample, Share};
 use crate::report::{CaseAbout, CaseReport, CellReport, ClaimVerdict, Report, markdown};
 
@@ -37,6 +37,24 @@ pub enum NameError {
         count: usize,
         /// Some of them.
         some: String,
+    },
+    /// There is such a case and such a cell, but the report says nothing of it.
+    #[error("{case} in {cell} is not in this report: it was not in that run. To run it:\n\n  {repeat} --case {case}\n")]
+    NotInRun {
+        /// The case.
+        case: String,
+        /// The cell.
+        cell: String,
+        /// The command line that runs the cell.
+        repeat: String,
+    },
+    /// It is a cell of which the report says nothing.
+    #[error("{cell} is a cell that was not in that run. To run it:\n\n  {repeat}\n")]
+    CellNotInRun {
+        /// The cell.
+        cell: String,
+        /// The command line that runs it.
+        repeat: String,
     },
 }
 
@@ -141,20 +159,75 @@ fn write_case(case: &Case, cells: &[(&Cell, &Recipe)], claims: &Claims, out: &mu
     writeln!(out, "\nTo run only it\n\n  meshgate run --case {}", case.id)
 }
 
-/// What the verdict on `CELL/CASE`, or on as much of it as tells it from others, rests on. `dir` is the report folder.
-pub fn verdict(report: &Report, name: &str, dir: &Path) -> Result<String, NameError> {
+/// What there is to run, whether or not a report has it.
+pub struct Known<'a> {
+    /// The cells.
+    pub cells: &'a [Cell],
+    /// The ids of the cases.
+    pub cases: &'a [&'a str],
+}
+
+/// What the verdict on `CELL/CASE`, or on as much of it as tells it from others, rests on; of a `CELL` alone, what was judged in it. `dir` is
+/// the report folder.
+pub fn verdict(report: &Report, name: &str, dir: &Path, known: &Known<'_>) -> Result<String, NameError> {
     let all: Vec<(String, &CellReport, &CaseReport)> = report
         .cells
         .iter()
         .flat_map(|cell| cell.cases.iter().map(move |case| (format!("{}/{}", cell.id, case.id), cell, case)))
         .collect();
     let names: Vec<&str> = all.iter().map(|(name, ..)| name.as_str()).collect();
-    let meant = resolve(name, &names)?;
     let mut text = String::new();
-    if let Some((_, cell, case)) = all.iter().find(|(name, ..)| name == meant) {
-        let _ = write_verdict(report, cell, case, dir, &mut text);
+    match resolve(name, &names) {
+        Ok(meant) => {
+            if let Some((_, cell, case)) = all.iter().find(|(name, ..)| name == meant) {
+                let _ = write_verdict(report, cell, case, dir, &mut text);
+            }
+        }
+        Err(error) => match cell_called(report, name) {
+            Some(cell) => _ = write_cell(cell, &mut text),
+            None => return Err(not_in_run(report, name, known).unwrap_or(error)),
+        },
     }
     Ok(text)
+}
+
+/// The one cell of a report that a name means.
+fn cell_called<'a>(report: &'a Report, name: &str) -> Option<&'a CellReport> {
+    let ids: Vec<&str> = report.cells.iter().map(|cell| cell.id.as_str()).collect();
+    let id = resolve(name, &ids).ok()?;
+    report.cells.iter().find(|cell| cell.id == id)
+}
+
+/// Why a report says nothing of a cell that there is, or of a case in one.
+fn not_in_run(report: &Report, name: &str, known: &Known<'_>) -> Option<NameError> {
+    let with_case = known.cases.iter().find_map(|&case| Some((name.strip_suffix(case)?.strip_suffix('/')?, case)));
+    let cell = with_case.map_or(name, |(cell, _)| cell);
+    let (cell, repeat) = match cell_called(report, cell) {
+        Some(cell) => (cell.id.clone(), repeat(cell)),
+        None => {
+            let ids: Vec<String> = known.cells.iter().map(Cell::id).collect();
+            let id = resolve(cell, &ids.iter().map(String::as_str).collect::<Vec<_>>()).ok()?.to_owned();
+            let cell = known.cells.iter().find(|cell| cell.id() == id)?;
+            let repeat = command(&cell.controller, &cell.version, &cell.recipe, cell.dialect);
+            (id, repeat)
+        }
+    };
+    Some(match with_case {
+        Some((_, case)) => NameError::NotInRun { case: case.to_owned(), cell, repeat },
+        None => NameError::CellNotInRun { cell, repeat },
+    })
+}
+
+fn write_cell(cell: &CellReport, out: &mut String) -> std::fmt::Result {
+    writeln!(out, "{} ({})\n", cell.id, cell.place())?;
+    if let Some(broken) = &cell.broken {
+        writeln!(out, "  it broke: {broken}\n")?;
+    }
+    for case in &cell.cases {
+        let flaky = if case.flaky { ", flaky" } else { "" };
+        writeln!(out, "  {:<14} {}{flaky}", case.verdict.as_str(), case.id)?;
+    }
+    writeln!(out, "\nWhat one of the verdicts rests on\n\n  meshgate explain {}/CASE", cell.id)
 }
 
 fn write_verdict(
@@ -196,8 +269,7 @@ fn write_verdict(
             writeln!(out, "  {}  ({size})", path.display())?;
         }
     }
-    let repeat = cell.repeat.clone().unwrap_or_else(|| repeat(cell));
-    writeln!(out, "\nTo repeat it\n\n  {repeat} --case {}", case.id)
+    writeln!(out, "\nTo repeat it\n\n  {} --case {}", repeat(cell), case.id)
 }
 
 /// `WHAT: expected X, found Y`, taken apart.
@@ -219,10 +291,15 @@ fn planes(cell: &CellReport) -> String {
     format!("control plane {}, data plane {}", planes.control_plane, planes.data_plane)
 }
 
-/// For reports of versions that did not say it.
+/// The command line that runs a cell again; reports of earlier versions do not say it.
 fn repeat(cell: &CellReport) -> String {
-    let dialect = cell.dialect.map_or(String::new(), |dialect| format!(" --dialect {}", dialect.as_str()));
-    format!("meshgate run --controllers {}@{} --recipe {}{dialect}", cell.controller, cell.version, cell.recipe)
+    let made = || command(&cell.controller, &cell.version, &cell.recipe, cell.dialect);
+    cell.repeat.clone().unwrap_or_else(made)
+}
+
+fn command(controller: &str, version: &Version, recipe: &str, dialect: Option<Dialect>) -> String {
+    let dialect = dialect.map_or(String::new(), |dialect| format!(" --dialect {}", dialect.as_str()));
+    format!("meshgate run --controllers {controller}@{version} --recipe {recipe}{dialect}")
 }
 
 fn write_observations(observations: &Observations, cell: &CellReport, out: &mut String) -> std::fmt::Result {

@@ -3,7 +3,7 @@ use meshgate_fixtures::Fixtures;
 use super::*;
 use crate::case::{Need, Stage};
 use crate::matrix::{self, Dialect, Place, Selection};
-use crate::report::tests::{cell, report, with_evidence};
+use crate::report::tests::{case as case_of, cell, report, with_evidence};
 use crate::verdict::{Outcome, Verdict};
 
 const NAMES: [&str; 4] = ["routing/host", "routing/hosts-many", "tls/host-name", "loops/hairpin"];
@@ -58,6 +58,44 @@ fn a_case_says_where_it_applies_and_what_of_the_page_it_tests() {
     assert!(!text.contains("ingress-middleware/documented"), "{text}");
 }
 
+const NOTHING: Known<'_> = Known { cells: &[], cases: &[] };
+
+#[test]
+fn a_cell_is_told_with_what_was_judged_in_it() {
+    let cases = vec![case_of("routing/host", Verdict::Pass), case_of("tls/host-name", Verdict::Fail)];
+    let report = report(vec![cell("a", Some(Dialect::Modern), cases)]);
+    let text = verdict(&report, "a/modern", Path::new("report"), &NOTHING).unwrap();
+    for part in [
+        "c@1.0.0/a/modern (mesh bundled, cluster embedded)\n",
+        "  pass           routing/host\n",
+        "  fail           tls/host-name\n",
+        "  meshgate explain c@1.0.0/a/modern/CASE\n",
+    ] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+}
+
+#[test]
+fn what_was_not_in_the_run_is_answered_with_how_to_run_it() {
+    let fixtures = Fixtures::built_in().unwrap();
+    let selection = Selection { recipes: vec!["ingress-middleware".into()], ..Selection::default() };
+    let cells = matrix::cells(&fixtures, &selection, Place::USUAL).unwrap();
+    let known = Known { cells: &cells, cases: &NAMES };
+    let report = report(vec![cell("a", Some(Dialect::Modern), vec![case_of("routing/host", Verdict::Pass)])]);
+    let message = |name| verdict(&report, name, Path::new("report"), &known).unwrap_err().to_string();
+    let other_case = message("a/modern/loops/hairpin");
+    assert!(other_case.starts_with("loops/hairpin in c@1.0.0/a/modern is not in this report"), "{other_case}");
+    assert!(other_case.contains("  meshgate run --controllers c@1.0.0 --recipe a"), "{other_case}");
+    assert!(other_case.ends_with(" --case loops/hairpin\n"), "{other_case}");
+    let version = fixtures.controllers["traefik"].newest();
+    let run = format!("  meshgate run --controllers traefik@{version} --recipe ingress-middleware --dialect modern");
+    let other_cell = message("ingress-middleware/modern/routing/host");
+    assert!(other_cell.contains(&format!("{run} --case routing/host\n")), "{other_cell}");
+    let cell_alone = message("ingress-middleware/modern");
+    assert!(cell_alone.contains("is a cell that was not in that run") && cell_alone.contains(&run), "{cell_alone}");
+    assert_eq!(message("ingress-middleware/moderm/none"), "nothing is called \"ingress-middleware/moderm/none\"");
+}
+
 #[test]
 fn a_verdict_is_told_with_what_it_rests_on() {
     let dir = tempfile::tempdir().unwrap();
@@ -67,7 +105,7 @@ fn a_verdict_is_told_with_what_it_rests_on() {
     failed.reason = Some("the answers: expected \"a, b\", found \"b\"".into());
     failed.artefacts = vec!["artefacts/log".into(), "artefacts/gone".into()];
     let report = report(vec![cell("a", Some(Dialect::Modern), vec![failed])]);
-    let text = verdict(&report, "a/modern/traffic_split/shares", dir.path()).unwrap();
+    let text = verdict(&report, "a/modern/traffic_split/shares", dir.path(), &NOTHING).unwrap();
     for part in [
         "fail  traffic_split/shares in c@1.0.0/a/modern (mesh bundled, cluster embedded)\n",
         "  the answers\n    expected  \"a, b\"\n    found     \"b\"\n",
@@ -82,5 +120,5 @@ fn a_verdict_is_told_with_what_it_rests_on() {
     ] {
         assert!(text.contains(part), "no {part:?} in\n{text}");
     }
-    assert!(verdict(&report, "nonsense", dir.path()).is_err());
+    assert!(verdict(&report, "nonsense", dir.path(), &NOTHING).is_err());
 }
