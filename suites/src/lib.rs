@@ -48,7 +48,7 @@ pub fn cases() -> Vec<&'static Case> {
 mod tests {
     use super::*;
     use meshgate_clusters::Feature;
-    use meshgate_fixtures::{Fixtures, Says};
+    use meshgate_fixtures::{Fixtures, Says, TEMPLATES};
     use meshgate_harness::case::{Evidence, Need};
     use std::collections::BTreeSet;
     use std::path::Path;
@@ -131,6 +131,17 @@ mod tests {
         let unknown =
             "`routing/hots`\n\n    x@1/y/modern/headers/none\n\n```\nloops/none-either: 1\n```\nrouting/in-prose\n";
         assert_eq!(unknown_cases(unknown), ["routing/hots", "headers/none", "loops/none-either"]);
+    }
+
+    /// A recipe cannot have a template of another name.
+    #[test]
+    fn every_template_that_a_case_asks_for_may_be_had() {
+        for case in cases() {
+            for need in case.needs {
+                let Need::Template(name) = need else { continue };
+                assert!(TEMPLATES.contains(name), "{} asks for {name}", case.id);
+            }
+        }
     }
 
     /// Whatever is sent to a recipe's gRPC routes is HTTP/2 without TLS.
