@@ -32,7 +32,7 @@ pub struct Args {
     /// own when nothing is said
     #[arg(value_name = "IMAGE")]
     images: Vec<String>,
-    /// Fixtures from a folder instead of the built-in ones
+    /// Fixtures from a folder instead of the built-in ones; which program an image is, is compiled in, so its `images.yaml` is not read
     #[arg(long, value_name = "DIR")]
     fixtures: Option<PathBuf>,
 }

