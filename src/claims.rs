@@ -13,6 +13,7 @@ use crate::{fail, output, report, run};
 
 /// Which report.
 #[derive(clap::Args)]
+#[command(after_help = report::EXIT_STATUS)]
 pub struct Args {
     /// The report folder
     #[arg(long, default_value = "report", value_name = "DIR")]

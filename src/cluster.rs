@@ -69,6 +69,6 @@ pub fn main(args: Args) -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(1, &error),
+        Err(error) => fail(2, &error),
     }
 }

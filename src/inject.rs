@@ -66,7 +66,7 @@ pub fn main(args: Args) -> ExitCode {
     let done = if args.control_plane { print_control_plane(&args) } else { execute(&args) };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(1, &error),
+        Err(error) => fail(2, &error),
     }
 }
 

@@ -11,8 +11,16 @@ use meshgate_harness::report::{Report, ReportError, badge, html, markdown, recip
 
 use crate::{fail, output, run};
 
+/// How a command ends that prints a report.
+pub const EXIT_STATUS: &str = "\
+Exit status, where it could be printed, is that of its run:
+  0  every verdict is as the recipes promise
+  1  a verdict is not, or a cell could not be judged while others were
+  2  nothing could be judged, or there is no report to print";
+
 /// Which report, and how.
 #[derive(clap::Args)]
+#[command(after_help = EXIT_STATUS)]
 pub struct Args {
     /// The report folder
     #[arg(long, default_value = "report", value_name = "DIR")]

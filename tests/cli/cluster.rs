@@ -115,7 +115,7 @@ fn a_cluster_for_a_person() {
     let mut family = Family::marked(&home.dir());
     assert!(family.members().len() >= 3, "the control: {:?}", family.members());
 
-    home.meshgate("cluster up").expect(1, &["the cluster \"default\" is already running", "meshgate cluster down"]);
+    home.meshgate("cluster up").expect(2, &["the cluster \"default\" is already running", "meshgate cluster down"]);
     let kubeconfig = home.meshgate("cluster kubeconfig").stdout;
     assert_eq!(Path::new(kubeconfig.trim()), home.dir().join("kubeconfig"));
     assert_eq!((mode(&home.dir()), mode(&home.dir().join("kubeconfig"))), (0o700, 0o600));
@@ -127,7 +127,7 @@ fn a_cluster_for_a_person() {
     assert_eq!(family.members(), [""; 0], "all are gone when `down` returns");
     assert!(!home.dir().exists());
     assert!(home.meshgate("cluster down").stdout.contains("no cluster \"default\" is running"));
-    home.meshgate("cluster kubeconfig").expect(1, &["there is no cluster \"default\"", "meshgate cluster up"]);
+    home.meshgate("cluster kubeconfig").expect(2, &["there is no cluster \"default\"", "meshgate cluster up"]);
 }
 
 /// From the host the API answers to the credentials in the kubeconfig and to nothing else.
@@ -215,6 +215,6 @@ fn a_port_that_is_taken_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let done = home.meshgate(&format!("cluster up --api-port {}", address.port()));
-    done.expect(1, &[&format!("cannot listen on {address}"), "in use"]);
+    done.expect(2, &[&format!("cannot listen on {address}"), "in use"]);
     assert!(!home.dir().exists());
 }

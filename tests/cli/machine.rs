@@ -31,7 +31,7 @@ fn refused_namespaces_are_told_once_with_the_remedy() {
     run.expect(2, &[remedy]);
     assert_eq!(run.stderr.matches("namespaces=").count(), 1, "{}", run.stderr);
     assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
-    refused("cluster up").expect(1, &[remedy]);
+    refused("cluster up").expect(2, &[remedy]);
     let doctor = refused("doctor");
     doctor.expect(1, &[]);
     assert!(doctor.stdout.contains("missing  user namespaces: ") && doctor.stdout.contains(remedy), "{doctor:#?}");

@@ -72,6 +72,8 @@ fn an_unknown_name_is_answered_with_the_nearest_one() {
         ("gate --controller traefik --from 3.0.4", "--to"),
         ("gate one.json", "<CANDIDATE>"),
         ("cluster upp", "'up'"),
+        ("cluster down --name Nobody", "--name \"Nobody\": expected lower-case letters"),
+        ("inject nowhere.yaml", "cannot read nowhere.yaml: No such file"),
     ] {
         let mut command = bench.command(arguments);
         command.env("MESHGATE_CACHE", bench.join("cache"));
@@ -82,6 +84,18 @@ fn an_unknown_name_is_answered_with_the_nearest_one() {
         assert!(done.stderr.matches("os error").count() <= 1, "{arguments}: a cause is told once: {}", done.stderr);
     }
     assert_eq!(bench.entries(), [""; 0], "nothing is made before the arguments are understood");
+}
+
+#[test]
+fn the_help_of_what_ends_as_a_run_does_says_so() {
+    let bench = Bench::new();
+    for (command, shown) in
+        [("run", "Exit status:"), ("report", "is that of its run:"), ("claims", "is that of its run:")]
+    {
+        let done = bench.run(&format!("{command} --help"));
+        done.expect(0, &[]);
+        assert!(done.stdout.contains(shown), "{command}: {}", done.stdout);
+    }
 }
 
 #[test]
