@@ -17,6 +17,16 @@ pub enum InjectError {
         /// What the parser found, with its line inside the document.
         cause: serde_yaml::Error,
     },
+    /// A document is YAML, but no object.
+    #[error(
+        "document {number} of the manifests: expected a Kubernetes object, with apiVersion and kind; found {found}"
+    )]
+    NoObject {
+        /// Which document, from 1.
+        number: usize,
+        /// What it is.
+        found: &'static str,
+    },
 }
 
 /// An injected stream.
@@ -46,11 +56,27 @@ pub fn inject_with_report(manifests: &str, options: &Options) -> Result<Injectio
         if object.is_null() {
             continue;
         }
+        if let Some(found) = other_than_object(&object) {
+            return Err(InjectError::NoObject { number, found });
+        }
         let outcome = inject_object(&mut object, options);
         documents.push(if outcome.changed() { yaml::write(&object) } else { text });
         report.entries.push(Entry::new(&object, outcome));
     }
     Ok(Injection { yaml: documents.join("---\n"), report })
+}
+
+/// What a document is that is no object of Kubernetes.
+fn other_than_object(document: &Value) -> Option<&'static str> {
+    match document {
+        Value::Object(fields) if fields.get("kind").is_some_and(Value::is_string) => None,
+        Value::Object(_) => Some("fields without a kind"),
+        Value::Array(_) => Some("a list, which is no object of the kind List"),
+        Value::String(_) => Some("a text"),
+        Value::Number(_) => Some("a number"),
+        Value::Bool(_) => Some("a truth value"),
+        Value::Null => Some("nothing"),
+    }
 }
 
 /// Objects as a YAML stream.
@@ -107,7 +133,24 @@ mod tests {
 
     #[test]
     fn broken_yaml_names_its_document() {
-        let error = inject("a: 1\n---\nb: [\n", &Options::default()).unwrap_err().to_string();
+        let error = inject("kind: A\n---\nb: [\n", &Options::default()).unwrap_err().to_string();
         assert!(error.starts_with("document 2 of the manifests: expected"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_object_is_named() {
+        let error = |yaml: &str| inject(yaml, &Options::default()).unwrap_err().to_string();
+        for (yaml, found) in [
+            ("deploy.yaml\n", "found a text"),
+            ("- kind: Pod\n", "found a list, which is no object of the kind List"),
+            ("replicas: 2\n", "found fields without a kind"),
+            ("kind: ConfigMap\n---\n---\n7\n", "found a number"),
+        ] {
+            let error = error(yaml);
+            assert!(error.ends_with(found), "{error}");
+        }
+        assert!(
+            error("kind: A\n---\n---\n7\n").starts_with("document 3 of the manifests: expected a Kubernetes object")
+        );
     }
 }
