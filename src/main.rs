@@ -3,6 +3,7 @@
 //! Arguments are parsed here and nothing else happens here; the work is in the libraries.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -70,7 +71,13 @@ enum Command {
 /// Logs warnings to standard error, or what `MESHGATE_LOG` asks for, such as `debug` or `meshgate_node=trace`.
 fn log() {
     let filter = EnvFilter::try_from_env("MESHGATE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let coloured = coloured(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(coloured).init();
+}
+
+/// Whether the log has colours: on a terminal whose user does not refuse them, see <https://no-color.org/>.
+fn coloured(terminal: bool, no_color: Option<OsString>) -> bool {
+    terminal && no_color.is_none_or(|value| value.is_empty())
 }
 
 /// The arguments. In the image of a stand-in this binary has the name of the program that it stands for, and its role is a
@@ -114,4 +121,15 @@ fn main() -> ExitCode {
 fn fail(code: u8, error: &anyhow::Error) -> ExitCode {
     output::tell(&format!("meshgate: {}\n", told(error.as_ref())));
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_has_colours_for_people_who_want_them() {
+        assert!(coloured(true, None) && coloured(true, Some("".into())));
+        assert!(!coloured(true, Some("1".into())) && !coloured(false, None));
+    }
 }
