@@ -256,6 +256,14 @@ pub enum ReportError {
         /// What is wrong.
         message: String,
     },
+    /// A file is not an expected report.
+    #[error("{path} is not an expected report, as which a file is read whose name ends in .yaml or .yml: {message}")]
+    Expected {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
 }
 
 impl Report {

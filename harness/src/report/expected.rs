@@ -56,11 +56,11 @@ impl Verdicts {
             return Ok(Self::of(&Report::read(&path.join("report.json"))?));
         }
         if !is_expected(path) {
-            return Ok(Self::of(&Report::read(path)?));
+            return Ok(Self::of(&Report::read(path).map_err(by_its_name)?));
         }
         let text = std::fs::read_to_string(path).map_err(|cause| ReportError::Io { path: path.to_owned(), cause })?;
         let file: File = serde_yaml::from_str(&text)
-            .map_err(|error| ReportError::Shape { path: path.to_owned(), message: error.to_string() })?;
+            .map_err(|error| ReportError::Expected { path: path.to_owned(), message: error.to_string() })?;
         let cases = |verdicts: BTreeMap<Verdict, Vec<String>>| {
             let judged = |verdict| Judged { verdict, flaky: false, reason: None };
             verdicts
@@ -93,6 +93,17 @@ impl Verdicts {
     }
 }
 
+/// What is no report may be an expected one of another name.
+fn by_its_name(error: ReportError) -> ReportError {
+    match error {
+        ReportError::Shape { path, message } => {
+            let message = format!("{message}; a file is read as an expected report if its name ends in .yaml or .yml");
+            ReportError::Shape { path, message }
+        }
+        other => other,
+    }
+}
+
 /// Whether a file is an expected report, by its name.
 pub fn is_expected(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
@@ -102,4 +113,28 @@ pub fn is_expected(path: &Path) -> bool {
 fn name(cell: &CellReport) -> String {
     let variant = cell.dialect.map_or(cell.mode.as_str(), crate::matrix::Dialect::as_str);
     format!("{}/{}/{variant}", cell.controller, cell.recipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_by_its_name_which_is_said_when_it_is_something_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let read = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            Verdicts::read(&path).map(|verdicts| verdicts.cells.len()).map_err(|error| error.to_string())
+        };
+        let expected = "traefik/a/modern:\n  pass: [routing/host]\n";
+        assert_eq!(read("expected.yaml", expected), Ok(1));
+        let error = read("report.json", expected).unwrap_err();
+        assert!(error.contains("report.json is not a meshgate.report/v1 report: "), "{error}");
+        assert!(error.ends_with("; a file is read as an expected report if its name ends in .yaml or .yml"), "{error}");
+        let error = read("expected.yml", "[]").unwrap_err();
+        let begin =
+            "expected.yml is not an expected report, as which a file is read whose name ends in .yaml or .yml: ";
+        assert!(error.contains(begin), "{error}");
+    }
 }
