@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::ValueEnum;
 use meshgate_clusters::Kind;
-use meshgate_fixtures::{Controller, Fixtures};
+use meshgate_fixtures::{Controller, Fixtures, Recipe};
 use meshgate_harness::jobs;
 use meshgate_harness::matrix::{self, Place, Selection};
 
@@ -24,14 +25,28 @@ pub struct Args {
     jobs: Jobs,
 }
 
+impl Args {
+    /// Refuses what the list has no place for.
+    fn check(&self) -> anyhow::Result<()> {
+        let given = [("--controllers", &self.jobs.controllers), ("--mode", &self.jobs.modes)];
+        let given = given.into_iter().find(|(_, names)| !names.is_empty());
+        match (self.what, given) {
+            (What::Controllers | What::Cases | What::Claims, Some((option, _))) => {
+                bail!("{option} chooses among recipes, cells and jobs; this list is the same for all: leave it out")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Which cells or jobs.
 #[derive(clap::Args)]
 #[group(id = "jobs")]
 struct Jobs {
-    /// Of cells and jobs: controllers, `name` or `name@version`; all when left out
+    /// Of recipes, cells and jobs: controllers, `name` or `name@version`; all when left out
     #[arg(long, value_delimiter = ',')]
     controllers: Vec<String>,
-    /// Of cells and jobs: modes of the proxy beside the controller; all when left out
+    /// Of recipes, cells and jobs: modes of the proxy beside the controller; all when left out
     #[arg(long = "mode", value_delimiter = ',')]
     modes: Vec<String>,
     /// Of jobs: kinds of clusters, as `run --cluster` takes them
@@ -77,6 +92,7 @@ pub fn main(args: Args) -> ExitCode {
 }
 
 fn list(args: &Args, fixtures: &Fixtures) -> anyhow::Result<String> {
+    args.check()?;
     let mut text = String::new();
     let mut line = |line: String| text.extend([line.as_str(), "\n"]);
     match args.what {
@@ -93,8 +109,12 @@ fn list(args: &Args, fixtures: &Fixtures) -> anyhow::Result<String> {
             }
         }
         What::Recipes => {
+            let cells = matrix::cells(fixtures, &args.jobs.selection(), Place::USUAL)?;
             for controller in fixtures.controllers.values() {
-                for recipe in controller.recipes.values() {
+                let meant = |recipe: &&Recipe| {
+                    cells.iter().any(|cell| (&cell.controller, &cell.recipe) == (&controller.name, &recipe.name))
+                };
+                for recipe in controller.recipes.values().filter(meant) {
                     line(format!(
                         "{}/{} ({} mode){}\n  {}",
                         controller.name,

@@ -27,6 +27,23 @@ fn lists_print_and_create_nothing() {
 }
 
 #[test]
+fn recipes_are_listed_of_the_controllers_and_modes_that_are_asked_for() {
+    let bench = Bench::new();
+    let listed = |arguments: &str| -> Vec<String> {
+        let done = bench.run(&format!("list recipes {arguments}"));
+        done.expect(0, &[]);
+        let names = done.stdout.lines().filter(|line| !line.starts_with(' '));
+        names.map(|line| line.split(' ').next().unwrap().to_owned()).collect()
+    };
+    let (all, of_one, of_mode) =
+        (listed(""), listed("--controllers gce"), listed("--controllers traefik --mode default"));
+    assert!(!of_one.is_empty() && of_one.iter().all(|name| name.starts_with("gce/")), "{of_one:?}");
+    assert!(all.len() > of_one.len() && of_one.iter().all(|name| all.contains(name)), "{all:?}");
+    assert!(of_mode.contains(&"traefik/ingress-pod-ip".to_owned()), "{of_mode:?}");
+    assert!(!of_mode.contains(&"traefik/ingress-middleware".to_owned()), "{of_mode:?}");
+}
+
+#[test]
 fn an_unknown_name_is_answered_with_the_nearest_one() {
     let bench = Bench::new();
     for (arguments, answer) in [
@@ -58,6 +75,9 @@ fn an_unknown_name_is_answered_with_the_nearest_one() {
         ("image --controllers trafik", "did you mean \"traefik\""),
         ("repport", "'report'"),
         ("list case", "'cases'"),
+        ("list cases --controllers traefik", "--controllers chooses among recipes, cells and jobs"),
+        ("list claims --mode ingress", "--mode chooses among recipes, cells and jobs"),
+        ("list recipes --controllers trafik", "did you mean \"traefik\""),
         ("report --format markdwon", "'markdown'"),
         (
             "report --report-dir nowhere",
