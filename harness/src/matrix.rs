@@ -268,6 +268,15 @@ fn of_other_mode(controller: &Controller, recipe: &Recipe) -> String {
     format!("{} of {} runs in mode {}", recipe.name, controller.name, recipe.mode.as_str())
 }
 
+/// Which of the cells are what they are under any dialect, for whoever asked for some: the bundled proxy has dialects in ingress mode only.
+pub fn without_dialect(cells: &[Cell], wanted: &[String]) -> Option<String> {
+    let same: Vec<String> = cells.iter().filter(|cell| cell.dialect.is_none()).map(Cell::id).collect();
+    if wanted.is_empty() || same.is_empty() {
+        return None;
+    }
+    Some(format!("--dialect {} changes nothing outside ingress mode, so not in {}", wanted.join(","), same.join(", ")))
+}
+
 /// The cells of one recipe: one per dialect in ingress mode, one in the others.
 fn of_recipe(
     controller: &Controller,
@@ -493,6 +502,20 @@ mod tests {
         two[1].judge_everything();
         one[0].recipe = two[1].recipe.clone();
         assert_eq!(one[0], two[1]);
+    }
+
+    #[test]
+    fn a_dialect_that_changes_nothing_is_told() {
+        let told = |recipes: &[&str], dialects: &[&str]| {
+            let wanted: Vec<String> = dialects.iter().map(|name| (*name).to_owned()).collect();
+            without_dialect(&select(&["traefik@3.7.15"], recipes, dialects).unwrap(), &wanted)
+        };
+        let both = ["ingress-nativelb", "ingress-middleware"];
+        let said =
+            "--dialect 2.8 changes nothing outside ingress mode, so not in traefik@3.7.15/ingress-nativelb/default";
+        assert_eq!(told(&both, &["2.8"]).as_deref(), Some(said));
+        assert_eq!(told(&both, &[]), None);
+        assert_eq!(told(&["ingress-middleware"], &["2.8"]), None);
     }
 
     #[test]
