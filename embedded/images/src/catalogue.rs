@@ -242,8 +242,9 @@ impl Catalogue {
             return Ok(Program { own: true, ..Program::new(id, "meshgate", self.program.clone()) });
         }
         let Some(entry) = self.entry(image) else {
-            let mut known: Vec<&str> = self.images.iter().map(|entry| entry.names[0].as_str()).collect();
-            known.push(OWN);
+            let shown = |name: &String| if of_tag(name) { format!("{name}*") } else { name.clone() };
+            let mut known: Vec<String> = self.images.iter().map(|entry| shown(&entry.names[0])).collect();
+            known.push(OWN.to_owned());
             return Err(ImageError::Unknown { image: image.to_owned(), known: known.join(", ") });
         };
         match (&entry.source, entry.given()?) {
@@ -359,6 +360,8 @@ mod tests {
         assert_eq!((own.path.as_path(), own.own), (Path::new("/bin/meshgate"), true));
         let unknown = catalogue.resolve("localhost:5000/thing").unwrap_err().to_string();
         assert!(unknown.contains("no native program is known for the image \"localhost:5000/thing\""), "{unknown}");
+        let known = "(known: docker.io/library/traefik:v1.*, docker.io/library/traefik, ";
+        assert!(unknown.contains(known), "{unknown}");
     }
 
     #[test]
