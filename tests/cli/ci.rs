@@ -125,6 +125,22 @@ fn the_branch_of_badges_holds_those_of_the_last_night_and_nothing_else() {
 }
 
 #[test]
+fn a_jobs_help_says_how_it_is_run_and_runs_nothing() {
+    let bench = Bench::new();
+    for arguments in ["--help", "--controllers traefik -h"] {
+        let done = conformance(&bench, arguments);
+        done.expect(0, &[]);
+        for part in [
+            "ci/conformance [--update] [--expected DIR] --controllers NAME[@VERSION] --mode MODE",
+            "Exit status: 0 as expected",
+        ] {
+            assert!(done.stdout.contains(part), "{part} in {}", done.stdout);
+        }
+    }
+    assert_eq!(bench.entries(), [""; 0]);
+}
+
+#[test]
 fn a_job_that_means_nothing_is_told_so_before_anything_runs() {
     let bench = Bench::new();
     for (arguments, answer) in [
