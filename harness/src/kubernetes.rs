@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use futures::{StreamExt, TryStreamExt, future, stream};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{Event, Pod, PodStatus};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, LogParams, Patch, PatchParams};
@@ -380,25 +380,7 @@ impl Kubernetes {
     pub async fn pod_troubles(&self) -> anyhow::Result<String> {
         let mut lines = Vec::new();
         for pod in self.all_pods().await? {
-            let status = pod.status.unwrap_or_default();
-            let containers = status
-                .init_container_statuses
-                .iter()
-                .flatten()
-                .chain(status.container_statuses.iter().flatten())
-                .filter(|container| !container.ready)
-                .filter_map(|container| {
-                    let state = container.state.as_ref()?;
-                    let (reason, message) = match (&state.waiting, &state.terminated) {
-                        (Some(waiting), _) => (waiting.reason.clone(), waiting.message.clone()),
-                        (_, Some(ended)) if ended.exit_code != 0 => (ended.reason.clone(), ended.message.clone()),
-                        (None, None) => (Some("not ready".to_owned()), None),
-                        _ => return None,
-                    };
-                    let (reason, message) = (reason.unwrap_or_default(), message.unwrap_or_default());
-                    Some(format!("{}: {reason} {message}", container.name))
-                })
-                .collect::<Vec<_>>();
+            let containers = troubles(&pod.status.unwrap_or_default());
             if !containers.is_empty() {
                 let name = pod.metadata.name.unwrap_or_default();
                 lines.push(format!(
@@ -443,6 +425,25 @@ impl Kubernetes {
         let params = LogParams { container: Some(container.to_owned()), ..LogParams::default() };
         Ok(api.logs(pod, &params).await?)
     }
+}
+
+/// What the containers of a pod that are not ready say of themselves.
+pub(crate) fn troubles(status: &PodStatus) -> Vec<String> {
+    let containers = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+    containers
+        .filter(|container| !container.ready)
+        .filter_map(|container| {
+            let state = container.state.as_ref()?;
+            let (reason, message) = match (&state.waiting, &state.terminated) {
+                (Some(waiting), _) => (waiting.reason.clone(), waiting.message.clone()),
+                (_, Some(ended)) if ended.exit_code != 0 => (ended.reason.clone(), ended.message.clone()),
+                (None, None) => (Some("not ready".to_owned()), None),
+                _ => return None,
+            };
+            let (reason, message) = (reason.unwrap_or_default(), message.unwrap_or_default());
+            Some(format!("{}: {reason} {message}", container.name))
+        })
+        .collect()
 }
 
 /// `kind namespace/name`, for messages.

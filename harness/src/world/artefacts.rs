@@ -11,6 +11,8 @@ use crate::context::Context;
 use crate::metrics::{Families, Metrics};
 use crate::world::World;
 
+mod pods;
+
 /// The port of the proxy's admin server.
 pub const ADMIN_PORT: u16 = 4191;
 
@@ -100,10 +102,8 @@ impl World {
         if let Ok(events) = self.kubernetes.events().await {
             files.keep("events.txt", events.join("\n"));
         }
-        if let Ok(pods) = self.kubernetes.pod_troubles().await {
-            files.keep("pods.txt", pods);
-        }
         let Ok(pods) = self.kubernetes.all_pods().await else { return };
+        files.keep("pods.txt", pods::table(&pods));
         for pod in pods {
             let (Some(name), Some(namespace)) = (pod.metadata.name, pod.metadata.namespace) else { continue };
             let Some(spec) = pod.spec else { continue };
