@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use meshgate_clusters::remote::Reach;
 use meshgate_clusters::{Backend, Kind, Player};
-use meshgate_fixtures::{Controller, Fixtures, Recipe, nearest};
+use meshgate_fixtures::{Controller, Fixtures, Recipe, did_you_mean};
 use meshgate_harness::blueprint;
 use meshgate_harness::case::Case;
 use meshgate_harness::cell::Spec;
@@ -61,7 +61,7 @@ pub struct Args {
     /// The report folder
     #[arg(long, default_value = "report", value_name = "DIR")]
     pub report_dir: PathBuf,
-    /// Fixtures from a folder instead of the built-in ones
+    /// Fixtures from a folder instead of the built-in ones, but for images.yaml
     #[arg(long, value_name = "DIR")]
     pub fixtures: Option<PathBuf>,
     #[command(flatten)]
@@ -194,6 +194,9 @@ pub fn execute(args: &Args) -> anyhow::Result<Ran> {
         Box::new(std::io::stderr()),
     );
     progress.note(&format!("{} cells, {} cases", plan.cells.len(), plan.cases.len()));
+    if let Some(note) = matrix::without_dialect(&plan.cells, &args.dialects) {
+        progress.note(&note);
+    }
     let started = Instant::now();
     let time = now();
     let note = |text: &str| progress.note(text);
@@ -401,8 +404,8 @@ pub fn cases(filters: &[String]) -> anyhow::Result<Vec<&'static Case>> {
     let all = meshgate_suites::cases();
     for filter in filters {
         if !all.iter().any(|case| case.id.contains(filter.as_str())) {
-            let nearest = nearest(filter, all.iter().map(|case| case.id)).unwrap_or_default();
-            bail!("no case matches \"{filter}\"; did you mean \"{nearest}\"? (see `meshgate list cases`)");
+            let meant = did_you_mean(filter, all.iter().map(|case| case.id));
+            bail!("no case matches \"{filter}\"{meant} (see `meshgate list cases`)");
         }
     }
     Ok(all

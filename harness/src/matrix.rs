@@ -268,13 +268,10 @@ fn of_other_mode(controller: &Controller, recipe: &Recipe) -> String {
     format!("{} of {} runs in mode {}", recipe.name, controller.name, recipe.mode.as_str())
 }
 
-/// Which of the cells are what they are under any dialect, for whoever asked for some: the bundled proxy has dialects in ingress mode only.
+/// Whether whoever asked for dialects gets none, in a sentence: the bundled proxy has them in ingress mode only.
 pub fn without_dialect(cells: &[Cell], wanted: &[String]) -> Option<String> {
-    let same: Vec<String> = cells.iter().filter(|cell| cell.dialect.is_none()).map(Cell::id).collect();
-    if wanted.is_empty() || same.is_empty() {
-        return None;
-    }
-    Some(format!("--dialect {} changes nothing outside ingress mode, so not in {}", wanted.join(","), same.join(", ")))
+    let none = !wanted.is_empty() && cells.iter().all(|cell| cell.dialect.is_none());
+    none.then(|| format!("--dialect {} changes nothing: none of the cells is in ingress mode", wanted.join(",")))
 }
 
 /// The cells of one recipe: one per dialect in ingress mode, one in the others.
@@ -510,12 +507,10 @@ mod tests {
             let wanted: Vec<String> = dialects.iter().map(|name| (*name).to_owned()).collect();
             without_dialect(&select(&["traefik@3.7.15"], recipes, dialects).unwrap(), &wanted)
         };
-        let both = ["ingress-nativelb", "ingress-middleware"];
-        let said =
-            "--dialect 2.8 changes nothing outside ingress mode, so not in traefik@3.7.15/ingress-nativelb/default";
-        assert_eq!(told(&both, &["2.8"]).as_deref(), Some(said));
-        assert_eq!(told(&both, &[]), None);
-        assert_eq!(told(&["ingress-middleware"], &["2.8"]), None);
+        let said = "--dialect 2.8 changes nothing: none of the cells is in ingress mode";
+        assert_eq!(told(&["ingress-nativelb"], &["2.8"]).as_deref(), Some(said));
+        assert_eq!(told(&["ingress-nativelb"], &[]), None);
+        assert_eq!(told(&["ingress-nativelb", "ingress-middleware"], &["2.8"]), None);
     }
 
     #[test]

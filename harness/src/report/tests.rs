@@ -317,7 +317,7 @@ fn every_report_for_a_person_says_whose_mesh_was_judged_and_where() {
         markdown::render(&linkerd),
         html::render(&linkerd, Path::new(".")),
         terminal::render(&linkerd, terminal::WIDTH),
-        explain::verdict(&linkerd, "routing/host", Path::new(".")).unwrap(),
+        explain::verdict(&linkerd, "routing/host", Path::new("."), &explain::Known { cells: &[], cases: &[] }).unwrap(),
     ] {
         assert!(text.contains(place), "{text}");
     }
