@@ -1,6 +1,7 @@
 //! The data plane: a process, mostly a child, and the files that it reads.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
@@ -8,6 +9,8 @@ use anyhow::{Context, anyhow};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
+
+use crate::objects::Kind;
 
 /// Contents by path, below the data plane's folder.
 pub(crate) type Files = BTreeMap<PathBuf, String>;
@@ -17,7 +20,8 @@ pub(crate) trait DataPlane {
     /// Serves these files from now on, beginning with the first call.
     ///
     /// # Errors
-    /// The data plane's own reason why it does not take them; it goes on with the former ones.
+    /// The data plane's own reason why it does not take them; it goes on with the former ones. One that knows whose fault it is says so in
+    /// a [`Refusal`].
     async fn apply(&mut self, files: &Files) -> anyhow::Result<()>;
 
     /// Whether it would serve these files, without serving them. One that takes what it can of a configuration and leaves out the rest has
@@ -34,6 +38,81 @@ pub(crate) trait DataPlane {
 
     /// Ends it, what is in flight first.
     async fn stop(&mut self);
+}
+
+/// Objects for which a data plane refuses a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal(pub(crate) Vec<RefusedObject>);
+
+/// One of them, and what is said of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RefusedObject {
+    pub(crate) kind: Kind,
+    /// `""` of one that is in no namespace.
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    /// The reason of the event about it.
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let each: Vec<String> = self.0.iter().map(RefusedObject::to_string).collect();
+        f.write_str(&each.join("; "))
+    }
+}
+
+impl fmt::Display for RefusedObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, namespace, name, message, .. } = self;
+        write!(f, "{} {namespace}/{name}: {message}", kind.kind)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// The search for the first of so many things that a test fails with, after those before it. It says with how many of them to test next, and
+/// is told how that went.
+#[derive(Debug)]
+pub(crate) struct Search {
+    count: usize,
+    passes: Option<usize>,
+    fails: Option<(usize, anyhow::Error)>,
+    over: bool,
+}
+
+impl Search {
+    pub(crate) fn among(count: usize) -> Self {
+        Self { count, passes: None, fails: None, over: false }
+    }
+
+    pub(crate) fn next(&self) -> Option<usize> {
+        match (&self.fails, self.passes) {
+            _ if self.over => None,
+            (None, _) => Some(self.count),
+            (Some(_), None) => Some(0),
+            (Some((fails, _)), Some(passes)) => (fails - passes > 1).then(|| passes.midpoint(*fails)),
+        }
+    }
+
+    pub(crate) fn told(&mut self, count: usize, result: anyhow::Result<()>) {
+        match result {
+            // With all of them.
+            Ok(()) if self.fails.is_none() => self.over = true,
+            Ok(()) => self.passes = Some(count),
+            Err(error) if count == 0 => {
+                tracing::error!("it is refused without any of them as well: {error:#}");
+                self.over = true;
+            }
+            Err(error) => self.fails = Some((count, error)),
+        }
+    }
+
+    /// Which it is, and how the test fails. None where it passes with all of them, or fails without any.
+    pub(crate) fn found(self) -> Option<(usize, anyhow::Error)> {
+        self.passes.zip(self.fails).map(|(first, (_, error))| (first, error))
+    }
 }
 
 /// Writes files below a folder.

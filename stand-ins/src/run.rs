@@ -93,9 +93,14 @@ pub(crate) trait Controller {
     /// The whole configuration for these objects. Pure: the same objects lead to the same files.
     fn translate(&self, objects: &Objects) -> Translation;
 
-    /// Whether an Ingress for which the data plane refuses everything is left out. Otherwise nothing changes until it is mended.
+    /// Whether an object for which the data plane refuses everything is left out. Otherwise nothing changes until it is mended.
     fn leaves_out_refused(&self) -> bool {
         true
+    }
+
+    /// The Ingresses that are left out with an object that is, as they would mean something else without it.
+    fn dependants(&self, _objects: &Objects, _kind: Kind, _object: &Object) -> Vec<Object> {
+        Vec::new()
     }
 
     /// Where it is asked about objects before they are stored, if it is.
@@ -195,7 +200,7 @@ async fn follow(
                 Err(error) => {
                     tracing::error!("the configuration is not taken, the former one stays: {error:#}");
                     let objects = watches.objects().clone();
-                    if controller.leaves_out_refused() && refused.find(controller, data_plane, &objects).await {
+                    if controller.leaves_out_refused() && refused.find(&error, controller, data_plane, &objects).await {
                         continue;
                     }
                 }
