@@ -12,7 +12,8 @@
 //! ```
 //!
 //! [`run`] is the loop around it and the same for all. What a controller would not take for one bad object its translation holds back. A
-//! controller is a module with its translation; nothing outside this crate and `fixtures/` knows one by name.
+//! controller is a module with its translation; nothing outside this crate and `fixtures/` knows one by name. One stand-in is the data plane's
+//! part alone: [`kong::gateway`], which a controller, ours or the real one, tells by an API of its own what to serve.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -52,6 +53,7 @@ const STAND_INS: &[StandIn] = &[
     ("haproxytech", |flags| Box::pin(haproxytech::main(flags))),
     ("ingress-nginx", |flags| Box::pin(nginx::main(flags))),
     ("kong", |flags| Box::pin(kong::main(flags))),
+    ("kong-gateway", |flags| Box::pin(kong::gateway::main(flags))),
     ("traefik-1x", |flags| Box::pin(traefik::main(flags))),
 ];
 

@@ -68,11 +68,6 @@ pub(crate) fn cluster_ip(service: &Object) -> Option<Ipv4Addr> {
 }
 
 impl ServicePort<'_> {
-    /// The ClusterIP with the port; none of a headless Service.
-    pub(crate) fn cluster_address(&self) -> Option<SocketAddrV4> {
-        Some(SocketAddrV4::new(cluster_ip(self.service)?, self.number))
-    }
-
     /// The ready endpoints, in order.
     pub(crate) fn endpoints(&self, objects: &Objects) -> Vec<SocketAddrV4> {
         let namespace = self.service.namespace().unwrap_or_default();

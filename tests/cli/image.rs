@@ -120,10 +120,10 @@ fn a_stand_ins_image_answers_to_the_name_of_the_real_one() {
     }
     let bench = Bench::new();
     // Any program will do as a data plane that is not started.
-    let mut command = bench.command("image --output one.tar kong/kubernetes-ingress-controller:3.5");
+    let mut command = bench.command("image --output one.tar kong:3.9");
     let done = Done::from(command.env("MESHGATE_NGINX_BIN", "/bin/sh").output().unwrap());
     done.expect(0, &[]);
-    assert!(done.stdout.starts_with("docker.io/kong/kubernetes-ingress-controller:3.5  sha256:"), "{done:#?}");
+    assert!(done.stdout.starts_with("docker.io/library/kong:3.9  sha256:"), "{done:#?}");
     let image = unpack(&bench, "one.tar");
     let entrypoint = image.config["Entrypoint"][0].as_str().unwrap().to_owned();
     assert!(image.root.join("usr/local/bin/nginx").is_file());
@@ -134,7 +134,7 @@ fn a_stand_ins_image_answers_to_the_name_of_the_real_one() {
         assert_ne!(done.code, Some(0), "{done:#?}");
         assert_eq!(done.stderr, refused[0].stderr);
     }
-    let by_hand = image.run("/usr/local/bin/meshgate", &["stand-in", "kong", "--no-such-flag"]);
+    let by_hand = image.run("/usr/local/bin/meshgate", &["stand-in", "kong-gateway", "--no-such-flag"]);
     assert_eq!((by_hand.code, &by_hand.stderr), (refused[0].code, &refused[0].stderr));
     image.run("/usr/local/bin/meshgate", &["--version"]).expect(0, &[]);
 }

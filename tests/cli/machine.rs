@@ -130,12 +130,41 @@ fn a_program_whose_data_plane_is_another_container_is_called_in_each_of_its_own(
 }
 
 #[test]
+fn a_program_that_has_a_gateway_beside_it_tells_it_by_the_admin_api_what_to_serve() {
+    // Without a client of HTTP: it says what it is answered, of a route that there may be and of one that there may not.
+    let script = r##"#!/bin/bash
+ask() {
+  until exec 3<>/dev/tcp/127.0.0.1/8001; do sleep 0.1; done
+  printf '%s HTTP/1.1\r\nhost: kong\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s' "$1" "${#2}" "$2" >&3
+  cat <&3
+  echo
+}
+post() {
+  ask 'POST /config?check_hash=1&flatten_errors=1' \
+    '{"_format_version": "3.0", "services": [{"name": "s", "host": "127.0.0.1", "routes": [{"name": "r", "paths": ["'"$1"'"]}]}]}'
+}
+echo "told: $CONTROLLER_KONG_ADMIN_URL"
+ask 'GET /'
+post '~/a[0-9'
+post '/a'
+ask 'GET /status/ready'
+sleep infinity
+"##;
+    let logs = with_own("MESHGATE_KONG_BIN", script, "--controllers kong --recipe no-plugin", "nginx");
+    let said = ["told: http://127.0.0.1:8001", "\"database\":\"off\"", "HTTP/1.1 400 ", "missing terminating ]"];
+    assert!(is_said(&logs, "ingress-controller", &said), "{logs:#?}");
+    let served = ["HTTP/1.1 201 ", "{\"message\":\"ready\"}"];
+    assert!(is_said(&logs, "ingress-controller", &served), "{logs:#?}");
+    assert!(is_said(&logs, "proxy", &["the configuration is not taken"]), "{logs:#?}");
+}
+
+#[test]
 fn a_program_that_could_not_do_a_stand_ins_work_is_refused_with_the_reason() {
     let bench = Bench::new();
     for (controller, variable, why) in [
         ("gloo", "MESHGATE_GLOO_BIN", "two programs in two pods"),
         ("gce", "MESHGATE_GCE_BIN", "Google's load balancers"),
-        ("kong", "MESHGATE_KONG_BIN", "a gateway in another container"),
+        ("kong", "MESHGATE_KONG_GATEWAY_BIN", "only its image has"),
     ] {
         let mut command = bench.command(&format!("run --controllers {controller}"));
         let run = Done::from(command.env(variable, "/bin/sh").output().unwrap());
@@ -145,7 +174,7 @@ fn a_program_that_could_not_do_a_stand_ins_work_is_refused_with_the_reason() {
     let mut command = bench.command("doctor");
     let doctor = Done::from(command.env("MESHGATE_GLOO_BIN", "/bin/sh").output().unwrap());
     assert!(doctor.stdout.contains("MESHGATE_GLOO_BIN=/bin/sh: "), "{doctor:#?}");
-    for controller in ["INGRESS_NGINX", "CONTOUR", "EMISSARY", "HAPROXYTECH"] {
+    for controller in ["INGRESS_NGINX", "CONTOUR", "EMISSARY", "HAPROXYTECH", "KONG"] {
         let variable = format!("MESHGATE_{controller}_BIN=FILE");
         assert!(doctor.stdout.contains(&variable), "{variable}: {doctor:#?}");
     }

@@ -3,120 +3,99 @@
 use std::collections::BTreeSet;
 
 use kube::ResourceExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::transform::{Refused, Transformer};
-use crate::objects::{Kind, Object, Objects, annotation, text};
+use super::tags;
+use crate::objects::{INGRESSES, Kind, Object, Objects, SERVICES, annotation, items, text};
 use crate::status::Complaint;
 
 /// Of the kinds that are Kong's own.
-pub(crate) const GROUP: &str = "configuration.konghq.com";
+pub(super) const GROUP: &str = "configuration.konghq.com";
 
-pub(crate) const PLUGINS: Kind = Kind::new(GROUP, "v1", "KongPlugin", "kongplugins");
-pub(crate) const CLUSTER_PLUGINS: Kind = Kind::new(GROUP, "v1", "KongClusterPlugin", "kongclusterplugins");
+pub(super) const PLUGINS: Kind = Kind::new(GROUP, "v1", "KongPlugin", "kongplugins");
+pub(super) const CLUSTER_PLUGINS: Kind = Kind::new(GROUP, "v1", "KongClusterPlugin", "kongclusterplugins");
 
 /// The reason of events about objects that lead to no configuration.
-pub(crate) const TRANSLATION_FAILED: &str = "KongConfigurationTranslationFailed";
-/// The reason of events about configuration that the gateway refuses.
-pub(crate) const APPLY_FAILED: &str = "KongConfigurationApplyFailed";
+pub(super) const TRANSLATION_FAILED: &str = "KongConfigurationTranslationFailed";
 
-/// The plugin that is played.
-const REQUEST_TRANSFORMER: &str = "request-transformer";
-
-/// What the plugins of an object come to.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Plugins {
-    /// `NAMESPACE/NAME` and what it does.
-    pub(crate) transformer: Option<(String, Transformer)>,
-    /// The gateway refuses one of them.
-    pub(crate) invalid: bool,
-    /// There is one that this stand-in cannot play.
-    pub(crate) unplayable: bool,
+/// The plugins that an Ingress or a Service names, as entities for the route or the service that `of` is.
+pub(super) fn named(
+    objects: &Objects,
+    (kind, object): (Kind, &Object),
+    of: (&str, &str),
+    complaints: &mut BTreeSet<Complaint>,
+) -> Vec<Value> {
+    let mut complain = |message: String| {
+        complaints.insert(Complaint::new(kind, object, TRANSLATION_FAILED, message));
+    };
+    let mut entities = Vec::new();
+    let namespace = object.namespace().unwrap_or_default();
+    for written in names(object) {
+        match found(objects, &namespace, written) {
+            Ok((kind, plugin)) => {
+                let mut entity = entity(kind, plugin);
+                entity[of.0] = json!(of.1);
+                if !entities.contains(&entity) {
+                    entities.push(entity);
+                }
+            }
+            Err(why) => complain(why),
+        }
+    }
+    entities
 }
 
-impl Plugins {
-    /// Those that an Ingress or a Service names.
-    pub(crate) fn of(objects: &Objects, kind: Kind, object: &Object, complaints: &mut BTreeSet<Complaint>) -> Self {
-        let mut plugins = Self::default();
-        let namespace = object.namespace().unwrap_or_default();
-        let names = annotation(object, "konghq.com/plugins").unwrap_or_default();
-        for written in names.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-            let (of, name) = written.split_once(':').unwrap_or((namespace.as_str(), written));
-            if of != namespace {
-                // A ReferenceGrant could allow it; none is read here.
-                let message = format!(
-                    "no grant found to referenced \"{written}\" plugin in the requested remote KongPlugin bind"
-                );
-                complaints.insert(Complaint::new(kind, object, TRANSLATION_FAILED, message));
-                continue;
-            }
-            let found = objects.get(PLUGINS, &namespace, name).map(|plugin| (PLUGINS, plugin));
-            let found = found.or_else(|| objects.get(CLUSTER_PLUGINS, "", name).map(|it| (CLUSTER_PLUGINS, it)));
-            match found {
-                Some((kind, plugin)) => plugins.take(kind, plugin, complaints),
-                None => {
-                    let message = format!("referenced KongPlugin or KongClusterPlugin \"{name}\" does not exist");
-                    complaints.insert(Complaint::new(kind, object, TRANSLATION_FAILED, message));
-                }
-            }
-        }
-        plugins
-    }
+/// Those for every request.
+pub(super) fn global(objects: &Objects) -> impl Iterator<Item = Value> {
+    let global = |plugin: &&Object| plugin.labels().get("global").is_some_and(|value| value == "true");
+    objects.all(CLUSTER_PLUGINS).filter(global).map(|plugin| entity(CLUSTER_PLUGINS, plugin))
+}
 
-    /// Those for every request.
-    pub(crate) fn global(objects: &Objects, complaints: &mut BTreeSet<Complaint>) -> Self {
-        let mut plugins = Self::default();
-        let global = |plugin: &&Object| plugin.labels().get("global").is_some_and(|value| value == "true");
-        for plugin in objects.all(CLUSTER_PLUGINS).filter(global) {
-            plugins.take(CLUSTER_PLUGINS, plugin, complaints);
-        }
-        plugins
-    }
+/// The Ingresses that name a plugin, or a Service that does: without it they would stand open. KIC's fallback leaves out the same
+/// (`internal/dataplane/fallback/graph_dependencies_common.go`).
+pub(super) fn dependants(objects: &Objects, kind: Kind, object: &Object) -> Vec<Object> {
+    let names_it = |user: &Object| {
+        let namespace = user.namespace().unwrap_or_default();
+        let mut named = names(user).filter_map(|name| found(objects, &namespace, name).ok());
+        named.any(|(found, plugin)| found == kind && plugin.name_any() == object.name_any())
+    };
+    let depends = |ingress: &&Object| {
+        let namespace = ingress.namespace().unwrap_or_default();
+        let backends = items(&ingress.data, "/spec/rules").flat_map(|rule| items(rule, "/http/paths"));
+        let backends = backends.map(|path| &path["backend"]).chain(ingress.data["spec"].get("defaultBackend"));
+        let mut services =
+            backends.filter_map(|backend| objects.get(SERVICES, &namespace, text(backend, "/service/name")));
+        names_it(ingress)
+            || services.any(|service| names_it(service) || kind == SERVICES && service.name_any() == object.name_any())
+    };
+    let within = |ingress: &&Object| object.namespace().is_none() || ingress.namespace() == object.namespace();
+    objects.all(INGRESSES).filter(within).filter(depends).cloned().collect()
+}
 
-    /// Of several instances of a plugin the most specific runs: the route's, then the Service's, then the global one.
-    pub(crate) fn or(self, wider: &Self) -> Self {
-        Self {
-            transformer: self.transformer.or_else(|| wider.transformer.clone()),
-            invalid: self.invalid || wider.invalid,
-            unplayable: self.unplayable || wider.unplayable,
-        }
-    }
+fn names(object: &Object) -> impl Iterator<Item = &str> {
+    let names = annotation(object, "konghq.com/plugins").unwrap_or_default();
+    names.split(',').map(str::trim).filter(|name| !name.is_empty())
+}
 
-    fn take(&mut self, kind: Kind, plugin: &Object, complaints: &mut BTreeSet<Complaint>) {
-        if plugin.data["disabled"] == Value::Bool(true) {
-            return;
-        }
-        let mut complain = |reason, message: String| {
-            complaints.insert(Complaint::new(kind, plugin, reason, message));
-        };
-        match text(&plugin.data, "/plugin") {
-            "" => {
-                complain(TRANSLATION_FAILED, "plugin without a name in its field plugin".to_owned());
-                self.invalid = true;
-            }
-            REQUEST_TRANSFORMER => match Transformer::read(&plugin.data["config"]) {
-                // Kong allows one instance for each route.
-                Ok(_) if self.transformer.is_some() => {
-                    complain(APPLY_FAILED, format!("a second {REQUEST_TRANSFORMER} for one object"));
-                    self.invalid = true;
-                }
-                Ok(transformer) => {
-                    let key = format!("{}/{}", plugin.namespace().unwrap_or_default(), plugin.name_any());
-                    self.transformer = Some((key, transformer));
-                }
-                Err(Refused::Invalid(message)) => {
-                    complain(APPLY_FAILED, message);
-                    self.invalid = true;
-                }
-                Err(Refused::Unplayable(what)) => {
-                    complain(APPLY_FAILED, format!("{what} is not played here; its routes answer 500"));
-                    self.unplayable = true;
-                }
-            },
-            name => {
-                complain(APPLY_FAILED, format!("the plugin {name} is not played here; its routes answer 500"));
-                self.unplayable = true;
-            }
-        }
+/// The plugin of such a name, one of the namespace before one of the cluster.
+fn found<'a>(objects: &'a Objects, namespace: &str, written: &str) -> Result<(Kind, &'a Object), String> {
+    let (of, name) = written.split_once(':').unwrap_or((namespace, written));
+    if of != namespace {
+        // A ReferenceGrant could allow it; none is read here.
+        return Err(format!(
+            "no grant found to referenced \"{written}\" plugin in the requested remote KongPlugin bind"
+        ));
     }
+    let found = objects.get(PLUGINS, namespace, name).map(|plugin| (PLUGINS, plugin));
+    let found = found.or_else(|| objects.get(CLUSTER_PLUGINS, "", name).map(|it| (CLUSTER_PLUGINS, it)));
+    found.ok_or_else(|| format!("referenced KongPlugin or KongClusterPlugin \"{name}\" does not exist"))
+}
+
+fn entity(kind: Kind, plugin: &Object) -> Value {
+    json!({
+        "name": text(&plugin.data, "/plugin"),
+        "config": if plugin.data["config"].is_object() { plugin.data["config"].clone() } else { json!({}) },
+        "enabled": plugin.data["disabled"] != true,
+        "tags": tags(kind, plugin),
+    })
 }

@@ -1,9 +1,16 @@
+use std::net::Ipv4Addr;
 use std::path::Path;
+
+use serde_json::Value;
 
 use super::*;
 use crate::nginx::MAIN;
+use crate::objects::{items, text};
 use crate::secrets::examples::{manifest, pair_for, unusable};
+use crate::status::Complaint;
 
+/// What both halves make of objects: the controller's translation, with the gateway's files in the place of what it is told. What the gateway
+/// refuses is left out, as the loop around the controller does it.
 fn translate(further: &str) -> Translation {
     let base = r#"
 kind: IngressClass
@@ -29,8 +36,43 @@ ports: [{name: http, port: 8080}]
 endpoints: [{addresses: [10.244.0.3]}]
 "#;
     let settings = Settings::read(&Flags::new(["--publish-service=kong/proxy".to_owned()]), &Default::default());
-    let controller = Kong { settings, certificate: "PEM".to_owned() };
-    controller.translate(&Objects::from_yaml(&controller.kinds(), &format!("{base}---{further}")))
+    let controller = Kong { settings };
+    let mut objects = Objects::from_yaml(&controller.kinds(), &format!("{base}---{further}"));
+    let mut complaints = BTreeSet::new();
+    loop {
+        let mut translation = controller.translate(&objects);
+        match gateway::tests::files(&translation.files[Path::new(CONFIGURATION)], |name| addresses(&objects, name)) {
+            Ok(files) => {
+                translation.complaints.append(&mut complaints);
+                return Translation { files, ..translation };
+            }
+            Err(answer) => {
+                for refused in admin::refusal(&answer).0 {
+                    let (kind, namespace, name) = (refused.kind, &refused.namespace, &refused.name);
+                    let Some(object) = objects.get(kind, namespace, name).cloned() else { continue };
+                    complaints.insert(Complaint::new(kind, &object, refused.reason, refused.message));
+                    for ingress in controller.dependants(&objects, kind, &object) {
+                        objects.remove(INGRESSES, &ingress.namespace().unwrap(), &ingress.name_any());
+                    }
+                    objects.remove(kind, namespace, name);
+                }
+            }
+        }
+    }
+}
+
+/// What the cluster's DNS says of a Service's name.
+fn addresses(objects: &Objects, name: &str) -> Vec<Ipv4Addr> {
+    let [service, namespace, "svc"] = name.split('.').collect::<Vec<_>>()[..] else { return Vec::new() };
+    let Some(object) = objects.get(SERVICES, namespace, service) else { return Vec::new() };
+    match text(&object.data, "/spec/clusterIP").parse() {
+        Ok(address) => vec![address],
+        Err(_) => {
+            let endpoints = objects.slices(namespace, service).flat_map(|slice| items(&slice.data, "/endpoints"));
+            let addresses = endpoints.flat_map(|endpoint| items(endpoint, "/addresses")).filter_map(Value::as_str);
+            addresses.map(|address| address.parse().unwrap()).collect()
+        }
+    }
 }
 
 fn ingress(name: &str, annotations: &str, path: &str, service: &str) -> String {
@@ -128,9 +170,13 @@ fn a_headless_service_as_a_whole_is_its_pods_at_its_own_port() {
         "---\nkind: Service\nmetadata: {{name: web, namespace: shop, annotations: {{{WHOLE}: 'true'}}}}\n\
          spec: {{clusterIP: None, ports: [{{name: http, port: 80}}]}}\n"
     );
-    let translation = translate(&(ingress("a", "{}", "/", "web") + &service));
+    let one = ingress("a", "{}", "/", "web") + &service;
+    translate(&one).says(MAIN, &["server 10.244.0.3:80 max_fails=0;"]);
+    let another = "---\nkind: EndpointSlice\nmetadata: {name: web-2, namespace: shop, labels: {kubernetes.io/service-name: web}}\n\
+                   ports: [{name: http, port: 8080}]\nendpoints: [{addresses: [10.244.0.4]}]\n";
+    let translation = translate(&(one + another));
     let zone = &translation.files[Path::new(crate::nginx::ENDPOINTS)];
-    assert!(zone.contains("10.244.0.3:80\"") && !zone.contains("8080"), "{zone}");
+    assert!(zone.contains("10.244.0.3:80\"") && zone.contains("10.244.0.4:80\"") && !zone.contains("8080"), "{zone}");
 }
 
 #[test]
@@ -243,9 +289,9 @@ fn bad_objects_are_told_of_and_the_rest_serves() {
             "location \"/bad/\" {",
         ),
         (ingress("a", "{}", "/bad", "none"), "no kubernetes service found", "failure to get a peer"),
-        (ingress("a", WITH, "/bad", "web") + &plugin("{adds: {}}"), "left out", "no Route matched"),
-        (ingress("a", WITH, "/bad", "web") + &plugin("{add: {headers: [x]}}"), "left out", "no Route matched"),
-        (ingress("a", WITH, "/bad", "web") + &plugin("{add: {body: ['a:b']}}"), "not played", "return 500 "),
+        (ingress("a", WITH, "/bad", "web") + &plugin("{adds: {}}"), "config.adds: unknown field", "no Route matched"),
+        (ingress("a", WITH, "/bad", "web") + &plugin("{add: {headers: [x]}}"), "invalid value: x", "no Route matched"),
+        (ingress("a", WITH, "/bad", "web") + &plugin("{add: {body: ['a:b']}}"), "not played", "no Route matched"),
     ] {
         let translation = with(&bad);
         assert!(translation.messages().iter().any(|said| said.contains(message)), "{:?}", translation.messages());
@@ -304,10 +350,11 @@ fn a_plugin_may_be_named_with_its_own_namespace() {
 fn a_host_has_the_certificate_of_its_secret() {
     let tls = "  tls: [{hosts: [shop.test], secretName: cert}]\n";
     let secret = manifest("cert", &pair_for("shop.test"));
+    let secret = secret.replace("name: cert,", "name: cert, uid: 1-2-3,");
     let there = translate(&(ingress("a", "{}", "/", "web") + tls + &secret));
-    there.says(MAIN, &["ssl_certificate tls/shop-cert.pem;"]);
+    there.says(MAIN, &["ssl_certificate tls/1-2-3.pem;"]);
     let missing = translate(&(ingress("a", "{}", "/", "web") + tls));
-    assert!(!conf(&missing).contains("shop-cert") && missing.messages()[0].contains("failed to fetch the secret"));
+    assert!(missing.messages()[0].contains("failed to fetch the secret"));
     assert_eq!(conf(&missing).matches("ssl_certificate tls/").count(), 1, "the default server's is everybody's");
 }
 
@@ -316,8 +363,8 @@ fn a_certificate_that_cannot_be_used_is_dropped_and_told_of() {
     let with_tls = ingress("a", "{}", "/", "web") + "  tls: [{hosts: [shop.test], secretName: cert}]\n";
     for (what, pair) in unusable() {
         let translation = translate(&(with_tls.clone() + &manifest("cert", &pair)));
-        assert!(!translation.files.contains_key(Path::new("tls/shop-cert.pem")), "{what}");
-        assert!(!conf(&translation).contains("shop-cert"), "{what}");
+        assert_eq!(translation.files.keys().filter(|file| file.starts_with("tls")).count(), 1, "{what}");
+        assert_eq!(conf(&translation).matches("ssl_certificate tls/").count(), 1, "{what}");
         translation.says(MAIN, &["proxy_pass \"http://web.shop.http.svc\";"]);
         assert!(translation.messages()[0].contains("failed to construct certificate from secret"), "{what}");
     }
@@ -338,4 +385,54 @@ fn nothing_that_an_object_says_ends_a_directive_or_begins_a_variable() {
     let host = ingress("a", "{}", "/", "web").replace("host: shop.test", "host: 'a; b'");
     assert!(!conf_with(&host).contains("a; b"));
     assert!(!conf_with(&ingress("a", "{}", "/", "'a; b'")).contains("a; b"));
+}
+
+#[test]
+fn entities_have_the_names_and_the_tags_that_the_real_one_gives_them() {
+    let settings = Settings::read(&Flags::default(), &Default::default());
+    let controller = Kong { settings };
+    let service = "---\nkind: Service\nmetadata: {name: web, namespace: shop, uid: 7-8-9}\nspec: {clusterIP: 10.96.0.7, ports: [{name: http, port: 80}]}\n";
+    let ingress = ingress("a", WITH, "/b", "web").replace("host: shop.test", "host: '*.shop.test'");
+    let ingress = ingress.replace("ingressClassName: kong", "ingressClassName: other");
+    let class =
+        "---\nkind: IngressClass\nmetadata: {name: other}\nspec: {controller: ingress-controllers.konghq.com/kong}\n";
+    let objects = ingress + &plugin("{}") + service + class;
+    let objects = Objects::from_yaml(&controller.kinds(), &objects);
+    let of_class =
+        Kong { settings: Settings::read(&Flags::new(["--ingress-class=other".to_owned()]), &Default::default()) };
+    let files = of_class.translate(&objects).files;
+    let configuration: Value = serde_json::from_str(&files[Path::new(CONFIGURATION)]).unwrap();
+    let service = &configuration["services"][0];
+    assert_eq!(
+        (&service["name"], &service["host"]),
+        (&Value::from("shop.web.http"), &Value::from("web.shop.http.svc"))
+    );
+    let tags = ["k8s-name:web", "k8s-namespace:shop", "k8s-kind:Service", "k8s-uid:7-8-9", "k8s-version:v1"];
+    assert_eq!((&service["tags"], &configuration["upstreams"][0]["name"]), (&Value::from(&tags[..]), &service["host"]));
+    let route = &service["routes"][0];
+    assert_eq!(route["name"], "shop.a.web._.shop.test.http");
+    assert_eq!(
+        (&route["hosts"][0], &route["paths"]),
+        (&Value::from("*.shop.test"), &Value::from(&["/b/", "~/b$"][..]))
+    );
+    let plugin = &configuration["plugins"][0];
+    assert_eq!((&plugin["name"], &plugin["route"]), (&Value::from("request-transformer"), &route["name"]));
+    let group = Value::from("k8s-group:configuration.konghq.com");
+    assert!(plugin["tags"].as_array().unwrap().contains(&group), "{plugin}");
+    assert_eq!(controller.translate(&objects).files.len(), 1, "of another class there is a configuration with nothing");
+}
+
+#[test]
+fn what_is_left_out_takes_with_it_whatever_would_stand_open() {
+    let with_plugin = "---\nkind: Service\nmetadata: {name: own, namespace: shop, annotations: {konghq.com/plugins: p}}\n\
+                       spec: {clusterIP: 10.96.0.7, ports: [{name: http, port: 80}]}\n";
+    let routes = [("by-ingress", WITH, "web"), ("by-service", "{}", "own"), ("open", "{}", "web")];
+    let routes: Vec<String> = routes
+        .iter()
+        .map(|(name, annotations, service)| ingress(name, annotations, &format!("/{name}"), service))
+        .collect();
+    let conf_with = |config: &str| conf(&translate(&(routes.join("---") + with_plugin + &plugin(config)))).to_owned();
+    let (good, bad) = (conf_with("{add: {headers: ['a:b']}}"), conf_with("{adds: {}}"));
+    assert!(["by-ingress", "by-service", "open"].iter().all(|name| good.contains(name)), "the control");
+    assert!(!bad.contains("by-ingress") && !bad.contains("by-service") && bad.contains("open"), "{bad}");
 }

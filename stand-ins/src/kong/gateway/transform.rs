@@ -7,13 +7,13 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::names;
 
 /// A plugin's `config`, of which this stand-in plays the headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Transformer {
+pub(super) struct Transformer {
     remove: Vec<String>,
     rename: Vec<(String, String)>,
     replace: Vec<(String, String)>,
@@ -21,13 +21,21 @@ pub(crate) struct Transformer {
     append: Vec<(String, String)>,
 }
 
-/// Why a `config` is not taken.
+/// Which field of a `config` is not taken, and why: Kong's schema refuses it, or Kong would take it and it is not played.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// Kong's schema refuses it.
-    Invalid(String),
-    /// Kong would take it; this stand-in cannot play it.
-    Unplayable(String),
+pub(super) struct Refused {
+    pub(super) field: String,
+    pub(super) message: String,
+}
+
+impl Refused {
+    fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into() }
+    }
+
+    fn not_played(field: impl Into<String>) -> Self {
+        Self::new(field, "it is not played by this gateway")
+    }
 }
 
 /// The steps and what else of a request each may change.
@@ -39,24 +47,33 @@ const STEPS: &[(&str, &[&str])] = &[
     ("append", &["headers", "querystring", "body", "json_types"]),
 ];
 
+/// What the Admin API says of the plugin's configuration, by which controllers fill in what is not said. Nothing is.
+pub(super) fn schema() -> Value {
+    let array = json!({"type": "array", "elements": {"type": "string"}});
+    let part = |part: &&str| json!({*part: if *part == "uri" { json!({"type": "string"}) } else { array.clone() }});
+    let step = |(step, parts): &(&str, &[&str])| json!({*step: {"type": "record", "fields": parts.iter().map(part).collect::<Vec<Value>>()}});
+    let steps: Vec<Value> = STEPS.iter().map(step).collect();
+    json!({"fields": [{"config": {"type": "record", "fields": steps}}]})
+}
+
 impl Transformer {
-    pub(crate) fn read(config: &Value) -> Result<Self, Refused> {
+    pub(super) fn read(config: &Value) -> Result<Self, Refused> {
         let Some(fields) = config.as_object() else { return Ok(Self::default()) };
         if let Some(field) =
             fields.keys().find(|field| *field != "http_method" && STEPS.iter().all(|(step, _)| step != field))
         {
-            return Err(Refused::Invalid(format!("invalid config.{field}: unknown field")));
+            return Err(Refused::new(format!("config.{field}"), "unknown field"));
         }
         if fields.get("http_method").is_some_and(|method| !method.is_null()) {
-            return Err(Refused::Unplayable("config.http_method".to_owned()));
+            return Err(Refused::not_played("config.http_method"));
         }
         for (step, parts) in STEPS {
             for (part, value) in config[step].as_object().into_iter().flatten() {
                 if !parts.contains(&part.as_str()) {
-                    return Err(Refused::Invalid(format!("invalid config.{step}.{part}: unknown field")));
+                    return Err(Refused::new(format!("config.{step}.{part}"), "unknown field"));
                 }
                 if part != "headers" && value.as_array().is_none_or(|list| !list.is_empty()) && !value.is_null() {
-                    return Err(Refused::Unplayable(format!("config.{step}.{part}")));
+                    return Err(Refused::not_played(format!("config.{step}.{part}")));
                 }
             }
         }
@@ -75,7 +92,7 @@ impl Transformer {
     }
 
     /// The same with variables for its values, and what each variable is then.
-    pub(crate) fn shape(&self) -> (Self, Vec<(String, String)>) {
+    pub(super) fn shape(&self) -> (Self, Vec<(String, String)>) {
         let (mut shape, mut values) = (self.clone(), Vec::new());
         for (_, value) in shape.replace.iter_mut().chain(&mut shape.add).chain(&mut shape.append) {
             let variable = format!("$plugin_value_{}", values.len());
@@ -85,7 +102,7 @@ impl Transformer {
     }
 
     /// The outcome as expressions; `prefix` begins the names of the variables that they need.
-    pub(crate) fn outcome(&self, prefix: &str) -> Outcome {
+    pub(super) fn outcome(&self, prefix: &str) -> Outcome {
         let mut steps = Steps { prefix, maps: Vec::new(), headers: BTreeMap::new() };
         let mut host = None;
         for name in &self.remove {
@@ -117,7 +134,7 @@ impl Transformer {
 
 fn strings<'a>(config: &'a Value, step: &str) -> Result<Vec<&'a str>, Refused> {
     let list = &config[step]["headers"];
-    let invalid = |what: &str| Refused::Invalid(format!("invalid config.{step}.headers: {what}"));
+    let invalid = |what: &str| Refused::new(headers(step), what);
     match list {
         Value::Null => Ok(Vec::new()),
         Value::Array(list) => {
@@ -127,16 +144,17 @@ fn strings<'a>(config: &'a Value, step: &str) -> Result<Vec<&'a str>, Refused> {
     }
 }
 
+fn headers(step: &str) -> String {
+    format!("config.{step}.headers")
+}
+
 /// `NAME:VALUE`.
 fn pairs(config: &Value, step: &str) -> Result<Vec<(String, String)>, Refused> {
     let read = |text: &str| {
-        let (name, value) = text
-            .split_once(':')
-            .ok_or_else(|| Refused::Invalid(format!("invalid config.{step}.headers: invalid value: {text}")))?;
+        let (name, value) =
+            text.split_once(':').ok_or_else(|| Refused::new(headers(step), format!("invalid value: {text}")))?;
         if !names::is_header(name) {
-            return Err(Refused::Invalid(format!(
-                "invalid config.{step}.headers: '{name}' is not a valid header name"
-            )));
+            return Err(Refused::new(headers(step), format!("'{name}' is not a valid header name")));
         }
         Ok((name.to_owned(), value.trim_start_matches(':').to_owned()))
     };
@@ -146,11 +164,14 @@ fn pairs(config: &Value, step: &str) -> Result<Vec<(String, String)>, Refused> {
 /// Pairs whose values are templates, as expressions. An empty value does nothing.
 fn templates(config: &Value, step: &str) -> Result<Vec<(String, String)>, Refused> {
     let pairs = pairs(config, step)?.into_iter().filter(|(_, value)| !value.is_empty());
-    pairs.map(|(name, value)| Ok((name, expression(&value)?))).collect()
+    let read = |(name, value): (String, String)| {
+        expression(&value).map(|it| (name, it)).map_err(|why| Refused::new(headers(step), why))
+    };
+    pairs.map(read).collect()
 }
 
 /// A template as an expression of nginx. Kong's are Lua; what people write in them are headers and parameters.
-fn expression(template: &str) -> Result<String, Refused> {
+fn expression(template: &str) -> Result<String, String> {
     let mut result = String::new();
     let mut rest = template;
     while let Some(start) = rest.find('$') {
@@ -161,9 +182,8 @@ fn expression(template: &str) -> Result<String, Refused> {
             result.push_str("${dollar}");
             continue;
         };
-        let (inner, after) =
-            inner.split_once(')').ok_or_else(|| Refused::Invalid(format!("the template {template:?} does not end")))?;
-        let unplayable = || Refused::Unplayable(format!("the template $({inner})"));
+        let (inner, after) = inner.split_once(')').ok_or_else(|| format!("the template {template:?} does not end"))?;
+        let unplayable = || format!("the template $({inner}) is not played by this gateway");
         let (table, key) = lookup(inner.trim()).ok_or_else(unplayable)?;
         let variable = match table {
             "headers" => format!("http_{}", key.to_lowercase().replace('-', "_")),
@@ -189,20 +209,20 @@ fn lookup(text: &str) -> Option<(&str, &str)> {
 
 /// What a transformer comes to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Outcome {
-    pub(crate) maps: Vec<Map>,
+pub(super) struct Outcome {
+    pub(super) maps: Vec<Map>,
     /// Names of headers, and an expression per line; a line that comes out empty is not sent.
-    pub(crate) headers: Vec<(String, Vec<String>)>,
+    pub(super) headers: Vec<(String, Vec<String>)>,
     /// Another Host than the client's.
-    pub(crate) host: Option<String>,
+    pub(super) host: Option<String>,
 }
 
 /// A variable and what it is made from. Keys and values are unquoted; keys that begin with `~` are patterns.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Map {
-    pub(crate) source: String,
-    pub(crate) variable: String,
-    pub(crate) entries: Vec<(String, String)>,
+pub(super) struct Map {
+    pub(super) source: String,
+    pub(super) variable: String,
+    pub(super) entries: Vec<(String, String)>,
 }
 
 /// A line of a header.

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
-use super::model::{ANY, Match, Model, Route, Server, Targets};
+use super::VERSION;
+use super::model::{ANY, Found, Match, Model, Route, Server};
 use super::settings::{Listener, Settings};
 use super::transform::{Outcome, Transformer};
 use crate::data_plane::Files;
@@ -16,9 +17,6 @@ const DEFAULT_CERTIFICATE: &str = "default.pem";
 
 /// For how many attempts the addresses of an upstream are listed at most: its zone holds little more than a hundred of them.
 const LISTED_ATTEMPTS: u32 = 16;
-
-/// What Kong calls itself.
-const KONG: &str = "kong/3.9.1";
 
 /// Headers that a location sets whatever plugins say.
 const FIXED: &[&str] = &[
@@ -38,24 +36,22 @@ const FIXED: &[&str] = &[
     "proxy",
 ];
 
-/// By the key of a transformer, what it comes to, and the variables that its locations set for that.
-type Plugins<'a> = BTreeMap<&'a str, (&'a Outcome, &'a [(String, String)])>;
+/// What a transformer comes to, and the variables that its locations set for that.
+type Plugins<'a> = BTreeMap<&'a Transformer, (&'a Outcome, &'a [(String, String)])>;
 
-/// All files of a model.
-pub(crate) fn files(model: &Model, settings: &Settings, default_certificate: &str) -> Files {
+/// All files of a model whose names were found to have these addresses.
+pub(super) fn files(model: &Model, found: &Found, settings: &Settings, default_certificate: &str) -> Files {
     let mut files: Files =
         model.certificates.iter().map(|(name, pem)| (PathBuf::from("tls").join(name), pem.clone())).collect();
     files.insert(PathBuf::from("tls").join(DEFAULT_CERTIFICATE), default_certificate.to_owned());
     let mut text = Text::default();
-    main(&mut text, model, settings);
+    main(&mut text, model, found, settings);
     files.insert(MAIN.into(), text.0);
     let zone: BTreeMap<String, Vec<SocketAddrV4>> = model
         .upstreams
         .iter()
-        .filter_map(|(name, upstream)| match &upstream.targets {
-            Targets::Pods(addresses) => Some((endpoints::name(name), listed(addresses, upstream.attempts))),
-            Targets::Service(_) => None,
-        })
+        .filter(|(_, upstream)| upstream.fixed(found).is_none())
+        .map(|(name, upstream)| (endpoints::name(name), listed(&upstream.addresses(found), upstream.attempts)))
         .collect();
     files.insert(ENDPOINTS.into(), serde_json::json!(zone).to_string());
     files
@@ -66,7 +62,7 @@ fn listed(addresses: &[SocketAddrV4], attempts: u32) -> Vec<SocketAddrV4> {
     endpoints::listed(addresses, usize::try_from(attempts.min(LISTED_ATTEMPTS)).unwrap_or_default())
 }
 
-fn main(text: &mut Text, model: &Model, settings: &Settings) {
+fn main(text: &mut Text, model: &Model, found: &Found, settings: &Settings) {
     text.line("daemon off;");
     text.line("user root root;");
     text.line("worker_processes 2;");
@@ -81,9 +77,10 @@ fn main(text: &mut Text, model: &Model, settings: &Settings) {
         for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
             text.line(format!("{kind}_temp_path temp/{kind};"));
         }
-        http(text, model, settings);
-        let played: BTreeMap<&str, _> =
-            model.transformers.iter().map(|(key, transformer)| (key.as_str(), transformer.shape())).collect();
+        http(text, model, found, settings);
+        let routes = model.servers.values().flat_map(|server| server.routes.values());
+        let played: BTreeMap<&Transformer, _> =
+            routes.filter_map(|route| route.transformer.as_ref()).map(|it| (it, it.shape())).collect();
         let shapes: BTreeSet<&Transformer> = played.values().map(|(shape, _)| shape).collect();
         let outcomes: BTreeMap<&Transformer, Outcome> = shapes
             .into_iter()
@@ -107,7 +104,7 @@ fn main(text: &mut Text, model: &Model, settings: &Settings) {
     });
 }
 
-fn http(text: &mut Text, model: &Model, settings: &Settings) {
+fn http(text: &mut Text, model: &Model, found: &Found, settings: &Settings) {
     text.line("server_tokens off;");
     text.line("server_names_hash_bucket_size 256;");
     text.line("variables_hash_max_size 4096;");
@@ -129,8 +126,8 @@ fn http(text: &mut Text, model: &Model, settings: &Settings) {
     let connection = [("default", "keep-alive"), ("websocket", "\"keep-alive, Upgrade\"")];
     map(text, "$upstream_upgrade", "$upstream_connection", &connection);
     map(text, "$http_te", "$upstream_te", &[("default", "\"\""), ("\"~*(^|,)\\s*trailers\\s*(,|$)\"", "trailers")]);
-    let via = format!("\"1.1 {KONG}\"");
-    map(text, "$server_protocol", "$own_via", &[("default", &via), ("HTTP/2.0", &format!("\"2 {KONG}\""))]);
+    let via = format!("\"1.1 kong/{VERSION}\"");
+    map(text, "$server_protocol", "$own_via", &[("default", &via), ("HTTP/2.0", &format!("\"2 kong/{VERSION}\""))]);
     map(text, "$http_via", "$upstream_via", &[("default", "\"$http_via, $own_via\""), ("\"\"", "$own_via")]);
     let path = [("default", "$request_uri"), ("\"~^(?<forwarded_path>[^?]*)\"", "$forwarded_path")];
     map(text, "$request_uri", "$upstream_x_forwarded_path", &path);
@@ -144,13 +141,13 @@ fn http(text: &mut Text, model: &Model, settings: &Settings) {
     for (name, upstream) in &model.upstreams {
         text.block(format!("upstream {}", quoted(name)), |text| {
             // Without health checks, which the controller does not ask for, Kong sets nobody aside.
-            match &upstream.targets {
-                Targets::Service(address) => {
-                    for address in listed(&[*address], upstream.attempts) {
+            match upstream.fixed(found) {
+                Some(address) => {
+                    for address in listed(&[address], upstream.attempts) {
                         text.line(endpoints::fixed(address));
                     }
                 }
-                Targets::Pods(_) => {
+                None => {
                     text.line(format!("zone {} 64k;", endpoints::name(name)));
                     text.line(endpoints::followed(&endpoints::name(name)));
                 }
@@ -197,8 +194,8 @@ fn server(text: &mut Text, settings: &Settings, plugins: &Plugins<'_>, host: &st
         };
         text.block(head, |text| location(text, plugins, route, Some(prefix)));
     }
-    // nginx takes the first that fits, Kong the longest.
-    regexes.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
+    // nginx takes the first that fits, Kong the longest of the highest priority.
+    regexes.sort_by_key(|(path, route)| std::cmp::Reverse((route.options.regex_priority, path.len())));
     for (path, route) in regexes {
         text.block(format!("location ~ {}", quoted(&format!("^{path}"))), |text| {
             location(text, plugins, route, None);
@@ -232,13 +229,9 @@ fn answer(text: &mut Text, code: u16, message: &str) {
 
 fn location(text: &mut Text, plugins: &Plugins<'_>, route: &Route, prefix: Option<&str>) {
     protocols(text, &route.options.protocols, route.options.https_status);
-    if route.unplayable {
-        answer(text, 500, "An unexpected error occurred");
-        return;
-    }
     let grpc = route.service.protocol.starts_with("grpc");
     let module = if grpc { "grpc" } else { "proxy" };
-    let plugin = route.transformer.as_deref().and_then(|key| plugins.get(key));
+    let plugin = route.transformer.as_ref().and_then(|transformer| plugins.get(transformer));
     for (variable, value) in plugin.into_iter().flat_map(|(_, values)| *values) {
         text.line(format!("set {variable} {};", quoted(value)));
     }
