@@ -10,10 +10,12 @@ use parking_lot::Mutex;
 
 use crate::verdict::Failure;
 
+type Step = BoxFuture<'static, Result<(), Failure>>;
+
 /// Steps back, taken once the case is over.
 #[derive(Clone, Default)]
 pub(crate) struct Undo {
-    steps: Arc<Mutex<Vec<BoxFuture<'static, Result<(), Failure>>>>>,
+    steps: Arc<Mutex<Vec<Step>>>,
 }
 
 impl Undo {
