@@ -356,8 +356,7 @@ fn a_definition_and_an_ingress_of_others_are_in_the_way(cluster: &Cluster, repor
     assert!(!text(&blocked).contains("default/theirs"), "it reads by label: {}", text(&blocked));
     let by_class = cluster.run_recipe("ingress-nginx", "pod-ip", report, &["--case", "routing/host", "--dry-run"]);
     assert_eq!(by_class.status.code(), Some(2), "{}", text(&by_class));
-    let said =
-        "ingress-nginx would serve, or write a status into; found Ingress default/theirs (ingress.class: nginx);";
+    let said = "ingress-nginx would serve, or write a status into; found Ingress default/theirs (kubernetes.io/ingress.class: nginx);";
     assert!(text(&by_class).contains(said), "{}", text(&by_class));
     runtime().block_on(definitions.delete("middlewares.traefik.io", &Default::default())).unwrap();
     runtime().block_on(ingresses.delete("theirs", &Default::default())).unwrap();
