@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicUsize, Ordering},
+        atomic::{AtomicU16, AtomicUsize, Ordering},
     },
 };
 
@@ -35,7 +35,8 @@ pub struct App {
     task: AbortHandle,
 }
 
-static NEXT: AtomicU8 = AtomicU8::new(1);
+/// The port of the next one: below those that the kernel gives to proxies, whose own port is nobody's application on whatever address.
+static NEXT: AtomicU16 = AtomicU16::new(20_001);
 
 impl App {
     /// HTTP/1 and HTTP/2 by prior knowledge.
@@ -125,8 +126,14 @@ impl App {
         F: Fn(TcpStream, Arc<AtomicUsize>) -> R + Send + Sync + 'static,
         R: Future<Output = ()> + Send + 'static,
     {
-        let ip = Ipv4Addr::new(127, 0, 1, NEXT.fetch_add(1, Ordering::Relaxed));
-        let listener = TcpListener::bind((ip, 0)).await.unwrap();
+        let listener = loop {
+            let port = NEXT.fetch_add(1, Ordering::Relaxed);
+            let [high, low] = port.to_be_bytes();
+            // Somebody else's, if anybody's at all.
+            if let Ok(listener) = TcpListener::bind((Ipv4Addr::new(127, 1, high, low), port)).await {
+                break listener;
+            }
+        };
         let address = listener.local_addr().unwrap();
         let count = Arc::<AtomicUsize>::default();
         let counter = Arc::clone(&count);
