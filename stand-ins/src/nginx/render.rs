@@ -11,7 +11,7 @@ use super::annotations::{Auth, Canary};
 use super::endpoints;
 use super::model::{Location, Match, Model, Server, Upstream};
 use super::settings::Settings;
-use super::text::{Text, certificate, map, quoted};
+use super::text::{self, Text, certificate, map, quoted};
 use crate::data_plane::Files;
 use crate::flags::Flags;
 use crate::names;
@@ -75,20 +75,7 @@ fn set_each(set: &str, headers: &[(String, String)]) -> String {
 }
 
 fn main(text: &mut Text, model: &Model, settings: &Settings, flags: &Flags) {
-    text.line("daemon off;");
-    text.line("user root root;");
-    text.line("worker_processes 2;");
-    text.line("worker_shutdown_timeout 240s;");
-    text.line("pid nginx.pid;");
-    text.line("error_log stderr notice;");
-    text.block("events", |text| {
-        text.line("multi_accept on;");
-        text.line("worker_connections 4096;");
-    });
-    text.block("http", |text| {
-        for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
-            text.line(format!("{kind}_temp_path temp/{kind};"));
-        }
+    text::main(text, |text| {
         http(text, model, settings);
         for (host, server) in &model.servers {
             text.block("server", |text| self::server(text, model, settings, flags, host, server));

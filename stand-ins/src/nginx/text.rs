@@ -21,6 +21,26 @@ impl Text {
     }
 }
 
+/// A whole configuration, whose `http` block is the controller's.
+pub(crate) fn main(text: &mut Text, http: impl FnOnce(&mut Text)) {
+    text.line("daemon off;");
+    text.line("user root root;");
+    text.line("worker_processes 2;");
+    text.line("worker_shutdown_timeout 240s;");
+    text.line("pid nginx.pid;");
+    text.line("error_log stderr notice;");
+    text.block("events", |text| {
+        text.line("multi_accept on;");
+        text.line("worker_connections 4096;");
+    });
+    text.block("http", |text| {
+        for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
+            text.line(format!("{kind}_temp_path temp/{kind};"));
+        }
+        http(text);
+    });
+}
+
 /// A string of nginx: in double quotes, with variables.
 pub(crate) fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))

@@ -9,7 +9,7 @@ use super::model::{ANY, Found, Match, Model, Route, Server};
 use super::settings::{Listener, Settings};
 use super::transform::{Outcome, Transformer};
 use crate::data_plane::Files;
-use crate::nginx::text::{Text, certificate, map, quoted};
+use crate::nginx::text::{self, Text, certificate, map, quoted};
 use crate::nginx::{ENDPOINTS, MAIN, endpoints};
 
 /// The certificate of hosts without one of their own.
@@ -63,20 +63,7 @@ fn listed(addresses: &[SocketAddrV4], attempts: u32) -> Vec<SocketAddrV4> {
 }
 
 fn main(text: &mut Text, model: &Model, found: &Found, settings: &Settings) {
-    text.line("daemon off;");
-    text.line("user root root;");
-    text.line("worker_processes 2;");
-    text.line("worker_shutdown_timeout 240s;");
-    text.line("pid nginx.pid;");
-    text.line("error_log stderr notice;");
-    text.block("events", |text| {
-        text.line("multi_accept on;");
-        text.line("worker_connections 4096;");
-    });
-    text.block("http", |text| {
-        for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
-            text.line(format!("{kind}_temp_path temp/{kind};"));
-        }
+    text::main(text, |text| {
         http(text, model, found, settings);
         let routes = model.servers.values().flat_map(|server| server.routes.values());
         let played: BTreeMap<&Transformer, _> =
