@@ -107,7 +107,7 @@ fn execute(args: Args) -> anyhow::Result<Gated> {
             return Ok(Gated::of(text, !comparison.regressed()));
         }
         if !comparison.is_same() {
-            let dir = candidate.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let dir = folder(candidate);
             text += &format!(
                 "to expect this from now on: meshgate report --report-dir {} --format expected > {}\n",
                 dir.display(),
@@ -205,9 +205,24 @@ struct Judged {
     ended: anyhow::Result<()>,
 }
 
+/// The folder of a report that is named by it or by its file.
+fn folder(report: &Path) -> &Path {
+    if report.is_dir() {
+        return report;
+    }
+    report.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_report_is_named_by_its_folder_or_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!([folder(dir.path()), folder(&dir.path().join("report.json"))], [dir.path(); 2]);
+        assert_eq!(folder(Path::new("report.json")), Path::new("."));
+    }
 
     #[test]
     fn two_runs_in_which_nothing_was_judged_decide_nothing() {
