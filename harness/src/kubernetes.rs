@@ -123,8 +123,8 @@ impl Kubernetes {
         }
     }
 
-    /// Applies many objects as [`Kubernetes::apply_manifests`], and all others too where the API server takes some of them for what they
-    /// say: those are returned, each with why.
+    /// Applies many objects as [`Kubernetes::apply_manifests`], but goes on where the API server does not take one for what it says: those are
+    /// returned, each with why.
     ///
     /// # Errors
     /// Whatever else goes wrong.

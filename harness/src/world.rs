@@ -305,3 +305,15 @@ impl World {
         self.address_of(&self.controller.namespace, &format!("app.kubernetes.io/instance={workload}")).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_quoted_where_a_shell_would_take_it_apart() {
+        for (path, words) in [("own/a-b_1.0", "own/a-b_1.0"), ("own recipe", "'own recipe'"), ("it's", r"'it'\''s'")] {
+            assert_eq!(quoted(Path::new(path)), words);
+        }
+    }
+}

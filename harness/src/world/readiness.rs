@@ -75,7 +75,7 @@ impl World {
         instance: Option<&String>,
         deadline: Instant,
     ) -> Vec<(String, Silent)> {
-        let at = instance.and_then(|name| self.instances.get(name)).unwrap_or(&self.ingress);
+        let at = self.entrance_of(instance);
         let (mut pending, mut again, mut pause) = (routes.clone(), false, PAUSE);
         let mut straggles = deadline;
         loop {
@@ -103,6 +103,11 @@ impl World {
         }
     }
 
+    /// Where clients reach a further instance of the controller, or the first.
+    fn entrance_of(&self, instance: Option<&String>) -> &Entrance {
+        instance.and_then(|name| self.instances.get(name)).unwrap_or(&self.ingress)
+    }
+
     /// Those of these routes that do not answer from their backends, with what was found.
     async fn silent<'r>(&self, routes: &[&'r Route], at: &Entrance) -> Vec<(&'r Route, String)> {
         let requests = routes.iter().map(|route| self.request_to(route, at).on(Connection::PerWorker)).collect();
@@ -123,7 +128,7 @@ impl World {
             return Some(check("what the recipe makes for the case").failure("to be taken by the API server", refused));
         }
         for Silent { route, instance, .. } in &unready.silent {
-            let at = instance.as_ref().and_then(|name| self.instances.get(name)).unwrap_or(&self.ingress);
+            let at = self.entrance_of(instance.as_ref());
             let deadline = Instant::now() + patient(ONCE_MORE);
             while let Some((_, found)) = self.silent(&[route], at).await.pop() {
                 if Instant::now() >= deadline {
