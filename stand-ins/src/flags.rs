@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 pub(crate) struct Flags {
     flags: BTreeMap<String, Vec<String>>,
     words: Vec<String>,
+    given: Vec<String>,
 }
 
 impl Flags {
     /// Reads them; words that are no flags, such as the real program's path, are kept beside them.
     pub(crate) fn new(words: impl IntoIterator<Item = String>) -> Self {
-        let mut found = Self::default();
-        let mut words = words.into_iter().peekable();
+        let mut found = Self { given: words.into_iter().collect(), ..Self::default() };
+        let mut words = found.given.clone().into_iter().peekable();
         while let Some(word) = words.next() {
             let Some(flag) = word.strip_prefix('-').map(|flag| flag.trim_start_matches('-')) else {
                 found.words.push(word);
@@ -31,6 +32,11 @@ impl Flags {
     /// The words that are no flags: a subcommand and its arguments, where the program has such.
     pub(crate) fn words(&self) -> &[String] {
         &self.words
+    }
+
+    /// Everything as it was given, for a program that passes it on.
+    pub(crate) fn given(&self) -> &[String] {
+        &self.given
     }
 
     /// The value of a flag; of one that is given several times the last.
@@ -65,7 +71,8 @@ mod tests {
     #[test]
     fn flags_are_read_in_every_spelling() {
         let words = "/nginx-ingress-controller --a=1 --publish-service ns/name -v=1 -v=2 --on --b".split(' ');
-        let flags = Flags::new(words.map(str::to_owned));
+        let flags = Flags::new(words.clone().map(str::to_owned));
+        assert!(words.eq(flags.given()));
         assert_eq!((flags.get("a"), flags.get("v"), flags.get("on")), (Some("1"), Some("2"), Some("true")));
         assert_eq!(flags.all("v").collect::<Vec<_>>(), ["1", "2"]);
         assert_eq!(flags.object("publish-service"), Some(("ns", "name")));

@@ -8,9 +8,12 @@
 //!                                           └─> status of each Upstream
 //! ```
 //!
+//! Envoy runs in a container of its own, which [`envoy_init`] starts; what Gloo has to tell it, which is xDS otherwise, is written into the
+//! folder that the two share. Gloo and its discovery can be the real programs: what is beside them finds out who plays Gloo ([`player`]).
+//!
 //! What a VirtualService becomes follows `projects/gateway/pkg/translator` and the plugins below `projects/gloo/pkg/plugins`: `linkerd`
 //! for `l5d-dst-override`, `headers` for `headerManipulation`, `kubernetes` for Upstreams. Discovery writes an Upstream for every port
-//! of every Service; here they are known by the same names without being written. Envoy as it is to be had natively has no filter for
+//! of every Service ([`discovery`]); here they are known by the same names without being written. Envoy as it is to be had natively has no filter for
 //! transformations, so a template for a header sets that header, which is what this one does without functions in it.
 //!
 //! Two VirtualServices of one domain are an error of their Gateway, too. Its listener is then stripped from the Proxy, and the one that was
@@ -20,10 +23,14 @@
 //!
 //! Left out: Gateways other than the two that an installation brings, RouteTables, Upstreams with TLS, functions of templates, and that a VirtualService which is wrong by itself is served as it was before.
 
+pub(crate) mod discovery;
+pub(crate) mod envoy_init;
+mod player;
 mod upstreams;
 mod virtual_services;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -46,11 +53,33 @@ const UPSTREAM_GROUPS: Kind = Kind::new("gloo.solo.io", "v1", "UpstreamGroup", "
 const HTTP_PORT: u16 = 8080;
 const HTTPS_PORT: u16 = 8443;
 
+/// Where Envoy answers probes.
+const READY_PORT: u16 = 8082;
+
+/// The port of xDS, which probes look for. Here it says only that somebody is there.
+const XDS_PORT: u16 = 9977;
+
+/// The folder that is shared with Envoy, and what Envoy begins with in it.
+const FOLDER: &str = "/config";
+const BOOTSTRAP: &str = "envoy.json";
+
 /// The role.
-pub(crate) async fn main(flags: Flags) -> anyhow::Result<()> {
-    let namespace = std::env::var("POD_NAMESPACE").unwrap_or_else(|_| "gloo-system".to_owned());
-    let port = flags.number("health-port", 8082);
-    run("gloo", Gloo { namespace }, Envoy::new()?, port, None).await
+pub(crate) async fn main(_flags: Flags) -> anyhow::Result<()> {
+    let folder = Path::new(FOLDER);
+    begin(folder)?;
+    let gloo = Gloo { namespace: own_namespace() };
+    run("gloo", gloo, Envoy::elsewhere(folder)?, XDS_PORT, None).await
+}
+
+/// Writes what Envoy begins with. After that the port of xDS is opened, from which others see that it is there.
+fn begin(folder: &Path) -> anyhow::Result<()> {
+    let file = folder.join(BOOTSTRAP);
+    // What a former process has left is what Envoy serves.
+    if file.exists() { Ok(()) } else { envoy::bootstrap(&file) }
+}
+
+fn own_namespace() -> String {
+    std::env::var("POD_NAMESPACE").unwrap_or_else(|_| "gloo-system".to_owned())
 }
 
 struct Gloo {
@@ -69,7 +98,7 @@ impl Gloo {
         let (namespace, domains) = (&self.namespace, shared.join(" "));
         (!shared.is_empty()).then(|| {
             format!(
-                "stripping invalid listener from proxy {namespace}.gateway-proxy: listener-::-{port}: domain conflict: the following \
+                "stripping invalid listener from proxy {namespace}.gateway-proxy: listener-0.0.0.0-{port}: domain conflict: the following \
                  domains are present in more than one of the virtual services associated with this gateway: [{domains}]"
             )
         })
@@ -82,7 +111,13 @@ impl Controller for Gloo {
     }
 
     fn translate(&self, objects: &Objects) -> Translation {
-        let mut config = Config { http_port: HTTP_PORT, https_port: HTTPS_PORT, ..Config::default() };
+        let mut config = Config {
+            http_port: HTTP_PORT,
+            https_port: HTTPS_PORT,
+            ready_port: READY_PORT,
+            folder: Some(FOLDER.to_owned()),
+            ..Config::default()
+        };
         let settings = objects.get(SETTINGS, &self.namespace, "default");
         let linkerd = settings.is_some_and(|settings| settings.data["spec"]["linkerd"] == true);
         let mut upstreams = Upstreams::new(objects, &self.namespace, linkerd);

@@ -12,8 +12,9 @@
 //! ```
 //!
 //! [`run`] is the loop around it and the same for all. What a controller would not take for one bad object its translation holds back. A
-//! controller is a module with its translation; nothing outside this crate and `fixtures/` knows one by name. One stand-in is the data plane's
-//! part alone: [`kong::gateway`], which a controller, ours or the real one, tells by an API of its own what to serve.
+//! controller is a module with its translation; nothing outside this crate and `fixtures/` knows one by name. Where a
+//! controller is several programs, each has its stand-in: [`kong::gateway`], which a controller, ours or the real one, tells by an API of its
+//! own what to serve, and what is beside [`gloo`].
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -50,6 +51,8 @@ const STAND_INS: &[StandIn] = &[
     ("emissary", |flags| Box::pin(emissary::main(flags))),
     ("gce", |flags| Box::pin(gce::main(flags))),
     ("gloo", |flags| Box::pin(gloo::main(flags))),
+    ("gloo-discovery", |flags| Box::pin(gloo::discovery::main(flags))),
+    ("gloo-envoy", |flags| Box::pin(gloo::envoy_init::main(flags))),
     ("haproxytech", |flags| Box::pin(haproxytech::main(flags))),
     ("ingress-nginx", |flags| Box::pin(nginx::main(flags))),
     ("kong", |flags| Box::pin(kong::main(flags))),

@@ -220,7 +220,7 @@ async fn follow(
 }
 
 /// Waits until a burst of changes is over.
-async fn over(watches: &Watches) {
+pub(crate) async fn over(watches: &Watches) {
     let more = async { while tokio::time::timeout(QUIET, watches.changed()).await.is_ok() {} };
     // One that lasts is not waited for any longer.
     let _ = tokio::time::timeout(BURST, more).await;

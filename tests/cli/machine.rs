@@ -159,10 +159,21 @@ sleep infinity
 }
 
 #[test]
+fn a_program_that_speaks_xds_is_waited_for_by_what_is_beside_it() {
+    // It ends, and opens no port.
+    let script = "#!/bin/sh\necho \"given: $POD_NAMESPACE\"\nexit 3\n";
+    let logs = with_own("MESHGATE_GLOO_BIN", script, "--controllers gloo --recipe automatic", "envoy");
+    assert!(is_said(&logs, "gloo", &["given: gloo-system"]), "{logs:#?}");
+    for container in ["discovery", "gateway-proxy"] {
+        assert!(is_said(&logs, container, &["waiting for Gloo at 127.0.0.1:9977"]), "{container}: {logs:#?}");
+    }
+}
+
+#[test]
 fn a_program_that_could_not_do_a_stand_ins_work_is_refused_with_the_reason() {
     let bench = Bench::new();
     for (controller, variable, why) in [
-        ("gloo", "MESHGATE_GLOO_BIN", "two programs in two pods"),
+        ("gloo", "MESHGATE_GLOO_ENVOY_BIN", "which the stand-in of Gloo does not speak"),
         ("gce", "MESHGATE_GCE_BIN", "Google's load balancers"),
         ("kong", "MESHGATE_KONG_GATEWAY_BIN", "only its image has"),
     ] {
@@ -172,9 +183,9 @@ fn a_program_that_could_not_do_a_stand_ins_work_is_refused_with_the_reason() {
     }
     // The doctor says so too, and which stand-ins may be replaced.
     let mut command = bench.command("doctor");
-    let doctor = Done::from(command.env("MESHGATE_GLOO_BIN", "/bin/sh").output().unwrap());
-    assert!(doctor.stdout.contains("MESHGATE_GLOO_BIN=/bin/sh: "), "{doctor:#?}");
-    for controller in ["INGRESS_NGINX", "CONTOUR", "EMISSARY", "HAPROXYTECH", "KONG"] {
+    let doctor = Done::from(command.env("MESHGATE_GCE_BIN", "/bin/sh").output().unwrap());
+    assert!(doctor.stdout.contains("MESHGATE_GCE_BIN=/bin/sh: "), "{doctor:#?}");
+    for controller in ["INGRESS_NGINX", "CONTOUR", "EMISSARY", "GLOO", "GLOO_DISCOVERY", "HAPROXYTECH", "KONG"] {
         let variable = format!("MESHGATE_{controller}_BIN=FILE");
         assert!(doctor.stdout.contains(&variable), "{variable}: {doctor:#?}");
     }

@@ -207,8 +207,8 @@ fn what_a_kind_cluster_does_not_have_is_told_before_one_is_made() {
 #[test]
 fn a_controller_whose_manifests_do_not_suit_its_official_image_is_not_judged_with_it() {
     let bench = Bench::new();
-    let gloo = ["--controllers", "gloo"];
-    refused(&bench, &gloo, &["gloo: its manifests do not suit its official image", "add --native-images"]);
+    let gce = ["--controllers", "gce"];
+    refused(&bench, &gce, &["gce: its manifests do not suit its official image", "add --native-images"]);
 
     // Of all controllers those are left out, and that is said. There is no engine, so it ends there.
     let mut all = Command::new(MESHGATE);
@@ -226,7 +226,7 @@ fn a_controller_whose_manifests_do_not_suit_its_official_image_is_not_judged_wit
     all.arg("--report-dir").arg(bench.join("report")).env("XDG_STATE_HOME", bench.join("home"));
     let output = all.envs(bench.environment("docker:down")).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));
-    let left_out = "left out, because their manifests do not suit their official images: gce, gloo, traefik-1x;";
+    let left_out = "left out, because their manifests do not suit their official images: gce, traefik-1x;";
     holds(&text(&output), &[left_out, "--native-images has them", "Is the docker daemon running?"]);
 }
 

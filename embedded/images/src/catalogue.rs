@@ -189,7 +189,8 @@ impl Catalogue {
             let data_plane = match &entry.source {
                 Source::Wheel { .. } => continue,
                 Source::StandIn { data_plane, .. } => {
-                    player.instead = entry.given()?.or(player.instead);
+                    // The first, where a controller is several programs.
+                    player.instead = player.instead.or(entry.given()?);
                     data_plane.as_ref()
                 }
                 Source::Tool { tool } => Some(tool),

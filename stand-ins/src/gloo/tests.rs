@@ -54,6 +54,22 @@ fn states(translation: &Translation) -> String {
 }
 
 #[test]
+fn what_envoy_begins_with_is_written_once_and_leads_to_what_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let read = |file: &str| std::fs::read_to_string(folder.path().join(file)).unwrap();
+    begin(folder.path()).unwrap();
+    assert!(read(BOOTSTRAP).contains(&folder.path().join(envoy::LISTENERS).display().to_string()));
+    std::fs::write(folder.path().join(envoy::CLUSTERS), "served").unwrap();
+    begin(folder.path()).unwrap();
+    assert_eq!(read(envoy::CLUSTERS), "served", "a process that begins anew leaves what Envoy serves");
+
+    let (translation, _) = translate("{}", &virtual_service("a", &format!("{{{SINGLE}}}")));
+    let listeners = &translation.files[Path::new(envoy::LISTENERS)];
+    assert!(listeners.contains(&format!("{FOLDER}/{}", envoy::ROUTES)), "{listeners}");
+    assert!(listeners.contains(&READY_PORT.to_string()), "probes find Envoy: {listeners}");
+}
+
+#[test]
 fn the_integration_overwrites_for_services_and_passes_over_all_else() {
     let own = "---\nkind: Upstream\nmetadata: {name: own, namespace: gloo-system}\nspec: {static: {hosts: [{addr: web.test, port: 81}]}}";
     let to =
@@ -250,7 +266,7 @@ fn the_gateway_of_tls_is_held_back_by_itself() {
         &format!("{}---{}---{}", tls("a"), tls("b"), virtual_service("good", &format!("{{{SINGLE}}}"))),
     );
     let [why] = translation.reasons()[..] else { panic!("{:?}", translation.held) };
-    assert!(why.contains("listener-::-8443") && why.ends_with("[tls.test]"), "{why}");
+    assert!(why.contains("listener-0.0.0.0-8443") && why.ends_with("[tls.test]"), "{why}");
     assert_eq!(routes(&all, "good.test").len(), 1);
     let plain = virtual_service("plain", &format!("{{{SINGLE}}}")).replace("plain.test", "tls.test");
     assert_eq!(translate("{}", &format!("{}---{plain}", tls("a"))).0.reasons(), [""; 0], "one of each");

@@ -20,11 +20,18 @@ const HTTP2_PORTS: [&str; 3] = ["grpc", "http2", "h2"];
 
 /// A port of a Service.
 #[derive(Clone, Debug)]
-struct Kube {
-    namespace: String,
-    service: String,
-    port: u16,
-    http2: bool,
+pub(super) struct Kube {
+    pub(super) namespace: String,
+    pub(super) service: String,
+    pub(super) port: u16,
+    pub(super) http2: bool,
+}
+
+impl Kube {
+    /// The name that discovery gives its Upstream.
+    pub(super) fn upstream(&self) -> String {
+        format!("{}-{}-{}", self.namespace, self.service, self.port)
+    }
 }
 
 /// Finds Upstreams and keeps the clusters that lead to them.
@@ -34,7 +41,7 @@ pub(crate) struct Upstreams<'a> {
     own: &'a str,
     /// `spec.linkerd` of the Settings.
     linkerd: bool,
-    /// Those that discovery would write, by name: `NAMESPACE-SERVICE-PORT`.
+    /// Those that discovery would write, by name.
     discovered: BTreeMap<String, Kube>,
     pub(crate) clusters: BTreeMap<String, Cluster>,
 }
@@ -52,7 +59,7 @@ impl<'a> Upstreams<'a> {
         let discovered = objects.all(SERVICES).flat_map(|service| {
             items(&service.data, "/spec/ports").filter_map(|port| {
                 let kube = kube_of(service, port)?;
-                Some((format!("{}-{}-{}", kube.namespace, kube.service, kube.port), kube))
+                Some((kube.upstream(), kube))
             })
         });
         Self { objects, own, linkerd, discovered: discovered.collect(), clusters: BTreeMap::new() }
@@ -183,7 +190,8 @@ pub(crate) fn fault(upstream: &Object) -> Option<&'static str> {
     })
 }
 
-fn kube_of(service: &Object, port: &Value) -> Option<Kube> {
+/// A port of a Service, as its Upstream has it.
+pub(super) fn kube_of(service: &Object, port: &Value) -> Option<Kube> {
     let http2 = match annotation(service, HTTP2) {
         Some(said) => said == "true",
         None => HTTP2_PORTS.iter().any(|prefix| text(port, "/name").starts_with(prefix)),
