@@ -13,7 +13,7 @@
 //! `python/ambassador`. The real one watches Endpoints, this one their slices. What it cannot use it says in its log; no event and,
 //! unless the environment asks for it, no status of a Mapping tells of it.
 //!
-//! Regular expressions it hands on unseen (issue 3911). Before `diagd` takes a configuration it has Envoy validate it, and takes nothing
+//! Regular expressions it hands on unseen (issue 3911), and values of headers (issue 3913). Before `diagd` takes a configuration it has Envoy validate it, and takes nothing
 //! newer while that fails (`_load_ir` and `validate_envoy_config` in `python/ambassador_diag/diagd.py`; issues 1519 and 4369). One that
 //! starts then has nothing to serve and does not become ready (issue 3768).
 //!
