@@ -13,7 +13,7 @@ mod plane;
 mod refusal;
 mod render;
 
-pub(crate) use kept::{keep_plain, keep_tls};
+pub(crate) use kept::{keep_hosts, keep_plain, keep_tls};
 pub(crate) use plane::{Envoy, bootstrap};
 pub(crate) use refusal::refusal;
 pub(crate) use render::files;

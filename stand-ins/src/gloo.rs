@@ -16,12 +16,16 @@
 //! of every Service ([`discovery`]); here they are known by the same names without being written. Envoy as it is to be had natively has no filter for
 //! transformations, so a template for a header sets that header, which is what this one does without functions in it.
 //!
-//! Two VirtualServices of one domain are an error of their Gateway, too. Its listener is then stripped from the Proxy, and the one that was
-//! there before takes its place (`stripInvalidListenersAndVirtualHosts` and `transitionFunc` in
-//! `projects/gateway/pkg/reconciler/proxy_reconciler.go`), with all its routes: no change of any VirtualService of the Gateway is served
-//! until one of the two is gone (kgateway issue 8412). Before Gloo has served anything there is no other listener, and nothing listens.
+//! The host of a VirtualService that is wrong is stripped from the Proxy, and the one that was there before takes its place, with its domains of
+//! then (`stripInvalidListenersAndVirtualHosts` and `transitionFunc` in `projects/gateway/pkg/reconciler/proxy_reconciler.go`).
 //!
-//! Left out: Gateways other than the two that an installation brings, RouteTables, Upstreams with TLS, functions of templates, and that a VirtualService which is wrong by itself is served as it was before.
+//! Two VirtualServices of one domain are an error of their Gateway, too, and so is a certificate that cannot be used. Its listener is then
+//! stripped in the same way, with all its routes: no change of any VirtualService of the Gateway is served until one of the two is gone, or the
+//! certificate mended (kgateway issues 8412 and 10378). Before Gloo has served anything there is no other listener, and nothing listens. A
+//! Secret that is not there is such an error unless the Settings say, as the chart's do, that it is only warned of (`warnMissingTlsSecret`): then
+//! its VirtualService is left out.
+//!
+//! Left out: Gateways other than the two that an installation brings, RouteTables, Upstreams with TLS, and functions of templates.
 
 pub(crate) mod discovery;
 pub(crate) mod envoy_init;
@@ -32,6 +36,7 @@ mod virtual_services;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use meshgate_machinery::at;
 use serde_json::{Value, json};
 
 use crate::envoy::model::{Config, Tls};
@@ -93,14 +98,23 @@ impl Gloo {
         StatusUpdate::unless_there(kind, object, json!({"statuses": BTreeMap::from([(&self.namespace, said)])}))
     }
 
-    /// What it logs of a Gateway whose VirtualServices share domains, if they do.
-    fn stripped(&self, port: u16, shared: &[&str]) -> Option<String> {
-        let (namespace, domains) = (&self.namespace, shared.join(" "));
-        (!shared.is_empty()).then(|| {
-            format!(
-                "stripping invalid listener from proxy {namespace}.gateway-proxy: listener-0.0.0.0-{port}: domain conflict: the following \
-                 domains are present in more than one of the virtual services associated with this gateway: [{domains}]"
-            )
+    /// What it logs of a Gateway that is wrong, if it is.
+    fn stripped(&self, port: u16, errors: &[String]) -> Option<String> {
+        let (namespace, errors) = (&self.namespace, Some(errors.join("; ")).filter(|errors| !errors.is_empty())?);
+        Some(format!(
+            "stripping invalid listener from proxy {namespace}.gateway-proxy: listener-0.0.0.0-{port}: {errors}"
+        ))
+    }
+
+    /// The host of a VirtualService that is wrong is what it was.
+    fn kept(&self, object: &Object) -> Held {
+        let (namespace, id) = (&self.namespace, virtual_services::id(object));
+        let why = format!("stripping invalid virtualhost from proxy {namespace}.gateway-proxy: {id}");
+        Held::new(why, move |files, former| {
+            Some(match former {
+                Some(former) => envoy::keep_hosts(&id, files, former),
+                None => files,
+            })
         })
     }
 }
@@ -119,26 +133,43 @@ impl Controller for Gloo {
             ..Config::default()
         };
         let settings = objects.get(SETTINGS, &self.namespace, "default");
-        let linkerd = settings.is_some_and(|settings| settings.data["spec"]["linkerd"] == true);
-        let mut upstreams = Upstreams::new(objects, &self.namespace, linkerd);
+        let said =
+            |pointer: &str| settings.and_then(|settings| at(&settings.data, pointer)) == Some(&Value::Bool(true));
+        let warned_of = said("/spec/gateway/validation/warnMissingTlsSecret");
+        let mut upstreams = Upstreams::new(objects, &self.namespace, said("/spec/linkerd"));
         let all: Vec<&Object> = objects.all(VIRTUAL_SERVICES).collect();
         let domains = Domains::of(&all);
-        let mut statuses = Vec::new();
+        let (plain, mut secure) = (domains.shared(false), domains.shared(true));
+        let (mut statuses, mut held) = (Vec::new(), Vec::new());
         for object in all {
             let mut problems = Problems::default();
             domains.conflicts(object, &mut problems);
             let host = virtual_services::host(object, &mut upstreams, &mut problems);
-            let certificate = certificate(objects, object, &mut problems);
-            if problems.errors.is_empty() {
-                for domain in virtual_services::domains(object) {
-                    match &certificate {
-                        None => _ = config.hosts.insert(domain, host.clone()),
-                        Some((certificate, key)) => {
-                            let (certificate, key) = (certificate.clone(), key.clone());
-                            config.tls.insert(domain, Tls::Terminated { certificate, key, host: host.clone() });
-                        }
+            let certificate = match certificate(objects, object) {
+                Err(NoCertificate { why, missing: true }) if warned_of => {
+                    problems.warnings.push(format!("Listener Warning: SSLConfigWarning. Reason: {why}"));
+                    Certificate::Missing
+                }
+                Err(NoCertificate { why, .. }) => {
+                    let error = format!("Listener Error: SSLConfigError. Reason: {why}");
+                    problems.errors.push(error.clone());
+                    secure.push(error);
+                    Certificate::Missing
+                }
+                Ok(certificate) => certificate,
+            };
+            for domain in virtual_services::domains(object).into_iter().filter(|_| problems.errors.is_empty()) {
+                match &certificate {
+                    Certificate::None => _ = config.hosts.insert(domain, host.clone()),
+                    Certificate::Missing => {}
+                    Certificate::Pair(certificate, key) => {
+                        let (certificate, key) = (certificate.clone(), key.clone());
+                        config.tls.insert(domain, Tls::Terminated { certificate, key, host: host.clone() });
                     }
                 }
+            }
+            if !problems.errors.is_empty() {
+                held.push(self.kept(object));
             }
             statuses.extend(self.status(VIRTUAL_SERVICES, object, problems.status("gateway")));
         }
@@ -151,14 +182,14 @@ impl Controller for Gloo {
             let problems = Problems { errors: upstreams.missing(object), ..Problems::default() };
             statuses.extend(self.status(UPSTREAM_GROUPS, object, problems.status("gloo")));
         }
-        let mut held = Vec::new();
-        if let Some(why) = self.stripped(HTTP_PORT, &domains.shared(false)) {
+        // After the hosts: a listener stays with all of them.
+        if let Some(why) = self.stripped(HTTP_PORT, &plain) {
             config.http_port = 0;
-            held.push(Held { why, instead: envoy::keep_plain });
+            held.push(Held::new(why, envoy::keep_plain));
         }
-        if let Some(why) = self.stripped(HTTPS_PORT, &domains.shared(true)) {
+        if let Some(why) = self.stripped(HTTPS_PORT, &secure) {
             config.https_port = 0;
-            held.push(Held { why, instead: envoy::keep_tls });
+            held.push(Held::new(why, envoy::keep_tls));
         }
         if !held.is_empty() {
             upstreams.add_all();
@@ -168,19 +199,41 @@ impl Controller for Gloo {
     }
 }
 
-/// What `sslConfig.secretRef` names. With one a VirtualService is behind TLS and nowhere else.
-fn certificate(objects: &Objects, object: &Object, problems: &mut Problems) -> Option<(String, String)> {
-    let reference = object.data["spec"]["sslConfig"].get("secretRef")?;
+/// What a VirtualService is served with. With a certificate it is behind TLS and nowhere else.
+enum Certificate {
+    None,
+    /// It asks for one, and is not served without.
+    Missing,
+    /// Chain and key.
+    Pair(String, String),
+}
+
+/// Why there is no certificate.
+struct NoCertificate {
+    why: String,
+    /// Whether there is no Secret.
+    missing: bool,
+}
+
+/// What `sslConfig.secretRef` names.
+fn certificate(objects: &Objects, object: &Object) -> Result<Certificate, NoCertificate> {
+    let Some(reference) = object.data["spec"]["sslConfig"].get("secretRef") else { return Ok(Certificate::None) };
     let (namespace, name) = (text(reference, "/namespace"), text(reference, "/name"));
-    let found = objects.get(SECRETS, namespace, name);
-    let pair = found.ok_or_else(|| format!("SSL secret not found: list did not find secret {namespace}.{name}"));
-    let pair = pair.and_then(|secret| {
-        secrets::pair(secret).map_err(|fault| match fault {
-            Fault::Lacks(key) => format!("{namespace}.{name} is not a valid TLS secret: it has no {key}"),
-            Fault::Unusable(why) => format!("{namespace}.{name} is not a valid TLS secret: {why}"),
-        })
-    });
-    pair.map_err(|why| problems.errors.push(why)).ok()
+    let Some(secret) = objects.get(SECRETS, namespace, name) else {
+        let why = format!("SSL secret not found: list did not find secret {namespace}.{name}");
+        return Err(NoCertificate { why, missing: true });
+    };
+    match secrets::pair(secret) {
+        Ok((chain, key)) => Ok(Certificate::Pair(chain, key)),
+        Err(fault) => {
+            let why = match fault {
+                Fault::Lacks(key) => format!("it has no {key}"),
+                Fault::Unusable(why) => why,
+            };
+            let why = format!("{namespace}.{name} is not a valid TLS secret: {why}");
+            Err(NoCertificate { why, missing: false })
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::fmt;
 use std::time::Duration;
 
 use kube::Client;
@@ -40,21 +41,33 @@ pub(crate) struct Translation {
 
 /// A reason why a translation is not to be taken as it is: what is wrong with one object keeps the controller from every change, or from all
 /// of a kind, until it is mended. What only the data plane can judge it refuses itself: see [`Controller::leaves_out_refused`].
-#[derive(Debug)]
 pub(crate) struct Held {
     /// What the controller writes to its log, at each change anew.
-    pub(crate) why: String,
-    /// What is served instead.
-    pub(crate) instead: Instead,
+    why: String,
+    instead: Instead,
 }
 
 /// What is served in place of a translation's files, by those that were served before, if any were. `None` is nothing yet.
-pub(crate) type Instead = fn(Files, Option<&Files>) -> Option<Files>;
+type Instead = Box<dyn Fn(Files, Option<&Files>) -> Option<Files> + Send + Sync>;
 
 impl Held {
+    /// With what is served instead.
+    pub(crate) fn new(
+        why: String,
+        instead: impl Fn(Files, Option<&Files>) -> Option<Files> + Send + Sync + 'static,
+    ) -> Self {
+        Self { why, instead: Box::new(instead) }
+    }
+
     /// Nothing is taken: what was served before goes on being served, and whoever has served nothing yet does not become ready.
     pub(crate) fn whole(why: String) -> Self {
-        Self { why, instead: |_, former| former.cloned() }
+        Self::new(why, |_, former| former.cloned())
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held").field("why", &self.why).finish_non_exhaustive()
     }
 }
 
@@ -68,6 +81,11 @@ impl Translation {
     /// Why it is held back.
     pub(crate) fn reasons(&self) -> Vec<&str> {
         self.held.iter().map(|held| held.why.as_str()).collect()
+    }
+
+    /// What is served after these files.
+    pub(crate) fn served(&self, former: Option<&Files>) -> Option<Files> {
+        unless_held(self.files.clone(), &self.held, former)
     }
 
     /// What is said of objects, without which.

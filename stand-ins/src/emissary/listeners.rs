@@ -76,7 +76,8 @@ impl<'a> Listeners<'a> {
             // Of two Hosts for one name the later one counts.
             for host in hosts.iter().filter(|host| listener.takes(host)) {
                 if let Some(routes) = routes(host, groups, listener.model, false) {
-                    config.hosts.insert(host.hostname.clone(), VirtualHost { routes });
+                    let found = VirtualHost { routes, ..VirtualHost::default() };
+                    config.hosts.insert(host.hostname.clone(), found);
                 }
             }
         }
@@ -86,7 +87,8 @@ impl<'a> Listeners<'a> {
                 // One that has no certificate would answer TLS with plain HTTP.
                 let Some((certificate, key)) = host.certificate.clone() else { continue };
                 if let Some(routes) = routes(host, groups, listener.model, true) {
-                    let tls = Tls::Terminated { certificate, key, host: VirtualHost { routes } };
+                    let found = VirtualHost { routes, ..VirtualHost::default() };
+                    let tls = Tls::Terminated { certificate, key, host: found };
                     config.tls.insert(host.hostname.clone(), tls);
                 }
             }

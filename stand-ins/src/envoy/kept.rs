@@ -1,10 +1,11 @@
-//! A listener that stays as it was, with its routes, while everything else changes.
+//! A listener or a host that stays as it was, with its routes, while everything else changes.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::render::{HTTP, HTTPS, LISTENERS, ROUTES, listeners_file};
+use super::render::{HTTP, HTTPS, LISTENERS, ROUTES, listeners_file, routes_file};
 use crate::data_plane::Files;
 
 /// The files with the listener of plain HTTP as it is in the former ones: without any, with none.
@@ -22,19 +23,73 @@ pub(crate) fn keep_tls(mut files: Files, former: Option<&Files>) -> Option<Files
     Some(files)
 }
 
+/// The files with the hosts of one origin as they are in the former ones, and where they are there. A domain that somebody has is theirs.
+pub(crate) fn keep_hosts(origin: &str, mut files: Files, former: &Files) -> Files {
+    if let (Some(mut routes), Some(was)) = (routes(&files), routes(former)) {
+        let mut hosts = list(&routes["virtual_hosts"]);
+        add(origin, &mut hosts, &list(&was["virtual_hosts"]), |host| host);
+        routes["virtual_hosts"] = hosts.into();
+        files.insert(ROUTES.into(), routes_file(routes));
+    }
+    let is_tls = |listener: &Value| listener["name"] == HTTPS;
+    if let Some(mut listener) = listeners(former).into_iter().find(is_tls) {
+        let (tls, mut others): (Vec<Value>, Vec<Value>) = listeners(&files).into_iter().partition(is_tls);
+        let mut chains: Vec<Value> = tls.iter().flat_map(|listener| list(&listener["filter_chains"])).collect();
+        add(origin, &mut chains, &list(&listener["filter_chains"]), behind);
+        if !chains.is_empty() {
+            listener["filter_chains"] = chains.into();
+            others.push(listener);
+            insert(others, &mut files);
+        }
+    }
+    files
+}
+
+/// Adds those of the former hosts, or what leads to them, that are of this origin.
+fn add(origin: &str, now: &mut Vec<Value>, former: &[Value], host: fn(&Value) -> &Value) {
+    let domain = |it: &Value| host(it)["domains"][0].as_str().unwrap_or_default().to_owned();
+    let is_of_origin = |it: &Value| {
+        let rest = host(it)["name"].as_str().and_then(|name| name.strip_prefix(origin));
+        rest.is_some_and(|rest| rest.starts_with('/'))
+    };
+    let taken: BTreeSet<String> = now.iter().map(domain).collect();
+    now.extend(former.iter().filter(|it| is_of_origin(it) && !taken.contains(&domain(it))).cloned());
+    now.sort_by_cached_key(domain);
+}
+
+/// The host behind a filter chain.
+fn behind(chain: &Value) -> &Value {
+    &chain["filters"][0]["typed_config"]["route_config"]["virtual_hosts"][0]
+}
+
 fn keep(name: &str, files: &mut Files, former: Option<&Files>) {
     let is_it = |listener: &Value| listener["name"] == name;
     let others = listeners(files).into_iter().filter(|listener| !is_it(listener));
     let kept = former.map(listeners).unwrap_or_default().into_iter().filter(is_it);
-    let mut all: Vec<Value> = others.chain(kept).collect();
-    // As they are ordered otherwise, so that what has not changed is not read anew.
+    insert(others.chain(kept).collect(), files);
+}
+
+/// Writes the file of listeners, ordered as they are otherwise, so that what has not changed is not read anew.
+fn insert(mut all: Vec<Value>, files: &mut Files) {
     all.sort_by(|one, other| one["name"].as_str().cmp(&other["name"].as_str()));
     files.insert(LISTENERS.into(), listeners_file(all));
 }
 
 fn listeners(files: &Files) -> Vec<Value> {
-    let file = files.get(Path::new(LISTENERS)).and_then(|text| serde_json::from_str::<Value>(text).ok());
-    file.and_then(|file| file["resources"].as_array().cloned()).unwrap_or_default()
+    resources(files, LISTENERS)
+}
+
+fn routes(files: &Files) -> Option<Value> {
+    resources(files, ROUTES).into_iter().next()
+}
+
+fn resources(files: &Files, name: &str) -> Vec<Value> {
+    let file = files.get(Path::new(name)).and_then(|text| serde_json::from_str::<Value>(text).ok());
+    file.map(|file| list(&file["resources"])).unwrap_or_default()
+}
+
+fn list(value: &Value) -> Vec<Value> {
+    value.as_array().cloned().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -44,7 +99,6 @@ mod tests {
     use super::super::files;
     use super::super::model::{Config, Tls, VirtualHost};
     use super::*;
-    use crate::run::Instead;
 
     /// Files with both listeners and a host of this name behind each; a port of 0 closes one.
     fn with(name: &str, http_port: u16, https_port: u16) -> Files {
@@ -83,9 +137,8 @@ mod tests {
     #[test]
     fn what_has_not_changed_is_the_same_file() {
         let former = with("a.test", 80, 443);
-        for (next, keep) in
-            [(with("a.test", 0, 443), keep_plain as Instead), (with("a.test", 80, 0), keep_tls as Instead)]
-        {
+        let keeps: [fn(Files, Option<&Files>) -> Option<Files>; 2] = [keep_plain, keep_tls];
+        for (next, keep) in [with("a.test", 0, 443), with("a.test", 80, 0)].into_iter().zip(keeps) {
             assert_eq!(keep(next, Some(&former)), Some(former.clone()));
         }
     }
@@ -96,5 +149,34 @@ mod tests {
         assert_eq!(names(&first), ["https"]);
         let second = keep_plain(with("b.test", 0, 443), Some(&first)).unwrap();
         assert_eq!(names(&second), ["https"]);
+    }
+
+    /// Files with hosts on both ports, each of the origin and the domain that is given.
+    fn with_hosts(hosts: &[(&str, &str)]) -> Files {
+        let host = |origin: &str| VirtualHost { origin: origin.to_owned(), ..VirtualHost::default() };
+        let tls = |origin| Tls::Terminated { certificate: "C".into(), key: "K".into(), host: host(origin) };
+        files(&Config {
+            http_port: 80,
+            https_port: 443,
+            hosts: hosts.iter().map(|(origin, domain)| ((*domain).to_owned(), host(origin))).collect(),
+            tls: hosts.iter().map(|(origin, domain)| ((*domain).to_owned(), tls(origin))).collect(),
+            ..Config::default()
+        })
+    }
+
+    #[test]
+    fn the_hosts_of_one_origin_stay_and_all_others_change() {
+        let former = with_hosts(&[("a.x", "a.test"), ("a.x", "b.test"), ("a.xy", "c.test")]);
+        let kept = keep_hosts("a.x", with_hosts(&[("a.z", "d.test")]), &former);
+        assert_eq!(kept, with_hosts(&[("a.x", "a.test"), ("a.x", "b.test"), ("a.z", "d.test")]));
+        let none = keep_hosts("a.none", with_hosts(&[("a.z", "d.test")]), &former);
+        assert_eq!(none, with_hosts(&[("a.z", "d.test")]));
+        let taken = keep_hosts("a.x", with_hosts(&[("a.z", "a.test")]), &former);
+        assert_eq!(taken, with_hosts(&[("a.z", "a.test"), ("a.x", "b.test")]));
+        // Without any other the port of TLS is opened for them.
+        assert_eq!(
+            keep_hosts("a.x", with_hosts(&[]), &with_hosts(&[("a.x", "a.test")])),
+            with_hosts(&[("a.x", "a.test")])
+        );
     }
 }

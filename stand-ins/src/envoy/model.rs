@@ -54,6 +54,8 @@ pub(crate) enum Tls {
 /// A host's routes; the first that matches is taken.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct VirtualHost {
+    /// Whose it is, where that is asked of what is served ([`super::keep_hosts`]); `""` otherwise.
+    pub(crate) origin: String,
     pub(crate) routes: Vec<Route>,
 }
 

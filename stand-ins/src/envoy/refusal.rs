@@ -126,7 +126,7 @@ mod tests {
             request_headers: HeaderOps::default(),
             response_headers: HeaderOps::default(),
         };
-        VirtualHost { routes: vec![route] }
+        VirtualHost { routes: vec![route], ..VirtualHost::default() }
     }
 
     #[test]

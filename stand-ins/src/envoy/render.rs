@@ -33,7 +33,7 @@ pub(crate) fn files(config: &Config) -> Files {
     let hosts = config.hosts.iter().map(|(name, host)| virtual_host(name, host)).collect();
     Files::from([
         (LISTENERS.into(), listeners_file(listeners(config))),
-        (ROUTES.into(), resources("config.route.v3.RouteConfiguration", vec![routes(PLAIN, hosts, config)])),
+        (ROUTES.into(), routes_file(routes(PLAIN, hosts, config))),
         (CLUSTERS.into(), resources("config.cluster.v3.Cluster", clusters)),
     ])
 }
@@ -41,6 +41,11 @@ pub(crate) fn files(config: &Config) -> Files {
 /// The file with these listeners.
 pub(super) fn listeners_file(found: Vec<Value>) -> String {
     resources("config.listener.v3.Listener", found)
+}
+
+/// The file with these routes.
+pub(super) fn routes_file(found: Value) -> String {
+    resources("config.route.v3.RouteConfiguration", vec![found])
 }
 
 fn resources(kind: &str, mut found: Vec<Value>) -> String {
@@ -210,7 +215,8 @@ fn routes(name: &str, hosts: Vec<Value>, config: &Config) -> Value {
 }
 
 fn virtual_host(name: &str, host: &VirtualHost) -> Value {
-    json!({"name": name, "domains": [name], "routes": host.routes.iter().map(route).collect::<Vec<_>>()})
+    let own = if host.origin.is_empty() { name.to_owned() } else { format!("{}/{name}", host.origin) };
+    json!({"name": own, "domains": [name], "routes": host.routes.iter().map(route).collect::<Vec<_>>()})
 }
 
 fn route(route: &Route) -> Value {
@@ -404,6 +410,7 @@ mod tests {
             response_headers: HeaderOps::default(),
         };
         let mut host = VirtualHost {
+            origin: String::new(),
             routes: vec![
                 route(PathMatch::Prefix("/".into()), 0),
                 route(PathMatch::Prefix("/".into()), 1),

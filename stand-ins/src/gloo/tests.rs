@@ -1,6 +1,7 @@
 use serde_json::Value;
 
 use super::*;
+use crate::data_plane::Files;
 
 /// What is made of these objects, the Services `web` and `other` of namespace `shop`, and these Settings.
 fn translate(settings: &str, further: &str) -> (Translation, Value) {
@@ -44,7 +45,7 @@ fn routes<'a>(all: &'a Value, host: &str) -> &'a [Value] {
     let hosts = all["hosts"].as_array().unwrap();
     hosts
         .iter()
-        .find(|found| found["name"] == host)
+        .find(|found| found["domains"][0] == host)
         .and_then(|host| host["routes"].as_array())
         .map_or(&[], Vec::as_slice)
 }
@@ -214,6 +215,73 @@ fn bad_ones_are_rejected_and_the_rest_serves() {
     }
 }
 
+/// What is said of listeners that are stripped.
+fn stripped_listeners(translation: &Translation) -> Vec<&str> {
+    translation.reasons().into_iter().filter(|why| why.starts_with("stripping invalid listener from proxy")).collect()
+}
+
+#[test]
+fn one_that_became_wrong_is_served_as_it_was_and_all_others_change() {
+    let good = |name: &str| virtual_service(name, &format!("{{{SINGLE}}}"));
+    let former = translate("{}", &good("a")).0.files;
+    // It is wrong, and has another domain.
+    let wrong = good("a").replace("a.test", "b.test").replace(&format!("{{{SINGLE}}}"), "{}");
+    let served = |further: &str, former: Option<&Files>| -> Vec<(String, Value)> {
+        let translation = translate("{}", further).0;
+        let files = translation.served(former).unwrap();
+        let routes: Value = serde_json::from_str(&files[Path::new(envoy::ROUTES)]).unwrap();
+        let hosts = routes["resources"][0]["virtual_hosts"].as_array().unwrap().iter();
+        hosts.map(|host| (host["domains"][0].as_str().unwrap().to_owned(), host["routes"].clone())).collect()
+    };
+    let domains =
+        |hosts: &[(String, Value)]| -> Vec<String> { hosts.iter().map(|(domain, _)| domain.clone()).collect() };
+    let late = format!("{wrong}---{}", good("late"));
+    let kept = served(&late, Some(&former));
+    assert_eq!(domains(&kept), ["a.test", "late.test"]);
+    assert_eq!(kept[0].1[0]["route"]["cluster"], "shop-web-80");
+    assert_eq!(domains(&served(&late, None)), ["late.test"], "there is nothing to keep");
+    let taken = format!("{wrong}---{}", good("late").replace("late.test", "a.test"));
+    assert_eq!(served(&taken, Some(&former)).len(), 1, "its domain is another's");
+    assert_eq!(domains(&served(&good("late"), Some(&former))), ["late.test"], "it is gone");
+    let translation = translate("{}", &wrong).0;
+    assert_eq!(translation.reasons(), ["stripping invalid virtualhost from proxy gloo-system.gateway-proxy: shop.a"]);
+    assert!(translation.files[Path::new(envoy::CLUSTERS)].contains("\"shop-web-80\""), "where its routes lead");
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_holds_back_the_gateway_of_tls() {
+    let warns = "{gateway: {validation: {warnMissingTlsSecret: true}}}";
+    let plain = virtual_service("a", &format!("{{{SINGLE}}}"));
+    let tls = plain.replace("spec: {", "spec: {sslConfig: {secretRef: {name: cert, namespace: shop}}, ");
+    let unusable = format!(
+        "{tls}---\nkind: Secret\nmetadata: {{name: cert, namespace: shop}}\ndata: {{tls.crt: eA==, tls.key: eA==}}\n"
+    );
+    for (settings, objects, why) in [
+        ("{}", &tls, Some("SSL secret not found: list did not find secret shop.cert")),
+        (warns, &tls, None),
+        ("{}", &unusable, Some("shop.cert is not a valid TLS secret")),
+        (warns, &unusable, Some("shop.cert is not a valid TLS secret")),
+    ] {
+        let (translation, all) = translate(settings, objects);
+        let (stripped, states) = (stripped_listeners(&translation), states(&translation));
+        match why {
+            Some(why) => {
+                let [said] = stripped[..] else { panic!("{settings} {objects}: {stripped:?}") };
+                assert!(
+                    said.contains("listener-0.0.0.0-8443: Listener Error: SSLConfigError") && said.contains(why),
+                    "{said}"
+                );
+                assert!(states.contains("Rejected") && states.contains(why), "{states}");
+            }
+            None => {
+                assert_eq!(translation.reasons(), [""; 0]);
+                assert!(states.contains("Warning") && states.contains("SSL secret not found"), "{states}");
+            }
+        }
+        assert_eq!(routes(&all, "a.test").len(), 0, "it is not served without one");
+    }
+}
+
 #[test]
 fn a_clients_request_id_is_not_kept_and_a_hosts_port_counts() {
     let translation = translate("{}", &virtual_service("a", &format!("{{{SINGLE}}}"))).0;
@@ -239,9 +307,9 @@ fn two_of_one_domain_are_refused_and_hold_back_their_gateway() {
         assert!(said.contains(&format!("as this one: [shop.{name}]")), "{said}");
     }
     assert!(said.contains("Accepted"), "the third is in order: {said}");
-    let [Held { why, instead }] = &translation.held[..] else { panic!("{:?}", translation.held) };
-    assert!(why.contains("stripping invalid listener from proxy") && why.ends_with("[good.test]"), "{why}");
-    let served = instead(translation.files.clone(), Some(&former.files)).unwrap();
+    let [why] = stripped_listeners(&translation)[..] else { panic!("{:?}", translation.held) };
+    assert!(why.contains("listener-0.0.0.0-8080") && why.ends_with("[good.test]"), "{why}");
+    let served = translation.served(Some(&former.files)).unwrap();
     for name in [envoy::LISTENERS, envoy::ROUTES] {
         assert_eq!(served[std::path::Path::new(name)], file(&former, name), "{name}");
     }
@@ -250,9 +318,8 @@ fn two_of_one_domain_are_refused_and_hold_back_their_gateway() {
         assert!(file(&translation, envoy::CLUSTERS).contains(&format!("\"{cluster}\"")), "{cluster}");
     }
     // With nothing before it nobody listens, and the other Gateway is not concerned.
-    let first = instead(translation.files.clone(), None).unwrap();
+    let first = translation.served(None).unwrap();
     assert!(!first[std::path::Path::new(envoy::LISTENERS)].contains("8080"));
-    assert_eq!(translation.held.len(), 1);
 }
 
 #[test]
@@ -265,7 +332,7 @@ fn the_gateway_of_tls_is_held_back_by_itself() {
         "{}",
         &format!("{}---{}---{}", tls("a"), tls("b"), virtual_service("good", &format!("{{{SINGLE}}}"))),
     );
-    let [why] = translation.reasons()[..] else { panic!("{:?}", translation.held) };
+    let [why] = stripped_listeners(&translation)[..] else { panic!("{:?}", translation.held) };
     assert!(why.contains("listener-0.0.0.0-8443") && why.ends_with("[tls.test]"), "{why}");
     assert_eq!(routes(&all, "good.test").len(), 1);
     let plain = virtual_service("plain", &format!("{{{SINGLE}}}")).replace("plain.test", "tls.test");

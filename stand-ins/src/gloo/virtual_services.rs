@@ -14,7 +14,7 @@ use crate::objects::{Object, items, text};
 /// What is wrong with a VirtualService.
 #[derive(Debug, Default)]
 pub(crate) struct Problems {
-    /// It is left out for them.
+    /// It is not taken for them.
     pub(crate) errors: Vec<String>,
     /// It is served in spite of them.
     pub(crate) warnings: Vec<String>,
@@ -69,14 +69,22 @@ impl Domains {
         }
     }
 
-    /// Those that several have of one Gateway: that of TLS or the plain one.
-    pub(crate) fn shared(&self, secure: bool) -> Vec<&str> {
+    /// The error of a Gateway, that of TLS or the plain one, whose VirtualServices share domains, if they do.
+    pub(crate) fn shared(&self, secure: bool) -> Vec<String> {
         let of_gateway = self.0.iter().filter(|((of, _), holders)| *of == secure && holders.len() > 1);
-        of_gateway.map(|((_, domain), _)| domain.as_str()).collect()
+        let domains: Vec<&str> = of_gateway.map(|((_, domain), _)| domain.as_str()).collect();
+        let error = (!domains.is_empty()).then(|| {
+            format!(
+                "domain conflict: the following domains are present in more than one of the virtual services associated with this gateway: [{}]",
+                domains.join(" ")
+            )
+        });
+        error.into_iter().collect()
     }
 }
 
-fn id(object: &Object) -> String {
+/// What it is called where several are told of.
+pub(crate) fn id(object: &Object) -> String {
     format!("{}.{}", object.namespace().unwrap_or_default(), object.name_any())
 }
 
@@ -101,7 +109,7 @@ pub(crate) fn host(object: &Object, upstreams: &mut Upstreams<'_>, problems: &mu
             Vec::new()
         }
     });
-    VirtualHost { routes: read.collect() }
+    VirtualHost { origin: id(object), routes: read.collect() }
 }
 
 fn route(spec: &Value, upstreams: &mut Upstreams<'_>, problems: &mut Problems) -> Result<Vec<Route>, String> {

@@ -164,7 +164,7 @@ fn who_has_served_nothing_yet_serves_nothing_while_everything_is_held_back() {
         assert_eq!(unless_held(files("next"), &held, former.as_ref()), served);
     }
     // A part of it goes on, another reason holds back what is left.
-    let part = || Held { why: String::new(), instead: |_, _| Some(Files::new()) };
+    let part = || Held::new(String::new(), |_, _| Some(Files::new()));
     assert_eq!(unless_held(files("next"), &[part()], None), Some(Files::new()));
     assert_eq!(unless_held(files("next"), &[part(), Held::whole(String::new())], None), None);
 }
