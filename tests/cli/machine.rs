@@ -77,16 +77,20 @@ fn without_a_network_the_message_says_how_to_supply_the_program() {
     missing.expect(2, &["MESHGATE_TRAEFIK_BIN=/no/such/traefik: no such file"]);
 }
 
-/// Runs a case with a script in the place of a stand-in: no controller, and so no cell that comes up. Returns the logs that were kept, by
-/// their file's name.
-fn with_own(variable: &str, script: &str, cell: &str, data_plane: &str) -> Vec<(String, String)> {
+/// Runs a case with scripts in the places of stand-ins, each by its variable, the control plane's first: no controller, and so no cell that
+/// comes up. Returns the logs that were kept, by their file's name.
+fn with_own(scripts: &[(&str, &str)], cell: &str, data_plane: &str) -> Vec<(String, String)> {
     let bench = Bench::new();
-    let own = bench.join("own-controller");
-    std::fs::write(&own, script).unwrap();
-    std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let own = own.display().to_string();
     let mut command = bench.command(&format!("run {cell} --dialect modern --case routing/host --setup-timeout 5"));
-    let run = Done::from(command.env(variable, &own).output().unwrap());
+    let place = |variable: &str| bench.join(&format!("own-{variable}"));
+    for (variable, script) in scripts {
+        let own = place(variable);
+        std::fs::write(&own, script).unwrap();
+        std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o755)).unwrap();
+        command.env(variable, &own);
+    }
+    let own = place(scripts[0].0).display().to_string();
+    let run = Done::from(command.output().unwrap());
     run.expect(2, &[]);
     assert!(run.stdout.contains(&format!("({own}, {data_plane})")), "{run:#?}");
     let report = std::fs::read_to_string(bench.join("report/report.json")).unwrap();
@@ -112,8 +116,8 @@ fn is_said(logs: &[(String, String)], container: &str, said: &[&str]) -> bool {
 fn a_program_in_a_stand_ins_place_has_its_data_plane_and_is_named() {
     // It says what it is given to work with, and ends.
     let script = "#!/bin/sh\necho \"given: $0\"\nnginx -v 2>&1\nexit 3\n";
-    let logs =
-        with_own("MESHGATE_INGRESS_NGINX_BIN", script, "--controllers ingress-nginx --recipe custom-headers", "nginx");
+    let own = [("MESHGATE_INGRESS_NGINX_BIN", script)];
+    let logs = with_own(&own, "--controllers ingress-nginx --recipe custom-headers", "nginx");
     assert!(is_said(&logs, "controller", &["given: ", "nginx version: "]), "its data plane is on its PATH: {logs:#?}");
 }
 
@@ -121,7 +125,7 @@ fn a_program_in_a_stand_ins_place_has_its_data_plane_and_is_named() {
 fn a_program_whose_data_plane_is_another_container_is_called_in_each_of_its_own() {
     // It writes nothing that Envoy could start from.
     let script = "#!/bin/sh\necho \"given: $*\"\n[ \"$1\" = bootstrap ] || exit 3\n";
-    let logs = with_own("MESHGATE_CONTOUR_BIN", script, "--controllers contour --recipe plain", "envoy");
+    let logs = with_own(&[("MESHGATE_CONTOUR_BIN", script)], "--controllers contour --recipe plain", "envoy");
     let xds = "--xds-address=127.0.0.1 --xds-port=8001";
     let bootstrap = format!("given: bootstrap /config/envoy.json {xds}");
     assert!(is_said(&logs, "envoy-initconfig", &[&bootstrap]), "{logs:#?}");
@@ -150,7 +154,7 @@ post '/a'
 ask 'GET /status/ready'
 sleep infinity
 "##;
-    let logs = with_own("MESHGATE_KONG_BIN", script, "--controllers kong --recipe no-plugin", "nginx");
+    let logs = with_own(&[("MESHGATE_KONG_BIN", script)], "--controllers kong --recipe no-plugin", "nginx");
     let said = ["told: http://127.0.0.1:8001", "\"database\":\"off\"", "HTTP/1.1 400 ", "missing terminating ]"];
     assert!(is_said(&logs, "ingress-controller", &said), "{logs:#?}");
     let served = ["HTTP/1.1 201 ", "{\"message\":\"ready\"}"];
@@ -160,13 +164,14 @@ sleep infinity
 
 #[test]
 fn a_program_that_speaks_xds_is_waited_for_by_what_is_beside_it() {
-    // It ends, and opens no port.
-    let script = "#!/bin/sh\necho \"given: $POD_NAMESPACE\"\nexit 3\n";
-    let logs = with_own("MESHGATE_GLOO_BIN", script, "--controllers gloo --recipe automatic", "envoy");
-    assert!(is_said(&logs, "gloo", &["given: gloo-system"]), "{logs:#?}");
-    for container in ["discovery", "gateway-proxy"] {
-        assert!(is_said(&logs, container, &["waiting for Gloo at 127.0.0.1:9977"]), "{container}: {logs:#?}");
-    }
+    // They end, and open no port.
+    let gloo = "#!/bin/sh\necho \"Gloo, of $POD_NAMESPACE\"\nexit 3\n";
+    let discovery = "#!/bin/sh\necho \"discovery, of $POD_NAMESPACE\"\nexit 3\n";
+    let own = [("MESHGATE_GLOO_BIN", gloo), ("MESHGATE_GLOO_DISCOVERY_BIN", discovery)];
+    let logs = with_own(&own, "--controllers gloo --recipe automatic", "envoy");
+    assert!(is_said(&logs, "gloo", &["Gloo, of gloo-system"]), "{logs:#?}");
+    assert!(is_said(&logs, "discovery", &["discovery, of gloo-system"]), "{logs:#?}");
+    assert!(is_said(&logs, "gateway-proxy", &["waiting for Gloo at 127.0.0.1:9977"]), "{logs:#?}");
 }
 
 #[test]
