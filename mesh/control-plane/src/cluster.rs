@@ -13,6 +13,8 @@ pub struct Cluster {
     pub domain: String,
     /// Networks that belong to the cluster; an address outside of them is the world's.
     pub networks: Vec<IpNet>,
+    /// The namespace whose EgressNetworks are for clients of every namespace that has none of its own.
+    pub egress_namespace: String,
     /// Ports without HTTP, where neither Service nor pod says otherwise.
     pub opaque_ports: PortSet,
     /// Where the pods of this control plane have identities: what is said of them ends with it.
@@ -48,11 +50,12 @@ impl Default for Cluster {
     fn default() -> Self {
         Self {
             domain: "cluster.local".into(),
-            // Both lists are the defaults of Linkerd's Helm chart.
+            // These, the namespace and the ports are the defaults of Linkerd's Helm chart.
             networks: ["10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8"]
                 .into_iter()
                 .filter_map(|network| network.parse().ok())
                 .collect(),
+            egress_namespace: "linkerd-egress".into(),
             opaque_ports: PortSet::parse("25,587,3306,4444,5432,6379,9300,11211"),
             identity: None,
             allow_l5d_request_headers: false,

@@ -47,6 +47,9 @@ pub struct Config {
         default_value = "10.0.0.0/8,100.64.0.0/10,172.16.0.0/12,192.168.0.0/16,fd00::/8"
     )]
     pub cluster_networks: Vec<IpNet>,
+    /// The namespace whose EgressNetworks are for clients of every namespace that has none of its own.
+    #[arg(long, env = "MESHGATE_EGRESS_NAMESPACE", default_value = "linkerd-egress")]
+    pub egress_namespace: String,
     /// Requests may say themselves how long they may take and when they are sent again, by headers such as l5d-timeout and l5d-retry-http.
     #[arg(long, env = "MESHGATE_ALLOW_L5D_REQUEST_HEADERS")]
     pub allow_l5d_request_headers: bool,
@@ -75,6 +78,7 @@ impl Config {
         Cluster {
             domain: self.domain(),
             networks: self.cluster_networks.clone(),
+            egress_namespace: self.egress_namespace.clone(),
             identity: self.identity_issuer_dir.is_some().then(|| self.identity_domain()),
             allow_l5d_request_headers: self.allow_l5d_request_headers,
             ..Cluster::default()

@@ -2,13 +2,13 @@
 //!
 //! Data flows one way: **watches → [`Object`] → [`Index`] → answers → streams**.
 //!
-//! * [`watch`] lists and watches Services, EndpointSlices, Pods, Nodes, ServiceProfiles, TrafficSplits, HTTPRoutes, GRPCRoutes and
-//!   policies, and keeps of each object only what an answer needs ([`Object`]).
+//! * [`watch`] lists and watches Services, EndpointSlices, Pods, Nodes, ServiceProfiles, TrafficSplits, HTTPRoutes, GRPCRoutes, EgressNetworks and
+//!   other policies, and keeps of each object only what an answer needs ([`Object`]).
 //! * The [`Index`] holds those objects and who is asking about them. A change wakes the streams that ask about the
 //!   Service, address or pod that changed, and no others. Nothing polls.
 //! * `answers` are pure functions from the index's state to messages of `linkerd2-proxy-api`.
 //! * [`Server`] has the gRPC services. A stream computes its answer when woken and sends it if it differs from the last.
-//! * [`write_statuses`] writes what became of a route into its status, which is computed as an answer is.
+//! * [`write_statuses`] writes what became of a route or an EgressNetwork into its status, which is computed as an answer is.
 //! * [`Authority`] stands beside all that: it gives a proxy the certificate that its token entitles it to, and the control plane its own,
 //!   with which it speaks [`Tls`] on the ports on which it takes plaintext.
 //!

@@ -3,6 +3,7 @@
 //! Each kind is read in two steps. `wire` types deserialize the object as the API serves it and ignore what they do not
 //! name; the types of the kind's own module are what stays in memory.
 
+mod egress_network;
 mod endpoint_slice;
 mod extras;
 mod failure_accrual;
@@ -23,6 +24,7 @@ use thiserror::Error;
 
 use crate::Key;
 
+pub(crate) use egress_network::{ACCEPTED, EgressNetwork};
 pub(crate) use endpoint_slice::{Endpoint, EndpointSlice};
 pub(crate) use extras::Extras;
 pub(crate) use load_bias::LoadBias;
@@ -33,7 +35,7 @@ pub(crate) use policy::{
     Networks, Protocol, Requires, Server,
 };
 pub(crate) use rate_limit::RateLimit;
-pub(crate) use route::{GrpcRule, HttpRule, Route, RouteBackend, Rules, match_everything};
+pub(crate) use route::{GrpcRule, HttpRule, Referent, Route, RouteBackend, Rules, match_everything};
 pub(crate) use service::{AppProtocol, Service};
 pub(crate) use service_profile::{Override, ServiceProfile, default_retry_budget};
 pub(crate) use traffic_split::TrafficSplit;
@@ -75,11 +77,13 @@ pub enum Kind {
     NetworkAuthentication,
     /// `policy.linkerd.io` HTTPLocalRateLimitPolicy.
     HttpLocalRateLimitPolicy,
+    /// `policy.linkerd.io` EgressNetwork.
+    EgressNetwork,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Service,
         Self::EndpointSlice,
         Self::Pod,
@@ -95,6 +99,7 @@ impl Kind {
         Self::MeshTlsAuthentication,
         Self::NetworkAuthentication,
         Self::HttpLocalRateLimitPolicy,
+        Self::EgressNetwork,
     ];
 }
 
@@ -135,6 +140,9 @@ pub enum Object {
     /// An HTTPLocalRateLimitPolicy.
     #[doc(hidden)]
     RateLimit(RateLimit),
+    /// An EgressNetwork.
+    #[doc(hidden)]
+    EgressNetwork(EgressNetwork),
 }
 
 /// Why a value is not an object that answers could depend on.
@@ -207,6 +215,9 @@ impl Object {
             ("policy.linkerd.io", "HTTPLocalRateLimitPolicy") => {
                 Self::RateLimit(wire::read::<wire::policy::HttpLocalRateLimitPolicy>(object).map_err(fields)?.into())
             }
+            ("policy.linkerd.io", "EgressNetwork") => {
+                Self::EgressNetwork(wire::read::<wire::policy::EgressNetwork>(object).map_err(fields)?.into())
+            }
             _ => return Err(ParseError::Kind { api_version: api_version.into(), kind: kind.into() }),
         })
     }
@@ -225,6 +236,7 @@ impl Object {
             Self::Authorization(object) => object.kind,
             Self::Authentication(object) => object.kind,
             Self::RateLimit(_) => Kind::HttpLocalRateLimitPolicy,
+            Self::EgressNetwork(_) => Kind::EgressNetwork,
         }
     }
 
@@ -242,6 +254,7 @@ impl Object {
             Self::Authorization(object) => &object.key,
             Self::Authentication(object) => &object.key,
             Self::RateLimit(object) => &object.key,
+            Self::EgressNetwork(object) => &object.key,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Writes the statuses of routes, whenever they are not what they should be.
+//! Writes the statuses of routes and of EgressNetworks, whenever they are not what they should be.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use crate::{
     Index,
-    answers::status::{self, CONTROLLER, Due},
+    answers::status::{self, CONTROLLER, Due, Told},
     index::Topic,
-    objects::ParentStatus,
+    objects::{Condition, ParentStatus},
     watches,
 };
 
@@ -31,13 +31,13 @@ pub async fn write_statuses(client: Client, index: Index) {
     loop {
         // Marked before the look: a change after it is another one.
         changes.mark_unchanged();
-        let due = index.answer(|state, _| status::due(state)).await;
+        let due = index.answer(status::due).await;
         let mut failed = false;
         for one in &due {
             if let Err(error) = write(&client, one).await {
                 failed = true;
                 let Due { kind, key, .. } = one;
-                tracing::warn!(?kind, %key, error = &error as &dyn std::error::Error, "the status of a route could not be written; trying again");
+                tracing::warn!(?kind, %key, error = &error as &dyn std::error::Error, "a status could not be written; trying again");
             }
         }
         let again = async {
@@ -53,17 +53,17 @@ pub async fn write_statuses(client: Client, index: Index) {
     }
 }
 
-/// In the first version in which the API server has the route; a route that is gone needs no status.
+/// In the first version in which the API server has the object; one that is gone needs no status.
 async fn write(client: &Client, due: &Due) -> kube::Result<()> {
-    let Due { kind, key, parents } = due;
+    let Due { kind, key, told } = due;
     let params = PatchParams { field_manager: Some(CONTROLLER.into()), ..PatchParams::default() };
-    for version in watches::route_versions(*kind) {
+    for version in watches::versions_of(*kind) {
         let api = Api::<DynamicObject>::namespaced_with(client.clone(), &key.namespace, &version);
         for attempt in 1.. {
-            let Some(route) = api.get_opt(&key.name).await? else { break };
-            let Some(status) = status_with(&route.data["status"], parents, Timestamp::now()) else { return Ok(()) };
+            let Some(object) = api.get_opt(&key.name).await? else { break };
+            let Some(status) = status_with(&object.data["status"], told, Timestamp::now()) else { return Ok(()) };
             // Only of the object that was read: what others write meanwhile must not be lost.
-            let metadata = json!({"resourceVersion": route.metadata.resource_version});
+            let metadata = json!({"resourceVersion": object.metadata.resource_version});
             let patch = Patch::Merge(json!({"metadata": metadata, "status": status}));
             match api.patch_status(&key.name, &params, &patch).await {
                 Err(Error::Api(status)) if status.code == 409 && attempt < ATTEMPTS => {}
@@ -75,36 +75,65 @@ async fn write(client: &Client, due: &Due) -> kube::Result<()> {
     Ok(())
 }
 
-/// A status that says this of our parents, and of those of other controllers what it did; `None` if it does so already.
+/// A status that says this, and what is somebody else's as it did; `None` if it does so already.
 ///
 /// As the API has it, a condition's time is that of the last change of whether it holds.
-fn status_with(status: &Value, parents: &[ParentStatus], now: Timestamp) -> Option<Value> {
+fn status_with(status: &Value, told: &Told, now: Timestamp) -> Option<Value> {
+    let now = json!(now.round(Unit::Second).unwrap_or(now));
+    Some(match told {
+        Told::Parents(parents) => json!({"parents": parents_with(&status["parents"], parents, &now)?}),
+        Told::Accepted(accepted) => json!({"conditions": conditions_with(&status["conditions"], accepted, &now)?}),
+    })
+}
+
+/// The parents of other controllers, and these.
+fn parents_with(status: &Value, parents: &[ParentStatus], now: &Value) -> Option<Vec<Value>> {
     let (before, others): (Vec<_>, Vec<_>) =
-        status["parents"].as_array().into_iter().flatten().partition(|parent| parent["controllerName"] == CONTROLLER);
+        status.as_array().into_iter().flatten().partition(|parent| parent["controllerName"] == CONTROLLER);
     let read = |parent: &&Value| serde_json::from_value::<ParentStatus>((*parent).clone()).ok();
     if before.iter().map(read).eq(parents.iter().cloned().map(Some)) {
         return None;
     }
-    let now = json!(now.round(Unit::Second).unwrap_or(now));
     let ours = parents.iter().map(|parent| {
         let mut told = json!(parent);
         let former = before.iter().find(|one| one["parentRef"] == told["parentRef"]);
-        for condition in told["conditions"].as_array_mut().into_iter().flatten() {
-            let mut former = former.and_then(|one| one["conditions"].as_array()).into_iter().flatten();
-            let same = former.find(|one| one["type"] == condition["type"] && one["status"] == condition["status"]);
-            let since = same.map(|one| one["lastTransitionTime"].clone()).filter(Value::is_string);
-            condition["lastTransitionTime"] = since.unwrap_or_else(|| now.clone());
-        }
+        let former: Vec<_> = former.and_then(|one| one["conditions"].as_array()).into_iter().flatten().collect();
+        told["conditions"] = parent.conditions.iter().map(|condition| since(condition, &former, now)).collect();
         told
     });
-    let all: Vec<_> = others.into_iter().cloned().chain(ours).collect();
-    Some(json!({"parents": all}))
+    Some(others.into_iter().cloned().chain(ours).collect())
+}
+
+/// The conditions of other types, and this.
+fn conditions_with(status: &Value, condition: &Condition, now: &Value) -> Option<Vec<Value>> {
+    let (before, others): (Vec<_>, Vec<_>) =
+        status.as_array().into_iter().flatten().partition(|one| one["type"] == condition.type_);
+    if let [one] = before[..]
+        && serde_json::from_value::<Condition>(one.clone()).is_ok_and(|one| one == *condition)
+    {
+        return None;
+    }
+    let told = since(condition, &before, now);
+    Some(others.into_iter().cloned().chain([told]).collect())
+}
+
+/// The condition, with its time: that of one of the former that says the same of whether it holds, else now.
+fn since(condition: &Condition, former: &[&Value], now: &Value) -> Value {
+    let mut told = json!(condition);
+    let same = former.iter().find(|one| one["type"] == told["type"] && one["status"] == told["status"]);
+    let since = same.map(|one| one["lastTransitionTime"].clone()).filter(Value::is_string);
+    told["lastTransitionTime"] = since.unwrap_or_else(|| now.clone());
+    told
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objects::{Condition, ParentRef};
+    use crate::objects::ParentRef;
+
+    fn told(resolved: &[bool]) -> Told {
+        Told::Parents(resolved.iter().copied().map(parent).collect())
+    }
 
     fn parent(resolved: bool) -> ParentStatus {
         let condition = |type_: &str, status: bool| Condition {
@@ -126,19 +155,36 @@ mod tests {
         let [monday, tuesday]: [Timestamp; 2] =
             ["2026-06-01T10:00:00.25Z", "2026-06-02T10:00:00Z"].map(|time| time.parse().unwrap());
         let other = json!({"controllerName": "example.com/gateways", "parentRef": {"name": "g"}, "conditions": []});
-        let first = status_with(&json!({"parents": [other]}), &[parent(false)], monday).unwrap();
+        let first = status_with(&json!({"parents": [other]}), &told(&[false]), monday).unwrap();
         assert_eq!(first["parents"][0], other);
         assert_eq!(first["parents"][1]["parentRef"], json!({"kind": "Service", "name": "web"}));
-        assert_eq!(status_with(&first, &[parent(false)], tuesday), None);
+        assert_eq!(status_with(&first, &told(&[false]), tuesday), None);
 
-        let second = status_with(&first, &[parent(true)], tuesday).unwrap();
+        let second = status_with(&first, &told(&[true]), tuesday).unwrap();
         let times: Vec<_> = second["parents"][1]["conditions"].as_array().unwrap().iter().collect();
         assert_eq!(times[0]["lastTransitionTime"], "2026-06-01T10:00:00Z");
         assert_eq!(
             (&times[1]["lastTransitionTime"], &times[1]["status"]),
             (&json!("2026-06-02T10:00:00Z"), &json!("True"))
         );
-        assert_eq!(status_with(&second, &[], tuesday), Some(json!({"parents": [other]})));
-        assert_eq!(status_with(&Value::Null, &[], tuesday), None);
+        assert_eq!(status_with(&second, &told(&[]), tuesday), Some(json!({"parents": [other]})));
+        assert_eq!(status_with(&Value::Null, &told(&[]), tuesday), None);
+    }
+
+    #[test]
+    fn a_networks_other_conditions_are_kept() {
+        let [monday, tuesday]: [Timestamp; 2] =
+            ["2026-06-01T10:00:00Z", "2026-06-02T10:00:00Z"].map(|time| time.parse().unwrap());
+        let accepted = |holds: bool| {
+            let condition = parent(holds).conditions.pop().unwrap();
+            Told::Accepted(Condition { type_: "Accepted".into(), observed_generation: None, ..condition })
+        };
+        let other = json!({"type": "Other", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let first = status_with(&json!({"conditions": [other]}), &accepted(false), monday).unwrap();
+        let ours = |status: &str, since: &str| json!({"type": "Accepted", "status": status, "reason": "Because", "message": "", "lastTransitionTime": since});
+        assert_eq!(first, json!({"conditions": [other, ours("False", "2026-06-01T10:00:00Z")]}));
+        assert_eq!(status_with(&first, &accepted(false), tuesday), None);
+        let second = status_with(&first, &accepted(true), tuesday).unwrap();
+        assert_eq!(second, json!({"conditions": [other, ours("True", "2026-06-02T10:00:00Z")]}));
     }
 }

@@ -53,17 +53,17 @@ pub fn watch(client: &Client, index: &Index) -> JoinSet<()> {
         |object| Object::TrafficSplit(object.into()),
     ));
     tasks.spawn(
-        start(Kind::PolicyHttpRoute).run::<wire::route::HttpRoute>(route_versions(Kind::PolicyHttpRoute), |object| {
+        start(Kind::PolicyHttpRoute).run::<wire::route::HttpRoute>(versions_of(Kind::PolicyHttpRoute), |object| {
             Object::Route(Route::http(Kind::PolicyHttpRoute, object))
         }),
     );
     tasks.spawn(
-        start(Kind::GatewayHttpRoute).run::<wire::route::HttpRoute>(route_versions(Kind::GatewayHttpRoute), |object| {
+        start(Kind::GatewayHttpRoute).run::<wire::route::HttpRoute>(versions_of(Kind::GatewayHttpRoute), |object| {
             Object::Route(Route::http(Kind::GatewayHttpRoute, object))
         }),
     );
     tasks.spawn(
-        start(Kind::GatewayGrpcRoute).run::<wire::route::GrpcRoute>(route_versions(Kind::GatewayGrpcRoute), |object| {
+        start(Kind::GatewayGrpcRoute).run::<wire::route::GrpcRoute>(versions_of(Kind::GatewayGrpcRoute), |object| {
             Object::Route(Route::grpc(object))
         }),
     );
@@ -94,6 +94,11 @@ pub fn watch(client: &Client, index: &Index) -> JoinSet<()> {
         policy(&["v1alpha1"], "HTTPLocalRateLimitPolicy", "httplocalratelimitpolicies"),
         |object| Object::RateLimit(object.into()),
     ));
+    tasks.spawn(
+        start(Kind::EgressNetwork).run::<wire::policy::EgressNetwork>(versions_of(Kind::EgressNetwork), |object| {
+            Object::EgressNetwork(object.into())
+        }),
+    );
     let index = index.clone();
     tasks.spawn(async move {
         // A watch drops its sender only when it is ended itself.
@@ -114,12 +119,13 @@ fn versions(group: &str, versions: &[&str], kind: &str, plural: &str) -> Vec<Api
     versions.iter().map(|version| api(group, version, kind, plural)).collect()
 }
 
-/// The versions of a kind of route that are known, those that are preferred first; none of anything else.
-pub(crate) fn route_versions(kind: Kind) -> Vec<ApiResource> {
+/// The versions that are known of a kind whose objects have statuses that are written, those that are preferred first; none of any other.
+pub(crate) fn versions_of(kind: Kind) -> Vec<ApiResource> {
     match kind {
         Kind::PolicyHttpRoute => versions("policy.linkerd.io", &["v1beta3", "v1beta2"], "HTTPRoute", "httproutes"),
         Kind::GatewayHttpRoute => versions("gateway.networking.k8s.io", &["v1", "v1beta1"], "HTTPRoute", "httproutes"),
         Kind::GatewayGrpcRoute => versions("gateway.networking.k8s.io", &["v1", "v1alpha2"], "GRPCRoute", "grpcroutes"),
+        Kind::EgressNetwork => versions("policy.linkerd.io", &["v1alpha1"], "EgressNetwork", "egressnetworks"),
         _ => Vec::new(),
     }
 }

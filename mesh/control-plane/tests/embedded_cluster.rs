@@ -3,7 +3,7 @@
 
 mod cluster;
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use cluster::{api_of, api_server, client, kubeconfig};
 use futures::StreamExt;
@@ -16,7 +16,7 @@ use linkerd2_proxy_api::{
     destination::{DestinationProfile, GetDestination, destination_client::DestinationClient, update},
     identity::{CertifyRequest, identity_client::IdentityClient},
     inbound::{self, PortSpec, inbound_server_policies_client::InboundServerPoliciesClient},
-    outbound::{TrafficSpec, outbound_policies_client::OutboundPoliciesClient, proxy_protocol, traffic_spec},
+    outbound::{self, TrafficSpec, outbound_policies_client::OutboundPoliciesClient, proxy_protocol, traffic_spec},
 };
 use meshgate_api::Running;
 use meshgate_control_plane::{
@@ -331,7 +331,65 @@ async fn routes_say_what_became_of_them_with_the_rights_of_the_manifests() {
     }
 }
 
-/// The conditions that a status has of a parent, as `Type Status Reason Generation`.
+#[tokio::test]
+async fn networks_become_policies_and_say_whether_they_are_accepted_with_the_rights_of_the_manifests() {
+    let (_server, admin, own) = installed().await;
+    let index = Index::new(Cluster::default());
+    let _watches = watch(&own, &index);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(Server::new(index.clone()).serve_policy(listener));
+    tokio::spawn(write_statuses(own, index));
+    let target = traffic_spec::Target::Addr("203.0.113.10:80".parse::<SocketAddr>().unwrap().into());
+    let spec = TrafficSpec { source_workload: "default:p".into(), target: Some(target) };
+    let mut client = OutboundPoliciesClient::connect(uri).await.unwrap();
+    let mut policies = client.watch(spec).await.unwrap().into_inner();
+
+    let metadata = |name: &str| json!({"name": name, "namespace": "default"});
+    let network = |name: &str, networks: Value| {
+        json!({
+            "apiVersion": "policy.linkerd.io/v1alpha1", "kind": "EgressNetwork", "metadata": metadata(name),
+            "spec": {"trafficPolicy": "Deny", "networks": networks},
+        })
+    };
+    apply(&admin, &network("out", json!([{"cidr": "203.0.113.0/24"}]))).await;
+    apply(&admin, &network("in", json!([{"cidr": "10.96.0.0/16"}]))).await;
+    let route = json!({
+        "apiVersion": "policy.linkerd.io/v1beta3", "kind": "HTTPRoute", "metadata": metadata("r"),
+        "spec": {
+            "parentRefs": [{"group": "policy.linkerd.io", "kind": "EgressNetwork", "name": "out", "port": 80}],
+            "rules": [{}],
+        },
+    });
+    apply(&admin, &route).await;
+    // A route, and what becomes of the rest.
+    let has_both = |policy: outbound::OutboundPolicy| match policy.protocol.unwrap().kind {
+        Some(proxy_protocol::Kind::Detect(detect)) => detect.http1.unwrap().routes.len() == 2,
+        _ => false,
+    };
+    while !has_both(next(&mut policies).await) {}
+    let parents = status_where(&admin, &route, |parents| {
+        parents.len() == 1 && verdicts(&parents[0])[0] == "Accepted True Accepted 1"
+    });
+    parents.await;
+    for (name, verdict) in
+        [("out", "Accepted True Accepted null"), ("in", "Accepted False EgressReasonNetworkOverlap null")]
+    {
+        let api = api_of(&admin, &network(name, json!([])));
+        let told = timeout(DEADLINE, async {
+            loop {
+                let status = api.get(name).await.unwrap().data["status"].clone();
+                if status["conditions"].is_array() {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        assert_eq!(verdicts(&told.await.expect("the status in time")), [verdict]);
+    }
+}
+
+/// The conditions that a status has of a parent, or of an object itself, as `Type Status Reason Generation`.
 fn verdicts(parent: &Value) -> Vec<String> {
     let conditions = parent["conditions"].as_array().unwrap().iter();
     let text = |value: &Value| value.as_str().unwrap().to_owned();

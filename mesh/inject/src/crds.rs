@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// The definitions of `serviceprofiles.linkerd.io`, `trafficsplits.split.smi-spec.io`, and of `policy.linkerd.io` those of
-/// routes, Servers, authorizations, authentications and rate limits.
+/// routes, Servers, authorizations, authentications, rate limits and EgressNetworks.
 pub fn custom_resource_definitions() -> Vec<Value> {
     vec![
         definition(
@@ -54,6 +54,11 @@ pub fn custom_resource_definitions() -> Vec<Value> {
             "policy.linkerd.io",
             &names("HTTPLocalRateLimitPolicy", "httplocalratelimitpolicies", "httplocalratelimitpolicy", &[]),
             &[version("v1alpha1", true, &rate_limit_spec())],
+        ),
+        definition(
+            "policy.linkerd.io",
+            &names("EgressNetwork", "egressnetworks", "egressnetwork", &[]),
+            &[version("v1alpha1", true, &egress_network_spec())],
         ),
     ]
 }
@@ -275,6 +280,18 @@ fn rate_limit_spec() -> Value {
                 "required": ["requestsPerSecond", "clientRefs"],
                 "properties": {"requestsPerSecond": requests, "clientRefs": {"type": "array", "items": reference()}},
             }},
+        },
+    })
+}
+
+/// Without networks, all but the cluster's.
+fn egress_network_spec() -> Value {
+    json!({
+        "type": "object",
+        "required": ["trafficPolicy"],
+        "properties": {
+            "networks": networks(),
+            "trafficPolicy": {"type": "string", "enum": ["Allow", "Deny"]},
         },
     })
 }

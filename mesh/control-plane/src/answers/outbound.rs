@@ -1,5 +1,6 @@
 //! `OutboundPolicies`: the protocol of a destination, its routes and the balancers behind them.
 
+mod egress;
 mod grpc;
 mod http;
 
@@ -21,8 +22,9 @@ use crate::{
     Cluster, Key,
     answers::{default_ref, duration, is_opaque, service_ref},
     index::State,
-    objects::{AppProtocol, Extras, LoadBias, Service},
+    objects::{AppProtocol, Extras, LoadBias, Referent, Route, Service},
 };
+use egress::Egress;
 
 // All of these are what Linkerd's policy controller sends.
 const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,8 +49,8 @@ pub(crate) fn by_service(
     Some(of_service(state, cluster, service, port, client_namespace))
 }
 
-/// The policy of an address: of the Service whose cluster IP it is, or plain forwarding for an address that is not the
-/// cluster's. `None` (`NotFound`) for a pod, about which the profile says everything.
+/// The policy of an address: of the Service whose cluster IP it is, of the EgressNetwork that it is in, or plain forwarding for one
+/// that is not the cluster's. `None` (`NotFound`) for a pod, about which the profile says everything.
 pub(crate) fn by_address(
     state: &State,
     cluster: &Cluster,
@@ -60,8 +62,10 @@ pub(crate) fn by_address(
             Some(of_service(state, cluster, service, address.port(), client_namespace))
         }
         Some(service) => Some(forbidden(service, address)),
-        None if cluster.contains(address.ip()) => None,
-        None => Some(forwarded(cluster, address)),
+        None => match Egress::find(state, cluster, address, client_namespace) {
+            Some(egress) => Some(of_network(state, cluster, egress, client_namespace)),
+            None => (!cluster.contains(address.ip())).then(|| forwarded(cluster, address)),
+        },
     }
 }
 
@@ -73,32 +77,31 @@ fn of_service(
     client_namespace: Option<&str>,
 ) -> OutboundPolicy {
     let own = balancer(cluster, &service.key, port, service.load_bias);
-    let opaque = Opaque { routes: vec![opaque_route(default_ref("opaq"), own.clone(), Vec::new())] };
-    let routes = state.routes(&service.key, port, client_namespace);
-    let to = Destination { state, cluster, extras: &service.extras, load_bias: service.load_bias, own: &own };
-    let declared = service.port(port).and_then(|port| port.protocol);
-    let failure_accrual = service.failure_accrual;
-    let grpc = grpc::routes(&to, &routes);
-    let http = || {
-        let mut http = http::routes(&to, &routes);
-        if http.is_empty() {
-            http.push(http::default_route(cluster, own.clone(), &service.extras));
-        }
-        http
+    let to =
+        Destination { state, cluster, extras: &service.extras, load_bias: service.load_bias, own: &own, egress: None };
+    let declared = match service.port(port).and_then(|port| port.protocol) {
+        _ if is_opaque(service, port, cluster) => Some(AppProtocol::Opaque),
+        declared => declared,
     };
-    // With Linkerd too: where there are GRPCRoutes, HTTPRoutes count for nothing and nothing but gRPC is expected.
-    let kind = match declared {
-        _ if is_opaque(service, port, cluster) => proxy_protocol::Kind::Opaque(opaque),
-        Some(AppProtocol::Opaque | AppProtocol::Other) => proxy_protocol::Kind::Opaque(opaque),
-        Some(AppProtocol::Http1) => proxy_protocol::Kind::Http1(Http1 { routes: http(), failure_accrual }),
-        _ if !grpc.is_empty() => proxy_protocol::Kind::Grpc(Grpc { routes: grpc, failure_accrual }),
-        Some(AppProtocol::Http2) => proxy_protocol::Kind::Http2(Http2 { routes: http(), failure_accrual }),
-        None => detect(http(), opaque, failure_accrual),
-    };
-    policy(service_ref(&service.key, port), kind)
+    let routes = state.routes(&Referent::Service(service.key.clone()), port, client_namespace);
+    policy(service_ref(&service.key, port), to.protocol(declared, service.failure_accrual, &routes))
 }
 
-/// What the routes of a Service lead to.
+/// Of an address in an EgressNetwork. One that has addresses of the cluster has no routes, as with Linkerd, and is one all the same.
+fn of_network(state: &State, cluster: &Cluster, egress: Egress<'_>, client_namespace: Option<&str>) -> OutboundPolicy {
+    let Egress { network, address } = egress;
+    let own = forward(egress.metadata(), address);
+    let to = Destination { state, cluster, extras: &network.extras, load_bias: None, own: &own, egress: Some(egress) };
+    let is_opaque = network.opaque_ports.as_ref().unwrap_or(&cluster.opaque_ports).contains(address.port());
+    let routes = match network.overlaps(cluster) {
+        true => Vec::new(),
+        false => state.routes(&egress.parent(), address.port(), client_namespace),
+    };
+    let declared = is_opaque.then_some(AppProtocol::Opaque);
+    policy(egress.metadata(), to.protocol(declared, network.failure_accrual, &routes))
+}
+
+/// What the routes of a Service or an EgressNetwork lead to.
 struct Destination<'a> {
     state: &'a State,
     cluster: &'a Cluster,
@@ -108,11 +111,52 @@ struct Destination<'a> {
     load_bias: Option<LoadBias>,
     /// For rules that name no backends.
     own: &'a Backend,
+    /// Where it is no Service.
+    egress: Option<Egress<'a>>,
 }
 
 impl Destination<'_> {
-    /// The balancer of a backend, and why it cannot be one if it cannot.
-    fn backend(&self, service: &Key, port: Option<u16>) -> (Backend, Option<String>) {
+    /// What is spoken, and the routes for that. `declared` is what the port itself says.
+    ///
+    /// With Linkerd too: where there are GRPCRoutes, HTTPRoutes count for nothing and nothing but gRPC is expected.
+    fn protocol(
+        &self,
+        declared: Option<AppProtocol>,
+        failure_accrual: Option<FailureAccrual>,
+        routes: &[&Route],
+    ) -> proxy_protocol::Kind {
+        let opaque = || Opaque { routes: vec![self.opaque_route()] };
+        let grpc = grpc::routes(self, routes);
+        let http = || http::routes(self, routes);
+        match declared {
+            Some(AppProtocol::Opaque | AppProtocol::Other) => proxy_protocol::Kind::Opaque(opaque()),
+            Some(AppProtocol::Http1) => proxy_protocol::Kind::Http1(Http1 { routes: http(), failure_accrual }),
+            _ if !grpc.is_empty() => proxy_protocol::Kind::Grpc(Grpc { routes: grpc, failure_accrual }),
+            Some(AppProtocol::Http2) => proxy_protocol::Kind::Http2(Http2 { routes: http(), failure_accrual }),
+            None => detect(http(), opaque(), failure_accrual),
+        }
+    }
+
+    /// For connections that no route is for.
+    fn opaque_route(&self) -> OpaqueRoute {
+        match self.egress {
+            None => opaque_route(default_ref("opaq"), self.own.clone(), Vec::new()),
+            Some(egress) => {
+                let filters = if egress.network.allows { Vec::new() } else { vec![forbid()] };
+                opaque_route(egress.default_route("tcp"), self.own.clone(), filters)
+            }
+        }
+    }
+
+    /// A backend, and why it cannot be one if it cannot.
+    fn backend(&self, referent: &Referent, port: Option<u16>) -> (Backend, Option<String>) {
+        match referent {
+            Referent::Service(service) => self.service(service, port),
+            Referent::EgressNetwork(network) => self.network(network, port),
+        }
+    }
+
+    fn service(&self, service: &Key, port: Option<u16>) -> (Backend, Option<String>) {
         let exists = self.state.service(service).is_some_and(|service| !service.external);
         let problem = match port {
             _ if !exists => Some(format!("Service {service} does not exist")),
@@ -140,18 +184,22 @@ fn detect(routes: Vec<HttpRoute>, opaque: Opaque, failure_accrual: Option<Failur
 /// A connection to a port that the Service does not declare is closed.
 fn forbidden(service: &Service, address: SocketAddr) -> OutboundPolicy {
     let metadata = service_ref(&service.key, address.port());
-    let filter = opaque_route::Filter { kind: Some(opaque_route::filter::Kind::Forbidden(Forbidden {})) };
-    let route = opaque_route(default_ref("undefined-port"), forward(metadata.clone(), address), vec![filter]);
+    let route = opaque_route(default_ref("undefined-port"), forward(metadata.clone(), address), vec![forbid()]);
     policy(metadata, proxy_protocol::Kind::Opaque(Opaque { routes: vec![route] }))
 }
 
-/// An address outside of the cluster is dialled as it is. In ingress mode a proxy refuses what has neither profile nor
+fn forbid() -> opaque_route::Filter {
+    opaque_route::Filter { kind: Some(opaque_route::filter::Kind::Forbidden(Forbidden {})) }
+}
+
+/// An address outside of the cluster and of all networks is dialled as it is. In ingress mode a proxy refuses what has neither profile nor
 /// policy, and it asks for no profile outside of the cluster's networks: hence an answer here.
 fn forwarded(cluster: &Cluster, address: SocketAddr) -> OutboundPolicy {
     let metadata = default_ref("egress-fallback");
     let backend = || forward(default_ref("egress-fallback"), address);
     let opaque = Opaque { routes: vec![opaque_route(metadata.clone(), backend(), Vec::new())] };
-    policy(metadata, detect(vec![http::default_route(cluster, backend(), &Extras::default())], opaque, None))
+    let route = http::default_route(cluster, backend(), &Extras::default());
+    policy(metadata, detect(vec![route], opaque, None))
 }
 
 fn balancer(cluster: &Cluster, service: &Key, port: u16, bias: Option<LoadBias>) -> Backend {

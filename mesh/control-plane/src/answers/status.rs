@@ -1,39 +1,56 @@
-//! The statuses of routes: what is made of each Service and each Server that a route names as its parent.
+//! The statuses of routes: what is made of each Service, EgressNetwork and Server that a route names as its parent. And those of
+//! EgressNetworks.
 
 use std::fmt::Display;
 
 use crate::{
-    Key, Kind,
+    Cluster, Key, Kind,
     index::State,
-    objects::{Condition, ParentRef, ParentStatus, Route},
+    objects::{ACCEPTED, Condition, EgressNetwork, ParentRef, ParentStatus, Referent, Route},
 };
 
 /// The name under which Linkerd's policy controller writes statuses.
 pub(crate) const CONTROLLER: &str = "linkerd.io/policy-controller";
 
-/// A route whose status does not say what it should.
+/// An object whose status does not say what it should.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Due {
     pub(crate) kind: Kind,
     pub(crate) key: Key,
-    /// What it should say under [`CONTROLLER`]; nothing if none of its parents is a Service or a Server any more.
-    pub(crate) parents: Vec<ParentStatus>,
+    pub(crate) told: Told,
 }
 
-/// The routes whose statuses are to be written.
-pub(crate) fn due(state: &State) -> Vec<Due> {
-    let all = state.all_routes().map(|route| (route, parents(state, route)));
+/// What a status should say.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Told {
+    /// A route's under [`CONTROLLER`]; nothing if none of its parents is one of ours any more.
+    Parents(Vec<ParentStatus>),
+    /// An EgressNetwork's of whether it is accepted.
+    Accepted(Condition),
+}
+
+/// The objects whose statuses are to be written.
+pub(crate) fn due(state: &State, cluster: &Cluster) -> Vec<Due> {
+    let all = state.all_routes().map(|route| (route, parents(state, cluster, route)));
     let due = all.filter(|(route, parents)| route.told != *parents);
-    due.map(|(route, parents)| Due { kind: route.kind, key: route.key.clone(), parents }).collect()
+    let routes =
+        due.map(|(route, parents)| Due { kind: route.kind, key: route.key.clone(), told: Told::Parents(parents) });
+    let all = state.egress_networks().map(|network| (network, network_accepted(cluster, network)));
+    let due = all.filter(|(network, accepted)| network.told.as_ref() != Some(accepted));
+    let networks = due.map(|(network, accepted)| Due {
+        kind: Kind::EgressNetwork,
+        key: network.key.clone(),
+        told: Told::Accepted(accepted),
+    });
+    routes.chain(networks).collect()
 }
 
 /// What a route's status should say of its parents.
-fn parents(state: &State, route: &Route) -> Vec<ParentStatus> {
-    let resolved = resolved(state, route);
+fn parents(state: &State, cluster: &Cluster, route: &Route) -> Vec<ParentStatus> {
     let each = route.named_parents.iter().map(|parent| ParentStatus {
         parent_ref: parent.clone(),
         controller_name: CONTROLLER.into(),
-        conditions: [accepted(state, route, parent), resolved.clone()]
+        conditions: [accepted(state, cluster, route, parent), resolved(state, route, parent)]
             .into_iter()
             .chain(partially_invalid(route))
             .map(|condition| Condition { observed_generation: route.generation, ..condition })
@@ -43,18 +60,38 @@ fn parents(state: &State, route: &Route) -> Vec<ParentStatus> {
 }
 
 /// As with Linkerd, a port that the Service does not have is no reason: the route is for it once it is there.
-fn accepted(state: &State, route: &Route, parent: &ParentRef) -> Condition {
+fn accepted(state: &State, cluster: &Cluster, route: &Route, parent: &ParentRef) -> Condition {
     if route.is_unusable() {
-        return condition("Accepted", false, "UnsupportedValue", route.left_out.join("; "));
+        return condition(ACCEPTED, false, "UnsupportedValue", route.left_out.join("; "));
     }
-    let key = parent.key(&route.key);
-    let problem = match parent.is_server() {
-        true => (!state.has_server(&key)).then(|| format!("Server {key} does not exist")),
-        false => (!exists(state, &key)).then(|| missing(&key)),
+    let problem = match parent.referent(&route.key) {
+        None => {
+            let server = parent.key(&route.key);
+            (!state.has_server(&server)).then(|| format!("Server {server} does not exist"))
+        }
+        Some(referent) if !exists(state, &referent) => Some(missing(&referent)),
+        Some(Referent::Service(_)) => None,
+        Some(Referent::EgressNetwork(network)) => {
+            let overlaps = state.egress_network(&network).is_some_and(|network| network.overlaps(cluster));
+            match parent.port {
+                _ if overlaps => Some(format!("EgressNetwork {network} is not accepted")),
+                None => Some(format!("the reference to EgressNetwork {network} names no port")),
+                Some(_) => None,
+            }
+        }
     };
     match problem {
-        None => condition("Accepted", true, "Accepted", ""),
-        Some(problem) => condition("Accepted", false, "NoMatchingParent", problem),
+        None => condition(ACCEPTED, true, "Accepted", ""),
+        Some(problem) => condition(ACCEPTED, false, "NoMatchingParent", problem),
+    }
+}
+
+/// In the words of Linkerd's policy controller (`policy-controller/k8s/status/src/index.rs`), which tells no generation: the definition
+/// that Linkerd installs has no field for it.
+fn network_accepted(cluster: &Cluster, network: &EgressNetwork) -> Condition {
+    match network.overlaps(cluster) {
+        false => condition(ACCEPTED, true, "Accepted", ""),
+        true => condition(ACCEPTED, false, "EgressReasonNetworkOverlap", "networks overlap with clusterNetworks"),
     }
 }
 
@@ -65,25 +102,36 @@ fn partially_invalid(route: &Route) -> Option<Condition> {
     is_partial.then(|| condition("PartiallyInvalid", true, "UnsupportedValue", message()))
 }
 
-/// Of several reasons the one that no other object can mend.
-fn resolved(state: &State, route: &Route) -> Condition {
+/// A backend of another kind comes before all others: no other object can mend that.
+fn resolved(state: &State, route: &Route, parent: &ParentRef) -> Condition {
+    const RESOLVED: &str = "ResolvedRefs";
     if route.has_foreign_backends {
-        let message = "a backend is of a kind other than Service";
-        return condition("ResolvedRefs", false, "InvalidKind", message);
+        let message = "a backend is of a kind other than Service and EgressNetwork";
+        return condition(RESOLVED, false, "InvalidKind", message);
     }
-    match route.backends().into_iter().find(|backend| !exists(state, backend)) {
-        Some(service) => condition("ResolvedRefs", false, "BackendNotFound", missing(service)),
-        None => condition("ResolvedRefs", true, "ResolvedRefs", ""),
+    let parent = parent.referent(&route.key);
+    for backend in route.backends() {
+        if !exists(state, backend) {
+            return condition(RESOLVED, false, "BackendNotFound", missing(backend));
+        }
+        if matches!(backend, Referent::EgressNetwork(_)) && parent.as_ref() != Some(backend) {
+            let message = format!("{backend} is a backend of none but its own routes");
+            return condition(RESOLVED, false, "InvalidKind", message);
+        }
+    }
+    condition(RESOLVED, true, RESOLVED, "")
+}
+
+/// Whether requests can be sent there: to an ExternalName they cannot.
+fn exists(state: &State, referent: &Referent) -> bool {
+    match referent {
+        Referent::Service(key) => state.service(key).is_some_and(|service| !service.external),
+        Referent::EgressNetwork(key) => state.egress_network(key).is_some(),
     }
 }
 
-/// Whether requests can be sent to a Service: to an ExternalName they cannot.
-fn exists(state: &State, service: &Key) -> bool {
-    state.service(service).is_some_and(|service| !service.external)
-}
-
-fn missing(service: &Key) -> String {
-    format!("Service {service} does not exist")
+fn missing(referent: &Referent) -> String {
+    format!("{referent} does not exist")
 }
 
 fn condition(type_: &str, holds: bool, reason: &str, message: impl Display) -> Condition {
@@ -118,7 +166,16 @@ mod tests {
     }
 
     fn look(index: &Index) -> Vec<Due> {
-        index.answer(|state, _| due(state)).now_or_never().expect("a synced index")
+        index.answer(due).now_or_never().expect("a synced index")
+    }
+
+    /// What is due to be said of parents of routes.
+    fn parents_of(due: &[Due]) -> impl Iterator<Item = &ParentStatus> + Clone {
+        let each = due.iter().filter_map(|one| match &one.told {
+            Told::Parents(parents) => Some(parents),
+            Told::Accepted(_) => None,
+        });
+        each.flatten()
     }
 
     /// The conditions of each parent, as `Type=Status Reason`.
@@ -127,7 +184,7 @@ mod tests {
             let conditions = parent.conditions.iter();
             conditions.map(|one| format!("{}={} {}", one.type_, one.status, one.reason)).collect()
         };
-        due.iter().flat_map(|one| &one.parents).map(of).collect()
+        parents_of(due).map(of).collect()
     }
 
     #[test]
@@ -157,7 +214,7 @@ mod tests {
             let index = examples::index(services().into_iter().chain([route(parents.clone(), backends, json!([]))]));
             let due = look(&index);
             assert_eq!(verdicts(&due), want, "{parents}");
-            let conditions = due.iter().flat_map(|one| &one.parents).flat_map(|parent| &parent.conditions);
+            let conditions = parents_of(&due).flat_map(|parent| &parent.conditions);
             assert!(conditions.clone().all(|condition| condition.observed_generation == Some(3)));
         }
     }
@@ -178,11 +235,82 @@ mod tests {
         assert!(changes.has_changed().unwrap(), "a Server that comes is news");
         let due = look(&index);
         assert_eq!(verdicts(&due), [[yes, resolved], [no, resolved]]);
-        assert_eq!(json!(due[0].parents[0].parent_ref), parent("s"));
+        assert_eq!(json!(parents_of(&due).next().unwrap().parent_ref), parent("s"));
         let changes = index.subscribe(crate::index::Topic::Statuses);
         index.delete(Kind::Server, &Key::new("default", "s"));
         assert!(changes.has_changed().unwrap(), "and one that goes");
         assert_eq!(verdicts(&look(&index)), [[no, resolved], [no, resolved]]);
+    }
+
+    #[test]
+    fn networks_are_parents_and_backends_of_their_own_routes() {
+        let named = |name: &str| json!({"group": "policy.linkerd.io", "kind": "EgressNetwork", "name": name});
+        let at = |name: &str| {
+            let mut parent = named(name);
+            parent["port"] = json!(80);
+            parent
+        };
+        let network = |name: &str, networks: Value| {
+            json!({
+                "apiVersion": "policy.linkerd.io/v1alpha1", "kind": "EgressNetwork",
+                "metadata": {"name": name, "namespace": "default"},
+                "spec": {"trafficPolicy": "Deny", "networks": networks},
+                "status": {"conditions": [{"type": "Accepted", "status": "True", "reason": "Accepted", "message": ""}]},
+            })
+        };
+        let (yes, no) = ("Accepted=True Accepted", "Accepted=False NoMatchingParent");
+        let (resolved, wrong) = ("ResolvedRefs=True ResolvedRefs", "ResolvedRefs=False InvalidKind");
+        for (parent, backends, want) in [
+            (at("out"), json!([]), [yes, resolved]),
+            (at("out"), json!([named("out"), {"name": "web", "port": 80}]), [yes, resolved]),
+            (at("out"), json!([named("in")]), [yes, wrong]),
+            (at("out"), json!([named("gone")]), [yes, "ResolvedRefs=False BackendNotFound"]),
+            (web(), json!([named("out")]), [yes, wrong]),
+            (named("out"), json!([]), [no, resolved]),
+            (at("in"), json!([]), [no, resolved]),
+            (at("gone"), json!([]), [no, resolved]),
+        ] {
+            let index = examples::index([
+                examples::service("web", "10.96.0.5"),
+                network("out", json!([{"cidr": "203.0.113.0/24"}])),
+                network("in", json!([{"cidr": "10.96.0.0/16"}])),
+                route(json!([parent]), backends.clone(), json!([])),
+            ]);
+            assert_eq!(verdicts(&look(&index)), [want], "{parent} {backends}");
+        }
+    }
+
+    #[test]
+    fn networks_are_accepted_where_no_address_is_the_clusters() {
+        for (networks, accepted) in [
+            (Value::Null, true),
+            (json!([]), true),
+            (json!([{"cidr": "203.0.113.0/24"}]), true),
+            (json!([{"cidr": "203.0.113.0/24"}, {"cidr": "10.96.0.0/16"}]), false),
+            (json!([{"cidr": "0.0.0.0/0"}]), false),
+            (json!([{"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12"]}]), false),
+            (
+                json!([{"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16"]}]),
+                true,
+            ),
+        ] {
+            let mut network = json!({
+                "apiVersion": "policy.linkerd.io/v1alpha1", "kind": "EgressNetwork",
+                "metadata": {"name": "all", "namespace": "default", "generation": 3},
+                "spec": {"trafficPolicy": "Allow", "networks": networks},
+            });
+            let due = look(&examples::index([network.clone()]));
+            let [Due { kind, key, told: Told::Accepted(told) }] = &due[..] else { panic!("{due:?}") };
+            assert_eq!((*kind, key), (Kind::EgressNetwork, &Key::new("default", "all")));
+            let reason = if accepted { "Accepted" } else { "EgressReasonNetworkOverlap" };
+            assert_eq!(
+                (&*told.type_, told.status == "True", &*told.reason),
+                ("Accepted", accepted, reason),
+                "{networks}"
+            );
+            network["status"] = json!({"conditions": [{"type": "Other", "status": "False"}, told]});
+            assert!(look(&examples::index([network])).is_empty(), "what is told already is not due");
+        }
     }
 
     #[test]
@@ -210,7 +338,7 @@ mod tests {
             route["spec"]["rules"] = rules(paths);
             let due = look(&examples::index([examples::service("web", "10.96.0.5"), route]));
             assert_eq!(verdicts(&due), [want], "{paths:?}");
-            let conditions = due.iter().flat_map(|one| &one.parents).flat_map(|parent| &parent.conditions);
+            let conditions = parents_of(&due).flat_map(|parent| &parent.conditions);
             let told: Vec<_> = conditions.map(|one| &*one.message).filter(|message| !message.is_empty()).collect();
             assert_eq!(told, Vec::from_iter((!message.is_empty()).then_some(message)));
         }
@@ -242,7 +370,7 @@ mod tests {
             ("of a parent that is none any more", json!([]), told(3, yes), Some(0)),
         ] {
             let index = examples::index([examples::service("web", "10.96.0.5"), route(parents, json!([]), told)]);
-            let found: Vec<_> = look(&index).into_iter().map(|due| due.parents.len()).collect();
+            let found: Vec<_> = look(&index).into_iter().map(|due| parents_of(&[due]).count()).collect();
             assert_eq!(found, Vec::from_iter(want), "{what}");
         }
     }

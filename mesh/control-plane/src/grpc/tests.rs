@@ -5,7 +5,7 @@ use linkerd2_proxy_api::{
         DestinationProfile, GetDestination, NoEndpoints, Update, destination_client::DestinationClient, update,
     },
     inbound::{PortSpec, inbound_server_policies_client::InboundServerPoliciesClient},
-    outbound::{TrafficSpec, outbound_policies_client::OutboundPoliciesClient, traffic_spec},
+    outbound::{OutboundPolicy, TrafficSpec, outbound_policies_client::OutboundPoliciesClient, traffic_spec},
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -175,6 +175,30 @@ async fn policies_are_watched_by_name_and_address() {
     }
     let none = TrafficSpec { source_workload: String::new(), target: None };
     assert_eq!(client.watch(none).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn an_address_outside_follows_the_networks_around_it() {
+    let index = examples::index([]);
+    let mut client = OutboundPoliciesClient::new(policy_channel(&index).await);
+    let target = traffic_spec::Target::Addr("203.0.113.10:443".parse::<SocketAddr>().unwrap().into());
+    let spec = TrafficSpec { source_workload: "default:p".into(), target: Some(target) };
+    let mut policies = client.watch(spec).await.unwrap().into_inner();
+    let about = |policy: OutboundPolicy| format!("{:?}", policy.metadata);
+    assert!(about(next(&mut policies).await).contains("egress-fallback"));
+    let network = |namespace: &str, spec: Value| {
+        let metadata = json!({"name": "all", "namespace": namespace});
+        json!({"apiVersion": "policy.linkerd.io/v1alpha1", "kind": "EgressNetwork", "metadata": metadata, "spec": spec})
+    };
+    for namespace in ["linkerd-egress", "default"] {
+        index.apply(&network(namespace, json!({"trafficPolicy": "Deny"}))).unwrap();
+        let about = about(next(&mut policies).await);
+        assert!(about.contains("EgressNetwork") && about.contains(namespace), "{about}");
+    }
+    for (namespace, left) in [("default", "linkerd-egress"), ("linkerd-egress", "egress-fallback")] {
+        index.delete(Kind::EgressNetwork, &Key::new(namespace, "all"));
+        assert!(about(next(&mut policies).await).contains(left), "{left}");
+    }
 }
 
 #[tokio::test]

@@ -10,8 +10,8 @@ use crate::{
     Key, Kind, Object,
     index::Topic,
     objects::{
-        Authentication, Authorization, EndpointSlice, Node, Pod, RateLimit, Route, Server, Service, ServiceProfile,
-        TrafficSplit,
+        Authentication, Authorization, EgressNetwork, EndpointSlice, Node, Pod, RateLimit, Referent, Route, Server,
+        Service, ServiceProfile, TrafficSplit,
     },
 };
 
@@ -30,6 +30,7 @@ pub(crate) struct State {
     authorizations: BTreeMap<(Kind, Key), Authorization>,
     authentications: HashMap<(Kind, Key), Authentication>,
     rate_limits: HashMap<Key, RateLimit>,
+    egress_networks: BTreeMap<Key, EgressNetwork>,
 
     services_by_ip: Relation<IpAddr, Key>,
     pods_by_ip: Relation<IpAddr, Key>,
@@ -37,9 +38,9 @@ pub(crate) struct State {
     slices_by_service: Relation<Key, Key>,
     services_by_pod: Relation<Key, (Key, Key)>,
     splits_by_apex: Relation<Key, Key>,
-    routes_by_parent: Relation<Key, (Kind, Key)>,
+    routes_by_parent: Relation<Referent, (Kind, Key)>,
     routes_by_server: Relation<Key, (Kind, Key)>,
-    routes_by_backend: Relation<Key, (Kind, Key)>,
+    routes_by_backend: Relation<Referent, (Kind, Key)>,
 }
 
 impl State {
@@ -101,8 +102,8 @@ impl State {
         self.splits_by_apex.get(apex).next().and_then(|key| self.splits.get(key))
     }
 
-    /// The routes of requests to a port of a Service from a namespace, in the order in which they take precedence.
-    pub(crate) fn routes(&self, parent: &Key, port: u16, client_namespace: Option<&str>) -> Vec<&Route> {
+    /// The routes of requests to a port of a Service or an EgressNetwork from a namespace, in the order in which they take precedence.
+    pub(crate) fn routes(&self, parent: &Referent, port: u16, client_namespace: Option<&str>) -> Vec<&Route> {
         let routes = self.routes_by_parent.get(parent).filter_map(|key| self.routes.get(key));
         by_precedence(routes.filter(|route| route.applies_to(parent, port, client_namespace)))
     }
@@ -142,6 +143,15 @@ impl State {
         limits.min_by_key(|limit| limit.precedence())
     }
 
+    pub(crate) fn egress_network(&self, key: &Key) -> Option<&EgressNetwork> {
+        self.egress_networks.get(key)
+    }
+
+    /// Every EgressNetwork.
+    pub(crate) fn egress_networks(&self) -> impl Iterator<Item = &EgressNetwork> {
+        self.egress_networks.values()
+    }
+
     pub(crate) fn count(&self, kind: Kind) -> usize {
         match kind {
             Kind::Service => self.services.len(),
@@ -161,6 +171,7 @@ impl State {
                 self.authentications.keys().filter(|(own, _)| *own == kind).count()
             }
             Kind::HttpLocalRateLimitPolicy => self.rate_limits.len(),
+            Kind::EgressNetwork => self.egress_networks.len(),
         }
     }
 
@@ -183,6 +194,7 @@ impl State {
                 self.authentications.keys().filter(|(own, _)| *own == kind).map(|(_, key)| key.clone()).collect()
             }
             Kind::HttpLocalRateLimitPolicy => self.rate_limits.keys().cloned().collect(),
+            Kind::EgressNetwork => self.egress_networks.keys().cloned().collect(),
         }
     }
 
@@ -210,6 +222,7 @@ impl State {
             Object::Authorization(new) => self.authorizations.get(&(new.kind, key.clone())) == Some(new),
             Object::Authentication(new) => self.authentications.get(&(new.kind, key.clone())) == Some(new),
             Object::RateLimit(new) => self.rate_limits.get(key) == Some(new),
+            Object::EgressNetwork(new) => self.egress_networks.get(key) == Some(new),
         }
     }
 
@@ -258,7 +271,7 @@ impl State {
                 let key = (route.kind, route.key.clone());
                 for (parent, _) in &route.parents {
                     self.routes_by_parent.insert(parent.clone(), key.clone());
-                    self.service_topics(parent, topics);
+                    self.referent_topics(parent, topics);
                 }
                 for server in &route.servers {
                     self.routes_by_server.insert(server.clone(), key.clone());
@@ -287,6 +300,11 @@ impl State {
             Object::RateLimit(limit) => {
                 self.pods_of(&limit.key.namespace, topics);
                 self.rate_limits.insert(limit.key.clone(), limit);
+            }
+            Object::EgressNetwork(network) => {
+                self.referent_topics(&Referent::EgressNetwork(network.key.clone()), topics);
+                topics.push(Topic::Statuses);
+                self.egress_networks.insert(network.key.clone(), network);
             }
         }
     }
@@ -341,7 +359,7 @@ impl State {
                 topics.push(Topic::Statuses);
                 for (parent, _) in &route.parents {
                     self.routes_by_parent.remove(parent, &(kind, key.clone()));
-                    self.service_topics(parent, &mut topics);
+                    self.referent_topics(parent, &mut topics);
                 }
                 for server in &route.servers {
                     self.routes_by_server.remove(server, &(kind, key.clone()));
@@ -372,6 +390,12 @@ impl State {
                     self.pods_of(&key.namespace, &mut topics);
                 }
             }
+            Kind::EgressNetwork => {
+                if self.egress_networks.remove(key).is_some() {
+                    self.referent_topics(&Referent::EgressNetwork(key.clone()), &mut topics);
+                    topics.push(Topic::Statuses);
+                }
+            }
         }
         topics
     }
@@ -400,19 +424,30 @@ impl State {
         topics.extend(self.pods.keys().cloned().map(Topic::Pod));
     }
 
-    /// A Service is asked about by name and by each of its addresses. A route's answer also depends on whether the
-    /// Services it sends to exist, hence the parents.
     fn service_topics(&self, key: &Key, topics: &mut Vec<Topic>) {
-        self.name_topics(key, topics);
-        if self.routes_by_parent.contains(key) || self.routes_by_backend.contains(key) {
+        self.referent_topics(&Referent::Service(key.clone()), topics);
+    }
+
+    /// A route's answer also depends on whether what it sends to exists, hence the parents.
+    fn referent_topics(&self, referent: &Referent, topics: &mut Vec<Topic>) {
+        self.own_topics(referent, topics);
+        if self.routes_by_parent.contains(referent) || self.routes_by_backend.contains(referent) {
             topics.push(Topic::Statuses);
         }
-        let routes = self.routes_by_backend.get(key).filter_map(|route| self.routes.get(route));
-        for (parent, _) in routes.flat_map(|route| &route.parents).filter(|(parent, _)| parent != key) {
-            self.name_topics(parent, topics);
+        let routes = self.routes_by_backend.get(referent).filter_map(|route| self.routes.get(route));
+        for (parent, _) in routes.flat_map(|route| &route.parents).filter(|(parent, _)| parent != referent) {
+            self.own_topics(parent, topics);
         }
     }
 
+    fn own_topics(&self, referent: &Referent, topics: &mut Vec<Topic>) {
+        match referent {
+            Referent::Service(key) => self.name_topics(key, topics),
+            Referent::EgressNetwork(_) => topics.push(Topic::Addresses),
+        }
+    }
+
+    /// A Service is asked about by name and by each of its addresses.
     fn name_topics(&self, key: &Key, topics: &mut Vec<Topic>) {
         topics.push(Topic::Service(key.clone()));
         topics.extend(

@@ -79,6 +79,28 @@ fn routes_hear_of_their_backends() {
 }
 
 #[test]
+fn egress_networks_and_their_routes_wake_every_address() {
+    let network = json!({
+        "apiVersion": "policy.linkerd.io/v1alpha1", "kind": "EgressNetwork",
+        "metadata": {"name": "all", "namespace": "default"}, "spec": {"trafficPolicy": "Allow"},
+    });
+    let parent = json!({"group": "policy.linkerd.io", "kind": "EgressNetwork", "name": "all", "port": 80});
+    let route = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": {"name": "r", "namespace": "default"},
+        "spec": {"parentRefs": [parent], "rules": [{"backendRefs": [{"name": "api", "port": 80}]}]},
+    });
+    let index = examples::index([]);
+    let apply = |object: &Value| wakes(&index, |index| index.apply(object).unwrap());
+    let all = ["web ip", "pod ip", "statuses"];
+    assert_eq!(apply(&network), all);
+    assert_eq!(apply(&network), [""; 0]);
+    assert_eq!(apply(&route), all);
+    assert_eq!(apply(&examples::service("api", "10.96.0.6")), ["api", "web ip", "pod ip", "statuses"]);
+    assert_eq!(wakes(&index, |index| index.delete(Kind::EgressNetwork, &Key::new("default", "all"))), all);
+}
+
+#[test]
 fn policies_wake_the_pods_of_their_namespace() {
     let index = examples::index([examples::pod("p", "10.244.0.7")]);
     let change = |kind: &str, namespace: &str| {
@@ -183,7 +205,8 @@ mod property {
             }
             object
         };
-        let object = prop_oneof![
+        let object =
+            prop_oneof![
             (service(), ip(), any::<bool>(), any::<bool>()).prop_map(move |(name, ip, opaque, local)| {
                 let mut service = annotated(examples::service(name, ip), opaque);
                 service["spec"]["internalTrafficPolicy"] = json!(if local { "Local" } else { "Cluster" });
@@ -261,6 +284,30 @@ mod property {
                 let spec = json!({"networks": [{"cidr": format!("10.{net}.0.0/16")}]});
                 policy("v1alpha1", "NetworkAuthentication", namespace, name, spec)
             }),
+            (proptest::sample::select(vec!["client", "linkerd-egress"]), service(), 0..3u8).prop_map(
+                |(namespace, name, net)| {
+                    let spec = match net {
+                        0 => json!({"trafficPolicy": "Deny"}),
+                        1 => json!({"trafficPolicy": "Allow", "networks": [{"cidr": "10.244.0.0/16"}]}),
+                        _ => json!({"trafficPolicy": "Allow", "networks": [{"cidr": "203.0.113.0/24"}]}),
+                    };
+                    policy("v1alpha1", "EgressNetwork", namespace, name, spec)
+                }
+            ),
+            (namespace(), service(), service(), service(), any::<bool>()).prop_map(
+                |(namespace, name, parent, backend, to_service)| {
+                    let network = |name: &str| json!({
+                        "group": "policy.linkerd.io", "kind": "EgressNetwork", "name": name, "namespace": "client",
+                        "port": 80,
+                    });
+                    let backend = match to_service {
+                        true => json!({"name": backend, "port": 80, "namespace": "default"}),
+                        false => network(backend),
+                    };
+                    let spec = json!({"parentRefs": [network(parent)], "rules": [{"backendRefs": [backend]}]});
+                    policy("v1beta3", "HTTPRoute", namespace, name, spec)
+                }
+            ),
         ];
         (object, proptest::bool::weighted(0.3)).prop_map(|(object, delete)| {
             let parsed = Object::parse(&object).unwrap();
@@ -305,7 +352,7 @@ mod property {
                 let profile = profile::by_name(state, cluster, &named, 8080, None);
                 answers.push((vec![topic()], Answer::Profile(Box::new(profile))));
             }
-            for text in ["10.96.0.1", "10.96.0.2", "10.244.0.1", "10.244.0.2"] {
+            for text in ["10.96.0.1", "10.96.0.2", "10.244.0.1", "10.244.0.2", "203.0.113.1"] {
                 let address = SocketAddr::new(ip(text), 80);
                 let topic = || Topic::Address(ip(text));
                 let profile = profile::by_address(state, cluster, address, Some("client"));
@@ -317,7 +364,7 @@ mod property {
                 let key = Key::new("default", pod);
                 answers.push((vec![Topic::Pod(key.clone())], Answer::Server(server(state, cluster, &key, 8080))));
             }
-            let mut due = status::due(state);
+            let mut due = status::due(state, cluster);
             due.sort_by_cached_key(|due| (due.kind, due.key.clone()));
             answers.push((vec![Topic::Statuses], Answer::Statuses(due)));
             answers

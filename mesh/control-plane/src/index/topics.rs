@@ -13,13 +13,16 @@ use crate::Key;
 pub(crate) enum Topic {
     /// A Service by name: itself, its endpoints, their pods and the Servers of those, its profiles, splits and routes.
     Service(Key),
-    /// An address: the pod that has it, the pods that have ports of it, or the Service whose cluster IP it is with all of the above.
+    /// An address: the pod that has it, the pods that have ports of it, the Service whose cluster IP it is with all of the above, or the
+    /// EgressNetworks around it with their routes.
     Address(IpAddr),
     /// A pod by name.
     Pod(Key),
     /// A node by name: where its pods' proxies are when they ask.
     Node(Arc<str>),
-    /// The statuses of routes: routes, and the Services and Servers that they name.
+    /// Every address, for those who tell of a change; nobody waits for it. What is outside of the cluster has no list.
+    Addresses,
+    /// The statuses of routes: routes, and the Services, EgressNetworks and Servers that they name; and those of EgressNetworks.
     Statuses,
 }
 
@@ -55,7 +58,12 @@ impl Topics {
         let mut subscriptions = self.0.lock();
         subscriptions.revision += 1;
         for topic in topics {
-            if let Some(sender) = subscriptions.by_topic.get(&topic) {
+            if topic == Topic::Addresses {
+                let addresses = subscriptions.by_topic.iter().filter(|(topic, _)| matches!(topic, Topic::Address(_)));
+                for (_, sender) in addresses {
+                    sender.send_replace(subscriptions.revision);
+                }
+            } else if let Some(sender) = subscriptions.by_topic.get(&topic) {
                 sender.send_replace(subscriptions.revision);
             }
         }

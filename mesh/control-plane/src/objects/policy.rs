@@ -269,13 +269,13 @@ fn selector(key: &Key, labels: LabelSelector) -> Option<Selector> {
     read.inspect_err(|error| tracing::warn!(%key, %error, "a selector cannot be read and selects nothing")).ok()
 }
 
-fn networks(key: &Key, list: &[api::Network]) -> Vec<(IpNet, Vec<IpNet>)> {
+pub(super) fn networks(key: &Key, list: &[api::Network]) -> Vec<(IpNet, Vec<IpNet>)> {
     // An address alone is a network as well.
     let read = |text: &String| text.parse().ok().or_else(|| text.parse().ok().map(|ip: std::net::IpAddr| ip.into()));
     let networks = list.iter().filter_map(|network| {
         let net = read(&network.cidr).zip(network.except.iter().map(read).collect());
         if net.is_none() {
-            tracing::warn!(%key, ?network, "a network cannot be read and lets nobody in");
+            tracing::warn!(%key, ?network, "a network cannot be read and is left out");
         }
         net
     });

@@ -1,9 +1,11 @@
-//! HTTPRoutes and GRPCRoutes whose parents are Services or Servers. What does not depend on other objects is turned into
+//! HTTPRoutes and GRPCRoutes whose parents are Services, EgressNetworks or Servers. What does not depend on other objects is turned into
 //! messages once.
 
 mod grpc;
 mod http;
 mod usable;
+
+use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use linkerd2_proxy_api::{grpc_route, http_route as api, http_types, outbound};
@@ -32,8 +34,8 @@ pub struct Route {
     created: Option<Time>,
     /// Of its spec.
     pub(crate) generation: Option<i64>,
-    /// The Services whose requests it routes; without a port, on every port.
-    pub(crate) parents: Vec<(Key, Option<u16>)>,
+    /// What it routes requests of; without a port, of every port of a Service, and of none of an EgressNetwork.
+    pub(crate) parents: Vec<(Referent, Option<u16>)>,
     /// These and the Servers as the route names them, as its status has to.
     pub(crate) named_parents: Vec<ParentRef>,
     /// What its status says of them under our name.
@@ -46,6 +48,22 @@ pub struct Route {
     pub(crate) left_out: Vec<String>,
     /// Whether a backend is of a kind that the mesh does not know.
     pub(crate) has_foreign_backends: bool,
+}
+
+/// What requests are for, or what a route sends them to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Referent {
+    Service(Key),
+    EgressNetwork(Key),
+}
+
+impl fmt::Display for Referent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(key) => write!(f, "Service {key}"),
+            Self::EgressNetwork(key) => write!(f, "EgressNetwork {key}"),
+        }
+    }
 }
 
 /// The rules of a route.
@@ -73,8 +91,8 @@ pub(crate) struct RouteRule<M, F, R> {
 /// A backend of a rule.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct RouteBackend<F> {
-    pub(crate) service: Key,
-    /// The port; `None` if the reference is not to a Service's port and can be served by nothing.
+    pub(crate) to: Referent,
+    /// The port; a Service without one, or what is neither, can be served by nothing.
     pub(crate) port: Option<u16>,
     pub(crate) weight: u32,
     pub(crate) filters: Vec<F>,
@@ -90,16 +108,21 @@ impl Route {
         }
     }
 
-    /// Whether it routes requests of clients in a namespace, if that is known, to this port of this Service.
+    /// Whether it routes requests of clients in a namespace, if that is known, to this port of this Service or EgressNetwork.
     ///
-    /// A route in the Service's own namespace, a producer's, is for everybody; one in another namespace, a consumer's, for the clients
+    /// A route in the parent's own namespace, a producer's, is for everybody; one in another namespace, a consumer's, for the clients
     /// there. As in Linkerd's policy controller (`policy-controller/k8s/index/src/outbound/index.rs`), those clients have both, and
-    /// which comes first depends on age alone.
-    pub(crate) fn applies_to(&self, service: &Key, port: u16, client_namespace: Option<&str>) -> bool {
+    /// which comes first depends on age alone. It is from there as well that an EgressNetwork has to be named with a port.
+    pub(crate) fn applies_to(&self, referent: &Referent, port: u16, client_namespace: Option<&str>) -> bool {
         let own = &*self.key.namespace;
+        let (parent_namespace, every_port) = match referent {
+            Referent::Service(key) => (&key.namespace, true),
+            Referent::EgressNetwork(key) => (&key.namespace, false),
+        };
+        let is_at = |at: &Option<u16>| at.map_or(every_port, |at| at == port);
         !self.is_unusable()
-            && (*own == *service.namespace || client_namespace == Some(own))
-            && self.parents.iter().any(|(parent, at)| parent == service && at.is_none_or(|at| at == port))
+            && (*own == **parent_namespace || client_namespace == Some(own))
+            && self.parents.iter().any(|(parent, at)| parent == referent && is_at(at))
     }
 
     /// Whether none of its rules could be told. It routes nothing then, as if it were not there, and says so in its status.
@@ -111,11 +134,11 @@ impl Route {
         rules == 0 && !self.left_out.is_empty()
     }
 
-    /// The Services that it sends requests to, besides its parents.
-    pub(crate) fn backends(&self) -> Vec<&Key> {
+    /// What it sends requests to, besides its parents.
+    pub(crate) fn backends(&self) -> Vec<&Referent> {
         match &self.rules {
-            Rules::Http(rules) => rules.iter().flat_map(|rule| &rule.backends).map(|one| &one.service).collect(),
-            Rules::Grpc(rules) => rules.iter().flat_map(|rule| &rule.backends).map(|one| &one.service).collect(),
+            Rules::Http(rules) => rules.iter().flat_map(|rule| &rule.backends).map(|one| &one.to).collect(),
+            Rules::Grpc(rules) => rules.iter().flat_map(|rule| &rule.backends).map(|one| &one.to).collect(),
         }
     }
 
@@ -143,8 +166,8 @@ impl Route {
     ) -> Self {
         let spec::Route { metadata, spec, status } = route;
         let key = wire::key(&metadata);
-        let parents =
-            || spec.parent_refs.iter().filter(|parent| is_service(parent.group.as_deref(), parent.kind.as_deref()));
+        let parents = spec.parent_refs.iter().filter_map(|parent| Some((parent, parent.referent(&key)?)));
+        let parents: Vec<_> = parents.collect();
         let servers = || spec.parent_refs.iter().filter(|parent| parent.is_server());
         let backends = spec.rules.iter().flat_map(|rule| &rule.backend_refs);
         let annotated = Extras::of(&metadata);
@@ -162,10 +185,10 @@ impl Route {
         Self {
             kind,
             servers: servers().map(|parent| parent.key(&key)).collect(),
-            named_parents: parents().chain(servers()).cloned().collect(),
-            parents: parents().map(|parent| (parent.key(&key), parent.port)).collect(),
+            named_parents: parents.iter().map(|(parent, _)| *parent).chain(servers()).cloned().collect(),
+            parents: parents.into_iter().map(|(parent, referent)| (referent, parent.port)).collect(),
             told: ours.collect(),
-            has_foreign_backends: backends.into_iter().any(|backend| !backend.is_service()),
+            has_foreign_backends: backends.into_iter().any(|backend| backend.referent(&key).is_none()),
             hosts: spec.hostnames.iter().map(|host| host_match(host)).collect(),
             rules: rules(usable),
             left_out,
@@ -176,15 +199,24 @@ impl Route {
     }
 }
 
-/// A reference to a Service. A parent without a kind is a Gateway, which is no business of the mesh.
-fn is_service(group: Option<&str>, kind: Option<&str>) -> bool {
-    kind == Some("Service") && matches!(group, Some("" | "core"))
+/// What a reference is to. A parent without a kind is a Gateway, which is no business of the mesh.
+fn referent(group: Option<&str>, kind: Option<&str>, key: Key) -> Option<Referent> {
+    match (group?, kind?) {
+        ("" | "core", "Service") => Some(Referent::Service(key)),
+        ("policy.linkerd.io", "EgressNetwork") => Some(Referent::EgressNetwork(key)),
+        _ => None,
+    }
 }
 
 impl ParentRef {
     /// The parent of a route. A Server is in the route's own namespace.
     pub(crate) fn key(&self, route: &Key) -> Key {
         resolve(route, self.namespace.as_deref().filter(|_| !self.is_server()), &self.name)
+    }
+
+    /// The Service or the EgressNetwork, if it is one.
+    pub(crate) fn referent(&self, route: &Key) -> Option<Referent> {
+        referent(self.group.as_deref(), self.kind.as_deref(), self.key(route))
     }
 
     pub(crate) fn is_server(&self) -> bool {
@@ -194,8 +226,13 @@ impl ParentRef {
 
 impl spec::BackendRef {
     /// Unlike a parent, a backend without group and kind is a Service.
-    fn is_service(&self) -> bool {
-        is_service(self.group.as_deref().or(Some("")), self.kind.as_deref().or(Some("Service")))
+    fn referent(&self, route: &Key) -> Option<Referent> {
+        let (group, kind) = (self.group.as_deref().or(Some("")), self.kind.as_deref().or(Some("Service")));
+        referent(group, kind, self.key(route))
+    }
+
+    fn key(&self, route: &Key) -> Key {
+        resolve(route, self.namespace.as_deref(), &self.name)
     }
 }
 
@@ -209,11 +246,14 @@ fn backends<F>(
     refs: &[spec::BackendRef],
     filters: impl Fn(&Key, &[spec::Filter]) -> Vec<F>,
 ) -> Vec<RouteBackend<F>> {
-    let each = refs.iter().map(|backend| RouteBackend {
-        service: resolve(route, backend.namespace.as_deref(), &backend.name),
-        port: backend.port.filter(|_| backend.is_service()),
-        weight: backend.weight.unwrap_or(1),
-        filters: filters(route, &backend.filters),
+    let each = refs.iter().map(|backend| {
+        let referent = backend.referent(route);
+        RouteBackend {
+            port: backend.port.filter(|_| referent.is_some()),
+            to: referent.unwrap_or_else(|| Referent::Service(backend.key(route))),
+            weight: backend.weight.unwrap_or(1),
+            filters: filters(route, &backend.filters),
+        }
     });
     each.collect()
 }

@@ -67,6 +67,7 @@ resource!(
     policy::MeshTLSAuthentication,
     policy::NetworkAuthentication,
     policy::HttpLocalRateLimitPolicy,
+    policy::EgressNetwork,
 );
 
 /// The key in an object's metadata.

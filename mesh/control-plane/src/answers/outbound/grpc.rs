@@ -1,14 +1,17 @@
 //! Routes for gRPC.
 
 use linkerd2_proxy_api::{
-    grpc_route::GrpcFailureInjector,
+    grpc_route::{GrpcFailureInjector, GrpcRouteMatch},
     outbound::{
         GrpcRoute,
         grpc_route::{self as api, Distribution, distribution},
     },
 };
 
-use super::{Destination, NO_WEIGHT};
+use super::{
+    Destination, NO_WEIGHT,
+    egress::{Egress, FORBIDDEN},
+};
 use crate::{
     answers::resource,
     objects::{GrpcRule, Route, RouteBackend, Rules},
@@ -17,7 +20,9 @@ use crate::{
 /// What Linkerd's policy controller sends, which is an HTTP status and no gRPC code: to a client it is UNKNOWN.
 const NO_BACKEND: u32 = 500;
 
-/// The GRPCRoutes among these.
+const PERMISSION_DENIED: u32 = 7;
+
+/// The GRPCRoutes among these, and the default of an EgressNetwork besides them.
 pub(super) fn routes(to: &Destination<'_>, routes: &[&Route]) -> Vec<GrpcRoute> {
     let each = routes.iter().filter_map(|route| {
         let Rules::Grpc(rules) = &route.rules else { return None };
@@ -28,23 +33,43 @@ pub(super) fn routes(to: &Destination<'_>, routes: &[&Route]) -> Vec<GrpcRoute> 
             rules: rules.iter().map(|one| rule(to, one)).collect(),
         })
     });
-    each.collect()
+    let mut routes: Vec<_> = each.collect();
+    if !routes.is_empty() {
+        routes.extend(to.egress.map(|egress| egress_route(to, egress)));
+    }
+    routes
+}
+
+fn egress_route(to: &Destination<'_>, egress: Egress<'_>) -> GrpcRoute {
+    let filters = if egress.network.allows { Vec::new() } else { vec![failure(PERMISSION_DENIED, FORBIDDEN.into())] };
+    let rule = api::Rule {
+        matches: vec![GrpcRouteMatch::default()],
+        filters,
+        backends: Some(Distribution { kind: Some(only(to, Vec::new())) }),
+        timeouts: to.extras.timeouts,
+        retry: to.extras.grpc_retry,
+        allow_l5d_request_headers: to.cluster.allow_l5d_request_headers,
+        ..Default::default()
+    };
+    GrpcRoute { metadata: Some(egress.default_route("grpc")), hosts: Vec::new(), rules: vec![rule] }
+}
+
+/// Where a rule without backends leads.
+fn only(to: &Destination<'_>, filters: Vec<api::Filter>) -> distribution::Kind {
+    let own = api::RouteBackend { backend: Some(to.own.clone()), filters, ..Default::default() };
+    distribution::Kind::FirstAvailable(distribution::FirstAvailable { backends: vec![own] })
 }
 
 fn rule(to: &Destination<'_>, rule: &GrpcRule) -> api::Rule {
-    use distribution::{FirstAvailable, Kind, RandomAvailable};
-    let first = |filters| {
-        let own = api::RouteBackend { backend: Some(to.own.clone()), filters, ..Default::default() };
-        Kind::FirstAvailable(FirstAvailable { backends: vec![own] })
-    };
+    use distribution::{Kind, RandomAvailable};
     let weighted = rule.backends.iter().filter(|backend| backend.weight > 0);
     let weighted: Vec<_> =
         weighted.map(|one| api::WeightedRouteBackend { backend: Some(backend(to, one)), weight: one.weight }).collect();
     let kind = match weighted.is_empty() {
         false => Kind::RandomAvailable(RandomAvailable { backends: weighted }),
-        true if rule.backends.is_empty() => first(Vec::new()),
+        true if rule.backends.is_empty() => only(to, Vec::new()),
         // A choice among none makes the whole policy invalid.
-        true => first(vec![failure(NO_WEIGHT.into())]),
+        true => only(to, vec![failure(NO_BACKEND, NO_WEIGHT.into())]),
     };
     api::Rule {
         matches: rule.matches.clone(),
@@ -59,12 +84,12 @@ fn rule(to: &Destination<'_>, rule: &GrpcRule) -> api::Rule {
 
 /// A backend that cannot be fails the share of requests that is its, with the reason.
 fn backend(to: &Destination<'_>, backend: &RouteBackend<api::Filter>) -> api::RouteBackend {
-    let (balancer, problem) = to.backend(&backend.service, backend.port);
-    let filters = problem.map(failure).into_iter().chain(backend.filters.clone());
+    let (balancer, problem) = to.backend(&backend.to, backend.port);
+    let filters = problem.map(|problem| failure(NO_BACKEND, problem)).into_iter().chain(backend.filters.clone());
     api::RouteBackend { backend: Some(balancer), filters: filters.collect(), ..Default::default() }
 }
 
-fn failure(message: String) -> api::Filter {
-    let injector = GrpcFailureInjector { code: NO_BACKEND, message, ratio: None };
+fn failure(code: u32, message: String) -> api::Filter {
+    let injector = GrpcFailureInjector { code, message, ratio: None };
     api::Filter { kind: Some(api::filter::Kind::FailureInjector(injector)) }
 }

@@ -8,14 +8,17 @@ use linkerd2_proxy_api::{
     },
 };
 
-use super::{Destination, NO_WEIGHT};
+use super::{Destination, NO_WEIGHT, egress::FORBIDDEN};
 use crate::{
     Cluster,
     answers::{default_ref, resource},
     objects::{Extras, HttpRule, Route, RouteBackend, Rules, match_everything},
 };
 
-/// Where no HTTPRoute is.
+/// The status of requests that are for a backend that cannot be.
+const NO_BACKEND: u32 = 500;
+
+/// For requests that no HTTPRoute is for.
 pub(super) fn default_route(cluster: &Cluster, backend: Backend, extras: &Extras) -> HttpRoute {
     let rule = api::Rule {
         matches: vec![match_everything()],
@@ -28,7 +31,7 @@ pub(super) fn default_route(cluster: &Cluster, backend: Backend, extras: &Extras
     HttpRoute { metadata: Some(default_ref("http")), hosts: Vec::new(), rules: vec![rule] }
 }
 
-/// The HTTPRoutes among these.
+/// The HTTPRoutes among these, and the default: of a Service where there are none, of an EgressNetwork besides them.
 pub(super) fn routes(to: &Destination<'_>, routes: &[&Route]) -> Vec<HttpRoute> {
     let each = routes.iter().filter_map(|route| {
         let Rules::Http(rules) = &route.rules else { return None };
@@ -39,7 +42,18 @@ pub(super) fn routes(to: &Destination<'_>, routes: &[&Route]) -> Vec<HttpRoute> 
             rules: rules.iter().map(|one| rule(to, one)).collect(),
         })
     });
-    each.collect()
+    let mut routes: Vec<_> = each.collect();
+    if routes.is_empty() || to.egress.is_some() {
+        let mut route = default_route(to.cluster, to.own.clone(), to.extras);
+        if let Some(egress) = to.egress {
+            route.metadata = Some(egress.default_route("http"));
+            if !egress.network.allows {
+                route.rules.iter_mut().for_each(|rule| rule.filters.push(failure(403, FORBIDDEN.into())));
+            }
+        }
+        routes.push(route);
+    }
+    routes
 }
 
 fn rule(to: &Destination<'_>, rule: &HttpRule) -> api::Rule {
@@ -51,7 +65,7 @@ fn rule(to: &Destination<'_>, rule: &HttpRule) -> api::Rule {
         false => Distribution { kind: Some(Kind::RandomAvailable(RandomAvailable { backends: weighted })) },
         true if rule.backends.is_empty() => only(to.own.clone()),
         // A choice among none makes the whole policy invalid.
-        true => first(to.own.clone(), vec![failure(NO_WEIGHT.into())]),
+        true => first(to.own.clone(), vec![failure(NO_BACKEND, NO_WEIGHT.into())]),
     };
     api::Rule {
         matches: rule.matches.clone(),
@@ -76,12 +90,12 @@ fn first(backend: Backend, filters: Vec<api::Filter>) -> Distribution {
 
 /// A backend that cannot be is answered with 500 by the proxy, with the reason, in the share of requests that is its.
 fn backend(to: &Destination<'_>, backend: &RouteBackend<api::Filter>) -> api::RouteBackend {
-    let (balancer, problem) = to.backend(&backend.service, backend.port);
-    let filters = problem.map(failure).into_iter().chain(backend.filters.clone());
+    let (balancer, problem) = to.backend(&backend.to, backend.port);
+    let filters = problem.map(|problem| failure(NO_BACKEND, problem)).into_iter().chain(backend.filters.clone());
     api::RouteBackend { backend: Some(balancer), filters: filters.collect(), ..Default::default() }
 }
 
-fn failure(message: String) -> api::Filter {
-    let injector = HttpFailureInjector { status: 500, message, ratio: Some(Ratio { numerator: 1, denominator: 1 }) };
+fn failure(status: u32, message: String) -> api::Filter {
+    let injector = HttpFailureInjector { status, message, ratio: Some(Ratio { numerator: 1, denominator: 1 }) };
     api::Filter { kind: Some(api::filter::Kind::FailureInjector(injector)) }
 }

@@ -12,7 +12,7 @@ async fn ask(objects: Vec<Value>, target: &str) -> Option<OutboundPolicy> {
 }
 
 /// What clients of a namespace are told.
-async fn ask_from(client: Option<&str>, objects: Vec<Value>, target: &str) -> Option<OutboundPolicy> {
+pub(super) async fn ask_from(client: Option<&str>, objects: Vec<Value>, target: &str) -> Option<OutboundPolicy> {
     let index = examples::index(objects);
     index
         .answer(|state, cluster| match Target::parse(target, &cluster.domain) {
@@ -23,15 +23,15 @@ async fn ask_from(client: Option<&str>, objects: Vec<Value>, target: &str) -> Op
         .await
 }
 
-fn web() -> Value {
+pub(super) fn web() -> Value {
     examples::service("web", "10.96.0.5")
 }
 
-fn kind(policy: OutboundPolicy) -> proxy_protocol::Kind {
+pub(super) fn kind(policy: OutboundPolicy) -> proxy_protocol::Kind {
     policy.protocol.unwrap().kind.unwrap()
 }
 
-fn http_routes(policy: OutboundPolicy) -> Vec<HttpRoute> {
+pub(super) fn http_routes(policy: OutboundPolicy) -> Vec<HttpRoute> {
     let proxy_protocol::Kind::Detect(detect) = kind(policy) else { panic!() };
     let (http1, http2) = (detect.http1.unwrap().routes, detect.http2.unwrap().routes);
     assert_eq!(http1, http2);
@@ -39,7 +39,7 @@ fn http_routes(policy: OutboundPolicy) -> Vec<HttpRoute> {
 }
 
 /// Where a backend leads: the balancer's path, or the address.
-fn leads_to(backend: &Backend) -> String {
+pub(super) fn leads_to(backend: &Backend) -> String {
     assert!(backend.metadata.is_some() && backend.queue.is_some());
     match backend.kind.as_ref().unwrap() {
         backend::Kind::Forward(address) => SocketAddr::try_from(address.addr.unwrap()).unwrap().to_string(),
@@ -382,7 +382,7 @@ async fn a_route_that_says_nothing_of_retries_has_those_of_its_service() {
     }
 }
 
-fn resource_of(metadata: &Option<Metadata>) -> Resource {
+pub(super) fn resource_of(metadata: &Option<Metadata>) -> Resource {
     match metadata.as_ref().unwrap().kind.clone().unwrap() {
         metadata::Kind::Resource(resource) => resource,
         metadata::Kind::Default(name) => panic!("{name}"),
@@ -398,7 +398,7 @@ fn grpc_route(rules: Value) -> Value {
     })
 }
 
-fn grpc_routes(policy: OutboundPolicy) -> Vec<GrpcRoute> {
+pub(super) fn grpc_routes(policy: OutboundPolicy) -> Vec<GrpcRoute> {
     let proxy_protocol::Kind::Grpc(grpc) = kind(policy) else { panic!() };
     grpc.routes
 }

@@ -1,9 +1,9 @@
-//! The kinds that say who may connect to a pod, as the API serves them.
+//! The kinds of `policy.linkerd.io` but its routes, as the API serves them: who may connect to a pod, and what may be reached outside.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde::Deserialize;
 
-use super::NumberOrString;
+use super::{NumberOrString, route::Condition};
 
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Server {
@@ -112,6 +112,33 @@ pub(crate) struct NetworkAuthentication {
 #[serde(default)]
 pub(crate) struct NetworkAuthenticationSpec {
     pub(crate) networks: Vec<Network>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct EgressNetwork {
+    pub(crate) metadata: ObjectMeta,
+    pub(crate) spec: EgressNetworkSpec,
+    #[serde(default)]
+    pub(crate) status: EgressNetworkStatus,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct EgressNetworkSpec {
+    pub(crate) networks: Option<Vec<Network>>,
+    pub(crate) traffic_policy: TrafficPolicy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) enum TrafficPolicy {
+    Allow,
+    Deny,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct EgressNetworkStatus {
+    pub(crate) conditions: Vec<Condition>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
