@@ -19,20 +19,23 @@ use serde_json::json;
 /// How many objects are named.
 const NAMED: usize = 10;
 
-/// What a mesh writes into: routes of a Service or a Server, in any namespace. Meshgate's own does as Linkerd's policy controller.
+/// What a mesh writes into: routes of a Service, an EgressNetwork or a Server, in any namespace, and EgressNetworks. Meshgate's own does as
+/// Linkerd's policy controller.
 pub(crate) fn of_the_mesh() -> Vec<Takes> {
     let routes = |api_version: &str, kinds: &[&str]| Takes {
         api_version: api_version.to_owned(),
         kinds: kinds.iter().map(|kind| (*kind).to_owned()).collect(),
         at: vec!["/spec/parentRefs".to_owned()],
-        says: vec![json!({"kind": "Service"}), json!({"kind": "Server"})],
+        says: ["Service", "EgressNetwork", "Server"].map(|kind| json!({"kind": kind})).into(),
         silent: false,
     };
     vec![
-        routes("gateway.networking.k8s.io/v1", &["HTTPRoute", "GRPCRoute"]),
+        routes("gateway.networking.k8s.io/v1", &["HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute"]),
         routes("gateway.networking.k8s.io/v1beta1", &["HTTPRoute"]),
+        routes("gateway.networking.k8s.io/v1alpha2", &["TLSRoute", "TCPRoute"]),
         routes("policy.linkerd.io/v1beta3", &["HTTPRoute"]),
         routes("policy.linkerd.io/v1beta2", &["HTTPRoute"]),
+        Takes { at: Vec::new(), says: Vec::new(), ..routes("policy.linkerd.io/v1alpha1", &["EgressNetwork"]) },
     ]
 }
 
@@ -144,9 +147,11 @@ mod tests {
     }
 
     #[test]
-    fn a_mesh_writes_into_routes_of_services() {
-        let [routes, ..] = &of_the_mesh()[..] else { panic!("expected what a mesh takes") };
+    fn a_mesh_writes_into_networks_and_into_routes_of_services() {
+        let [routes, .., networks] = &of_the_mesh()[..] else { panic!("expected what a mesh takes") };
+        assert!(networks.why(&json!({"spec": {"trafficPolicy": "Allow"}})).is_some());
         let of = |parent: Value| routes.why(&json!({"spec": {"parentRefs": [parent]}}));
+        assert!(of(json!({"group": "policy.linkerd.io", "kind": "EgressNetwork", "name": "all"})).is_some());
         assert!(of(json!({"group": "core", "kind": "Service", "name": "web"})).is_some());
         assert_eq!(of(json!({"name": "gate"})), None, "a Gateway's");
     }

@@ -35,7 +35,9 @@ pub(crate) use policy::{
     Networks, Protocol, Requires, Server,
 };
 pub(crate) use rate_limit::RateLimit;
-pub(crate) use route::{GrpcRule, HttpRule, Referent, Route, RouteBackend, Rules, match_everything};
+pub(crate) use route::{
+    GrpcRule, HttpRule, Referent, Route, RouteBackend, RouteType, Rules, TcpRule, match_everything,
+};
 pub(crate) use service::{AppProtocol, Service};
 pub(crate) use service_profile::{Override, ServiceProfile, default_retry_budget};
 pub(crate) use traffic_split::TrafficSplit;
@@ -65,6 +67,10 @@ pub enum Kind {
     GatewayHttpRoute,
     /// `gateway.networking.k8s.io` GRPCRoute.
     GatewayGrpcRoute,
+    /// `gateway.networking.k8s.io` TLSRoute.
+    GatewayTlsRoute,
+    /// `gateway.networking.k8s.io` TCPRoute.
+    GatewayTcpRoute,
     /// `policy.linkerd.io` Server.
     Server,
     /// `policy.linkerd.io` ServerAuthorization.
@@ -83,7 +89,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Service,
         Self::EndpointSlice,
         Self::Pod,
@@ -93,6 +99,8 @@ impl Kind {
         Self::PolicyHttpRoute,
         Self::GatewayHttpRoute,
         Self::GatewayGrpcRoute,
+        Self::GatewayTlsRoute,
+        Self::GatewayTcpRoute,
         Self::Server,
         Self::ServerAuthorization,
         Self::AuthorizationPolicy,
@@ -125,7 +133,7 @@ pub enum Object {
     /// A TrafficSplit.
     #[doc(hidden)]
     TrafficSplit(TrafficSplit),
-    /// An HTTPRoute of either group, or a GRPCRoute.
+    /// An HTTPRoute of either group, a GRPCRoute, a TLSRoute or a TCPRoute.
     #[doc(hidden)]
     Route(Route),
     /// A Server.
@@ -197,6 +205,12 @@ impl Object {
                 Self::Route(Route::http(Kind::GatewayHttpRoute, wire::read(object).map_err(fields)?))
             }
             ("gateway.networking.k8s.io", "GRPCRoute") => Self::Route(Route::grpc(wire::read(object).map_err(fields)?)),
+            ("gateway.networking.k8s.io", "TLSRoute") => {
+                Self::Route(Route::of_connections(Kind::GatewayTlsRoute, wire::read(object).map_err(fields)?))
+            }
+            ("gateway.networking.k8s.io", "TCPRoute") => {
+                Self::Route(Route::of_connections(Kind::GatewayTcpRoute, wire::read(object).map_err(fields)?))
+            }
             ("policy.linkerd.io", "Server") => {
                 Self::Server(wire::read::<wire::policy::Server>(object).map_err(fields)?.into())
             }

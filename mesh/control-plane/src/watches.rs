@@ -67,6 +67,16 @@ pub fn watch(client: &Client, index: &Index) -> JoinSet<()> {
             Object::Route(Route::grpc(object))
         }),
     );
+    tasks.spawn(
+        start(Kind::GatewayTlsRoute).run::<wire::route::TcpRoute>(versions_of(Kind::GatewayTlsRoute), |object| {
+            Object::Route(Route::of_connections(Kind::GatewayTlsRoute, object))
+        }),
+    );
+    tasks.spawn(
+        start(Kind::GatewayTcpRoute).run::<wire::route::TcpRoute>(versions_of(Kind::GatewayTcpRoute), |object| {
+            Object::Route(Route::of_connections(Kind::GatewayTcpRoute, object))
+        }),
+    );
     let policy = |served: &[&str], kind: &str, plural: &str| versions("policy.linkerd.io", served, kind, plural);
     tasks.spawn(
         start(Kind::Server)
@@ -125,6 +135,8 @@ pub(crate) fn versions_of(kind: Kind) -> Vec<ApiResource> {
         Kind::PolicyHttpRoute => versions("policy.linkerd.io", &["v1beta3", "v1beta2"], "HTTPRoute", "httproutes"),
         Kind::GatewayHttpRoute => versions("gateway.networking.k8s.io", &["v1", "v1beta1"], "HTTPRoute", "httproutes"),
         Kind::GatewayGrpcRoute => versions("gateway.networking.k8s.io", &["v1", "v1alpha2"], "GRPCRoute", "grpcroutes"),
+        Kind::GatewayTlsRoute => versions("gateway.networking.k8s.io", &["v1", "v1alpha2"], "TLSRoute", "tlsroutes"),
+        Kind::GatewayTcpRoute => versions("gateway.networking.k8s.io", &["v1", "v1alpha2"], "TCPRoute", "tcproutes"),
         Kind::EgressNetwork => versions("policy.linkerd.io", &["v1alpha1"], "EgressNetwork", "egressnetworks"),
         _ => Vec::new(),
     }

@@ -290,14 +290,18 @@ async fn routes_say_what_became_of_them_with_the_rights_of_the_manifests() {
             "spec": {"ports": [{"port": 80}]},
         })
     };
-    apply(&admin, &service("web")).await;
     for (api_version, kind) in [
         ("policy.linkerd.io/v1beta3", "HTTPRoute"),
         ("gateway.networking.k8s.io/v1", "HTTPRoute"),
         ("gateway.networking.k8s.io/v1", "GRPCRoute"),
+        ("gateway.networking.k8s.io/v1", "TLSRoute"),
+        ("gateway.networking.k8s.io/v1alpha2", "TCPRoute"),
     ] {
         let backend = format!("{}-{}", kind.to_lowercase(), api_version.len());
-        let parent = json!({"group": "", "kind": "Service", "name": "web", "port": 80});
+        // One of its own: of several types for the same the first counts.
+        let name = format!("web-{backend}");
+        apply(&admin, &service(&name)).await;
+        let parent = json!({"group": "", "kind": "Service", "name": name, "port": 80});
         let route = json!({
             "apiVersion": api_version, "kind": kind, "metadata": {"name": "r", "namespace": "default"},
             "spec": {

@@ -114,12 +114,16 @@ fn rights(namespace: &str) -> [Value; 3] {
                         "egressnetworks",
                     ],
                 ),
-                rule(GATEWAY_API, &["httproutes", "grpcroutes"]),
+                rule(GATEWAY_API, &["httproutes", "grpcroutes", "tlsroutes", "tcproutes"]),
                 // What became of a route or a network is written into its status.
                 allow("policy.linkerd.io", &["httproutes", "egressnetworks"], &["get"]),
                 allow("policy.linkerd.io", &["httproutes/status", "egressnetworks/status"], &["patch"]),
-                allow(GATEWAY_API, &["httproutes", "grpcroutes"], &["get"]),
-                allow(GATEWAY_API, &["httproutes/status", "grpcroutes/status"], &["patch"]),
+                allow(GATEWAY_API, &["httproutes", "grpcroutes", "tlsroutes", "tcproutes"], &["get"]),
+                allow(
+                    GATEWAY_API,
+                    &["httproutes/status", "grpcroutes/status", "tlsroutes/status", "tcproutes/status"],
+                    &["patch"],
+                ),
             ],
         }),
         json!({
@@ -258,6 +262,8 @@ mod tests {
                 "CustomResourceDefinition/egressnetworks.policy.linkerd.io",
                 "CustomResourceDefinition/httproutes.gateway.networking.k8s.io",
                 "CustomResourceDefinition/grpcroutes.gateway.networking.k8s.io",
+                "CustomResourceDefinition/tlsroutes.gateway.networking.k8s.io",
+                "CustomResourceDefinition/tcproutes.gateway.networking.k8s.io",
                 "ServiceAccount/linkerd-destination",
                 "ClusterRole/linkerd-linkerd-destination",
                 "ClusterRoleBinding/linkerd-linkerd-destination",

@@ -63,7 +63,7 @@ pub fn custom_resource_definitions() -> Vec<Value> {
     ]
 }
 
-/// The definitions of Gateway API's `httproutes` and `grpcroutes`, for clusters without Gateway API.
+/// The definitions of Gateway API's `httproutes`, `grpcroutes`, `tlsroutes` and `tcproutes`, for clusters without Gateway API.
 pub fn gateway_route_definitions() -> Vec<Value> {
     let route = |kind: &str, plural: &str, singular: &str, versions: &[Value]| {
         let mut definition = definition("gateway.networking.k8s.io", &names(kind, plural, singular, &[]), versions);
@@ -76,6 +76,8 @@ pub fn gateway_route_definitions() -> Vec<Value> {
     vec![
         route("HTTPRoute", "httproutes", "httproute", &[version("v1", true, &spec), version("v1beta1", false, &spec)]),
         route("GRPCRoute", "grpcroutes", "grpcroute", &[version("v1", true, &spec)]),
+        route("TLSRoute", "tlsroutes", "tlsroute", &[version("v1", true, &spec), version("v1alpha2", false, &spec)]),
+        route("TCPRoute", "tcproutes", "tcproute", &[version("v1", true, &spec), version("v1alpha2", false, &spec)]),
     ]
 }
 

@@ -77,7 +77,7 @@ pub struct Options {
     pub skipped_namespaces: Vec<String>,
     /// Who proxies are; without it they have no identity.
     pub identity: Option<Identity>,
-    /// Whether [`control_plane_manifests`](crate::control_plane_manifests) bring Gateway API's HTTPRoute and GRPCRoute along.
+    /// Whether [`control_plane_manifests`](crate::control_plane_manifests) bring Gateway API's HTTPRoute, GRPCRoute, TLSRoute and TCPRoute along.
     /// Leave it out where the cluster has Gateway API already.
     pub gateway_api: bool,
     /// Whether the control plane has an injector that the API server asks about every new pod, and who that is.

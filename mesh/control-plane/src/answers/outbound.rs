@@ -3,18 +3,18 @@
 mod egress;
 mod grpc;
 mod http;
+mod tcp;
 
 use std::{net::SocketAddr, time::Duration};
 
 use linkerd2_proxy_api::{
     destination::WeightedAddr,
     meta::Metadata,
-    opaque_route::Forbidden,
     outbound::{
         Backend, FailureAccrual, HttpRoute, OpaqueRoute, OutboundPolicy, ProxyProtocol, Queue,
         backend::{self, BalanceP2c, EndpointDiscovery, balance_p2c, endpoint_discovery},
         opaque_route,
-        proxy_protocol::{self, Detect, Grpc, Http1, Http2, Opaque},
+        proxy_protocol::{self, Detect, Grpc, Http1, Http2, Opaque, Tls},
     },
 };
 
@@ -22,7 +22,7 @@ use crate::{
     Cluster, Key,
     answers::{default_ref, duration, is_opaque, service_ref},
     index::State,
-    objects::{AppProtocol, Extras, LoadBias, Referent, Route, Service},
+    objects::{AppProtocol, Extras, LoadBias, Referent, Route, RouteType, Service},
 };
 use egress::Egress;
 
@@ -118,23 +118,33 @@ struct Destination<'a> {
 impl Destination<'_> {
     /// What is spoken, and the routes for that. `declared` is what the port itself says.
     ///
-    /// With Linkerd too: where there are GRPCRoutes, HTTPRoutes count for nothing and nothing but gRPC is expected.
+    /// With Linkerd too: of the types of routes the first that there is counts, and nothing but that is expected; but where it is HTTP,
+    /// other connections have the default.
     fn protocol(
         &self,
         declared: Option<AppProtocol>,
         failure_accrual: Option<FailureAccrual>,
         routes: &[&Route],
     ) -> proxy_protocol::Kind {
-        let opaque = || Opaque { routes: vec![self.opaque_route()] };
-        let grpc = grpc::routes(self, routes);
+        let has = |route_type: RouteType| routes.iter().any(|route| route.route_type() == route_type);
+        let opaque = || Opaque { routes: tcp::opaque_routes(self, routes) };
         let http = || http::routes(self, routes);
         match declared {
             Some(AppProtocol::Opaque | AppProtocol::Other) => proxy_protocol::Kind::Opaque(opaque()),
             Some(AppProtocol::Http1) => proxy_protocol::Kind::Http1(Http1 { routes: http(), failure_accrual }),
-            _ if !grpc.is_empty() => proxy_protocol::Kind::Grpc(Grpc { routes: grpc, failure_accrual }),
+            _ if has(RouteType::Grpc) => {
+                proxy_protocol::Kind::Grpc(Grpc { routes: grpc::routes(self, routes), failure_accrual })
+            }
             Some(AppProtocol::Http2) => proxy_protocol::Kind::Http2(Http2 { routes: http(), failure_accrual }),
-            None => detect(http(), opaque(), failure_accrual),
+            None if has(RouteType::Http) => self.detect(http(), failure_accrual),
+            None if has(RouteType::Tls) => proxy_protocol::Kind::Tls(Tls { routes: tcp::tls_routes(self, routes) }),
+            None if has(RouteType::Tcp) => proxy_protocol::Kind::Opaque(opaque()),
+            None => self.detect(http(), failure_accrual),
         }
+    }
+
+    fn detect(&self, http: Vec<HttpRoute>, failure_accrual: Option<FailureAccrual>) -> proxy_protocol::Kind {
+        detect(http, Opaque { routes: vec![self.opaque_route()] }, failure_accrual)
     }
 
     /// For connections that no route is for.
@@ -142,7 +152,7 @@ impl Destination<'_> {
         match self.egress {
             None => opaque_route(default_ref("opaq"), self.own.clone(), Vec::new()),
             Some(egress) => {
-                let filters = if egress.network.allows { Vec::new() } else { vec![forbid()] };
+                let filters = if egress.network.allows { Vec::new() } else { vec![tcp::opaque::forbid()] };
                 opaque_route(egress.default_route("tcp"), self.own.clone(), filters)
             }
         }
@@ -184,12 +194,9 @@ fn detect(routes: Vec<HttpRoute>, opaque: Opaque, failure_accrual: Option<Failur
 /// A connection to a port that the Service does not declare is closed.
 fn forbidden(service: &Service, address: SocketAddr) -> OutboundPolicy {
     let metadata = service_ref(&service.key, address.port());
-    let route = opaque_route(default_ref("undefined-port"), forward(metadata.clone(), address), vec![forbid()]);
+    let route =
+        opaque_route(default_ref("undefined-port"), forward(metadata.clone(), address), vec![tcp::opaque::forbid()]);
     policy(metadata, proxy_protocol::Kind::Opaque(Opaque { routes: vec![route] }))
-}
-
-fn forbid() -> opaque_route::Filter {
-    opaque_route::Filter { kind: Some(opaque_route::filter::Kind::Forbidden(Forbidden {})) }
 }
 
 /// An address outside of the cluster and of all networks is dialled as it is. In ingress mode a proxy refuses what has neither profile nor
@@ -238,11 +245,7 @@ fn queue() -> Option<Queue> {
 }
 
 fn opaque_route(metadata: Metadata, backend: Backend, filters: Vec<opaque_route::Filter>) -> OpaqueRoute {
-    use opaque_route::{Distribution, Rule, distribution};
-    let backend = opaque_route::RouteBackend { backend: Some(backend), filters: Vec::new() };
-    let first = distribution::FirstAvailable { backends: vec![backend] };
-    let rule = Rule { backends: Some(Distribution { kind: Some(distribution::Kind::FirstAvailable(first)) }), filters };
-    OpaqueRoute { metadata: Some(metadata), rules: vec![rule] }
+    OpaqueRoute { metadata: Some(metadata), rules: vec![tcp::opaque::only(backend, filters)] }
 }
 
 #[cfg(test)]

@@ -64,7 +64,8 @@ fn accepted(state: &State, cluster: &Cluster, route: &Route, parent: &ParentRef)
     if route.is_unusable() {
         return condition(ACCEPTED, false, "UnsupportedValue", route.left_out.join("; "));
     }
-    let problem = match parent.referent(&route.key) {
+    let referent = parent.referent(&route.key);
+    let problem = match referent.clone() {
         None => {
             let server = parent.key(&route.key);
             (!state.has_server(&server)).then(|| format!("Server {server} does not exist"))
@@ -80,9 +81,15 @@ fn accepted(state: &State, cluster: &Cluster, route: &Route, parent: &ParentRef)
             }
         }
     };
-    match problem {
+    if let Some(problem) = problem {
+        return condition(ACCEPTED, false, "NoMatchingParent", problem);
+    }
+    match referent.filter(|referent| state.has_conflict(route, &(referent.clone(), parent.port))) {
+        Some(referent) => {
+            let problem = format!("{referent} has a route that tells more of what is spoken");
+            condition(ACCEPTED, false, "RouteReasonConflicted", problem)
+        }
         None => condition(ACCEPTED, true, "Accepted", ""),
-        Some(problem) => condition(ACCEPTED, false, "NoMatchingParent", problem),
     }
 }
 
@@ -150,7 +157,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{Index, examples};
+    use crate::{Index, Object, examples};
 
     fn route(parents: Value, backends: Value, told: Value) -> Value {
         json!({
@@ -240,6 +247,37 @@ mod tests {
         index.delete(Kind::Server, &Key::new("default", "s"));
         assert!(changes.has_changed().unwrap(), "and one that goes");
         assert_eq!(verdicts(&look(&index)), [[no, resolved], [no, resolved]]);
+    }
+
+    #[test]
+    fn a_route_of_a_type_that_tells_less_is_in_conflict() {
+        let of = |kind: &str, parent: Value| {
+            let mut route = route(json!([parent]), json!([]), json!([]));
+            route["kind"] = json!(kind);
+            route
+        };
+        let any_port = || json!({"group": "core", "kind": "Service", "name": "web"});
+        let (yes, no) = ("Accepted=True Accepted", "Accepted=False RouteReasonConflicted");
+        for (routes, want) in [
+            (vec![of("TCPRoute", web()), of("TLSRoute", web())], vec![no, yes]),
+            (vec![of("TCPRoute", web()), of("TLSRoute", web()), of("HTTPRoute", web())], vec![no, no, yes]),
+            (vec![of("HTTPRoute", web()), of("GRPCRoute", web())], vec![no, yes]),
+            (vec![of("TLSRoute", web()), of("TCPRoute", web())], vec![yes, no]),
+            // A port is named by one of them only.
+            (vec![of("TCPRoute", web()), of("TLSRoute", any_port())], vec![yes, yes]),
+        ] {
+            let index = examples::index([examples::service("web", "10.96.0.5")].into_iter().chain(routes.clone()));
+            let due = look(&index);
+            for (route, want) in routes.iter().zip(want) {
+                let kind = Object::parse(route).unwrap().kind();
+                let own: Vec<_> = due.iter().filter(|due| due.kind == kind).cloned().collect();
+                assert_eq!(verdicts(&own), [[want, "ResolvedRefs=True ResolvedRefs"]], "{route} of {routes:?}");
+            }
+        }
+        let mut two = of("TLSRoute", web());
+        two["spec"]["rules"] = json!([{}, {}]);
+        let due = look(&examples::index([examples::service("web", "10.96.0.5"), two]));
+        assert_eq!(verdicts(&due), [["Accepted=False UnsupportedValue", "ResolvedRefs=True ResolvedRefs"]]);
     }
 
     #[test]

@@ -105,7 +105,19 @@ impl State {
     /// The routes of requests to a port of a Service or an EgressNetwork from a namespace, in the order in which they take precedence.
     pub(crate) fn routes(&self, parent: &Referent, port: u16, client_namespace: Option<&str>) -> Vec<&Route> {
         let routes = self.routes_by_parent.get(parent).filter_map(|key| self.routes.get(key));
-        by_precedence(routes.filter(|route| route.applies_to(parent, port, client_namespace)))
+        by_precedence(routes.filter(|route| {
+            route.parents_at(parent, port, client_namespace).any(|parent| !self.has_conflict(route, parent))
+        }))
+    }
+
+    /// Whether a route counts for nothing for one of its parents, since one of a type that tells more of a connection names the same.
+    ///
+    /// As in Linkerd's policy controller (`policy-controller/k8s/status/src/index.rs`), the same port has to be named for that, or none by both.
+    pub(crate) fn has_conflict(&self, route: &Route, parent: &(Referent, Option<u16>)) -> bool {
+        let mut routes = self.routes_by_parent.get(&parent.0).filter_map(|key| self.routes.get(key));
+        routes.any(|other| {
+            other.route_type() < route.route_type() && !other.is_unusable() && other.parents.contains(parent)
+        })
     }
 
     /// The routes that are for arrivals at a Server, likewise.
@@ -160,9 +172,11 @@ impl State {
             Kind::Node => self.nodes.len(),
             Kind::ServiceProfile => self.profiles.len(),
             Kind::TrafficSplit => self.splits.len(),
-            Kind::PolicyHttpRoute | Kind::GatewayHttpRoute | Kind::GatewayGrpcRoute => {
-                self.routes.keys().filter(|(own, _)| *own == kind).count()
-            }
+            Kind::PolicyHttpRoute
+            | Kind::GatewayHttpRoute
+            | Kind::GatewayGrpcRoute
+            | Kind::GatewayTlsRoute
+            | Kind::GatewayTcpRoute => self.routes.keys().filter(|(own, _)| *own == kind).count(),
             Kind::Server => self.servers.len(),
             Kind::ServerAuthorization | Kind::AuthorizationPolicy => {
                 self.authorizations.keys().filter(|(own, _)| *own == kind).count()
@@ -183,7 +197,11 @@ impl State {
             Kind::Node => self.nodes.keys().cloned().collect(),
             Kind::ServiceProfile => self.profiles.keys().cloned().collect(),
             Kind::TrafficSplit => self.splits.keys().cloned().collect(),
-            Kind::PolicyHttpRoute | Kind::GatewayHttpRoute | Kind::GatewayGrpcRoute => {
+            Kind::PolicyHttpRoute
+            | Kind::GatewayHttpRoute
+            | Kind::GatewayGrpcRoute
+            | Kind::GatewayTlsRoute
+            | Kind::GatewayTcpRoute => {
                 self.routes.keys().filter(|(own, _)| *own == kind).map(|(_, key)| key.clone()).collect()
             }
             Kind::Server => self.servers.keys().cloned().collect(),
@@ -354,7 +372,11 @@ impl State {
                 self.splits_by_apex.remove(&split.apex, key);
                 self.service_topics(&split.apex, &mut topics);
             }
-            Kind::PolicyHttpRoute | Kind::GatewayHttpRoute | Kind::GatewayGrpcRoute => {
+            Kind::PolicyHttpRoute
+            | Kind::GatewayHttpRoute
+            | Kind::GatewayGrpcRoute
+            | Kind::GatewayTlsRoute
+            | Kind::GatewayTcpRoute => {
                 let Some(route) = self.routes.remove(&(kind, key.clone())) else { return Vec::new() };
                 topics.push(Topic::Statuses);
                 for (parent, _) in &route.parents {

@@ -308,6 +308,21 @@ mod property {
                     policy("v1beta3", "HTTPRoute", namespace, name, spec)
                 }
             ),
+            (
+                proptest::sample::select(vec!["TLSRoute", "TCPRoute"]),
+                service(),
+                service(),
+                service(),
+                proptest::sample::select(vec![1, 1, 2]),
+            )
+                .prop_map(|(kind, name, parent, backend, rules)| json!({
+                    "apiVersion": "gateway.networking.k8s.io/v1", "kind": kind,
+                    "metadata": {"name": name, "namespace": "default"},
+                    "spec": {
+                        "parentRefs": [{"group": "", "kind": "Service", "name": parent}],
+                        "rules": vec![json!({"backendRefs": [{"name": backend, "port": 80}]}); rules],
+                    },
+                })),
         ];
         (object, proptest::bool::weighted(0.3)).prop_map(|(object, delete)| {
             let parsed = Object::parse(&object).unwrap();

@@ -1,8 +1,9 @@
-//! HTTPRoutes and GRPCRoutes whose parents are Services, EgressNetworks or Servers. What does not depend on other objects is turned into
+//! Routes whose parents are Services, EgressNetworks or Servers. What does not depend on other objects is turned into
 //! messages once.
 
 mod grpc;
 mod http;
+mod tcp;
 mod usable;
 
 use std::fmt;
@@ -23,6 +24,7 @@ use crate::{
 };
 
 pub(crate) use http::match_everything;
+pub(crate) use tcp::TcpRule;
 use usable::Unusable;
 
 /// What is kept of a route.
@@ -71,6 +73,18 @@ impl fmt::Display for Referent {
 pub(crate) enum Rules {
     Http(Vec<HttpRule>),
     Grpc(Vec<GrpcRule>),
+    /// One, as in the next.
+    Tls(Vec<TcpRule>),
+    Tcp(Vec<TcpRule>),
+}
+
+/// The types of routes as GEP-1426 of the Gateway API orders them: one that tells more of a connection comes before others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum RouteType {
+    Grpc,
+    Http,
+    Tls,
+    Tcp,
 }
 
 pub(crate) type HttpRule = RouteRule<api::HttpRouteMatch, outbound::http_route::Filter, outbound::http_route::Retry>;
@@ -104,25 +118,41 @@ impl Route {
         match self.kind {
             Kind::GatewayGrpcRoute => ("gateway.networking.k8s.io", "GRPCRoute"),
             Kind::GatewayHttpRoute => ("gateway.networking.k8s.io", "HTTPRoute"),
+            Kind::GatewayTlsRoute => ("gateway.networking.k8s.io", "TLSRoute"),
+            Kind::GatewayTcpRoute => ("gateway.networking.k8s.io", "TCPRoute"),
             _ => ("policy.linkerd.io", "HTTPRoute"),
         }
     }
 
-    /// Whether it routes requests of clients in a namespace, if that is known, to this port of this Service or EgressNetwork.
+    pub(crate) fn route_type(&self) -> RouteType {
+        match &self.rules {
+            Rules::Grpc(_) => RouteType::Grpc,
+            Rules::Http(_) => RouteType::Http,
+            Rules::Tls(_) => RouteType::Tls,
+            Rules::Tcp(_) => RouteType::Tcp,
+        }
+    }
+
+    /// Those of its parents as which it routes what clients in a namespace, if that is known, send to this port of this Service or
+    /// EgressNetwork.
     ///
     /// A route in the parent's own namespace, a producer's, is for everybody; one in another namespace, a consumer's, for the clients
     /// there. As in Linkerd's policy controller (`policy-controller/k8s/index/src/outbound/index.rs`), those clients have both, and
     /// which comes first depends on age alone. It is from there as well that an EgressNetwork has to be named with a port.
-    pub(crate) fn applies_to(&self, referent: &Referent, port: u16, client_namespace: Option<&str>) -> bool {
+    pub(crate) fn parents_at<'a>(
+        &'a self,
+        referent: &'a Referent,
+        port: u16,
+        client_namespace: Option<&str>,
+    ) -> impl Iterator<Item = &'a (Referent, Option<u16>)> + use<'a> {
         let own = &*self.key.namespace;
         let (parent_namespace, every_port) = match referent {
             Referent::Service(key) => (&key.namespace, true),
             Referent::EgressNetwork(key) => (&key.namespace, false),
         };
-        let is_at = |at: &Option<u16>| at.map_or(every_port, |at| at == port);
-        !self.is_unusable()
-            && (*own == **parent_namespace || client_namespace == Some(own))
-            && self.parents.iter().any(|(parent, at)| parent == referent && is_at(at))
+        let is_for = !self.is_unusable() && (*own == **parent_namespace || client_namespace == Some(own));
+        let parents = self.parents.iter().filter(move |_| is_for);
+        parents.filter(move |(parent, at)| parent == referent && at.map_or(every_port, |at| at == port))
     }
 
     /// Whether none of its rules could be told. It routes nothing then, as if it were not there, and says so in its status.
@@ -130,6 +160,7 @@ impl Route {
         let rules = match &self.rules {
             Rules::Http(rules) => rules.len(),
             Rules::Grpc(rules) => rules.len(),
+            Rules::Tls(rules) | Rules::Tcp(rules) => rules.len(),
         };
         rules == 0 && !self.left_out.is_empty()
     }
@@ -139,6 +170,9 @@ impl Route {
         match &self.rules {
             Rules::Http(rules) => rules.iter().flat_map(|rule| &rule.backends).map(|one| &one.to).collect(),
             Rules::Grpc(rules) => rules.iter().flat_map(|rule| &rule.backends).map(|one| &one.to).collect(),
+            Rules::Tls(rules) | Rules::Tcp(rules) => {
+                rules.iter().flat_map(|rule| &rule.backends).map(|one| &one.to).collect()
+            }
         }
     }
 
@@ -156,6 +190,22 @@ impl Route {
     /// Reads a GRPCRoute.
     pub(crate) fn grpc(route: spec::GrpcRoute) -> Self {
         Self::read(Kind::GatewayGrpcRoute, route, grpc::rule, Rules::Grpc)
+    }
+
+    /// Reads a TLSRoute or a TCPRoute. As with Linkerd, it has one rule: nothing would tell what another is for.
+    pub(crate) fn of_connections(kind: Kind, route: spec::TcpRoute) -> Self {
+        let rules: fn(Vec<TcpRule>) -> Rules = match kind {
+            Kind::GatewayTlsRoute => Rules::Tls,
+            _ => Rules::Tcp,
+        };
+        let count = route.spec.rules.len();
+        let mut read = Self::read(kind, route, tcp::rule, rules);
+        if count != 1 {
+            tracing::warn!(route = %read.key, count, "expected one rule; the route is left out");
+            read.rules = rules(Vec::new());
+            read.left_out = vec![format!("expected one rule, found {count}")];
+        }
+        read
     }
 
     fn read<M, R>(

@@ -59,7 +59,17 @@ macro_rules! resource {
     )*};
 }
 
-resource!(Service, EndpointSlice, Pod, Node, ServiceProfile, TrafficSplit, route::HttpRoute, route::GrpcRoute);
+resource!(
+    Service,
+    EndpointSlice,
+    Pod,
+    Node,
+    ServiceProfile,
+    TrafficSplit,
+    route::HttpRoute,
+    route::GrpcRoute,
+    route::TcpRoute
+);
 resource!(
     policy::Server,
     policy::ServerAuthorization,

@@ -34,9 +34,7 @@ pub(super) fn routes(to: &Destination<'_>, routes: &[&Route]) -> Vec<GrpcRoute> 
         })
     });
     let mut routes: Vec<_> = each.collect();
-    if !routes.is_empty() {
-        routes.extend(to.egress.map(|egress| egress_route(to, egress)));
-    }
+    routes.extend(to.egress.map(|egress| egress_route(to, egress)));
     routes
 }
 

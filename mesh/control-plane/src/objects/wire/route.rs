@@ -1,10 +1,12 @@
-//! HTTPRoutes and GRPCRoutes as the API serves them. They differ in how they match.
+//! Routes as the API serves them. They differ in how they match.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
 pub(crate) type HttpRoute = Route<HttpMatch>;
 pub(crate) type GrpcRoute = Route<GrpcMatch>;
+/// A TLSRoute or a TCPRoute.
+pub(crate) type TcpRoute = Route<NoMatch>;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(bound = "M: Default + Deserialize<'de>")]
@@ -93,6 +95,10 @@ pub(crate) struct HttpMatch {
     pub(crate) query_params: Vec<NamedValue>,
     pub(crate) method: Option<String>,
 }
+
+/// What all connections match.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct NoMatch {}
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
