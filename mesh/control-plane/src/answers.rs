@@ -14,7 +14,7 @@ use linkerd2_proxy_api::{destination, meta};
 use crate::{
     Cluster, Key,
     index::State,
-    objects::{AppProtocol, Pod, Protocol, Proxy, Server, Service},
+    objects::{AppProtocol, Pod, Protocol, Proxy, ProxyIdentity, Server, Service},
 };
 
 /// The weight of every endpoint, as Linkerd has it. Proxies balance by latency and ignore it.
@@ -124,7 +124,7 @@ impl<'a> OpaqueServers<'a> {
             return false;
         }
         if let Some((last, found)) = self.last
-            && last.key.namespace == pod.key.namespace
+            && (last.kind, &last.key.namespace) == (pod.kind, &pod.key.namespace)
             && last.labels == pod.labels
             && last.named_ports == pod.named_ports
         {
@@ -143,15 +143,23 @@ fn is_opaque_at<'a>(port: u16, pod: Option<&'a Pod>, servers: &mut OpaqueServers
         || pod.is_some_and(|pod| servers.include(pod))
 }
 
-/// Who a pod's proxy is, if it belongs to this control plane. What Linkerd's
-/// `controller/api/destination/endpoint_translator.go` says of one.
+/// Who a pod's proxy is, if it belongs to this control plane, or says itself who it is. What Linkerd's
+/// `controller/api/destination/endpoint_translator_utils.go` says of one.
 fn identity(pod: &Pod, proxy: &Proxy, cluster: &Cluster) -> Option<destination::TlsIdentity> {
-    use destination::tls_identity::{DnsLikeIdentity, Strategy};
+    use destination::tls_identity::{DnsLikeIdentity, Strategy, UriLikeIdentity};
     let domain = cluster.identity.as_ref()?;
-    if proxy.control_plane_namespace != domain.control_plane_namespace {
-        return None;
-    }
-    let name = format!("{}.{}.{}", proxy.service_account, pod.key.namespace, domain.suffix());
-    let name = DnsLikeIdentity { name };
-    Some(destination::TlsIdentity { server_name: Some(name.clone()), strategy: Some(Strategy::DnsLikeIdentity(name)) })
+    let (server_name, strategy) = match &proxy.identity {
+        ProxyIdentity::ServiceAccount { control_plane_namespace, name } => {
+            if *control_plane_namespace != domain.control_plane_namespace {
+                return None;
+            }
+            let name = DnsLikeIdentity { name: format!("{name}.{}.{}", pod.key.namespace, domain.suffix()) };
+            (name.clone(), Strategy::DnsLikeIdentity(name))
+        }
+        ProxyIdentity::Uri { uri, server_name } => {
+            let uri = UriLikeIdentity { uri: uri.clone() };
+            (DnsLikeIdentity { name: server_name.clone() }, Strategy::UriLikeIdentity(uri))
+        }
+    };
+    Some(destination::TlsIdentity { server_name: Some(server_name), strategy: Some(strategy) })
 }

@@ -30,6 +30,11 @@ pub(crate) fn service(name: &str, ip: &str) -> Value {
 
 /// The EndpointSlice of `default/SERVICE`: `http` is port 8080 of each pod (name, address, whether it is ready).
 pub(crate) fn slice(service: &str, pods: &[(&str, &str, bool)]) -> Value {
+    slice_of("Pod", service, pods)
+}
+
+/// The same, of whatever kind is behind it.
+pub(crate) fn slice_of(kind: &str, service: &str, pods: &[(&str, &str, bool)]) -> Value {
     let endpoints: Vec<_> = pods
         .iter()
         .map(|(name, ip, ready)| {
@@ -37,7 +42,7 @@ pub(crate) fn slice(service: &str, pods: &[(&str, &str, bool)]) -> Value {
                 "addresses": [ip],
                 "conditions": {"ready": ready},
                 "hostname": name,
-                "targetRef": {"kind": "Pod", "name": name, "namespace": "default"},
+                "targetRef": {"kind": kind, "name": name, "namespace": "default"},
                 "zone": "z1",
             })
         })
@@ -67,6 +72,26 @@ pub(crate) fn pod(name: &str, ip: &str) -> Value {
         },
         "spec": {"serviceAccountName": "web", "containers": [{"ports": [{"name": "web", "containerPort": 8080}]}]},
         "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]},
+    })
+}
+
+/// ExternalWorkload `default/NAME`, one of a group, with port 8080 named `http`.
+pub(crate) fn external_workload(name: &str, ip: &str) -> Value {
+    let identity = format!("spiffe://root.linkerd.cluster.local/{name}");
+    json!({
+        "apiVersion": "workload.linkerd.io/v1beta1",
+        "kind": "ExternalWorkload",
+        "metadata": {
+            "name": name,
+            "namespace": "default",
+            "labels": {"app": "vm"},
+            "ownerReferences": [{"apiVersion": "example.com/v1", "kind": "WorkloadGroup", "name": "vms", "uid": "1"}],
+        },
+        "spec": {
+            "meshTLS": {"identity": identity, "serverName": format!("{name}.cluster.local")},
+            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+            "workloadIPs": [{"ip": ip}],
+        },
     })
 }
 

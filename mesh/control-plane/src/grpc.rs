@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 use tonic::transport::server::Router;
 
-use crate::{Authority, Index, Key, Tls};
+use crate::{Authority, Index, Key, Kind, Tls};
 
 /// Serves Linkerd's gRPC API from an index.
 #[derive(Debug, Clone)]
@@ -63,12 +63,14 @@ async fn serve(services: Router, listener: TcpListener, tls: Option<Tls>) -> io:
     services.serve_with_incoming(incoming::incoming(listener, tls)).await.map_err(io::Error::other)
 }
 
-/// The workload that asks, as proxies name it: `{"ns":"default","pod":"web-0"}`, or `default:web-0` in older ones.
+/// The workload that asks, as proxies name it: `{"ns":"default","pod":"web-0"}`, or `default:web-0` in older ones; outside of the cluster
+/// `{"ns":"default","external_workload":"vm-0"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 struct Workload {
     ns: String,
     pod: String,
+    external_workload: String,
     #[serde(rename = "nodeName")]
     node_name: String,
 }
@@ -80,11 +82,14 @@ impl Workload {
             return serde_json::from_str(text).ok();
         }
         let (ns, pod) = text.split_once(':')?;
-        Some(Self { ns: ns.into(), pod: pod.into(), node_name: String::new() })
+        Some(Self { ns: ns.into(), pod: pod.into(), ..Self::default() })
     }
 
-    fn key(&self) -> Key {
-        Key::new(&self.ns, &self.pod)
+    fn id(&self) -> (Kind, Key) {
+        match &*self.external_workload {
+            "" => (Kind::Pod, Key::new(&self.ns, &self.pod)),
+            name => (Kind::ExternalWorkload, Key::new(&self.ns, name)),
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Data flows one way: **watches → [`Object`] → [`Index`] → answers → streams**.
 //!
-//! * [`watch`] lists and watches Services, EndpointSlices, Pods, Nodes, ServiceProfiles, TrafficSplits, HTTPRoutes, GRPCRoutes,
-//!   TLSRoutes, TCPRoutes, EgressNetworks and other policies, and keeps of each object only what an answer needs ([`Object`]).
+//! * [`watch`] lists and watches Services, EndpointSlices, Pods, ExternalWorkloads, Nodes, ServiceProfiles, TrafficSplits, HTTPRoutes,
+//!   GRPCRoutes, TLSRoutes, TCPRoutes, EgressNetworks and other policies, and keeps of each object only what an answer needs ([`Object`]).
 //! * The [`Index`] holds those objects and who is asking about them. A change wakes the streams that ask about the
 //!   Service, address or pod that changed, and no others. Nothing polls.
 //! * `answers` are pure functions from the index's state to messages of `linkerd2-proxy-api`.

@@ -5,6 +5,7 @@
 
 mod egress_network;
 mod endpoint_slice;
+mod external_workload;
 mod extras;
 mod failure_accrual;
 mod load_bias;
@@ -29,7 +30,7 @@ pub(crate) use endpoint_slice::{Endpoint, EndpointSlice};
 pub(crate) use extras::Extras;
 pub(crate) use load_bias::LoadBias;
 pub(crate) use node::Node;
-pub(crate) use pod::{InboundPolicy, Pod, Proxy};
+pub(crate) use pod::{InboundPolicy, Pod, Proxy, ProxyIdentity};
 pub(crate) use policy::{
     Authentication, AuthenticationRef, Authorization, AuthorizationTarget, AuthorizedClients, Identities, IdentityRef,
     Networks, Protocol, Requires, Server,
@@ -55,6 +56,8 @@ pub enum Kind {
     EndpointSlice,
     /// `v1` Pod.
     Pod,
+    /// `workload.linkerd.io` ExternalWorkload.
+    ExternalWorkload,
     /// `v1` Node.
     Node,
     /// `linkerd.io` ServiceProfile.
@@ -89,10 +92,11 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Service,
         Self::EndpointSlice,
         Self::Pod,
+        Self::ExternalWorkload,
         Self::Node,
         Self::ServiceProfile,
         Self::TrafficSplit,
@@ -121,7 +125,7 @@ pub enum Object {
     /// An EndpointSlice.
     #[doc(hidden)]
     EndpointSlice(EndpointSlice),
-    /// A Pod.
+    /// A Pod or an ExternalWorkload.
     #[doc(hidden)]
     Pod(Pod),
     /// A Node.
@@ -191,6 +195,9 @@ impl Object {
                 Self::EndpointSlice(wire::read::<wire::EndpointSlice>(object).map_err(fields)?.into())
             }
             ("", "Pod") => Self::Pod(wire::read::<wire::Pod>(object).map_err(fields)?.into()),
+            ("workload.linkerd.io", "ExternalWorkload") => {
+                Self::Pod(wire::read::<wire::ExternalWorkload>(object).map_err(fields)?.into())
+            }
             ("", "Node") => Self::Node(wire::read::<wire::Node>(object).map_err(fields)?.into()),
             ("linkerd.io", "ServiceProfile") => {
                 Self::ServiceProfile(wire::read::<wire::ServiceProfile>(object).map_err(fields)?.into())
@@ -241,7 +248,7 @@ impl Object {
         match self {
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
-            Self::Pod(_) => Kind::Pod,
+            Self::Pod(object) => object.kind,
             Self::Node(_) => Kind::Node,
             Self::ServiceProfile(_) => Kind::ServiceProfile,
             Self::TrafficSplit(_) => Kind::TrafficSplit,

@@ -39,6 +39,10 @@ pub fn watch(client: &Client, index: &Index) -> JoinSet<()> {
         start(Kind::Service).run::<wire::Service>(core("Service", "services"), |object| Object::Service(object.into())),
     );
     tasks.spawn(start(Kind::Pod).run::<wire::Pod>(core("Pod", "pods"), |object| Object::Pod(object.into())));
+    tasks.spawn(start(Kind::ExternalWorkload).run::<wire::ExternalWorkload>(
+        vec![api("workload.linkerd.io", "v1beta1", "ExternalWorkload", "externalworkloads")],
+        |object| Object::Pod(object.into()),
+    ));
     tasks.spawn(start(Kind::Node).run::<wire::Node>(core("Node", "nodes"), |object| Object::Node(object.into())));
     tasks.spawn(start(Kind::EndpointSlice).run::<wire::EndpointSlice>(
         vec![api("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")],

@@ -99,6 +99,7 @@ fn rights(namespace: &str) -> [Value; 3] {
             "rules": [
                 rule("", &["services", "pods", "nodes"]),
                 rule("discovery.k8s.io", &["endpointslices"]),
+                rule("workload.linkerd.io", &["externalworkloads"]),
                 rule("linkerd.io", &["serviceprofiles"]),
                 rule("split.smi-spec.io", &["trafficsplits"]),
                 rule(
@@ -260,6 +261,7 @@ mod tests {
                 "CustomResourceDefinition/networkauthentications.policy.linkerd.io",
                 "CustomResourceDefinition/httplocalratelimitpolicies.policy.linkerd.io",
                 "CustomResourceDefinition/egressnetworks.policy.linkerd.io",
+                "CustomResourceDefinition/externalworkloads.workload.linkerd.io",
                 "CustomResourceDefinition/httproutes.gateway.networking.k8s.io",
                 "CustomResourceDefinition/grpcroutes.gateway.networking.k8s.io",
                 "CustomResourceDefinition/tlsroutes.gateway.networking.k8s.io",

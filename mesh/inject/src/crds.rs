@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// The definitions of `serviceprofiles.linkerd.io`, `trafficsplits.split.smi-spec.io`, and of `policy.linkerd.io` those of
+/// The definitions of `serviceprofiles.linkerd.io`, `trafficsplits.split.smi-spec.io`, `externalworkloads.workload.linkerd.io`, and of `policy.linkerd.io` those of
 /// routes, Servers, authorizations, authentications, rate limits and EgressNetworks.
 pub fn custom_resource_definitions() -> Vec<Value> {
     vec![
@@ -59,6 +59,11 @@ pub fn custom_resource_definitions() -> Vec<Value> {
             "policy.linkerd.io",
             &names("EgressNetwork", "egressnetworks", "egressnetwork", &[]),
             &[version("v1alpha1", true, &egress_network_spec())],
+        ),
+        definition(
+            "workload.linkerd.io",
+            &names("ExternalWorkload", "externalworkloads", "externalworkload", &[]),
+            &[version("v1beta1", true, &external_workload_spec())],
         ),
     ]
 }
@@ -204,7 +209,7 @@ fn route_spec() -> Value {
     })
 }
 
-/// `spec.podSelector` is absent in a Server of external workloads, which is nobody's here.
+/// A Server has one of the two selectors.
 fn server_spec() -> Value {
     json!({
         "type": "object",
@@ -294,6 +299,31 @@ fn egress_network_spec() -> Value {
         "properties": {
             "networks": networks(),
             "trafficPolicy": {"type": "string", "enum": ["Allow", "Deny"]},
+        },
+    })
+}
+
+fn external_workload_spec() -> Value {
+    let name = json!({"type": "string", "minLength": 1, "maxLength": 253});
+    json!({
+        "type": "object",
+        "required": ["meshTLS"],
+        "properties": {
+            "meshTLS": {
+                "type": "object",
+                "required": ["identity", "serverName"],
+                "properties": {"identity": name, "serverName": name},
+            },
+            "ports": {"type": "array", "items": {
+                "type": "object",
+                "required": ["port"],
+                "properties": {
+                    "name": {"type": "string"},
+                    "port": {"type": "integer", "format": "int32", "minimum": 1, "maximum": 65535},
+                    "protocol": {"type": "string", "default": "TCP"},
+                },
+            }},
+            "workloadIPs": {"type": "array", "items": {"type": "object", "properties": {"ip": {"type": "string"}}}},
         },
     })
 }

@@ -42,11 +42,11 @@ const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 const GROUP: &str = "policy.linkerd.io";
 
-/// What is known of a port of a pod; `None` if the pod is not known. Its proxy may ask before the pod has come here, and has been
+/// What is known of a port of a pod or an ExternalWorkload; `None` if that is not known. Its proxy may ask before the pod has come here, and has been
 /// told by the injector what holds until then: any answer would take the place of that, which may be `deny`.
-pub(crate) fn server(state: &State, cluster: &Cluster, key: &Key, port: u16) -> Option<Server> {
-    let pod = state.pod(key)?;
-    let own = state.servers(&key.namespace).find(|server| server.is_for(pod, port));
+pub(crate) fn server(state: &State, cluster: &Cluster, id: &(crate::Kind, Key), port: u16) -> Option<Server> {
+    let pod = state.pod(id)?;
+    let own = state.servers(&pod.key.namespace).find(|server| server.is_for(pod, port));
     let default = pod.inbound_policy_at(port);
     let opaque = pod.opaque_ports.as_ref().unwrap_or(&cluster.opaque_ports).contains(port);
     let (protocol, labels, authorizations) = match own {

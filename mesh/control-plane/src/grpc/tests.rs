@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tonic::{Code, Streaming, transport::Channel};
 
 use super::*;
-use crate::{Kind, examples};
+use crate::examples;
 
 /// Long enough for a loaded machine; a test that passes never waits for it.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -289,6 +289,20 @@ async fn a_pods_port_follows_its_annotation() {
     let json = client.get_port(spec(r#"{"ns":"default","pod":"p"}"#)).await.unwrap().into_inner();
     assert_eq!(json.labels["name"], "deny");
     assert_eq!(client.get_port(spec("p")).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn an_external_workload_is_told_of_its_ports() {
+    let mut workload = examples::external_workload("p", "192.0.2.7");
+    workload["metadata"]["annotations"] = json!({"config.linkerd.io/default-inbound-policy": "deny"});
+    let index = examples::index([examples::pod("p", "10.244.0.7")]);
+    let mut client = InboundServerPoliciesClient::new(policy_channel(&index).await);
+    let spec = || PortSpec { workload: r#"{"ns":"default","external_workload":"p"}"#.into(), port: 8080 };
+    assert_eq!(client.get_port(spec()).await.unwrap_err().code(), Code::NotFound, "the pod is another");
+    let mut servers = client.watch_port(spec()).await.unwrap().into_inner();
+    index.apply(&workload).unwrap();
+    assert_eq!(next(&mut servers).await.labels["name"], "deny");
+    assert_eq!(client.get_port(spec()).await.unwrap().into_inner().labels["name"], "deny");
 }
 
 #[tokio::test]

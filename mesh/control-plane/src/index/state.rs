@@ -20,7 +20,8 @@ use crate::{
 pub(crate) struct State {
     services: HashMap<Key, Service>,
     slices: HashMap<Key, EndpointSlice>,
-    pods: HashMap<Key, Pod>,
+    // ExternalWorkloads as well.
+    pods: HashMap<(Kind, Key), Pod>,
     nodes: HashMap<Key, Node>,
     profiles: HashMap<Key, ServiceProfile>,
     splits: HashMap<Key, TrafficSplit>,
@@ -33,10 +34,10 @@ pub(crate) struct State {
     egress_networks: BTreeMap<Key, EgressNetwork>,
 
     services_by_ip: Relation<IpAddr, Key>,
-    pods_by_ip: Relation<IpAddr, Key>,
-    pods_by_host_port: Relation<SocketAddr, Key>,
+    pods_by_ip: Relation<IpAddr, (Kind, Key)>,
+    pods_by_host_port: Relation<SocketAddr, (Kind, Key)>,
     slices_by_service: Relation<Key, Key>,
-    services_by_pod: Relation<Key, (Key, Key)>,
+    services_by_pod: Relation<(Kind, Key), (Key, Key)>,
     splits_by_apex: Relation<Key, Key>,
     routes_by_parent: Relation<Referent, (Kind, Key)>,
     routes_by_server: Relation<Key, (Kind, Key)>,
@@ -53,8 +54,8 @@ impl State {
         self.services_by_ip.get(&ip).next().and_then(|key| self.services.get(key))
     }
 
-    pub(crate) fn pod(&self, key: &Key) -> Option<&Pod> {
-        self.pods.get(key)
+    pub(crate) fn pod(&self, id: &(Kind, Key)) -> Option<&Pod> {
+        self.pods.get(id)
     }
 
     pub(crate) fn node(&self, name: &str) -> Option<&Node> {
@@ -81,9 +82,13 @@ impl State {
             (keys.len() > 1).then(|| format!("expected one {what}, found {}; leave it to one of them", keys.join(", ")))
         };
         several(&format!("Service with the cluster IP {ip}"), &mut self.services_by_ip.get(&ip))
-            .or_else(|| several(&format!("pod with the address {ip}"), &mut self.pods_by_ip.get(&ip)))
             .or_else(|| {
-                several(&format!("pod with the host port {address}"), &mut self.pods_by_host_port.get(&address))
+                let pods = self.pods_by_ip.get(&ip);
+                several(&format!("pod with the address {ip}"), &mut pods.map(|(_, key)| key))
+            })
+            .or_else(|| {
+                let pods = self.pods_by_host_port.get(&address);
+                several(&format!("pod with the host port {address}"), &mut pods.map(|(_, key)| key))
             })
     }
 
@@ -168,7 +173,7 @@ impl State {
         match kind {
             Kind::Service => self.services.len(),
             Kind::EndpointSlice => self.slices.len(),
-            Kind::Pod => self.pods.len(),
+            Kind::Pod | Kind::ExternalWorkload => self.pods.keys().filter(|(own, _)| *own == kind).count(),
             Kind::Node => self.nodes.len(),
             Kind::ServiceProfile => self.profiles.len(),
             Kind::TrafficSplit => self.splits.len(),
@@ -193,7 +198,9 @@ impl State {
         match kind {
             Kind::Service => self.services.keys().cloned().collect(),
             Kind::EndpointSlice => self.slices.keys().cloned().collect(),
-            Kind::Pod => self.pods.keys().cloned().collect(),
+            Kind::Pod | Kind::ExternalWorkload => {
+                self.pods.keys().filter(|(own, _)| *own == kind).map(|(_, key)| key.clone()).collect()
+            }
             Kind::Node => self.nodes.keys().cloned().collect(),
             Kind::ServiceProfile => self.profiles.keys().cloned().collect(),
             Kind::TrafficSplit => self.splits.keys().cloned().collect(),
@@ -231,7 +238,7 @@ impl State {
         match object {
             Object::Service(new) => self.services.get(key) == Some(new),
             Object::EndpointSlice(new) => self.slices.get(key) == Some(new),
-            Object::Pod(new) => self.pods.get(key) == Some(new),
+            Object::Pod(new) => self.pods.get(&new.id()) == Some(new),
             Object::Node(new) => self.nodes.get(key) == Some(new),
             Object::ServiceProfile(new) => self.profiles.get(key) == Some(new),
             Object::TrafficSplit(new) => self.splits.get(key) == Some(new),
@@ -264,13 +271,13 @@ impl State {
             }
             Object::Pod(pod) => {
                 for ip in &pod.ips {
-                    self.pods_by_ip.insert(*ip, pod.key.clone());
+                    self.pods_by_ip.insert(*ip, pod.id());
                 }
                 for (host, _) in &pod.host_ports {
-                    self.pods_by_host_port.insert(*host, pod.key.clone());
+                    self.pods_by_host_port.insert(*host, pod.id());
                 }
                 self.pod_topics(&pod, topics);
-                self.pods.insert(pod.key.clone(), pod);
+                self.pods.insert(pod.id(), pod);
             }
             Object::Node(node) => {
                 topics.push(Topic::Node(node.key.name.clone()));
@@ -347,13 +354,14 @@ impl State {
                 }
                 topics.push(Topic::Service(slice.service));
             }
-            Kind::Pod => {
-                let Some(pod) = self.pods.remove(key) else { return Vec::new() };
+            Kind::Pod | Kind::ExternalWorkload => {
+                let id = (kind, key.clone());
+                let Some(pod) = self.pods.remove(&id) else { return Vec::new() };
                 for ip in &pod.ips {
-                    self.pods_by_ip.remove(ip, key);
+                    self.pods_by_ip.remove(ip, &id);
                 }
                 for (host, _) in &pod.host_ports {
-                    self.pods_by_host_port.remove(host, key);
+                    self.pods_by_host_port.remove(host, &id);
                 }
                 self.pod_topics(&pod, &mut topics);
             }
@@ -438,7 +446,7 @@ impl State {
     /// Authorizations, routes and limits are about Servers of their own namespace. They change seldom, so that it need not be known
     /// about whose ports: answers that stay are not sent again.
     fn pods_of(&self, namespace: &str, topics: &mut Vec<Topic>) {
-        topics.extend(self.pods.keys().filter(|pod| *pod.namespace == *namespace).cloned().map(Topic::Pod));
+        topics.extend(self.pods.keys().filter(|(_, pod)| *pod.namespace == *namespace).cloned().map(Topic::Pod));
     }
 
     /// Authentications are referred to from any namespace.
@@ -478,10 +486,10 @@ impl State {
     }
 
     fn pod_topics(&self, pod: &Pod, topics: &mut Vec<Topic>) {
-        topics.push(Topic::Pod(pod.key.clone()));
+        topics.push(Topic::Pod(pod.id()));
         let hosts = pod.host_ports.iter().map(|(host, _)| host.ip());
         topics.extend(pod.ips.iter().copied().chain(hosts).map(Topic::Address));
-        topics.extend(self.services_by_pod.get(&pod.key).map(|(service, _)| Topic::Service(service.clone())));
+        topics.extend(self.services_by_pod.get(&pod.id()).map(|(service, _)| Topic::Service(service.clone())));
     }
 
     /// A profile is named after its Service, `web.default.svc.cluster.local`, in whatever namespace it is.

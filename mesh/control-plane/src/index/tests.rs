@@ -21,7 +21,7 @@ fn wakes(index: &Index, change: impl FnOnce(&Index)) -> Vec<&'static str> {
         ("api", Topic::Service(Key::new("default", "api"))),
         ("web ip", Topic::Address(ip("10.96.0.5"))),
         ("pod ip", Topic::Address(ip("10.244.0.7"))),
-        ("pod", Topic::Pod(Key::new("default", "p"))),
+        ("pod", Topic::Pod((Kind::Pod, Key::new("default", "p")))),
         ("statuses", Topic::Statuses),
     ];
     let receivers: Vec<_> = watched
@@ -205,8 +205,7 @@ mod property {
             }
             object
         };
-        let object =
-            prop_oneof![
+        let object = prop_oneof![
             (service(), ip(), any::<bool>(), any::<bool>()).prop_map(move |(name, ip, opaque, local)| {
                 let mut service = annotated(examples::service(name, ip), opaque);
                 service["spec"]["internalTrafficPolicy"] = json!(if local { "Local" } else { "Cluster" });
@@ -228,6 +227,18 @@ mod property {
                 pod["spec"]["containers"][0]["ports"][0]["hostPort"] = json!(80);
                 pod["status"]["hostIP"] = json!(host);
                 pod
+            }),
+            (pod(), ip(), any::<bool>(), service()).prop_map(move |(name, ip, opaque, group)| {
+                let mut workload = annotated(examples::external_workload(name, ip), opaque);
+                workload["metadata"]["labels"]["app"] = json!(group);
+                workload
+            }),
+            (service(), proptest::collection::vec((pod(), ip(), any::<bool>()), 0..3))
+                .prop_map(|(service, workloads)| examples::slice_of("ExternalWorkload", service, &workloads)),
+            (service(), service()).prop_map(|(name, group)| {
+                let workloads = json!({"matchLabels": {"app": group}});
+                let spec = json!({"externalWorkloadSelector": workloads, "port": "http", "proxyProtocol": "opaque"});
+                policy("v1beta3", "Server", "default", name, spec)
             }),
             (service(), namespace(), "[ab]").prop_map(|(service, namespace, route)| {
                 let routes = json!({"routes": [{"name": route, "condition": {"pathRegex": "/"}}]});
@@ -296,10 +307,12 @@ mod property {
             ),
             (namespace(), service(), service(), service(), any::<bool>()).prop_map(
                 |(namespace, name, parent, backend, to_service)| {
-                    let network = |name: &str| json!({
-                        "group": "policy.linkerd.io", "kind": "EgressNetwork", "name": name, "namespace": "client",
-                        "port": 80,
-                    });
+                    let network = |name: &str| {
+                        json!({
+                            "group": "policy.linkerd.io", "kind": "EgressNetwork", "name": name, "namespace": "client",
+                            "port": 80,
+                        })
+                    };
                     let backend = match to_service {
                         true => json!({"name": backend, "port": 80, "namespace": "default"}),
                         false => network(backend),
@@ -376,8 +389,11 @@ mod property {
                 answers.push((vec![topic()], Answer::Policy(policy)));
             }
             for pod in ["p", "q"] {
-                let key = Key::new("default", pod);
-                answers.push((vec![Topic::Pod(key.clone())], Answer::Server(server(state, cluster, &key, 8080))));
+                for kind in [Kind::Pod, Kind::ExternalWorkload] {
+                    let id = (kind, Key::new("default", pod));
+                    let server = server(state, cluster, &id, 8080);
+                    answers.push((vec![Topic::Pod(id)], Answer::Server(server)));
+                }
             }
             let mut due = status::due(state, cluster);
             due.sort_by_cached_key(|due| (due.kind, due.key.clone()));

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::Key;
+use crate::{Key, Kind};
 
 /// What an answer depends on. Every question depends on exactly one topic, but that about endpoints, which depends on where it is
 /// asked as well.
@@ -16,8 +16,8 @@ pub(crate) enum Topic {
     /// An address: the pod that has it, the pods that have ports of it, the Service whose cluster IP it is with all of the above, or the
     /// EgressNetworks around it with their routes.
     Address(IpAddr),
-    /// A pod by name.
-    Pod(Key),
+    /// A pod or an ExternalWorkload by name.
+    Pod((Kind, Key)),
     /// A node by name: where its pods' proxies are when they ask.
     Node(Arc<str>),
     /// Every address, for those who tell of a change; nobody waits for it. What is outside of the cluster has no list.
@@ -87,12 +87,12 @@ mod tests {
     #[test]
     fn topics_nobody_waits_for_are_forgotten() {
         let topics = Topics::default();
-        let kept = topics.subscribe(Topic::Pod(Key::new("ns", "kept")));
+        let kept = topics.subscribe(Topic::Pod((Kind::Pod, Key::new("ns", "kept"))));
         for number in 0..1000 {
-            drop(topics.subscribe(Topic::Pod(Key::new("ns", &number.to_string()))));
+            drop(topics.subscribe(Topic::Pod((Kind::Pod, Key::new("ns", &number.to_string())))));
         }
         assert!(topics.len() < 100, "{}", topics.len());
-        topics.notify([Topic::Pod(Key::new("ns", "kept"))]);
+        topics.notify([Topic::Pod((Kind::Pod, Key::new("ns", "kept")))]);
         assert!(kept.has_changed().unwrap());
     }
 }

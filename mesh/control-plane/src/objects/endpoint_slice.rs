@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::{Key, objects::wire};
+use crate::{Key, Kind, objects::wire};
 
 /// What is kept of an EndpointSlice.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +25,8 @@ pub(crate) struct Endpoint {
     pub(crate) node: Option<String>,
     /// The zones whose clients it is meant for; empty if that is left open.
     pub(crate) for_zones: Vec<String>,
-    pub(crate) pod: Option<Key>,
+    /// The pod or the ExternalWorkload.
+    pub(crate) pod: Option<(Kind, Key)>,
 }
 
 impl From<wire::EndpointSlice> for EndpointSlice {
@@ -58,9 +59,14 @@ fn read(endpoint: wire::SliceEndpoint, slice: &Key) -> Option<Endpoint> {
         zone: endpoint.zone,
         node: endpoint.node_name,
         for_zones: zones.into_iter().map(|zone| zone.name).collect(),
-        pod: endpoint.target_ref.filter(|target| target.kind == "Pod").map(|target| {
+        pod: endpoint.target_ref.and_then(|target| {
+            let kind = match target.kind.as_str() {
+                "Pod" => Kind::Pod,
+                "ExternalWorkload" => Kind::ExternalWorkload,
+                _ => return None,
+            };
             let namespace = if target.namespace.is_empty() { &slice.namespace } else { target.namespace.as_str() };
-            Key::new(namespace, &target.name)
+            Some((kind, Key::new(namespace, &target.name)))
         }),
     })
 }

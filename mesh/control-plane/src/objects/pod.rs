@@ -1,4 +1,4 @@
-//! Pods.
+//! Pods, and what ExternalWorkloads are kept as.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -8,7 +8,7 @@ use std::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::{
-    Key, PortSet,
+    Key, Kind, PortSet,
     objects::wire::{self, annotation, labels},
 };
 
@@ -18,7 +18,7 @@ const TEMPLATE_HASH: &str = "pod-template-hash";
 const CONTROL_PLANE: &str = "linkerd.io/control-plane-ns";
 
 /// The injector's name for the port of a proxy's inbound side.
-const PROXY_PORT: &str = "linkerd-proxy";
+pub(super) const PROXY_PORT: &str = "linkerd-proxy";
 
 /// Its name for the port at which a proxy tells of itself.
 const ADMIN_PORT: &str = "linkerd-admin";
@@ -27,15 +27,16 @@ const SKIPPED_PORTS: &str = "config.linkerd.io/skip-inbound-ports";
 
 const IDENTITY_PORTS: &str = "config.linkerd.io/proxy-require-identity-inbound-ports";
 
-/// What is kept of a pod.
+/// What is kept of a pod, or of an ExternalWorkload, which is to the mesh what a pod is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pod {
+    pub(crate) kind: Kind,
     pub(crate) key: Key,
     /// Addresses that are this pod's alone: none for a pod on the node's network or one that has ended.
     pub(crate) ips: Vec<IpAddr>,
     /// Its `hostPort`s: addresses of its node, and where in the pod each leads.
     pub(crate) host_ports: Vec<(SocketAddr, SocketAddr)>,
-    /// The labels of its metrics: `pod`, its owner's kind, `serviceaccount` and so on.
+    /// The labels of its metrics: `pod`, its owner's kind, `serviceaccount` and so on; of an ExternalWorkload `external_workload`.
     pub(crate) metric_labels: HashMap<String, String>,
     /// The ports its annotation declares opaque; `None` if it has none, and the cluster's default holds.
     pub(crate) opaque_ports: Option<PortSet>,
@@ -54,6 +55,11 @@ pub struct Pod {
 }
 
 impl Pod {
+    /// Pods and ExternalWorkloads may have the same name.
+    pub(crate) fn id(&self) -> (Kind, Key) {
+        (self.kind, self.key.clone())
+    }
+
     /// Who may connect to a port where no Server says otherwise.
     pub(crate) fn inbound_policy_at(&self, port: u16) -> InboundPolicy {
         let wants_identity = self.identity_ports.contains(port);
@@ -64,10 +70,7 @@ impl Pod {
 /// What is known of a pod's proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Proxy {
-    /// The namespace of the control plane that it belongs to.
-    pub(crate) control_plane_namespace: String,
-    /// Whose identity it has.
-    pub(crate) service_account: String,
+    pub(crate) identity: ProxyIdentity,
     /// The ports whose connections do not pass it.
     pub(crate) skipped: PortSet,
     /// Its own, where it takes connections that say which port they are for.
@@ -76,17 +79,39 @@ pub(crate) struct Proxy {
     pub(crate) admin: Option<u16>,
 }
 
+/// Who a proxy is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ProxyIdentity {
+    /// A service account of the pod's namespace, to the control plane of a namespace.
+    ServiceAccount { control_plane_namespace: String, name: String },
+    /// The URI in its certificate, and the name by which it is asked for: what an ExternalWorkload says of itself (`spec.meshTLS`).
+    Uri { uri: String, server_name: String },
+}
+
 impl Proxy {
     fn of(metadata: &ObjectMeta, spec: &wire::PodSpec) -> Option<Self> {
         let port = |name: &str| spec.all_ports().find(|port| port.name == name).map(|port| port.container_port);
         Some(Self {
-            control_plane_namespace: labels(metadata).get(CONTROL_PLANE).filter(|it| !it.is_empty())?.clone(),
-            service_account: or_default(&spec.service_account_name).to_owned(),
+            identity: ProxyIdentity::ServiceAccount {
+                control_plane_namespace: labels(metadata).get(CONTROL_PLANE).filter(|it| !it.is_empty())?.clone(),
+                name: or_default(&spec.service_account_name).to_owned(),
+            },
             skipped: annotation(metadata, SKIPPED_PORTS).map(PortSet::parse).unwrap_or_default(),
             port: port(PROXY_PORT),
             admin: port(ADMIN_PORT),
         })
     }
+}
+
+/// Who may connect, as an object's annotation says.
+pub(super) fn inbound_policy(metadata: &ObjectMeta) -> InboundPolicy {
+    let policy = annotation(metadata, "config.linkerd.io/default-inbound-policy");
+    policy.and_then(InboundPolicy::parse).unwrap_or_default()
+}
+
+/// The ports at which whoever connects has to have an identity.
+pub(super) fn identity_ports(metadata: &ObjectMeta) -> PortSet {
+    annotation(metadata, IDENTITY_PORTS).map(PortSet::parse).unwrap_or_default()
 }
 
 /// The service account of a pod that names none.
@@ -152,6 +177,7 @@ impl From<wire::Pod> for Pod {
         let mut ips: Vec<IpAddr> = ips.filter(|_| !shared).filter_map(|ip| ip.parse().ok()).collect();
         ips.dedup();
         Self {
+            kind: Kind::Pod,
             key: wire::key(&metadata),
             ips,
             host_ports,
@@ -161,10 +187,8 @@ impl From<wire::Pod> for Pod {
                     |name: &str| spec.all_ports().find(|port| port.name == name).map(|port| port.container_port);
                 PortSet::from_items(list.split(','), by_name)
             }),
-            inbound_policy: annotation(&metadata, "config.linkerd.io/default-inbound-policy")
-                .and_then(InboundPolicy::parse)
-                .unwrap_or_default(),
-            identity_ports: annotation(&metadata, IDENTITY_PORTS).map(PortSet::parse).unwrap_or_default(),
+            inbound_policy: inbound_policy(&metadata),
+            identity_ports: identity_ports(&metadata),
             proxy: Proxy::of(&metadata, &spec),
             named_ports: named_ports(&spec),
             probes: probes(&spec),

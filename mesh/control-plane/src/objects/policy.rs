@@ -17,13 +17,15 @@ use crate::{
     },
 };
 
-/// A port of some pods.
+/// A port of some pods, or of some ExternalWorkloads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Server {
     pub(crate) key: Key,
     pub(crate) labels: BTreeMap<String, String>,
     /// `None` selects no pod.
     pods: Option<Selector>,
+    /// `None` selects no ExternalWorkload.
+    external_workloads: Option<Selector>,
     pub(crate) port: Port,
     pub(crate) protocol: Protocol,
     /// Who may connect besides those whom authorizations name.
@@ -143,7 +145,8 @@ impl Server {
 
     /// Whether it is for ports of a pod.
     pub(crate) fn selects(&self, pod: &Pod) -> bool {
-        self.key.namespace == pod.key.namespace && self.pods.as_ref().is_some_and(|pods| pods.matches(&pod.labels))
+        let selector = if pod.kind == Kind::ExternalWorkload { &self.external_workloads } else { &self.pods };
+        self.key.namespace == pod.key.namespace && selector.as_ref().is_some_and(|pods| pods.matches(&pod.labels))
     }
 }
 
@@ -154,6 +157,7 @@ impl From<api::Server> for Server {
         Self {
             labels: metadata.labels.unwrap_or_default(),
             pods: spec.pod_selector.and_then(|pods| selector(&key, pods)),
+            external_workloads: spec.external_workload_selector.and_then(|pods| selector(&key, pods)),
             port: match spec.port {
                 NumberOrString::Number(number) => Port::Number(number as u16),
                 NumberOrString::String(name) => name.parse().map_or(Port::Name(name), Port::Number),

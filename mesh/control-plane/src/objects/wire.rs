@@ -63,6 +63,7 @@ resource!(
     Service,
     EndpointSlice,
     Pod,
+    ExternalWorkload,
     Node,
     ServiceProfile,
     TrafficSplit,
@@ -249,6 +250,36 @@ pub(crate) struct ContainerPort {
     pub(crate) host_port: u16,
     #[serde(rename = "hostIP")]
     pub(crate) host_ip: String,
+    pub(crate) protocol: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct ExternalWorkload {
+    pub(crate) metadata: ObjectMeta,
+    pub(crate) spec: ExternalWorkloadSpec,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct ExternalWorkloadSpec {
+    #[serde(rename = "meshTLS")]
+    pub(crate) mesh_tls: WorkloadTls,
+    pub(crate) ports: Option<Vec<WorkloadPort>>,
+    #[serde(rename = "workloadIPs")]
+    pub(crate) workload_ips: Option<Vec<PodIp>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct WorkloadTls {
+    pub(crate) identity: String,
+    pub(crate) server_name: String,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct WorkloadPort {
+    pub(crate) name: String,
+    pub(crate) port: u16,
     pub(crate) protocol: String,
 }
 

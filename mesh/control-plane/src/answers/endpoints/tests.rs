@@ -377,3 +377,56 @@ async fn a_proxy_answers_at_its_admin_port_as_itself() {
         assert_eq!(matches!(hint.protocol, Some(destination::protocol_hint::Protocol::H2(_))), !opaque);
     }
 }
+
+#[tokio::test]
+async fn an_external_workload_is_an_endpoint_that_says_itself_who_it_is() {
+    use destination::{protocol_hint::Protocol, tls_identity::Strategy};
+    let identity =
+        crate::IdentityDomain { control_plane_namespace: "linkerd".into(), trust_domain: "cluster.local".into() };
+    let server = |selector: &str| {
+        json!({
+            "apiVersion": "policy.linkerd.io/v1beta3", "kind": "Server", "metadata": {"name": "s", "namespace": "default"},
+            "spec": {selector: {}, "port": "http", "proxyProtocol": "opaque"},
+        })
+    };
+    let annotated = json!({"config.linkerd.io/opaque-ports": "http"});
+    let ports = json!([{"name": "http", "port": 8080}, {"name": "linkerd-proxy", "port": 5143}]);
+    for (what, annotations, ports, servers, inbound_port) in [
+        ("as it is", json!({}), None, vec![], None),
+        ("an opaque port", annotated.clone(), None, vec![], Some(4143)),
+        ("a proxy at another port", annotated, Some(ports), vec![], Some(5143)),
+        ("an opaque Server", json!({}), None, vec![server("externalWorkloadSelector")], Some(4143)),
+        ("a Server of pods", json!({}), None, vec![server("podSelector")], None),
+    ] {
+        let mut workload = examples::external_workload("vm", "192.0.2.7");
+        workload["metadata"]["annotations"] = annotations;
+        if let Some(ports) = ports {
+            workload["spec"]["ports"] = ports;
+        }
+        let index = crate::Index::new(Cluster { identity: Some(identity.clone()), ..Cluster::default() });
+        // A pod may have the same name, and is something else.
+        let pod = examples::pod("vm", "10.244.0.7");
+        let slice = examples::slice_of("ExternalWorkload", "web", &[("vm", "192.0.2.7", true)]);
+        for object in [examples::service("web", "10.96.0.5"), slice, pod, workload].into_iter().chain(servers) {
+            index.apply(&object).unwrap();
+        }
+        index.mark_synced();
+        let name = ServiceName { service: Key::new("default", "web"), hostname: None };
+        let place = Place::default();
+        let found = index.answer(|state, cluster| endpoints(state, cluster, &name, 80, &place)).await;
+        let Endpoints::Ready(ready) = found else { panic!("missing") };
+        let address = "192.0.2.7:8080".parse().unwrap();
+        let profile = index.answer(|state, cluster| profile::by_address(state, cluster, address, None)).await;
+        for endpoint in [ready[&address].clone(), profile.endpoint.unwrap()] {
+            let labels = ["external_workload", "workloadgroup", "pod"].map(|label| endpoint.metric_labels.get(label));
+            assert_eq!(labels, [Some(&"vm".to_owned()), Some(&"vms".to_owned()), None], "{what}");
+            let hint = endpoint.protocol_hint.unwrap();
+            assert_eq!(matches!(hint.protocol, Some(Protocol::Opaque(_))), inbound_port.is_some(), "{what}");
+            assert_eq!(hint.opaque_transport.map(|it| it.inbound_port), inbound_port, "{what}");
+            let identity = endpoint.tls_identity.unwrap();
+            assert_eq!(identity.server_name.unwrap().name, "vm.cluster.local");
+            let Some(Strategy::UriLikeIdentity(uri)) = identity.strategy else { panic!("{what}") };
+            assert_eq!(uri.uri, "spiffe://root.linkerd.cluster.local/vm");
+        }
+    }
+}

@@ -67,8 +67,8 @@ async fn opaque_ports_skip_detection() {
 async fn of_a_pod_that_is_not_known_yet_nothing_is_said() {
     let index = examples::index([examples::pod("p", "10.244.0.7")]);
     for (name, known) in [("q", false), ("p", true)] {
-        let key = Key::new("default", name);
-        let found = index.answer(|state, cluster| server(state, cluster, &key, 80)).await;
+        let id = (crate::Kind::Pod, Key::new("default", name));
+        let found = index.answer(|state, cluster| server(state, cluster, &id, 80)).await;
         assert_eq!(found.is_some(), known, "{name}");
     }
 }
@@ -103,8 +103,8 @@ fn index(objects: impl IntoIterator<Item = Value>) -> Index {
 }
 
 async fn look(index: &Index, port: u16) -> Server {
-    let key = Key::new("default", "p");
-    index.answer(|state, cluster| server(state, cluster, &key, port)).await.unwrap()
+    let id = (crate::Kind::Pod, Key::new("default", "p"));
+    index.answer(|state, cluster| server(state, cluster, &id, port)).await.unwrap()
 }
 
 /// Who is let in, by the names of the authorizations: `name: networks, clients`.
@@ -430,4 +430,32 @@ async fn a_server_has_its_oldest_rate_limit() {
     assert_eq!(limit_of(look(&index, 8081).await), None);
     index.delete(crate::Kind::HttpLocalRateLimitPolicy, &Key::new("default", "z"));
     assert_eq!(limit_of(look(&index, 8080).await).unwrap().total.unwrap().requests_per_second, 1);
+}
+
+#[tokio::test]
+async fn an_external_workload_has_policies_of_its_own() {
+    let server = |name: &str, selector: &str, protocol: &str| {
+        object("v1beta3", "Server", name, json!({selector: {}, "port": 8080, "proxyProtocol": protocol}))
+    };
+    let mut workload = examples::external_workload("p", "192.0.2.7");
+    workload["metadata"]["annotations"] = json!({
+        "config.linkerd.io/default-inbound-policy": "all-authenticated",
+        "config.linkerd.io/opaque-ports": "9090",
+    });
+    let index = index([
+        workload,
+        server("of-pods", "podSelector", "HTTP/1"),
+        server("of-workloads", "externalWorkloadSelector", "gRPC"),
+    ]);
+    let id = (crate::Kind::ExternalWorkload, Key::new("default", "p"));
+    let ask = async |port: u16| index.answer(|state, cluster| super::server(state, cluster, &id, port)).await.unwrap();
+    let kind = |server: &Server| server.protocol.clone().unwrap().kind.unwrap();
+    let found = ask(8080).await;
+    assert!(matches!(kind(&found), Kind::Grpc(_)));
+    assert_eq!(found.labels["name"], "of-workloads");
+    // The pod of the same name has the other.
+    assert_eq!(look(&index, 8080).await.labels["name"], "of-pods");
+    let found = ask(9090).await;
+    assert!(matches!(kind(&found), Kind::Opaque(_)));
+    assert_eq!((&*found.labels["name"], found.server_ips.len()), ("all-authenticated", 1));
 }

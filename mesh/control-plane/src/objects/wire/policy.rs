@@ -14,8 +14,9 @@ pub(crate) struct Server {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ServerSpec {
-    /// Without it, one for external workloads, which are no pods.
+    /// A Server has this or the next.
     pub(crate) pod_selector: Option<LabelSelector>,
+    pub(crate) external_workload_selector: Option<LabelSelector>,
     pub(crate) port: NumberOrString,
     #[serde(default)]
     pub(crate) proxy_protocol: String,
