@@ -182,6 +182,15 @@ pub trait Cluster: Send + Sync {
     /// When the cluster does not get there.
     async fn settled(&self) -> io::Result<()>;
 
+    /// Waits until the cluster can be reached, and tells how often the way to it was made so far. Where that is not what it was before, nobody
+    /// knows what became of what was under way in between.
+    ///
+    /// # Errors
+    /// Why it cannot be reached.
+    async fn reached(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
     /// kubectl with full rights, where there is one.
     fn kubectl(&self) -> Option<Kubectl>;
 

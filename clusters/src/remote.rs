@@ -315,7 +315,15 @@ pub struct Remote {
 /// The way to one vantage point.
 struct Gate {
     address: Ipv4Addr,
-    tunnels: Mutex<Option<Tunnels>>,
+    way: Mutex<Way>,
+}
+
+/// What leads to a vantage point through the API server.
+#[derive(Default)]
+struct Way {
+    tunnels: Option<Tunnels>,
+    /// How often they were made.
+    made: u64,
 }
 
 impl Remote {
@@ -335,7 +343,7 @@ impl Remote {
                 troubles: format!("the pod {name} has no address"),
                 image: reach.image.clone(),
             })?;
-            gates.push(Gate { address, tunnels: Mutex::default() });
+            gates.push(Gate { address, way: Mutex::default() });
         }
         let kubectl = match kubectl(progress) {
             Some(program) => Some(Kubectl { program, kubeconfig: reach.kubeconfig()? }),
@@ -371,19 +379,25 @@ impl Remote {
 
     /// The tunnels to a vantage point, as they are or anew.
     async fn tunnels(&self, index: usize) -> io::Result<Tunnels> {
-        let mut held = self.gates[index].tunnels.lock().await;
-        if let Some(tunnels) = held.as_mut()
+        self.way(index).await.map(|(tunnels, _)| tunnels)
+    }
+
+    /// The same, and how often they were made so far.
+    async fn way(&self, index: usize) -> io::Result<(Tunnels, u64)> {
+        let mut way = self.gates[index].way.lock().await;
+        if let Some(tunnels) = way.tunnels.as_mut()
             && tunnels.ready().await.is_ok()
         {
-            return Ok(tunnels.clone());
+            return Ok((tunnels.clone(), way.made));
         }
         let api: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
         let forwarded = api.portforward(vantage::NAMES[index], &[PORT]).await;
         let stream = forwarded.map_err(io::Error::other)?.take_stream(PORT);
         let stream = stream.ok_or_else(|| io::Error::other("the API server forwards no port"))?;
         let tunnels = Tunnels::over(stream).await?;
-        *held = Some(tunnels.clone());
-        Ok(tunnels)
+        way.tunnels = Some(tunnels.clone());
+        way.made += 1;
+        Ok((tunnels, way.made))
     }
 }
 
@@ -437,6 +451,14 @@ impl Cluster for Remote {
     async fn connect(&self, from: Vantage, to: SocketAddr) -> io::Result<Stream> {
         let mut tunnels = self.tunnels(index(from)).await?;
         Ok(Box::pin(tunnels.connect(to).await?))
+    }
+
+    async fn reached(&self) -> io::Result<u64> {
+        let mut made = 0;
+        for index in 0..self.gates.len() {
+            made += self.way(index).await?.1;
+        }
+        Ok(made)
     }
 
     fn address(&self, of: Vantage) -> Ipv4Addr {

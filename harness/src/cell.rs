@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use futures::stream::{self, StreamExt};
 use meshgate_clusters::Backend;
 use meshgate_fixtures::{Controller, Fixtures, Recipe, Rendered};
@@ -198,26 +198,47 @@ pub fn manifests(
     Ok(blueprint.steps(fixtures, &plans)?.into_iter().flat_map(|step| step.manifests).collect())
 }
 
-/// Runs one case; a failure is looked at once more, and a verdict that changes is flaky.
+/// Runs one case; a failure is looked at once more, and a verdict that changes is flaky. What the cluster was away in does not count as a look, if
+/// it comes back.
 async fn judge(case: &Case, world: Arc<World>, plan: Plan, limit: Duration, teller: &Teller) {
     teller.tell(&Event::CaseStarted { id: case.id.to_owned() });
     let started = Instant::now();
-    let mut report = look(case, &world, &plan, limit, 1).await;
+    let mut attempts = 0;
+    let mut report = looked(case, &world, &plan, limit, &mut attempts).await;
     if report.verdict == Verdict::Fail {
-        let second = look(case, &world, &plan, limit, 2).await;
-        if second.verdict != Verdict::Fail {
-            report.flaky = true;
-            let first = report.reason.take().unwrap_or_default();
-            report.reason = Some(format!("flaky: failed at first ({first}), {} at the second look", second.verdict));
-        }
-        report.attempts = 2;
+        let second = looked(case, &world, &plan, limit, &mut attempts).await;
+        let first = report.reason.take().unwrap_or_default();
+        report.reason = Some(match second.verdict {
+            Verdict::Fail => first,
+            Verdict::NotRun => {
+                format!("{first}; it could not be looked at again: {}", second.reason.unwrap_or_default())
+            }
+            other => {
+                report.flaky = true;
+                format!("flaky: failed at first ({first}), {other} at the second look")
+            }
+        });
     }
+    report.attempts = attempts;
     report.seconds = started.elapsed().as_secs_f64();
     teller.tell(&Event::CaseFinished { report: Box::new(report) });
 }
 
-async fn look(case: &Case, world: &Arc<World>, plan: &Plan, limit: Duration, attempt: u32) -> CaseReport {
+/// Looks at a case, and once more where the cluster was away meanwhile and is back.
+async fn looked(case: &Case, world: &Arc<World>, plan: &Plan, limit: Duration, attempts: &mut u32) -> CaseReport {
+    *attempts += 1;
+    let (report, is_back) = look(case, world, plan, limit, *attempts).await;
+    if report.verdict != Verdict::NotRun || !is_back {
+        return report;
+    }
+    *attempts += 1;
+    look(case, world, plan, limit, *attempts).await.0
+}
+
+/// What is seen of a case, and whether the cluster was away meanwhile and is back.
+async fn look(case: &Case, world: &Arc<World>, plan: &Plan, limit: Duration, attempt: u32) -> (CaseReport, bool) {
     let context = Context::new(Arc::clone(world), case, plan.clone());
+    let way = world.way().await;
     let mut result = match world.unready(plan).await {
         Some(failure) => Err(failure),
         // A task of its own, so that a panic in a case is a verdict and not the end of the cell.
@@ -229,6 +250,12 @@ async fn look(case: &Case, world: &Arc<World>, plan: &Plan, limit: Duration, att
     {
         result = Err(error.context(failure.to_string()).into());
     }
+    // Nor is what the cluster was away in. It is waited for before the case's changes are undone.
+    let away = world.away(way).await;
+    if let (Err(failure @ Failure::Behaviour { .. }), Some(why)) = (&result, &away) {
+        result = Err(anyhow!("{why}; what was seen is {failure}").into());
+    }
+    let is_back = away.is_some() && world.back().await;
     let (verdict, reason) = match result {
         Ok(Outcome::Pass) => (Verdict::Pass, None),
         Ok(Outcome::NotApplicable { why }) => (Verdict::NotApplicable, Some(why)),
@@ -261,7 +288,7 @@ async fn look(case: &Case, world: &Arc<World>, plan: &Plan, limit: Duration, att
         Verdict::Pass | Verdict::Finding => claims(world, case),
         _ => BTreeMap::new(),
     };
-    CaseReport {
+    let report = CaseReport {
         id: case.id.to_owned(),
         verdict,
         seconds: 0.0,
@@ -271,7 +298,8 @@ async fn look(case: &Case, world: &Arc<World>, plan: &Plan, limit: Duration, att
         claims,
         artefacts,
         observations: context.observations(),
-    }
+    };
+    (report, is_back)
 }
 
 /// What a case comes to, which is over then: what is undone afterwards stays undone.

@@ -1,6 +1,7 @@
 //! The world of a cell: what has to run is applied and awaited, then what leads to it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,10 +15,12 @@ use meshgate_clusters::{Backend, Cluster, Entrance};
 use meshgate_fixtures::{Controller, Fixtures, Recipe};
 use meshgate_inject as inject;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::blueprint::{self, Blueprint, Part};
 use crate::cell::{Assignment, Spec, Teller};
+use crate::convergence::converge;
 use crate::injection::{self, Foreign};
 use crate::kubernetes::Kubernetes;
 use crate::matrix::Cell;
@@ -31,6 +34,9 @@ use readiness::{Silent, Unready};
 
 /// How long Linkerd's own checks may wait: its Deployments are available when they are asked.
 const CHECKS: Duration = Duration::from_secs(60);
+
+/// How long a cluster may be away, several times as long where everything may take longer: a control plane that is upgraded is, for minutes.
+const AWAY: Duration = Duration::from_secs(60);
 
 /// A cell that is up: its cluster, the mesh, the controller and the apps.
 pub struct World {
@@ -57,6 +63,8 @@ pub struct World {
     publishes: bool,
     /// Of which cases something was not there when all others were ready, by their slugs.
     unready: BTreeMap<String, Unready>,
+    /// Whether the cluster was away and did not come back in time.
+    gone: Mutex<bool>,
     report_dir: PathBuf,
     /// The command line that runs this cell again, without a case.
     repeat: String,
@@ -120,6 +128,7 @@ impl World {
             mesh: None,
             publishes: spec.backend.publishes(),
             unready: BTreeMap::new(),
+            gone: Mutex::default(),
             report_dir: spec.report_dir.clone(),
             repeat: repeat(spec),
         };
@@ -205,6 +214,33 @@ impl World {
             Some(mesh) => injection::complete(&self.kubernetes, &mesh.core).await,
             None => Ok(()),
         }
+    }
+
+    /// The way to the cluster, which is waited for as in [`back`](Self::back).
+    pub(crate) async fn way(&self) -> io::Result<u64> {
+        match self.cluster.reached().await {
+            Err(_) if self.back().await => self.cluster.reached().await,
+            way => way,
+        }
+    }
+
+    /// Why nobody knows what became of what was sent and asked since this was the way to the cluster; `None` if it still is.
+    pub(crate) async fn away(&self, was: io::Result<u64>) -> Option<String> {
+        match (was, self.cluster.reached().await) {
+            (Ok(was), Ok(is)) if was == is => None,
+            (Ok(_), Ok(_)) => Some("the connection to the cluster broke meanwhile".into()),
+            (Err(why), _) | (_, Err(why)) => Some(format!("the cluster cannot be reached: {why}")),
+        }
+    }
+
+    /// Waits until a cluster that was away is back, and says whether it is. Once it was not in time, it is not waited for again.
+    pub(crate) async fn back(&self) -> bool {
+        let mut gone = self.gone.lock().await;
+        if !*gone {
+            let reached = || async { self.cluster.reached().await.map_err(|error| error.to_string()) };
+            *gone = converge(AWAY, reached).await.is_err();
+        }
+        !*gone
     }
 
     /// Asks a mesh that is not Meshgate's own for its word that it works, as far as it is there. What it `warned` of is told once.

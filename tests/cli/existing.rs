@@ -536,3 +536,96 @@ fn the_name_of_a_load_balancer_is_looked_up_inside() {
         claim.release(&|_| {}).await.unwrap();
     });
 }
+
+/// The way to an API server, which can be cut.
+struct Wire {
+    address: std::net::SocketAddr,
+    cut: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    carried: std::sync::Arc<std::sync::Mutex<Vec<std::net::TcpStream>>>,
+    refused: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl Wire {
+    fn to(server: std::net::SocketAddr) -> Self {
+        use std::net::{TcpListener, TcpStream};
+        use std::sync::atomic::Ordering;
+
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let wire = Self {
+            address: listener.local_addr().unwrap(),
+            cut: Default::default(),
+            carried: Default::default(),
+            refused: Default::default(),
+        };
+        let (cut, carried, refused) = (wire.cut.clone(), wire.carried.clone(), wire.refused.clone());
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let mut carried = carried.lock().unwrap();
+                if cut.load(Ordering::SeqCst) {
+                    refused.fetch_add(1, Ordering::SeqCst);
+                    continue;
+                }
+                let server = TcpStream::connect(server).unwrap();
+                for (mut from, mut to) in [(&client, &server), (&server, &client)]
+                    .map(|(a, b)| (a.try_clone().unwrap(), b.try_clone().unwrap()))
+                {
+                    std::thread::spawn(move || {
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(std::net::Shutdown::Write);
+                    });
+                }
+                carried.extend([client, server]);
+            }
+        });
+        wire
+    }
+
+    /// Ends all connections, and carries none until so many were tried.
+    fn away_until_missed(&self, times: usize) {
+        use std::sync::atomic::Ordering;
+        {
+            let mut carried = self.carried.lock().unwrap();
+            self.cut.store(true, Ordering::SeqCst);
+            for stream in carried.drain(..) {
+                let _ = stream.shutdown(std::net::Shutdown::Both);
+            }
+        }
+        crate::bench::eventually("the cluster is missed", || {
+            (self.refused.load(Ordering::SeqCst) >= times).then_some(())
+        });
+        self.cut.store(false, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn what_a_cluster_was_away_in_is_looked_at_again_when_it_is_back() {
+    use std::io::BufRead as _;
+
+    let cluster = Cluster::up();
+    let mut config: Value =
+        serde_json::to_value(kube::config::Kubeconfig::read_from(cluster.kubeconfig()).unwrap()).unwrap();
+    let server = config["clusters"][0]["cluster"]["server"].as_str().unwrap().to_owned();
+    let wire = Wire::to(server.trim_start_matches("https://").trim_end_matches('/').parse().unwrap());
+    config["clusters"][0]["cluster"]["server"] = format!("https://{}", wire.address).into();
+    let kubeconfig = cluster.state.path().join("wired");
+    std::fs::write(&kubeconfig, config.to_string()).unwrap();
+
+    let report = tempfile::tempdir().unwrap();
+    let mut command = cluster.command(&["run", "--cluster", "existing", "--kubeconfig", kubeconfig.to_str().unwrap()]);
+    command.args(["--controllers", "traefik", "--recipe", "ingress-middleware", "--dialect", "modern"]);
+    command.args(["--case", "routing/host,routing/body-1mib,traffic_split/half,traffic_split/ninety-ten"]);
+    command.arg("--report-dir").arg(report.path()).stderr(std::process::Stdio::piped());
+    let mut run = command.spawn().unwrap();
+    let mut said = std::io::BufReader::new(run.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(said.any(|line| line.contains(": ready after ")));
+    wire.away_until_missed(3);
+    let rest: Vec<String> = said.collect();
+    assert_eq!(run.wait().unwrap().code(), Some(0), "{rest:#?}");
+
+    let verdicts = verdicts(report.path());
+    let judged: Vec<_> = verdicts.iter().filter(|(_, verdict)| verdict != "not-applicable").collect();
+    assert!(judged.len() == 4 && judged.iter().all(|(_, verdict)| verdict == "pass"), "{judged:?}");
+    let written: Value = serde_json::from_slice(&std::fs::read(report.path().join("report.json")).unwrap()).unwrap();
+    let cases = written["cells"][0]["cases"].as_array().unwrap();
+    assert!(cases.iter().any(|case| case["attempts"] == 2 && case["flaky"].is_null()), "none was under way");
+}
