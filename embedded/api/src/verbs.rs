@@ -125,7 +125,12 @@ pub(crate) fn watch(call: &Call, served: &Served) -> Result<Reply, Status> {
         None => Start::Now,
         Some(revision) => Start::After(revision),
     };
-    let watch = call.api.store.watch(&served.kind.resource, namespace(call), &selectors, start)?;
+    let watch = match call.api.store.watch(&served.kind.resource, namespace(call), &selectors, start) {
+        Ok(watch) => watch,
+        // Clients look for this in the stream: kube-rs asks again from the same revision after a 410 that is the answer itself.
+        Err(status) if status.code == 410 => return Ok(watch::refused(&status)),
+        Err(status) => return Err(status),
+    };
     let options = watch::Options {
         bookmarks: query.flag("allowWatchBookmarks"),
         timeout_seconds: query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0),

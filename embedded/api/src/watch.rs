@@ -55,6 +55,13 @@ pub(crate) fn answer(api: &Arc<Api>, watch: Watch, shape: Shape, options: &Optio
     reply
 }
 
+/// A watch that ends with an error before its first event.
+pub(crate) fn refused(status: &Status) -> Reply {
+    let mut buffer = Vec::new();
+    line("ERROR", &status.to_value(), &mut buffer);
+    crate::reply::with_type(StatusCode::OK, "application/json", buffer)
+}
+
 /// A watch as lines of JSON.
 struct Lines {
     store: Store,
@@ -104,7 +111,9 @@ impl Lines {
             Some(Event::Added(object)) => self.write("ADDED", &object, buffer),
             Some(Event::Modified(object)) => self.write("MODIFIED", &object, buffer),
             Some(Event::Deleted(object)) => self.write("DELETED", &object, buffer),
-            Some(Event::InitialEventsEnd(revision)) => self.bookmark(revision, true, buffer),
+            Some(Event::InitialEventsEnd(revision)) if self.ticks.is_some() => self.bookmark(revision, true, buffer),
+            // Only who asks for bookmarks gets any.
+            Some(Event::InitialEventsEnd(_)) => {}
             None => {
                 let message = "the watch fell too far behind; list again";
                 let status = Status::new(410, "Expired", message).to_value();
@@ -120,7 +129,7 @@ impl Lines {
 
     fn bookmark(&self, revision: u64, initial_events_end: bool, buffer: &mut Vec<u8>) {
         let (api_version, kind) = self.shape.object_type();
-        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
         if initial_events_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }

@@ -47,13 +47,18 @@ pub struct Writer<'a> {
 /// as kubectl does to hand fields over; `[{}]` resets them.
 pub fn track_update(shape: Shape<'_>, old: Option<&Value>, new: &mut Value, writer: Writer<'_>) {
     let entries = entries_before(old, new, writer);
-    let before = match old {
-        Some(old) => old,
-        // The parts that every object has are not owned as such.
-        None => &serde_json::json!({"metadata": {}, "spec": {}, "status": {}}),
-    };
+    if old.is_some() && entries.is_empty() {
+        // Who owns nothing of an object that is there is found out with the first apply.
+        entries::write(new, entries);
+        return;
+    }
+    let nothing = Value::Object(serde_json::Map::new());
+    let before = old.unwrap_or(&nothing);
     let mut comparison = Comparison::of(shape, before, new);
-    comparison.each(|set| drop_unowned(set, writer));
+    comparison.each(|set| {
+        drop_unowned(set, writer);
+        always_there(shape).for_each(|path| set.disown(path));
+    });
     let me = Entry::new(writer, Operation::Update, api_version(new));
     let entries = take_over(entries, &me, &comparison, |mine| {
         mine.subtract(&comparison.removed);
@@ -63,6 +68,48 @@ pub fn track_update(shape: Shape<'_>, old: Option<&Value>, new: &mut Value, writ
         }
     });
     entries::write(new, entries);
+}
+
+/// Maps and lists that objects of Go's types have even when nobody set them, and nobody owns as such.
+fn always_there(shape: Shape<'_>) -> impl Iterator<Item = &'static [&'static str]> {
+    let rows: &[&[&str]] = match shape {
+        Shape::Builtin("Deployment") => &[&["spec", "strategy"]],
+        Shape::Builtin("DaemonSet" | "StatefulSet") => &[&["spec", "updateStrategy"]],
+        Shape::Builtin("Pod") => &[&["spec", "containers"]],
+        Shape::Builtin("PersistentVolumeClaim") => &[&["spec", "resources"]],
+        Shape::Builtin("Ingress" | "Service") => &[&["status", "loadBalancer"]],
+        Shape::Builtin("HorizontalPodAutoscaler") => &[&["spec", "scaleTargetRef"]],
+        Shape::Builtin("Event") => &[&["source"], &["deprecatedSource"]],
+        Shape::Builtin("PodTemplate") => {
+            &[&["template"], &["template", "metadata"], &["template", "spec"], &["template", "spec", "containers"]]
+        }
+        Shape::Builtin("CronJob") => &[
+            &["spec", "jobTemplate"],
+            &["spec", "jobTemplate", "metadata"],
+            &["spec", "jobTemplate", "spec"],
+            &["spec", "jobTemplate", "spec", "template"],
+            &["spec", "jobTemplate", "spec", "template", "metadata"],
+            &["spec", "jobTemplate", "spec", "template", "spec"],
+            &["spec", "jobTemplate", "spec", "template", "spec", "containers"],
+        ],
+        Shape::Builtin("Node") => &[
+            &["status", "daemonEndpoints"],
+            &["status", "daemonEndpoints", "kubeletEndpoint"],
+            &["status", "nodeInfo"],
+        ],
+        _ => &[],
+    };
+    let parts: &[&[&str]] = if matches!(shape, Shape::Builtin(_)) { &[&["spec"], &["status"]] } else { &[] };
+    let template: &[&[&str]] = match shape {
+        Shape::Builtin("Deployment" | "DaemonSet" | "StatefulSet" | "ReplicaSet" | "Job") => &[
+            &["spec", "template"],
+            &["spec", "template", "metadata"],
+            &["spec", "template", "spec"],
+            &["spec", "template", "spec", "containers"],
+        ],
+        _ => &[],
+    };
+    rows.iter().chain(parts).chain(template).copied()
 }
 
 fn api_version(object: &Value) -> &str {

@@ -43,7 +43,11 @@ pub enum PatchError {
 /// Applies a JSON patch, all of it or nothing.
 pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     let patch: json_patch::Patch = serde::Deserialize::deserialize(patch).map_err(PatchError::NotAJsonPatch)?;
-    json_patch::patch(target, &patch).map_err(PatchError::Operation)
+    // On a copy: undoing what was done, as `json_patch::patch` does, panics after some moves.
+    let mut changed = target.clone();
+    json_patch::patch_unsafe(&mut changed, &patch).map_err(PatchError::Operation)?;
+    *target = changed;
+    Ok(())
 }
 
 /// Applies a merge patch: maps merge, null deletes, everything else replaces.

@@ -86,6 +86,17 @@ impl<'a> Place<'a> {
         })
     }
 
+    /// Whether a field is an entry of a map rather than one of a struct: owned itself, with all that is in it.
+    pub(crate) fn is_entry(self, name: &str) -> bool {
+        match self.0 {
+            Inner::Custom { schema, .. } => {
+                schema.get("properties").and_then(|properties| properties.get(name)).is_none()
+            }
+            Inner::Unknown { .. } => true,
+            Inner::Builtin { .. } => false,
+        }
+    }
+
     /// The place of the items of the list that is here.
     pub(crate) fn item(self) -> Self {
         Self(match self.0 {
@@ -110,10 +121,15 @@ impl<'a> Place<'a> {
     pub(crate) fn is_atomic_map(self, in_list: bool) -> bool {
         match self.0 {
             Inner::Builtin { kind, field, .. } if in_list => builtin::items_are_atomic(kind, field),
-            Inner::Builtin { field, .. } => builtin::is_atomic_map(field),
+            Inner::Builtin { kind, parent, field } => builtin::is_atomic_map(kind, parent, field),
             Inner::Custom { schema, .. } => schema.get("x-kubernetes-map-type").is_some_and(|kind| kind == "atomic"),
             Inner::Unknown { .. } => false,
         }
+    }
+
+    /// Whether a strategic merge patch replaces the map that is here.
+    pub(crate) fn patch_replaces_map(self) -> bool {
+        matches!(self.0, Inner::Builtin { kind: "PodDisruptionBudget", parent: "spec", field: "selector" })
     }
 
     /// How a strategic merge patch treats the list that is here.

@@ -19,7 +19,11 @@ pub(crate) fn decode(kind: &ResourceType, version: &str, object: &mut Value, str
     };
     let unknown = decoded.map_err(|error| Status::bad_request(error.to_string()))?;
     if strict && !unknown.is_empty() {
-        return Err(Status::bad_request(schema::strict_error(&unknown)));
+        let kind = &kind.kind;
+        let error = schema::strict_error(&unknown);
+        return Err(Status::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {kind}: {error}"
+        )));
     }
     Ok(())
 }

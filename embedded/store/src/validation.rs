@@ -23,12 +23,35 @@ const MAX_ANNOTATIONS: usize = 256 * 1024;
 pub(crate) fn check(kind: &ResourceType, version: &str, old: Option<&Value>, object: &Value) -> Result<(), Status> {
     let mut errors = FieldErrors::default();
     metadata(kind, object, &mut errors);
+    if let Some(old) = old {
+        no_new_finalizers(old, object, &mut errors);
+    }
     if kind.builtin {
         built_in(kind, old, object, &mut errors);
     } else {
         fields::validate(kind, version, object, &mut errors);
     }
     errors.into_result(kind, str_at(object, "/metadata/name"))
+}
+
+/// What is being deleted can lose finalizers only.
+fn no_new_finalizers(old: &Value, object: &Value, errors: &mut FieldErrors) {
+    if str_at(old, "/metadata/deletionTimestamp").is_empty() {
+        return;
+    }
+    let before = items(old, "/metadata/finalizers");
+    let new: Vec<String> = items(object, "/metadata/finalizers")
+        .iter()
+        .filter(|finalizer| !before.contains(finalizer))
+        .map(|finalizer| finalizer.to_string())
+        .collect();
+    if !new.is_empty() {
+        let found = new.join(", ");
+        let why = format!(
+            "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{found}}}"
+        );
+        errors.other("FieldValueForbidden", "metadata.finalizers".to_owned(), format!("Forbidden: {why}"));
+    }
 }
 
 fn built_in(kind: &ResourceType, old: Option<&Value>, object: &Value, errors: &mut FieldErrors) {

@@ -59,7 +59,8 @@ pub fn apply(
         .iter()
         .any(|entry| entry.same_writer(&me) && entry.fields == me.fields && entry.api_version == me.api_version);
     if let Some(live) = live
-        && comparison.is_empty()
+        // The order of items counts, although nobody owns it.
+        && merged == *live
         && had_entries
         && owned_alike
     {
@@ -105,10 +106,15 @@ fn entries_of(shape: Shape<'_>, live: &Value, writer: Writer<'_>) -> Vec<Entry> 
     if !entries.is_empty() {
         return entries;
     }
-    let earlier = Writer { manager: BEFORE_FIRST_APPLY, subresource: None, ..writer };
+    let earlier = Writer { manager: BEFORE_FIRST_APPLY, ..writer };
     let mut entry = Entry::new(earlier, Operation::Update, api_version(live));
-    entry.fields = Comparison::of(shape, &json!({"metadata": {}, "spec": {}, "status": {}}), live).added;
+    entry.fields = Comparison::of(shape, &json!({}), live).added;
     drop_unowned(&mut entry.fields, writer);
+    super::always_there(shape).for_each(|path| entry.fields.disown(path));
+    if writer.subresource == Some("status") {
+        entry.fields.forget(&["metadata"]);
+        entry.fields.forget(&["spec"]);
+    }
     vec![entry]
 }
 

@@ -103,9 +103,10 @@ impl FieldSet {
     }
 
     fn collect(&self, prefix: &str, paths: &mut Vec<String>) {
-        if self.owned {
-            paths.push(prefix.to_owned());
-        }
+        // As in Kubernetes: first the members of a level, then what is below it.
+        paths.extend(
+            self.children.iter().filter(|(_, child)| child.owned).map(|(element, _)| format!("{prefix}{element}")),
+        );
         for (element, child) in &self.children {
             child.collect(&format!("{prefix}{element}"), paths);
         }
@@ -178,6 +179,13 @@ impl FieldSet {
 
     pub(super) fn own(&mut self) {
         self.owned = true;
+    }
+
+    /// Forgets an element without a path: written out it would be one.
+    pub(super) fn drop_empty_child(&mut self, element: &PathElement) {
+        if self.children.get(element).is_some_and(Self::is_empty) {
+            self.children.remove(element);
+        }
     }
 
     pub(super) fn is_owned(&self) -> bool {
@@ -278,14 +286,14 @@ mod tests {
         assert_eq!(
             set.paths(),
             [
-                ".metadata.finalizers[=\"a/b\"]",
                 ".metadata.labels",
+                ".metadata.finalizers[=\"a/b\"]",
                 ".metadata.labels.app",
+                ".spec.replicas",
                 ".spec.containers[name=\"web\"]",
                 ".spec.containers[name=\"web\"].image",
                 ".spec.containers[name=\"web\"].ports[containerPort=80,protocol=\"TCP\"]",
                 ".spec.containers[name=\"web\"].ports[containerPort=80,protocol=\"TCP\"].containerPort",
-                ".spec.replicas",
             ]
         );
     }

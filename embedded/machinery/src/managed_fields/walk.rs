@@ -93,9 +93,14 @@ fn add_members(
             for (name, value) in map.iter().filter(|(_, value)| !value.is_null()) {
                 let child = set.child(PathElement::Field(name.clone()));
                 add_members(child, place.field(name), value, false, &format!("{path}.{name}"))?;
+                if place.is_entry(name) {
+                    child.own();
+                }
+                // An empty set or associative list is nobody's.
+                set.drop_empty_child(&PathElement::Field(name.clone()));
             }
         }
-        Value::Array(items) if !items.is_empty() => match element_names(&place.list_type(), items) {
+        Value::Array(items) => match element_names(&place.list_type(), items) {
             None => set.own(),
             Some(names) => {
                 let names = names.map_err(|problem| ApplyError::Malformed { path: path.to_owned(), problem })?;
@@ -150,6 +155,13 @@ impl Comparison {
             _ => {
                 if old != new {
                     self.modified.insert(path);
+                    // What has become something of another kind has lost, or got, what is in it.
+                    if matches!(before, View::Map(_) | View::Items(_)) {
+                        self.compare_below(place, old, None, in_list, path);
+                    }
+                    if matches!(after, View::Map(_) | View::Items(_)) {
+                        self.compare_below(place, None, new, in_list, path);
+                    }
                 }
                 return;
             }
@@ -157,7 +169,18 @@ impl Comparison {
         if old == new {
             return;
         }
-        match (before, after) {
+        self.compare_below(place, old, new, in_list, path);
+    }
+
+    fn compare_below(
+        &mut self,
+        place: Place<'_>,
+        old: Option<&Value>,
+        new: Option<&Value>,
+        in_list: bool,
+        path: &mut Vec<PathElement>,
+    ) {
+        match (View::of(place, old, in_list), View::of(place, new, in_list)) {
             (View::Items(_), _) | (_, View::Items(_)) => self.compare_items(place, old, new, path),
             (View::Map(before), View::Map(after)) => {
                 for (name, value) in before {
@@ -237,20 +260,44 @@ fn merge_value(place: Place<'_>, live: Option<&Value>, applied: &Value, in_list:
     }
 }
 
+/// Items of the configuration keep its order, items of others that of the live list. Where the two differ about items that both
+/// have, the live list gives way: see `mergingWalker.visitListItems` in structured-merge-diff.
 fn merge_items(place: Place<'_>, live: &[(PathElement, &Value)], applied: &[(PathElement, &Value)]) -> Vec<Value> {
     let wanted: BTreeSet<&PathElement> = applied.iter().map(|(name, _)| name).collect();
     let current: BTreeMap<&PathElement, &Value> = live.iter().map(|(name, item)| (name, *item)).collect();
+    let mut shared = applied.iter().map(|(name, _)| name).filter(|name| current.contains_key(*name)).peekable();
     let mut merged = Vec::with_capacity(live.len().max(applied.len()));
-    let mut strangers = live.iter().peekable();
-    for (name, item) in applied {
-        // Items of others stay before what they preceded.
-        while let Some((_, stranger)) = strangers.next_if(|(stranger, _)| !wanted.contains(stranger)) {
-            merged.push((*stranger).clone());
+    let mut done: BTreeSet<&PathElement> = BTreeSet::new();
+    let (mut left, mut right) = (live.iter().peekable(), applied.iter().peekable());
+    while left.peek().is_some() || right.peek().is_some() {
+        if let (Some((here, _)), Some((next, _))) = (left.peek(), right.peek()) {
+            let awaited = shared.peek().is_some_and(|name| *name != here);
+            if here != next && wanted.contains(here) && awaited {
+                // Its turn comes later.
+                left.next();
+                continue;
+            }
+            if here == next {
+                left.next();
+            } else if !wanted.contains(here) {
+                merged.extend(left.next().map(|(_, item)| (*item).clone()));
+                continue;
+            } else if done.contains(here) {
+                left.next();
+            }
+        } else if let Some((here, item)) = left.peek() {
+            if !wanted.contains(here) {
+                merged.push((*item).clone());
+            }
+            left.next();
+            continue;
         }
-        strangers.next_if(|(live, _)| live == name);
-        merged.push(merge_value(place.item(), current.get(name).copied(), item, true));
+        if let Some((name, item)) = right.next() {
+            merged.push(merge_value(place.item(), current.get(name).copied(), item, true));
+            done.insert(name);
+            shared.next_if(|next| *next == name);
+        }
     }
-    merged.extend(strangers.filter(|(name, _)| !wanted.contains(name)).map(|(_, item)| (*item).clone()));
     merged
 }
 

@@ -9,6 +9,8 @@
 //! | `$setElementOrder/x: [..]` | the order of the items of list `x` after the merge |
 //! | `$deleteFromPrimitiveList/x: [..]` | scalars to be removed from list `x` |
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::{PatchError, type_name};
@@ -88,7 +90,20 @@ fn merge_map(
         }
     }
     if let Some(keep) = list(patch, RETAIN_KEYS, path)? {
-        target.retain(|key, _| keep.iter().any(|kept| kept == key));
+        let directive = |key: &str| key.starts_with(ORDER) || key.starts_with(DELETE_PRIMITIVES) || key == RETAIN_KEYS;
+        let kept = |key: &str| keep.iter().any(|kept| kept == key);
+        if let Some((key, _)) = patch.iter().find(|(key, value)| !value.is_null() && !directive(key) && !kept(key)) {
+            return Err(invalid(RETAIN_KEYS, path, format!("{key:?} is in the patch but not in it")));
+        }
+        target.retain(|key, _| kept(key));
+    }
+    // The order before the merge, of lists that are to be brought into one.
+    let mut lives: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+    for name in patch.keys().filter_map(|key| key.strip_prefix(ORDER)) {
+        if let Some(Value::Array(items)) = target.get(name) {
+            let strategy = place.field(name).patch_strategy();
+            lives.insert(name, items.iter().filter_map(|item| identity(strategy, item)).collect());
+        }
     }
     for (key, value) in patch {
         if let Some(name) = key.strip_prefix(DELETE_PRIMITIVES) {
@@ -105,15 +120,21 @@ fn merge_map(
         let order = list(patch, key, path)?.map_or(&[][..], Vec::as_slice);
         if let Some(Value::Array(items)) = target.get_mut(name) {
             let strategy = place.field(name).patch_strategy();
-            let identity = |item: &Value| match strategy {
-                PatchStrategy::MergeBy(merge_key) => item.get(merge_key).cloned(),
-                PatchStrategy::MergePrimitives | PatchStrategy::Replace => Some(item.clone()),
-            };
+            let identity = |item: &Value| identity(strategy, item);
             let order: Vec<Value> = order.iter().filter_map(identity).collect();
-            reorder(items, &order, identity);
+            let live = lives.get(name).map_or(&[][..], Vec::as_slice);
+            reorder(items, &order, live, identity);
         }
     }
     Ok(())
+}
+
+/// What tells the items of a list apart.
+fn identity(strategy: PatchStrategy, item: &Value) -> Option<Value> {
+    match strategy {
+        PatchStrategy::MergeBy(merge_key) => item.get(merge_key).cloned(),
+        PatchStrategy::MergePrimitives | PatchStrategy::Replace => Some(item.clone()),
+    }
 }
 
 fn merge_field(
@@ -128,21 +149,31 @@ fn merge_field(
         return Ok(());
     }
     match (target.get_mut(key), patch) {
+        (Some(Value::Object(old)), Value::Object(patch)) if place.patch_replaces_map() => {
+            *old = patch.clone();
+            Ok(())
+        }
         (Some(Value::Object(old)), Value::Object(patch)) => merge_map(place, path, old, patch),
-        (old, Value::Object(patch)) => {
+        // What has a directive has nothing to be applied to.
+        (_, Value::Object(patch)) if patch.contains_key(PATCH) => {
+            target.remove(key);
+            Ok(())
+        }
+        (_, Value::Object(patch)) => {
             // Even where nothing is to be merged, directives must not be stored.
             let mut new = Map::new();
             merge_map(place, path, &mut new, patch)?;
-            if directive(path, patch)? == Directive::Delete && old.is_none() {
-                return Ok(());
-            }
             target.insert(key.to_owned(), Value::Object(new));
             Ok(())
         }
         (old, Value::Array(patch)) => {
             let old = match old {
                 Some(Value::Array(old)) => std::mem::take(old),
-                _ => Vec::new(),
+                _ => {
+                    let patch: Vec<Value> = patch.iter().filter(|item| item.get(PATCH).is_none()).cloned().collect();
+                    target.insert(key.to_owned(), Value::Array(patch));
+                    return Ok(());
+                }
             };
             let merged = merge_list(place, path, old, patch)?;
             target.insert(key.to_owned(), Value::Array(merged));
@@ -159,12 +190,13 @@ fn merge_list(place: Place<'_>, path: &str, old: Vec<Value>, patch: &[Value]) ->
     match place.patch_strategy() {
         PatchStrategy::Replace => Ok(patch.to_vec()),
         PatchStrategy::MergePrimitives => {
-            let mut merged = old;
-            for item in patch {
+            let mut merged: Vec<Value> = Vec::with_capacity(old.len() + patch.len());
+            for item in old.iter().chain(patch) {
                 if !merged.contains(item) {
                     merged.push(item.clone());
                 }
             }
+            reorder(&mut merged, patch, &old, |item| Some(item.clone()));
             Ok(merged)
         }
         PatchStrategy::MergeBy(key) => merge_objects(place, path, key, old, patch),
@@ -180,22 +212,36 @@ fn merge_objects(
 ) -> Result<Vec<Value>, PatchError> {
     let mut merged = old;
     let mut changes = Vec::new();
+    let mut replaced = false;
     for item in patch {
         let Value::Object(map) = item else {
             let problem = format!("expected a list of objects, found {}", type_name(item));
             return Err(invalid("item", path, problem));
         };
         match directive(path, map)? {
-            // A bare `$patch: replace` says that the rest of this list replaces the old one.
-            Directive::Replace if map.get(key).is_none() => merged.clear(),
+            // `$patch: replace` says that the rest of this list replaces the old one.
+            Directive::Replace => replaced = true,
+            Directive::Merge if map.contains_key(PATCH) => {
+                return Err(invalid(PATCH, path, "lists cannot be merged by it".to_owned()));
+            }
             directive => changes.push((directive, map)),
         }
     }
+    if replaced {
+        let rest = changes.into_iter().filter(|(directive, _)| *directive == Directive::Merge);
+        return Ok(rest.map(|(_, map)| Value::Object(map.clone())).collect());
+    }
+    // Deletions first: the order of the live list is that of what they leave.
+    changes.sort_by_key(|(directive, _)| *directive != Directive::Delete);
+    let mut live = None;
     for (directive, map) in changes {
         let Some(id) = map.get(key) else {
             let item = Value::Object(map.clone()).to_string();
             return Err(PatchError::MergeKey { path: path.to_owned(), key: key.to_owned(), item });
         };
+        if directive != Directive::Delete {
+            live.get_or_insert_with(|| merged.iter().filter_map(|item| item.get(key).cloned()).collect::<Vec<_>>());
+        }
         let found = merged.iter().position(|item| item.get(key) == Some(id));
         match (directive, found) {
             (Directive::Delete, _) => merged.retain(|item| item.get(key) != Some(id)),
@@ -211,30 +257,36 @@ fn merge_objects(
             }
         }
     }
+    let order: Vec<Value> =
+        patch.iter().filter(|item| item.get(PATCH).is_none()).filter_map(|item| item.get(key).cloned()).collect();
+    if let Some(live) = live {
+        reorder(&mut merged, &order, &live, |item| item.get(key).cloned());
+    }
     Ok(merged)
 }
 
-/// Brings the items named in `order` into that order. The others keep their places relative to the items they were
-/// next to: each stays before the first ordered item that it preceded.
-fn reorder(items: &mut Vec<Value>, order: &[Value], identity: impl Fn(&Value) -> Option<Value>) {
-    let rank = |item: &Value| identity(item).and_then(|id| order.iter().position(|wanted| *wanted == id));
-    let mut ordered: Vec<(usize, usize, Value)> = Vec::new();
-    let mut others: Vec<(usize, Value)> = Vec::new();
-    for (at, item) in std::mem::take(items).into_iter().enumerate() {
-        match rank(&item) {
-            Some(rank) => ordered.push((rank, at, item)),
-            None => others.push((at, item)),
-        }
-    }
-    ordered.sort_by_key(|(rank, at, _)| (*rank, *at));
+/// Brings the items that `order` names into that order. The others keep the order of `live`, the list before the merge; each of them
+/// comes before the first ordered item that followed it there.
+fn reorder(items: &mut Vec<Value>, order: &[Value], live: &[Value], identity: impl Fn(&Value) -> Option<Value>) {
+    let at = |list: &[Value], item: &Value| {
+        let id = identity(item)?;
+        list.iter().position(|other| *other == id)
+    };
+    let (mut ordered, mut others): (Vec<_>, Vec<_>) =
+        std::mem::take(items).into_iter().partition(|item| at(order, item).is_some());
+    ordered.sort_by_key(|item| at(order, item));
+    others.sort_by_key(|item| at(live, item));
     let mut others = others.into_iter().peekable();
-    for (_, at, item) in ordered {
-        while let Some((_, other)) = others.next_if(|(other, _)| *other < at) {
+    for item in ordered {
+        let here = at(live, &item);
+        while let Some(other) =
+            others.next_if(|other| here.is_some_and(|here| at(live, other).is_some_and(|there| there < here)))
+        {
             items.push(other);
         }
         items.push(item);
     }
-    items.extend(others.map(|(_, item)| item));
+    items.extend(others);
 }
 
 #[cfg(test)]

@@ -31,26 +31,36 @@ const KEYED: &[(&str, &str)] = &[
 ];
 
 /// Lists that only a strategic merge patch merges.
-const KEYED_FOR_PATCHES: &[(&str, &str, &str)] =
-    &[("Node", "addresses", "type"), ("Node", "taints", "key"), ("Pod", "hostIPs", "ip")];
+const KEYED_FOR_PATCHES: &[(&str, &str, &str)] = &[
+    ("Node", "addresses", "type"),
+    ("Pod", "hostIPs", "ip"),
+    ("Pod", "resourceClaimStatuses", "name"),
+    ("Pod", "allocatedResourcesStatus", "name"),
+];
 
 /// Maps that are one value: label selectors, and references to other objects.
 const ATOMIC_MAPS: &[&str] = &[
     "configMapKeyRef",
+    "controllerExpandSecretRef",
+    "controllerPublishSecretRef",
     "dataSource",
     "fieldRef",
+    "fileKeyRef",
     "involvedObject",
     "labelSelector",
     "matchLabelSelector",
     "namespaceSelector",
+    "nodeExpandSecretRef",
+    "nodePublishSecretRef",
     "nodeSelector",
+    "nodeStageSecretRef",
     "objectSelector",
     "podSelector",
     "regarding",
     "related",
     "resourceFieldRef",
     "roleRef",
-    "scaleTargetRef",
+    "scopeSelector",
     "secretKeyRef",
     "selector",
     "targetRef",
@@ -69,6 +79,13 @@ pub(super) fn list_type(kind: &str, parent: &str, field: &str) -> ListType {
         "ports" if (kind, parent) == ("Service", "spec") => keys([("port", None), ("protocol", protocol)]),
         "topologySpreadConstraints" => keys([("topologyKey", None), ("whenUnsatisfiable", None)]),
         "addresses" if kind == "Node" => keys([("type", None)]),
+        "conditions" if kind == "Job" => ListType::Atomic,
+        "claims" if parent == "resources" => keys([("name", None)]),
+        "values" if parent == "exitCodes" => ListType::Set,
+        "succeeded" | "failed" if parent == "uncountedTerminatedPods" => ListType::Set,
+        "resourceClaimStatuses" if kind == "Pod" => keys([("name", None)]),
+        "allocatedResourcesStatus" if kind == "Pod" => keys([("name", None)]),
+        "containers" if parent == "nodeAllocatableResourceClaimStatuses" => ListType::Set,
         "imagePullSecrets" if kind == "ServiceAccount" => ListType::Atomic,
         _ => match keyed(kind, parent, field) {
             Some(key) => keys([(key, None)]),
@@ -94,9 +111,20 @@ pub(super) fn patch_strategy(kind: &str, parent: &str, field: &str) -> PatchStra
 }
 
 /// Whether a map is one value.
-pub(super) fn is_atomic_map(field: &str) -> bool {
-    ATOMIC_MAPS.contains(&field)
+pub(super) fn is_atomic_map(kind: &str, parent: &str, field: &str) -> bool {
+    match field {
+        "required" => parent == "nodeAffinity",
+        "requiredDuringSchedulingIgnoredDuringExecution" => parent == "nodeAffinity",
+        "port" => parent == "service" && kind == "Ingress",
+        "resource" => kind == "Ingress",
+        // References to Secrets with a namespace or without; those in `envFrom` and the like merge.
+        "secretRef" => SECRET_HOLDERS.contains(&parent),
+        _ => ATOMIC_MAPS.contains(&field),
+    }
 }
+
+/// Volumes whose `secretRef` is one value.
+const SECRET_HOLDERS: &[&str] = &["cephfs", "cinder", "flexVolume", "iscsi", "rbd", "scaleIO", "storageos"];
 
 /// Whether the objects in an associative list are one value each.
 pub(super) fn items_are_atomic(kind: &str, field: &str) -> bool {

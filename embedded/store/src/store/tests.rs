@@ -462,7 +462,13 @@ fn custom_objects_are_pruned_defaulted_and_validated() {
     let widget = |spec: Value| json!({"apiVersion": "example.com/v1", "metadata": {"name": "a"}, "spec": spec});
     let strict = WriteOptions { strict: true, ..options() };
     let error = store.create(&resource, "default", widget(json!({"size": 1, "sise": 2})), &strict).unwrap_err();
-    assert_eq!((error.code, error.message.as_str()), (400, "strict decoding error: unknown field \"spec.sise\""));
+    assert_eq!(
+        (error.code, error.message.as_str()),
+        (
+            400,
+            "Widget in version \"v1\" cannot be handled as a Widget: strict decoding error: unknown field \"spec.sise\""
+        )
+    );
     let error = store.create(&resource, "default", widget(json!({"size": 0})), &options()).unwrap_err();
     assert_eq!((error.code, error.reason.as_str()), (422, "Invalid"));
     assert!(error.message.starts_with("Widget.example.com \"a\" is invalid: spec.size: Invalid value"), "{error}");
@@ -497,7 +503,13 @@ fn built_in_kinds_refuse_what_their_types_do_not_have() {
     let mut object = deployment("web");
     object["spec"]["replcas"] = json!(2);
     let error = store.create(&deployments(), "default", object.clone(), &strict).unwrap_err();
-    assert_eq!((error.code, error.message.as_str()), (400, "strict decoding error: unknown field \"spec.replcas\""));
+    assert_eq!(
+        (error.code, error.message.as_str()),
+        (
+            400,
+            "Deployment in version \"v1\" cannot be handled as a Deployment: strict decoding error: unknown field \"spec.replcas\""
+        )
+    );
     let created = store.create(&deployments(), "default", object, &options()).unwrap();
     assert_eq!(created["spec"].get("replcas"), None, "without strict it is dropped");
     let mut wrong = |object: &mut Value| {

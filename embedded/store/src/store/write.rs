@@ -124,9 +124,16 @@ fn replace_owned(
 }
 
 /// Stores an object, or removes it when it was deleted and nothing holds it any more.
-fn commit(state: &mut State, resource: &GroupResource, current: Option<&Object>, object: Value) -> Object {
-    let stored = state.commit(resource, current, object);
-    if current.is_some() && released(&stored) { state.commit_removal(resource, &stored) } else { stored }
+fn commit(state: &mut State, resource: &GroupResource, current: Option<&Object>, mut object: Value) -> Object {
+    match current {
+        // Whoever takes the last finalizer away is answered with what they wrote; watches see one deletion and no change before it.
+        Some(current) if released(&object) => {
+            let gone = state.commit_removal(resource, current);
+            set_meta(&mut object, "resourceVersion", revision(&gone));
+            Arc::new(object)
+        }
+        _ => state.commit(resource, current, object),
+    }
 }
 
 /// Fills in what the client left out: defaults, and what other objects of the store say.

@@ -15,6 +15,10 @@ pub fn apply_defaults(schema: &Value, object: &mut Value) {
                     map.insert(name.clone(), default.clone());
                 }
             }
+            // A null where null is not allowed and no default stands in for it counts as absent.
+            map.retain(|name, value| {
+                !value.is_null() || field_schema(schema, name).is_none_or(|field| is_set(field, "nullable"))
+            });
             for (name, value) in map {
                 if let Some(field) = field_schema(schema, name) {
                     apply_defaults(field, value);
