@@ -49,7 +49,7 @@ pub enum Kind {
     Improvement,
     /// There is something new.
     Gained,
-    /// Another verdict of the same colour.
+    /// Another verdict of the same colour, or what did not run and is gone.
     Other,
 }
 
@@ -105,7 +105,7 @@ impl Comparison {
 
     /// Whether a change is one of a cell that is on one side only. What is red there is told case by case all the same.
     fn is_of_a_whole_cell(&self, change: &Change) -> bool {
-        matches!(change.kind, Kind::Gained | Kind::Lost) && self.one_sided.contains(&change.cell)
+        matches!(change.kind, Kind::Gained | Kind::Lost | Kind::Other) && self.one_sided.contains(&change.cell)
     }
 
     /// Whether the candidate may not pass: a regression, or something that ran and is gone.
@@ -173,6 +173,8 @@ fn kind(before: Option<&Judged>, after: Option<&Judged>) -> Option<Kind> {
     match (before, after) {
         (None, None) => None,
         (None, Some(after)) => applies(after).then_some(if green(after) { Kind::Gained } else { Kind::Regression }),
+        // What never ran is no loss, but an expected report that has it is not as expected.
+        (Some(before), None) if before.verdict == Verdict::NotRun => Some(Kind::Other),
         (Some(before), None) => applies(before).then_some(Kind::Lost),
         (Some(before), Some(after)) => match (green(before), green(after)) {
             (true, false) => Some(Kind::Regression),

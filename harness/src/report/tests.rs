@@ -258,6 +258,27 @@ fn the_gate_names_what_changed() {
 }
 
 #[test]
+fn what_did_not_run_and_is_gone_is_not_lost() {
+    let side = |cases: &[(&str, Verdict)]| {
+        report(vec![cell("a", None, cases.iter().map(|(id, verdict)| case(id, *verdict)).collect())])
+    };
+    let kept = ("routing/host", Verdict::Pass);
+    for (before, lost) in [
+        (Verdict::NotRun, false),
+        (Verdict::NotApplicable, false),
+        (Verdict::Pass, true),
+        (Verdict::Finding, true),
+        (Verdict::Fail, true),
+    ] {
+        let comparison = compare(&side(&[kept, ("tls/mutual", before)]), &side(&[kept]));
+        assert_eq!(comparison.regressed(), lost, "{}", comparison.render());
+        assert_eq!(comparison.is_same(), before == Verdict::NotApplicable, "{}", comparison.render());
+    }
+    let told = compare(&side(&[("tls/mutual", Verdict::NotRun)]), &report(vec![])).render();
+    assert!(told.starts_with("changed     c/a/default: the whole cell, 1 cases, in the baseline only"), "{told}");
+}
+
+#[test]
 fn a_comparison_of_nothing_knows_that_it_is_one() {
     let of = |verdict| report(vec![cell("a", None, vec![case("routing/host", verdict)])]);
     for nothing in [report(vec![]), of(Verdict::NotApplicable), of(Verdict::NotRun)] {
