@@ -72,6 +72,25 @@ fn a_job_passes_as_expected_and_fails_with_the_line_that_differs() {
 }
 
 #[test]
+fn a_job_that_could_not_run_leaves_nothing_of_the_last_one() {
+    let bench = Bench::new();
+    let report = bench.join("report");
+    std::fs::create_dir_all(&report).unwrap();
+    let of_a_run = ["report.json", "report.md", "report.html", "junit.xml", "badge.json"];
+    for name in of_a_run.into_iter().chain(["notes.txt"]) {
+        std::fs::write(report.join(name), "of the last night").unwrap();
+    }
+    conformance(&bench, "--controllers traefik --mode ingress --fixtures nowhere")
+        .expect(2, &["the fixtures in nowhere"]);
+    let left: Vec<&str> = of_a_run.into_iter().filter(|name| report.join(name).exists()).collect();
+    assert_eq!(left, ["badge.json"]);
+    let badge: Value = serde_json::from_str(&std::fs::read_to_string(report.join("badge.json")).unwrap()).unwrap();
+    let shown = ["schemaVersion", "label", "message", "color"].map(|field| badge[field].to_string());
+    assert_eq!(shown, ["1", "\"traefik-ingress\"", "\"could not run\"", "\"lightgrey\""]);
+    assert!(report.join("notes.txt").exists(), "what is no report's stays");
+}
+
+#[test]
 fn a_gate_tells_what_an_upgrade_changes_on_the_jobs_page() {
     let bench = Bench::new();
     let summary = || std::fs::read_to_string(bench.join("summary.md")).unwrap();
@@ -102,6 +121,10 @@ fn the_branch_of_badges_holds_those_of_the_last_night_and_nothing_else() {
     };
     git("", &["init", "--quiet", "--bare", "origin"]);
     git("", &["clone", "--quiet", "origin", "checkout"]);
+    let publish = || -> Done {
+        let mut command = Command::new(Path::new(CI).join("badges"));
+        command.arg(bench.join("reports")).current_dir(bench.join("checkout")).output().unwrap().into()
+    };
     let night = |badges: &[(&str, &str)]| {
         let reports = bench.join("reports");
         let _ = std::fs::remove_dir_all(&reports);
@@ -110,10 +133,9 @@ fn the_branch_of_badges_holds_those_of_the_last_night_and_nothing_else() {
             std::fs::create_dir_all(&folder).unwrap();
             std::fs::write(folder.join("badge.json"), badge).unwrap();
         }
-        let mut command = Command::new(Path::new(CI).join("badges"));
-        let done: Done = command.arg(&reports).current_dir(bench.join("checkout")).output().unwrap().into();
-        done.expect(0, &[]);
+        publish().expect(0, &[]);
     };
+    publish().expect(2, &["expected report-SLUG/badge.json in ", "found none; the branch stays as it is"]);
     night(&[("traefik-ingress", "{\"message\": \"1\"}"), ("gce-outside", "{}")]);
     assert_eq!(git("origin", &["ls-tree", "--name-only", "badges"]), "gce-outside.json\ntraefik-ingress.json\n");
     assert_eq!(git("origin", &["show", "badges:traefik-ingress.json"]), "{\"message\": \"1\"}");
