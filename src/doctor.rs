@@ -7,7 +7,7 @@ use meshgate_clusters::{Kind, kind};
 use meshgate_images::{Catalogue, Check};
 use meshgate_net::namespaces;
 
-use crate::{fail, output, target};
+use crate::{fail, output, target, variables};
 
 /// For what.
 #[derive(clap::Args)]
@@ -64,6 +64,15 @@ fn embedded() -> anyhow::Result<Vec<Check>> {
         remedy: "see the message".to_owned(),
     };
     let mut checks = vec![namespaces];
-    checks.extend(Catalogue::built_in(std::env::current_exe()?).check(&images));
+    let catalogue = Catalogue::built_in(std::env::current_exe()?);
+    if let Err(error) = variables::check(&catalogue) {
+        checks.push(Check {
+            what: "variables of programs".to_owned(),
+            found: Err(error.to_string()),
+            why: "puts no program of yours in any place",
+            remedy: "see the message".to_owned(),
+        });
+    }
+    checks.extend(catalogue.check(&images));
     Ok(checks)
 }

@@ -8,9 +8,9 @@ use meshgate_clusters::IMAGE;
 use meshgate_clusters::archive::{Archive, ArchiveError, archive};
 use meshgate_fixtures::did_you_mean;
 use meshgate_harness::matrix;
-use meshgate_images::ImageError;
+use meshgate_images::{Catalogue, ImageError};
 
-use crate::{fail, output};
+use crate::{fail, output, variables};
 
 const HOW_TO_LOAD: &str = "\
 Load it with one of:
@@ -41,6 +41,7 @@ pub struct Args {
 pub fn main(args: Args) -> ExitCode {
     let written = images(&args).and_then(|images| {
         let program = std::env::current_exe().context("where this program is")?;
+        variables::check(&Catalogue::built_in(&program))?;
         archive(&program, &images, &args.output, &|text| output::tell(&format!("{text}\n"))).map_err(with_nearest)
     });
     match written.and_then(|archive| output::print(&describe(&archive))) {

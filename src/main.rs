@@ -31,6 +31,7 @@ mod roles;
 mod run;
 mod site;
 mod target;
+mod variables;
 
 /// Proves that an ingress controller and a Linkerd-style service mesh work together.
 #[derive(Parser)]

@@ -23,7 +23,7 @@ use crate::charts::{self, Charts};
 use crate::progress::{Progress, Reader};
 use crate::site::{Groundwork, Site};
 use crate::target::Target;
-use crate::{fail, output, site};
+use crate::{fail, output, site, variables};
 
 mod dry;
 mod folder;
@@ -181,6 +181,7 @@ pub struct Ran {
 /// Runs what the arguments say and writes the report.
 pub fn execute(args: &Args) -> anyhow::Result<Ran> {
     args.target.check()?;
+    variables::check(&Catalogue::built_in(std::env::current_exe()?))?;
     let fixtures = fixtures_of(args, &|text| output::tell(&format!("{text}\n")))?;
     let plan = plan(args, &fixtures)?;
     if args.target.cluster == Kind::Embedded {

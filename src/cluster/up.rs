@@ -5,9 +5,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
+use meshgate_images::Catalogue;
 
 use super::{Name, keeper};
-use crate::output;
+use crate::{output, variables};
 
 /// How.
 #[derive(clap::Args)]
@@ -30,6 +31,7 @@ pub struct Args {
 
 /// Starts the keeper, waits until the cluster is ready and says how to reach it.
 pub fn execute(args: &Args) -> anyhow::Result<()> {
+    variables::check(&Catalogue::built_in(std::env::current_exe()?))?;
     let dir = args.name.dir()?;
     if let Some(pid) = keeper::running(&dir) {
         bail!(

@@ -77,6 +77,22 @@ fn without_a_network_the_message_says_how_to_supply_the_program() {
     missing.expect(2, &["MESHGATE_TRAEFIK_BIN=/no/such/traefik: no such file"]);
 }
 
+#[test]
+fn a_slip_in_the_name_of_a_programs_variable_is_told_before_anything_runs() {
+    let bench = Bench::new();
+    let said = "MESHGATE_TREAFIK_BIN: no program has this variable; did you mean \"MESHGATE_TRAEFIK_BIN\"?";
+    let with_slip = |arguments: &str| {
+        let mut command = bench.command(arguments);
+        Done::from(command.env("MESHGATE_TREAFIK_BIN", "/bin/sh").output().unwrap())
+    };
+    for arguments in [format!("run {SMALL}").as_str(), "image", "cluster up"] {
+        with_slip(arguments).expect(2, &[said]);
+    }
+    assert_eq!(bench.entries(), [""; 0]);
+    assert!(with_slip("doctor").stdout.contains(&format!("missing  variables of programs: {said}")));
+    with_slip("list cells").expect(0, &[]);
+}
+
 /// Runs a case with scripts in the places of stand-ins, each by its variable, the control plane's first: no controller, and so no cell that
 /// comes up. Returns the logs that were kept, by their file's name.
 fn with_own(scripts: &[(&str, &str)], cell: &str, data_plane: &str) -> Vec<(String, String)> {

@@ -1,6 +1,6 @@
 //! Which image is which program (`fixtures/images.yaml`), and the tools that no image names (`tools.yaml`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -110,6 +110,12 @@ impl Catalogue {
     pub fn with_cache(mut self, cache: impl Into<PathBuf>) -> Self {
         self.cache = cache.into();
         self
+    }
+
+    /// The variables that put programs of the user's in places: `MESHGATE_TRAEFIK_BIN` and the like.
+    pub fn variables(&self) -> BTreeSet<&str> {
+        let of_images = self.images.iter().map(|image| image.environment.as_str());
+        of_images.chain(self.tools.iter().map(|tool| tool.environment.as_str())).collect()
     }
 
     /// The program for an image, from this machine only.
