@@ -25,6 +25,7 @@ use crate::site::{Groundwork, Site};
 use crate::target::Target;
 use crate::{fail, output, site, variables};
 
+mod cited;
 mod dry;
 mod folder;
 mod official;
@@ -331,6 +332,19 @@ impl Plan {
         })
     }
 
+    /// Refuses recipes that speak of cases or claims which there are not.
+    fn cites_what_there_is(&self, fixtures: &Fixtures) -> anyhow::Result<()> {
+        for cell in &self.cells {
+            let recipe = self.recipe(cell, fixtures.controller(&cell.controller)?)?;
+            let place = match &self.own_recipe {
+                Some(dir) => dir.join("recipe.yaml").display().to_string(),
+                None => format!("{}/{}", cell.controller, cell.recipe),
+            };
+            cited::check(&place, &recipe, &fixtures.claims)?;
+        }
+        Ok(())
+    }
+
     /// Whether a case applies in a cell.
     fn applies(&self, cell: &Cell, recipe: &Recipe) -> bool {
         self.cases.iter().any(|case| case.not_applicable(cell, recipe).is_none())
@@ -386,7 +400,9 @@ pub fn plan(args: &Args, fixtures: &Fixtures) -> anyhow::Result<Plan> {
     if args.exhaustive {
         cells.iter_mut().for_each(Cell::judge_everything);
     }
-    Ok(Plan { cells, cases, own_recipe })
+    let plan = Plan { cells, cases, own_recipe };
+    plan.cites_what_there_is(fixtures)?;
+    Ok(plan)
 }
 
 /// The images that the cells need.

@@ -48,6 +48,22 @@ fn a_recipe_that_cannot_be_read_is_told_before_anything_runs() {
     edit(&recipe.join("recipe.yaml"), "mode: ingress", "mode: egress");
     run().expect(2, &["my-recipe/recipe.yaml: mode: unknown variant `egress`"]);
     edit(&recipe.join("recipe.yaml"), "mode: egress", "mode: ingress");
+    for (name, slip, answer) in [
+        ("auth-bypass:", "auth-bypas:", "findings: no case looks for \"auth-bypas\"; did you mean \"auth-bypass\"?"),
+        ("modes/balances-itself", "modes/balances-itslef", "claims: no case \"modes/balances-itslef\"; did you mean "),
+        (
+            "ingress.annotation",
+            "ingress.anotation",
+            "claims: modes/balances-itself: no claim \"ingress.anotation\"; did you mean ",
+        ),
+    ] {
+        edit(&recipe.join("recipe.yaml"), name, slip);
+        run().expect(2, &["my-recipe/recipe.yaml: ", answer]);
+        edit(&recipe.join("recipe.yaml"), slip, name);
+    }
+    std::fs::remove_file(recipe.join("route.yaml")).unwrap();
+    std::fs::write(recipe.join("route.yaml"), "# To do.\n").unwrap();
+    run().expect(2, &["my-recipe/route.yaml: expected an object, found none"]);
     std::fs::remove_file(recipe.join("route.yaml")).unwrap();
     run().expect(2, &["my-recipe/route.yaml is missing"]);
     assert!(!bench.join("report").exists());
@@ -94,7 +110,14 @@ fn what_one_case_lacks_costs_no_other_its_verdict() {
     edit(&recipe.join("grpc.yaml"), "name: ${service}", "name: nobody");
     let cases = "routing/host,routing/grpc-unary,tls/terminated";
     let done = bench.run(&format!("run --controllers traefik --dialect modern --case {cases} --recipe ./my-recipe"));
-    done.expect(1, &["routing-grpc-unary-a", "did not answer while others did", "secretNam"]);
+    done.expect(
+        1,
+        &[
+            "routing-grpc-unary-a",
+            "did not answer while others did, and its case is judged all the same; last seen: ",
+            "secretNam",
+        ],
+    );
     let report = report(&bench);
     let judged = report.cells[0].cases.iter().filter(|case| case.verdict != Verdict::NotApplicable);
     let verdicts: Vec<_> = judged.map(|case| (case.id.as_str(), case.verdict)).collect();
