@@ -1,5 +1,6 @@
 //! `meshgate explain`: what a case is about, or what the verdict on it in a cell rests on.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -16,8 +17,8 @@ const REPORT: &str = "report";
 /// What to explain.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A case, CELL/CASE of a report, or a CELL of it; as much of the name as tells it from others
-    #[arg(value_name = "CASE|CELL/CASE|CELL")]
+    /// A case, CELL/CASE of a report, or a CELL of it; as much of the name as tells it from others, without the version, too
+    #[arg(value_name = "CASE|CELL/CASE|CELL", value_parser = without_slash)]
     name: String,
     /// The report folder in which CELL/CASE is looked up; `report` when left out
     #[arg(long = "report", visible_alias = "report-dir", value_name = "DIR")]
@@ -25,6 +26,11 @@ pub struct Args {
     /// Fixtures from a folder instead of the built-in ones
     #[arg(long, value_name = "DIR")]
     fixtures: Option<PathBuf>,
+}
+
+/// A name, without the slash that a shell puts behind a folder's.
+fn without_slash(given: &str) -> Result<String, Infallible> {
+    Ok(given.trim_end_matches('/').to_owned())
 }
 
 /// Prints the explanation.

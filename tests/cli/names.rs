@@ -86,6 +86,8 @@ fn an_unknown_name_is_answered_with_the_nearest_one() {
         ("claims --report-dir nowhere", "or say with --report-dir where a report is"),
         ("explain nonsense", "nothing is called \"nonsense\"\n"),
         ("explain ingress-middleware/modern", "name a case with it: meshgate explain ingress-middleware/modern/CASE"),
+        ("explain traefik/ingress-middleware", "name a case with it: meshgate explain traefik/ingress-middleware/CASE"),
+        ("explain routing/hots/", "nothing is called \"routing/hots\"; did you mean \"routing/host\"?"),
         ("explain traefik/ingress-middleware/modern/routing/host", "meshgate: report/report.json: No such file"),
         ("gate --controller trafik --from 3.0.4 --to 3.7.15", "did you mean \"traefik\""),
         ("gate --controller traefik --from 3.0.5 --to 3.7.15", "did you mean \"3.0.4\""),

@@ -58,18 +58,23 @@ pub enum NameError {
     },
 }
 
-/// The one that a name means: the name itself, else the only one that ends with it after a slash, else the only one that begins or
-/// ends with it, else the only one that has it in it.
+/// The one that a name means: the name itself, else the only one that ends with it after a slash, else the only one of which it is whole
+/// parts, else the only one that begins or ends with it, else the only one that has it in it. The version in a cell's name goes without
+/// saying.
 pub fn resolve<'a>(name: &str, candidates: &[&'a str]) -> Result<&'a str, NameError> {
     let after_slash = format!("/{name}");
-    let ways: [&dyn Fn(&str) -> bool; 4] = [
+    let ways: [&dyn Fn(&str) -> bool; 5] = [
         &|candidate| candidate == name,
         &|candidate| candidate.ends_with(&after_slash),
+        &|candidate| has_parts(candidate, name),
         &|candidate| candidate.starts_with(name) || candidate.ends_with(name),
         &|candidate| candidate.contains(name),
     ];
+    let short: Vec<String> = candidates.iter().map(|candidate| unversioned(candidate)).collect();
     for is_meant in ways {
-        let meant: Vec<&str> = candidates.iter().copied().filter(|candidate| is_meant(candidate)).collect();
+        let all = candidates.iter().zip(&short);
+        let meant: Vec<&'a str> =
+            all.filter(|(whole, short)| is_meant(whole) || is_meant(short)).map(|(whole, _)| *whole).collect();
         match meant.as_slice() {
             [] => {}
             [only] => return Ok(only),
@@ -81,6 +86,17 @@ pub fn resolve<'a>(name: &str, candidates: &[&'a str]) -> Result<&'a str, NameEr
         }
     }
     Err(NameError::Unknown { name: name.to_owned(), meant: did_you_mean(name, candidates.iter().copied()) })
+}
+
+/// Whether what lies between slashes in `name` does so, one after the other, in another name.
+fn has_parts(other: &str, name: &str) -> bool {
+    format!("/{other}/").contains(&format!("/{name}/"))
+}
+
+/// `traefik/ingress-middleware/modern` of `traefik@3.7.15/ingress-middleware/modern`: the beginning is what `list recipes` prints.
+fn unversioned(name: &str) -> String {
+    let Some((controller, rest)) = name.split_once('@') else { return name.to_owned() };
+    rest.split_once('/').map_or_else(|| controller.to_owned(), |(_, rest)| format!("{controller}/{rest}"))
 }
 
 /// What a case is about: what it needs, what it says of the page, where it applies, and how to run only it.
@@ -184,29 +200,49 @@ pub fn verdict(report: &Report, name: &str, dir: &Path, known: &Known<'_>) -> Re
             }
         }
         Err(error) => match cell_called(report, name) {
-            Some(cell) => _ = write_cell(cell, &mut text),
-            None => return Err(not_in_run(report, name, known).unwrap_or(error)),
+            Ok(cell) => _ = write_cell(cell, &mut text),
+            Err(several @ NameError::Ambiguous { .. }) if means_cells(report, name) => return Err(several),
+            Err(_) => {
+                let unknown = matches!(error, NameError::Unknown { .. });
+                let told = not_in_run(report, name, known);
+                // What is in the report comes first.
+                let told = told.filter(|told| unknown || !matches!(told, NameError::Ambiguous { .. }));
+                return Err(told.unwrap_or(error));
+            }
         },
     }
     Ok(text)
 }
 
 /// The one cell of a report that a name means.
-fn cell_called<'a>(report: &'a Report, name: &str) -> Option<&'a CellReport> {
+fn cell_called<'a>(report: &'a Report, name: &str) -> Result<&'a CellReport, NameError> {
     let ids: Vec<&str> = report.cells.iter().map(|cell| cell.id.as_str()).collect();
-    let id = resolve(name, &ids).ok()?;
-    report.cells.iter().find(|cell| cell.id == id)
+    let id = resolve(name, &ids)?;
+    let unknown = || NameError::Unknown { name: name.to_owned(), meant: String::new() };
+    report.cells.iter().find(|cell| cell.id == id).ok_or_else(unknown)
 }
 
-/// Why a report says nothing of a cell that there is, or of a case in one.
+/// Whether a name that several cells of a report have in theirs is about these, rather than about a case in each of them.
+fn means_cells(report: &Report, name: &str) -> bool {
+    let mut cells = report.cells.iter().map(|cell| cell.id.as_str());
+    let cases = || report.cells.iter().flat_map(|cell| cell.cases.iter().map(|case| case.id.as_str()));
+    let of_cells = cells.any(|id| has_parts(id, name) || has_parts(&unversioned(id), name));
+    of_cells && !cases().any(|id| has_parts(id, name)) || !cases().any(|id| id.contains(name))
+}
+
+/// Why a report says nothing of a cell that there is, or of a case in one; or which cells that are there may be meant.
 fn not_in_run(report: &Report, name: &str, known: &Known<'_>) -> Option<NameError> {
     let with_case = known.cases.iter().find_map(|&case| Some((name.strip_suffix(case)?.strip_suffix('/')?, case)));
     let cell = with_case.map_or(name, |(cell, _)| cell);
     let (cell, repeat) = match cell_called(report, cell) {
-        Some(cell) => (cell.id.clone(), repeat(cell)),
-        None => {
+        Ok(cell) => (cell.id.clone(), repeat(cell)),
+        Err(_) => {
             let ids: Vec<String> = known.cells.iter().map(Cell::id).collect();
-            let id = resolve(cell, &ids.iter().map(String::as_str).collect::<Vec<_>>()).ok()?.to_owned();
+            let id = match resolve(cell, &ids.iter().map(String::as_str).collect::<Vec<_>>()) {
+                Ok(id) => id.to_owned(),
+                Err(several @ NameError::Ambiguous { .. }) => return Some(several),
+                Err(_) => return None,
+            };
             let cell = known.cells.iter().find(|cell| cell.id() == id)?;
             let repeat = command(&cell.controller, &cell.version, &cell.recipe, cell.dialect);
             (id, repeat)

@@ -76,6 +76,33 @@ fn a_cell_is_told_with_what_was_judged_in_it() {
 }
 
 #[test]
+fn a_recipe_that_is_several_cells_is_answered_with_these() {
+    let cases = || vec![case_of("routing/host", Verdict::Pass), case_of("tls/host-name", Verdict::Fail)];
+    let cells = vec![
+        cell("a", Some(Dialect::Documented), cases()),
+        cell("a", Some(Dialect::Modern), cases()),
+        cell("b", None, cases()),
+    ];
+    let report = report(cells);
+    let explained = |name| verdict(&report, name, Path::new("report"), &NOTHING).map_err(|error| error.to_string());
+    // As `list recipes` prints it, too.
+    for name in ["c/a", "c@1.0.0/a", "a"] {
+        let both = "may be any of 2: c@1.0.0/a/documented, c@1.0.0/a/modern; say more of the one that is meant";
+        assert_eq!(explained(name).unwrap_err(), format!("\"{name}\" {both}"));
+    }
+    for (name, begins) in
+        [("c/b", "c@1.0.0/b/default ("), ("c/a/modern/routing/host", "pass  routing/host in c@1.0.0/a/modern ")]
+    {
+        let text = explained(name).unwrap();
+        assert!(text.starts_with(begins), "{name}: {text}");
+    }
+    for case in ["host", "routing/host"] {
+        let told = explained(case).unwrap_err();
+        assert!(told.contains("may be any of 3: c@1.0.0/a/documented/routing/host, "), "{told}");
+    }
+}
+
+#[test]
 fn what_was_not_in_the_run_is_answered_with_how_to_run_it() {
     let fixtures = Fixtures::built_in().unwrap();
     let selection = Selection { recipes: vec!["ingress-middleware".into()], ..Selection::default() };
@@ -91,6 +118,8 @@ fn what_was_not_in_the_run_is_answered_with_how_to_run_it() {
     let run = format!("  meshgate run --controllers traefik@{version} --recipe ingress-middleware --dialect modern");
     let other_cell = message("ingress-middleware/modern/routing/host");
     assert!(other_cell.contains(&format!("{run} --case routing/host\n")), "{other_cell}");
+    let several = message("traefik/ingress-middleware");
+    assert!(several.starts_with("\"traefik/ingress-middleware\" may be any of "), "{several}");
     let cell_alone = message("ingress-middleware/modern");
     assert!(cell_alone.contains("is a cell that was not in that run") && cell_alone.contains(&run), "{cell_alone}");
     assert_eq!(message("ingress-middleware/moderm/none"), "nothing is called \"ingress-middleware/moderm/none\"");
