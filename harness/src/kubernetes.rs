@@ -1,6 +1,6 @@
 //! Applying objects of any kind and waiting for workloads.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -25,6 +25,10 @@ use tokio::time::{Instant, timeout_at};
 use crate::refusal::{Refused, is_refusal, refuses};
 use crate::tenancy::{Fate, Tenancy};
 use crate::{adoption, definitions};
+
+mod starts;
+
+use starts::{LOOKS, Starts};
 
 /// The field manager of everything that Meshgate applies.
 pub const MANAGER: &str = "meshgate";
@@ -322,8 +326,8 @@ impl Kubernetes {
 
     /// Waits until every Deployment in the cluster has all its replicas available and none of an older template.
     ///
-    /// `progress` hears what is awaited each time that changes. Ends with an error at the deadline, which says which
-    /// Deployment is not ready and what its pods say.
+    /// `progress` hears what is awaited each time that changes, and what keeps it from starting. Ends with an error at the deadline, or where
+    /// a container will not start any more, which says which Deployment is not ready and what its pods say.
     pub async fn deployments_ready(&self, deadline: Instant, mut progress: impl FnMut(&str)) -> anyhow::Result<()> {
         let api: Api<Deployment> = Api::all(self.client.clone());
         let ours = watcher::Config::default();
@@ -333,9 +337,14 @@ impl Kubernetes {
         let mut deployments: BTreeMap<String, Option<String>> = BTreeMap::new();
         let (mut listed, mut told) = (false, String::new());
         let mut trouble = None;
+        let (mut starts, mut look) = (Starts::default(), Instant::now() + LOOKS);
         loop {
-            match timeout_at(deadline, changes.next()).await {
-                Ok(Some(Ok(watcher::Event::Init))) => deployments.clear(),
+            match timeout_at(deadline.min(look), changes.next()).await {
+                // Whatever is there is listed anew; until that is done, none of it is known to be ready.
+                Ok(Some(Ok(watcher::Event::Init))) => {
+                    deployments.clear();
+                    listed = false;
+                }
                 Ok(Some(Ok(watcher::Event::InitDone))) => listed = true,
                 Ok(Some(Ok(watcher::Event::InitApply(deployment) | watcher::Event::Apply(deployment)))) => {
                     deployments.insert(key(&deployment), not_ready(&deployment));
@@ -345,12 +354,22 @@ impl Kubernetes {
                 }
                 // The watch begins again by itself.
                 Ok(Some(Err(error))) => trouble = Some(error),
+                Err(_) if Instant::now() < deadline => {
+                    // Where they cannot be had, the watch tells why.
+                    if let Ok(Ok(pods)) = timeout_at(deadline, self.all_pods()).await {
+                        let awaited = deployments.iter().filter(|(_, waits)| waits.is_some());
+                        let awaited: BTreeSet<&str> = awaited.map(|(name, _)| name.as_str()).collect();
+                        starts.look(&pods, &awaited, Instant::now());
+                    }
+                    look = Instant::now() + LOOKS;
+                    if let Some(why) = starts.hopeless() {
+                        return Err(self.unready("will not become ready", &deployments, &format!("; {why}")).await);
+                    }
+                }
                 Ok(None) | Err(_) => {
-                    let waiting: Vec<&str> = deployments.values().flatten().map(String::as_str).collect();
-                    let pods = self.pod_troubles().await.unwrap_or_else(|error| error.to_string());
                     let trouble = trouble.filter(|_| !listed).map(|error| format!(" (watching: {error})"));
-                    let trouble = trouble.unwrap_or_default();
-                    return Err(anyhow!("not ready within the deadline: {}{trouble}\n{pods}", waiting.join(", ")));
+                    let why = trouble.or_else(|| Some(format!("; {}", starts.told()?))).unwrap_or_default();
+                    return Err(self.unready("not ready within the deadline", &deployments, &why).await);
                 }
             }
             if !listed {
@@ -362,12 +381,20 @@ impl Kubernetes {
             }
             let (told_of, more) = waiting.split_at(waiting.len().min(3));
             let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
-            let text = format!("awaiting {}{more}", told_of.join(", "));
+            let why = starts.told().map(|why| format!("; {why}")).unwrap_or_default();
+            let text = format!("awaiting {}{more}{why}", told_of.join(", "));
             if text != told {
                 progress(&text);
                 told = text;
             }
         }
+    }
+
+    /// What is said of Deployments, those of them that are not ready, and what all pods say that are not.
+    async fn unready(&self, what: &str, deployments: &BTreeMap<String, Option<String>>, why: &str) -> anyhow::Error {
+        let waiting: Vec<&str> = deployments.values().flatten().map(String::as_str).collect();
+        let pods = self.pod_troubles().await.unwrap_or_else(|error| error.to_string());
+        anyhow!("{what}: {}{why}\n{pods}", waiting.join(", "))
     }
 
     /// The pods of a label selector, in one namespace.
@@ -478,72 +505,4 @@ fn not_ready(deployment: &Deployment) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::fake;
-
-    #[test]
-    fn a_deployment_whose_pods_are_refused_says_why() {
-        let said = "pods \"web-1\" is forbidden: violates PodSecurity \"baseline:latest\": non-default capabilities";
-        let of = |conditions: Value| {
-            let deployment = json!({
-                "metadata": {"name": "web", "namespace": "n", "generation": 1},
-                "spec": {"replicas": 1, "selector": {}, "template": {}},
-                "status": {"observedGeneration": 1, "unavailableReplicas": 1, "conditions": conditions},
-            });
-            not_ready(&serde_json::from_value(deployment).unwrap()).unwrap()
-        };
-        let failure = |status: &str| json!([{"type": "Available", "status": "False", "message": "minimum"}, {"type": "ReplicaFailure", "status": status, "reason": "FailedCreate", "message": said}]);
-        assert_eq!(of(json!([])), "n/web 0/1");
-        assert_eq!(of(failure("True")), format!("n/web 0/1 ({said})"));
-        assert_eq!(of(failure("False")), "n/web 0/1", "it is over");
-    }
-
-    #[tokio::test]
-    async fn a_kind_is_awaited_until_all_its_versions_are_served() {
-        let definition = json!({
-            "apiVersion": "apiextensions.k8s.io/v1", "kind": DEFINITION,
-            "metadata": {"name": "routes.example.com", "resourceVersion": "1"},
-            "spec": {
-                "group": "example.com", "scope": "Namespaced", "names": {"kind": "Route", "plural": "routes"},
-                "versions": [
-                    {"name": "v1", "served": true, "storage": true}, {"name": "v1beta1", "served": true, "storage": false},
-                    {"name": "v1alpha1", "served": false, "storage": false},
-                ],
-            },
-            "status": {"conditions": [{"type": "Established", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
-        });
-        let asked = std::sync::Arc::new(Mutex::new(BTreeMap::<String, u32>::new()));
-        let (counts, listed) = (std::sync::Arc::clone(&asked), definition.clone());
-        let client = fake::client(move |_, path| {
-            if path.contains("/customresourcedefinitions") {
-                return (
-                    200,
-                    json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": [listed]}),
-                );
-            }
-            let mut counts = counts.lock();
-            let count = counts.entry(path.to_owned()).or_default();
-            *count += 1;
-            // The group is known before its last version is.
-            if *count <= 2 {
-                return (
-                    404,
-                    json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": "no"}),
-                );
-            }
-            let version = path.trim_start_matches("/apis/example.com/");
-            let resource = json!({"name": "routes", "singularName": "route", "namespaced": true, "kind": "Route", "verbs": ["get"]});
-            (
-                200,
-                json!({"kind": "APIResourceList", "groupVersion": format!("example.com/{version}"), "resources": [resource]}),
-            )
-        });
-        Kubernetes::guest(client, Tenancy::new("image")).established(&definition).await.unwrap();
-        let asked = asked.lock().clone();
-        let expected = ["v1", "v1beta1"].map(|version| (format!("/apis/example.com/{version}"), 3));
-        assert_eq!(asked, expected.into());
-    }
-}
+mod tests;

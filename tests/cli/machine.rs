@@ -138,6 +138,23 @@ fn a_program_in_a_stand_ins_place_has_its_data_plane_and_is_named() {
 }
 
 #[test]
+fn a_program_that_ends_again_and_again_is_not_waited_for_until_the_deadline() {
+    let bench = Bench::new();
+    let mut command = bench
+        .command("run --controllers ingress-nginx --recipe custom-headers --dialect modern --case routing/host --setup-timeout 300");
+    let began = std::time::Instant::now();
+    let run = Done::from(command.env("MESHGATE_INGRESS_NGINX_BIN", "/bin/false").output().unwrap());
+    let said = [
+        "not-run: ",
+        "will not become ready: ",
+        "ingress-nginx/ingress-nginx-controller",
+        ": controller: CrashLoopBackOff ",
+    ];
+    run.expect(2, &said);
+    assert!(began.elapsed().as_secs() < 120, "after {:?}", began.elapsed());
+}
+
+#[test]
 fn a_program_whose_data_plane_is_another_container_is_called_in_each_of_its_own() {
     // It writes nothing that Envoy could start from.
     let script = "#!/bin/sh\necho \"given: $*\"\n[ \"$1\" = bootstrap ] || exit 3\n";
