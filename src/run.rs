@@ -183,6 +183,11 @@ pub struct Ran {
 pub fn execute(args: &Args) -> anyhow::Result<Ran> {
     args.target.check()?;
     variables::check(&Catalogue::built_in(std::env::current_exe()?))?;
+    let report_dir = std::path::absolute(&args.report_dir)?;
+    if report_dir.to_str().is_none() {
+        // Cells are told in JSON where it is, and reports name what is in it.
+        bail!("--report-dir: expected a path in UTF-8, found {}", report_dir.display());
+    }
     let fixtures = fixtures_of(args, &|text| output::tell(&format!("{text}\n")))?;
     let plan = plan(args, &fixtures)?;
     if args.target.cluster == Kind::Embedded {
@@ -195,7 +200,7 @@ pub fn execute(args: &Args) -> anyhow::Result<Ran> {
         plan.cells.iter().map(Cell::id).collect(),
         Box::new(std::io::stderr()),
     );
-    progress.note(&format!("{} cells, {} cases", plan.cells.len(), plan.cases.len()));
+    progress.note(&format!("{}, {}", counted(plan.cells.len(), "cell"), counted(plan.cases.len(), "case")));
     if let Some(note) = matrix::without_dialect(&plan.cells, &args.dialects) {
         progress.note(&note);
     }
@@ -248,6 +253,10 @@ pub fn execute(args: &Args) -> anyhow::Result<Ran> {
         bail!("the run was interrupted; what was judged before stands in {}", so_far.display());
     }
     Ok(Ran { report, ended })
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// A job for each cell.

@@ -1,8 +1,10 @@
 //! What there is to choose from, and choices that mean nothing.
 
+use std::ffi::OsStr;
 use std::io::pipe;
+use std::os::unix::ffi::OsStrExt;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, Done};
 
 #[test]
 fn lists_print_and_create_nothing() {
@@ -18,7 +20,7 @@ fn lists_print_and_create_nothing() {
     ] {
         let mut command = bench.command(&format!("list {what}"));
         command.env("HOME", bench.join("home")).env("MESHGATE_CACHE", bench.join("cache"));
-        let done = crate::bench::Done::from(command.output().unwrap());
+        let done = Done::from(command.output().unwrap());
         done.expect(0, &[]);
         assert!(done.stdout.contains(shown), "list {what}: {}", done.stdout);
         assert_eq!(done.stderr, "");
@@ -99,13 +101,22 @@ fn an_unknown_name_is_answered_with_the_nearest_one() {
     ] {
         let mut command = bench.command(arguments);
         command.env("MESHGATE_CACHE", bench.join("cache"));
-        let done = crate::bench::Done::from(command.output().unwrap());
+        let done = Done::from(command.output().unwrap());
         assert_eq!(done.code, Some(2), "{arguments}: {done:#?}");
         assert!(done.stderr.contains(answer), "{arguments}: expected {answer:?} in {}", done.stderr);
         assert_eq!(done.stdout, "", "{arguments}");
         assert!(done.stderr.matches("os error").count() <= 1, "{arguments}: a cause is told once: {}", done.stderr);
     }
     assert_eq!(bench.entries(), [""; 0], "nothing is made before the arguments are understood");
+}
+
+#[test]
+fn a_report_folder_that_no_report_can_name_is_refused() {
+    let bench = Bench::new();
+    let mut command = bench.command("run --report-dir");
+    let done = Done::from(command.arg(OsStr::from_bytes(b"\xff")).output().unwrap());
+    done.expect(2, &["--report-dir: expected a path in UTF-8, found "]);
+    assert_eq!(bench.entries(), [""; 0]);
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn a_log_is_told_what_is_worth_a_line() {
     assert!(!done.stderr.contains('\x1b') && !done.stderr.contains('\r'), "{}", done.stderr);
     let lines: Vec<&str> = done.stderr.lines().filter(|line| !line.contains("fetching")).collect();
     let [start, ready, end] = lines[..] else { panic!("{lines:#?}") };
-    assert!(start.ends_with("1 cells, 1 cases"), "{start}");
+    assert!(start.ends_with("1 cell, 1 case"), "{start}");
     assert!(ready.contains("/ingress-middleware/modern: ready after "), "{ready}");
     assert!(end.contains("/ingress-middleware/modern: done, 1 passed, 0 findings, 0 not as promised, in "), "{end}");
     assert!(done.stdout.contains("1 passed") && done.stdout.contains("report: a/report.html"), "{}", done.stdout);

@@ -31,6 +31,9 @@ pub enum ErrorKind {
     Other,
 }
 
+/// What rustls says to programmers, behind what happened.
+const ADVICE: &str = ": https://docs.rs/rustls/";
+
 /// A request that got no (whole) answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{kind:?}: {text}")]
@@ -43,7 +46,11 @@ pub struct Failure {
 
 impl Failure {
     pub(super) fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into() }
+        let mut text: String = text.into();
+        if let Some(end) = text.find(ADVICE) {
+            text.truncate(end);
+        }
+        Self { kind, text }
     }
 
     pub(super) fn timeout(milliseconds: u64) -> Self {

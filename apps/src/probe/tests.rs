@@ -233,6 +233,13 @@ async fn the_role_runs_batches_for_others() {
 }
 
 #[test]
+fn what_happened_is_told_without_what_concerns_programmers() {
+    let text = "peer closed connection without sending TLS close_notify: https://docs.rs/rustls/latest/rustls/manual/_03_howto/index.html";
+    let failure = Failure::from(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, text));
+    assert_eq!(failure.to_string(), "Closed: peer closed connection without sending TLS close_notify");
+}
+
+#[test]
 fn summaries_count_what_was() {
     let record = |status, service: Option<&str>, error| Record {
         status,

@@ -164,7 +164,10 @@ fn run(command: duct::Expression) -> Result<(), String> {
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stderr).into_owned();
             let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-            Err(lines[lines.len().saturating_sub(3)..].join(" / "))
+            match lines.as_slice() {
+                [] => Err(format!("it said nothing, and ended with {}", output.status)),
+                lines => Err(lines[lines.len().saturating_sub(3)..].join(" / ")),
+            }
         }
         Err(error) => Err(error.to_string()),
     }
@@ -279,6 +282,14 @@ mod tests {
         {
             assert!(error.contains(part), "{part} in {error}");
         }
+    }
+
+    #[test]
+    fn a_pip_that_says_nothing_is_told_by_how_it_ended() {
+        let bench = Bench::new();
+        bench.pip("exit 7");
+        let error = bench.get(&bench.sha256, Some(&|_| {})).unwrap_err().to_string();
+        assert!(error.contains("pip could not fetch it: it said nothing, and ended with exit status: 7"), "{error}");
     }
 
     #[test]
