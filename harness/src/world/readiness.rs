@@ -52,7 +52,10 @@ impl Unready {
         let refused = self.refused.iter().map(|refused| format!("{refused}; its case cannot pass"));
         refused.chain(self.silent.iter().map(|silent| {
             let Silent { route, found, .. } = silent;
-            format!("{} did not answer while others did, and its case is judged all the same; last seen: {found}", named(route))
+            format!(
+                "{} did not answer while others did, and its case is judged all the same; last seen: {found}",
+                named(route)
+            )
         }))
     }
 }

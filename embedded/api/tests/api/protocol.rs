@@ -123,7 +123,6 @@ async fn wrong_requests_get_kubernetes_answers() {
         ("POST", maps, &[JSON], r#"{"metadata":{"name":"A_b"}}"#, 422, "Invalid"),
         ("GET", "/api/v1/configmaps?labelSelector=a%20b%20c", &[], "", 400, "BadRequest"),
         ("GET", "/api/v1/configmaps?limit=x", &[], "", 400, "limit"),
-        ("GET", "/api/v1/configmaps?watch=1&resourceVersion=5", &[], "", 410, "Expired"),
         ("GET", "/api/v1/configmaps?watch=1&sendInitialEvents=true", &[], "", 422, "resourceVersionMatch"),
         ("GET", "/api/v1/configmaps", &["accept: text/html"], "", 406, "only the following media types are accepted"),
         (
