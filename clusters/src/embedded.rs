@@ -22,7 +22,8 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Cluster, Entrance, IMAGE, Kind, Kubectl, Stream, Vantage, balancer};
+use crate::client::config;
+use crate::{Cluster, Entrance, IMAGE, Kind, Kubectl, Stream, Vantage, balancer, told};
 
 /// Where the API server listens inside: the address of the Service `kubernetes`.
 const API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)), 443);
@@ -147,7 +148,7 @@ impl Embedded {
         })?;
         let config = meshgate_controllers::Config { ca_pem: credentials.ca_pem().to_owned(), ..Default::default() };
         let controllers = meshgate_controllers::start(store.clone(), config, shutdown.clone());
-        let client = client(&credentials).await?;
+        let client = client(&credentials)?;
         let here = Netns::current().map_err(during("holding the node's namespace"))?;
         let here = Dialer::new(Arc::new(here)).map_err(during("dialling from the node"))?;
         Ok(Self {
@@ -266,12 +267,14 @@ fn node_config(
     }
 }
 
-async fn client(credentials: &Credentials) -> Result<kube::Client, EmbeddedError> {
-    let failed = |error: &dyn std::fmt::Display| EmbeddedError::Client(error.to_string());
+fn client(credentials: &Credentials) -> Result<kube::Client, EmbeddedError> {
+    let failed = |error: &(dyn std::error::Error + 'static)| EmbeddedError::Client(told(error));
     let yaml = credentials.kubeconfig(&format!("https://{API}"));
     let kubeconfig = kube::config::Kubeconfig::from_yaml(&yaml).map_err(|error| failed(&error))?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await;
-    kube::Client::try_from(config.map_err(|error| failed(&error))?).map_err(|error| failed(&error))
+    let context = kubeconfig.current_context.clone().unwrap_or_default();
+    // Out of the cluster's network no way leads to a proxy, whatever the environment says.
+    let config = config(&kubeconfig, &context, &|_| None).map_err(EmbeddedError::Client)?;
+    kube::Client::try_from(config).map_err(|error| failed(&error))
 }
 
 pub(crate) fn rustls_provider() -> Result<(), Arc<rustls::crypto::CryptoProvider>> {

@@ -17,6 +17,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+pub use client::PROXIES;
 use k8s_openapi::api::core::v1::Service;
 pub use meshgate_images::{Feature, Lack, Player};
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use told::told;
 
 pub mod archive;
+mod client;
 pub mod command;
 pub mod embedded;
 pub mod helm;

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::{Kubeconfig, KubeconfigError};
 use meshgate_apps::vantage::{PORT, tunnel::Tunnels};
 use meshgate_images::Catalogue;
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,7 @@ use tempfile::TempPath;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::client::config;
 use crate::{Cluster, Entrance, Kind, Kubectl, Stream, Vantage, told};
 
 mod claim;
@@ -282,8 +283,9 @@ impl Reach {
     /// [`RemoteError::Kubeconfig`], or what the credentials lack.
     pub async fn client(&self) -> Result<kube::Client, RemoteError> {
         let _ = crate::embedded::rustls_provider();
-        let options = KubeConfigOptions { context: Some(self.context.clone()), ..Default::default() };
-        let config = kube::Config::from_custom_kubeconfig(Kubeconfig::read_from(&self.kubeconfig)?, &options).await?;
+        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig)?;
+        let environment = |name: &str| std::env::var(name).ok();
+        let config = config(&kubeconfig, &self.context, &environment).map_err(RemoteError::Kubeconfig)?;
         kube::Client::try_from(config).map_err(|error| self.failed("making a client", error))
     }
 

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt};
-use meshgate_clusters::Player;
+use meshgate_clusters::{PROXIES, Player};
 use meshgate_fixtures::{Fixtures, Implementation};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::Command;
@@ -175,7 +175,14 @@ async fn follow(
     }
     let spec = serde_json::to_string(&job.spec).map_err(|error| format!("cannot describe the cell: {error}"))?;
     let (program, arguments) = options.command.split_first().ok_or("no command to start a cell with")?;
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    if job.spec.backend.needs_namespaces() {
+        // In a network of its own there is no way to a proxy, and kubectl would look for it.
+        for name in PROXIES {
+            command.env_remove(name);
+        }
+    }
+    let mut child = command
         .args(arguments)
         .arg(spec)
         // Held open: the child ends when it closes, however this process ends.

@@ -258,6 +258,16 @@ fn a_gate_that_is_to_write_nothing_tells_of_both_sides() {
 }
 
 #[test]
+fn a_cluster_on_this_machine_is_not_looked_for_behind_a_proxy() {
+    let cluster = Cluster::up();
+    let kubeconfig = cluster.kubeconfig();
+    let mut arguments = vec!["run", "--cluster", "existing", "--kubeconfig", kubeconfig.to_str().unwrap(), "--dry-run"];
+    arguments.extend(["--controllers", "traefik", "--recipe", "ingress-middleware", "--case", "routing/host"]);
+    let outlook = cluster.command(&arguments).env("HTTPS_PROXY", "http://127.0.0.1:1").output().unwrap();
+    assert_eq!(outlook.status.code(), Some(0), "{}", text(&outlook));
+}
+
+#[test]
 fn several_kubeconfigs_are_one_as_for_kubectl() {
     let cluster = Cluster::up();
     let temporary = tempfile::tempdir().unwrap();

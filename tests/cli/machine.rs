@@ -93,6 +93,20 @@ fn a_slip_in_the_name_of_a_programs_variable_is_told_before_anything_runs() {
     with_slip("list cells").expect(0, &[]);
 }
 
+#[test]
+fn an_embedded_cluster_is_not_looked_for_behind_a_proxy() {
+    let bench = Bench::new();
+    // kubectl is told nothing of it either.
+    let mut command = bench.command(&format!("run {SMALL},routing/describe-pod"));
+    command
+        .env("HTTPS_PROXY", "http://127.0.0.1:1")
+        .env("https_proxy", "http://127.0.0.1:1")
+        .env("NO_PROXY", "localhost,,");
+    let done = Done::from(command.output().unwrap());
+    done.expect(0, &[]);
+    assert!(done.stdout.contains("2 passed"), "{done:#?}");
+}
+
 /// Runs a case with scripts in the places of stand-ins, each by its variable, the control plane's first: no controller, and so no cell that
 /// comes up. Returns the logs that were kept, by their file's name.
 fn with_own(scripts: &[(&str, &str)], cell: &str, data_plane: &str) -> Vec<(String, String)> {
