@@ -9,9 +9,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use meshgate_clusters::helm::{Chart, Helm};
+use meshgate_clusters::scratch::Scratch;
 use meshgate_fixtures::{Controller, Fixtures, Rendered};
 use meshgate_harness::matrix::Cell;
-use tempfile::TempPath;
 
 use crate::target::{Install, Target};
 
@@ -60,7 +60,7 @@ pub fn offered(mut fixtures: Fixtures, controllers: &[String], target: &Target) 
 }
 
 /// What the charts of a run were rendered to; nothing where Meshgate's own manifests install controllers.
-pub struct Charts(BTreeMap<(String, String), (Rendered, TempPath)>);
+pub struct Charts(BTreeMap<(String, String), (Rendered, Scratch)>);
 
 impl Charts {
     /// Renders the chart of each controller at each version that the cells have.
@@ -100,9 +100,8 @@ impl Charts {
                 Rendered { chart: chart.chart, version: chart.version, installs: cell.version.clone(), objects };
             // Told now rather than by every cell.
             controller.installed_by(&rendered)?;
-            let file = tempfile::Builder::new().prefix("meshgate-chart-").suffix(".json").tempfile()?;
-            serde_json::to_writer(&file, &rendered)?;
-            charts.insert(key(cell), (rendered, file.into_temp_path()));
+            let file = Scratch::new(".json", &serde_json::to_vec(&rendered)?)?;
+            charts.insert(key(cell), (rendered, file));
         }
         Ok(Self(charts))
     }

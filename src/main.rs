@@ -22,6 +22,7 @@ mod explain;
 mod gate;
 mod image;
 mod inject;
+mod interruption;
 mod linkerd_await;
 mod list;
 mod output;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use meshgate_clusters::remote::Reach;
-use meshgate_clusters::{Backend, Kind, Player};
+use meshgate_clusters::{Backend, Kind, Player, scratch};
 use meshgate_fixtures::{Controller, Fixtures, Recipe, did_you_mean};
 use meshgate_harness::blueprint;
 use meshgate_harness::case::Case;
@@ -20,6 +20,7 @@ use meshgate_images::Catalogue;
 use tokio_util::sync::CancellationToken;
 
 use crate::charts::{self, Charts};
+use crate::interruption::{Signals, unless_interrupted};
 use crate::progress::{Progress, Reader};
 use crate::site::{Groundwork, Site};
 use crate::target::Target;
@@ -157,18 +158,20 @@ pub fn outlook(args: &Args) -> anyhow::Result<Outlook> {
     args.target.check()?;
     let fixtures = fixtures_of(args, &|text| output::tell(&format!("{text}\n")))?;
     let plan = plan(args, &fixtures)?;
-    let reach = args.target.existing()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outlook = runtime.block_on(async {
+    let (context, outlook) = runtime.block_on(unless_interrupted(async {
+        let reach = args.target.existing()?;
         let charts = Charts::render(&args.target, &plan.cells, &fixtures, &|_| {}).await?;
         let mesh = match args.target.mesh {
             Mesh::Bundled => None,
             Mesh::Linkerd => Some(site::linkerd(&reach, plan.splits(&fixtures)?).await?),
         };
         let mesh = mesh.as_ref();
-        Inquiry { reach: &reach, plan: &plan, fixtures: &fixtures, charts: &charts, mesh }.outlook().await
-    })?;
-    Ok(Outlook { text: outlook.render(&reach.context), blocked: outlook.is_blocked() })
+        let inquiry = Inquiry { reach: &reach, plan: &plan, fixtures: &fixtures, charts: &charts, mesh };
+        let outlook = inquiry.outlook().await?;
+        Ok((reach.context, outlook))
+    }))?;
+    Ok(Outlook { text: outlook.render(&context), blocked: outlook.is_blocked() })
 }
 
 /// What a run came to.
@@ -448,23 +451,16 @@ fn now() -> String {
 /// Ctrl-C, SIGTERM and the end of the terminal end the cells, and with them everything they made. Giving a cluster back takes a while, for
 /// which not everybody waits: the second ends the run as it is, and leaves the rest to the next one.
 async fn cancel_on_signals(cancel: CancellationToken, cluster: Kind) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let kinds = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()));
-    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) = kinds else { return };
-    let mut any = async || {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    };
-    any().await;
+    let Ok(mut signals) = Signals::listen() else { return };
+    signals.next().await;
     cancel.cancel();
     let what = match cluster {
         Kind::Embedded => "ending the cells; again to end at once",
         _ => "giving the cluster back; again to leave it as it is",
     };
     output::tell(&format!("\n{what}\n"));
-    any().await;
+    signals.next().await;
+    // What is left on the cluster the next run sweeps away; what is in files, credentials among it, is to go now.
+    scratch::discard();
     std::process::exit(2);
 }

@@ -10,10 +10,10 @@ use meshgate_clusters::lease::Leases;
 use meshgate_clusters::linkerd::{Authority, Linkerd};
 use meshgate_clusters::provision::Provisioned;
 use meshgate_clusters::remote::{Claim, Reach};
+use meshgate_clusters::scratch::Scratch;
 use meshgate_clusters::{Backend, IMAGE, Kind, archive, embedded, told};
 use meshgate_harness::injection::Foreign;
 use meshgate_harness::matrix::Mesh;
-use tempfile::TempPath;
 use tokio_util::sync::CancellationToken;
 
 use crate::target::Target;
@@ -32,7 +32,7 @@ pub enum Groundwork {
     /// The programs of embedded clusters.
     Embedded(embedded::Prepared),
     /// Images for a cluster that is to be made.
-    Images(TempPath),
+    Images(Scratch),
     /// Nothing: the cluster is there.
     Nothing,
 }
@@ -47,9 +47,9 @@ impl Groundwork {
             Kind::Kind | Kind::K3s => {
                 let mut wanted = vec![IMAGE.to_owned()];
                 wanted.extend(images.iter().filter(|_| target.native_images).cloned());
-                let path = tempfile::Builder::new().prefix("meshgate-").suffix(".tar").tempfile()?.into_temp_path();
-                archive::archive(&program, &wanted, &path, progress)?;
-                Self::Images(path)
+                let file = Scratch::new(".tar", &[])?;
+                archive::archive(&program, &wanted, &file, progress)?;
+                Self::Images(file)
             }
         })
     }
@@ -82,7 +82,7 @@ pub struct Site {
     /// What they open.
     pub backend: Backend,
     /// The manifests of a mesh that is not Meshgate's own; they hold private keys.
-    mesh: Option<TempPath>,
+    mesh: Option<Scratch>,
     claim: Option<Claim>,
     made: Option<Made>,
     /// Whether the cluster stays, with what is on it.
@@ -144,9 +144,7 @@ impl Site {
         if target.mesh == Mesh::Linkerd {
             progress("asking linkerd for its manifests");
             let objects = unless(cancel, linkerd(&reach, splits)).await?;
-            let file = tempfile::Builder::new().prefix("meshgate-mesh-").suffix(".json").tempfile()?;
-            serde_json::to_writer(&file, &objects)?;
-            self.mesh = Some(file.into_temp_path());
+            self.mesh = Some(Scratch::new(".json", &serde_json::to_vec(&objects)?)?);
             mesh = Some(objects);
         }
         if target.cluster == Kind::Existing {

@@ -5,7 +5,7 @@
 //! order of hooks. Hooks of an installation are rendered as plain objects, those of everything else are left out.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::command::{Command, CommandError, Output};
 use crate::manifests::{self, ManifestError};
+use crate::scratch::Scratch;
 
 /// How to get Helm.
 const INSTALL: &str = "install Helm (https://helm.sh/docs/intro/install/)";
@@ -120,12 +121,12 @@ impl Helm {
     /// [`HelmError`].
     pub async fn template(&self, chart: &Chart, release: &str, namespace: &str) -> Result<Vec<Value>, HelmError> {
         let failed = |cause| HelmError::Values { chart: chart.chart.clone(), cause };
-        let mut values = tempfile::Builder::new().suffix(".json").tempfile().map_err(failed)?;
         // JSON is YAML, which Helm reads.
-        values.write_all(Value::Object(chart.values.clone()).to_string().as_bytes()).map_err(failed)?;
+        let values = Value::Object(chart.values.clone()).to_string();
+        let values = Scratch::new(".json", values.as_bytes()).map_err(failed)?;
         let mut options: Vec<OsString> =
             ["--include-crds", "--skip-tests", "--namespace", namespace].map(Into::into).into();
-        options.extend(["--values".into(), values.path().into()]);
+        options.extend(["--values".into(), values.as_os_str().into()]);
         let output = self.run(chart, &["template", release], options).await?;
         let mut objects = manifests::objects(&output.stdout).map_err(|cause| HelmError::Manifest {
             chart: chart.chart.clone(),

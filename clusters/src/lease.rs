@@ -280,7 +280,7 @@ fn check_name(name: &str) -> Result<(), LeaseError> {
 }
 
 /// Locks a folder; `None` while another process has it, and, unless it is to be made, if it is not there.
-fn lock(dir: &Path, make: bool) -> Result<Option<Lock>, LeaseError> {
+pub(crate) fn lock(dir: &Path, make: bool) -> Result<Option<Lock>, LeaseError> {
     let path = dir.join("lock");
     loop {
         if make {

@@ -36,6 +36,7 @@ pub mod linkerd;
 pub mod manifests;
 pub mod provision;
 pub mod remote;
+pub mod scratch;
 mod told;
 
 /// The kinds of clusters, as `--cluster` names them.

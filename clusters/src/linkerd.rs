@@ -4,7 +4,7 @@
 //! Its certificates are made here, because what `linkerd install` makes by itself is valid for a year and known to nobody.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::command::{Command, CommandError, Output};
 use crate::manifests::{self, ManifestError};
 use crate::remote::Reach;
+use crate::scratch::Scratch;
 
 /// How to get Linkerd's command line.
 const INSTALL: &str = "install Linkerd's command line (https://linkerd.io/2/getting-started/#step-1-install-the-cli)";
@@ -208,22 +209,17 @@ impl Linkerd {
     /// # Errors
     /// [`LinkerdError`].
     pub async fn control_plane(&self, authority: &Authority, settings: &[String]) -> Result<Vec<Value>, LinkerdError> {
-        let file = |content: &str| -> io::Result<tempfile::NamedTempFile> {
-            let mut file = tempfile::NamedTempFile::new()?;
-            file.write_all(content.as_bytes())?;
-            Ok(file)
-        };
-        let anchors = file(&authority.trust_anchor).map_err(LinkerdError::File)?;
-        let issuer = file(&authority.issuer).map_err(LinkerdError::File)?;
-        let key = file(&authority.issuer_key).map_err(LinkerdError::File)?;
+        let file = |content: &str| Scratch::new(".pem", content.as_bytes()).map_err(LinkerdError::File);
+        let (anchors, issuer) = (file(&authority.trust_anchor)?, file(&authority.issuer)?);
+        let key = file(&authority.issuer_key)?;
         let command = self
             .command(["install", "--ignore-cluster"])
             .arg("--identity-trust-anchors-file")
-            .arg(anchors.path())
+            .arg(&*anchors)
             .arg("--identity-issuer-certificate-file")
-            .arg(issuer.path())
+            .arg(&*issuer)
             .arg("--identity-issuer-key-file")
-            .arg(key.path())
+            .arg(&*key)
             .args(settings.iter().flat_map(|setting| ["--set", setting]));
         self.objects(command).await
     }

@@ -22,11 +22,11 @@ use meshgate_apps::vantage::{PORT, tunnel::Tunnels};
 use meshgate_images::Catalogue;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tempfile::TempPath;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::client::config;
+use crate::scratch::Scratch;
 use crate::{Cluster, Entrance, Kind, Kubectl, Stream, Vantage, told};
 
 mod claim;
@@ -228,7 +228,7 @@ pub struct Reach {
     pub publishes: bool,
     /// Keeps a `kubeconfig` there that is made of several files; it goes with the last copy of this. A process that is told of it has none.
     #[serde(skip)]
-    pub merged: Option<Arc<TempPath>>,
+    pub merged: Option<Arc<Scratch>>,
 }
 
 impl Reach {

@@ -1,7 +1,8 @@
 //! However a run ends, nothing of it is left.
 
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -82,4 +83,74 @@ fn sigkill() {
     kill(Pid::from_raw(running.id()), Signal::SIGKILL).unwrap();
     let (_, done) = running.end();
     assert_eq!(done.code, None, "{done:#?}");
+}
+
+/// A program of somebody else's that hangs: started so, it writes its process id into a file beside it, and prints something if its arguments
+/// have a word.
+struct Hanging {
+    folder: PathBuf,
+    pid: PathBuf,
+}
+
+impl Hanging {
+    fn named(name: &str, bench: &Bench, answers: &str) -> Self {
+        let folder = bench.join("bin");
+        std::fs::create_dir(&folder).unwrap();
+        let pid = folder.join("pid");
+        let object = "apiVersion: v1, kind: Namespace, metadata: {name: linkerd}";
+        let script = format!(
+            "#!/bin/sh\ncase \"$*\" in {answers}) echo '{{{object}}}'; exit 0;; esac\necho $$ >{}\nexec sleep 600\n",
+            pid.display()
+        );
+        // By a process of its own: a file that a test has open for writing, and so its children for a moment, cannot be run.
+        let write = "printf %s \"$1\" >\"$0\" && chmod +x \"$0\"";
+        let written = Command::new("sh").args(["-c", write]).arg(folder.join(name)).arg(script).status().unwrap();
+        assert!(written.success());
+        Self { folder, pid }
+    }
+
+    /// Before everything else that there is.
+    fn path(&self) -> String {
+        format!("{}:{}", self.folder.display(), std::env::var("PATH").unwrap())
+    }
+
+    fn started(&self) -> String {
+        let read = || std::fs::read_to_string(&self.pid).ok().filter(|pid| pid.ends_with('\n'));
+        eventually("it hangs", read).trim().to_owned()
+    }
+}
+
+/// Ends `meshgate` while a program that it runs hangs, and looks what is left.
+fn end_while_hanging(mut command: Command, hanging: &Hanging, temporary: &Path) -> Done {
+    let child = command.env("PATH", hanging.path()).env("TMPDIR", temporary);
+    let child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let program = hanging.started();
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    let done = Done::from(child.wait_with_output().unwrap());
+    let stat = || std::fs::read_to_string(format!("/proc/{program}/stat")).unwrap_or_default();
+    eventually("the program has ended", || (stat().is_empty() || stat().contains(") Z ")).then_some(()));
+    let left: Vec<_> = std::fs::read_dir(temporary).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(left.is_empty(), "{left:?}");
+    done
+}
+
+/// A kubeconfig of a cluster that nobody has.
+fn kubeconfig(bench: &Bench) -> PathBuf {
+    let path = bench.join("kubeconfig");
+    let config = "{apiVersion: v1, kind: Config, current-context: x, contexts: [{name: x, context: {cluster: x}}],
+        clusters: [{name: x, cluster: {server: 'https://127.0.0.1:1'}}]}";
+    std::fs::write(&path, config).unwrap();
+    path
+}
+
+#[test]
+fn a_dry_run_that_is_ended_leaves_no_key_and_no_command() {
+    let bench = Bench::new();
+    let hanging = Hanging::named("linkerd", &bench, "*--crds*");
+    let temporary = bench.join("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    let kubeconfig = kubeconfig(&bench);
+    let run = format!("run {SMALL} --cluster existing --mesh linkerd --dry-run --kubeconfig {}", kubeconfig.display());
+    // It hangs where it has been given the key of a certificate authority.
+    end_while_hanging(bench.command(&run), &hanging, &temporary).expect(2, &["interrupted"]);
 }

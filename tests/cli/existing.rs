@@ -300,6 +300,41 @@ fn several_kubeconfigs_are_one_as_for_kubectl() {
 }
 
 #[test]
+fn who_does_not_wait_for_the_cluster_to_be_given_back_leaves_no_credentials() {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::Stdio;
+
+    use k8s_openapi::api::core::v1::Namespace;
+    use nix::sys::signal::{Signal, kill};
+
+    let cluster = Cluster::up();
+    let client = cluster.client();
+    let temporary = tempfile::tempdir().unwrap();
+    let report = tempfile::tempdir().unwrap();
+    let empty = cluster.state.path().join("empty");
+    std::fs::write(&empty, r#"{"apiVersion": "v1", "kind": "Config"}"#).unwrap();
+    let mut arguments = vec!["run", "--cluster", "existing", "--controllers", "traefik"];
+    arguments.extend(["--recipe", "ingress-middleware", "--dialect", "modern", "--case", "routing/host"]);
+    arguments.extend(["--report-dir", report.path().to_str().unwrap()]);
+    let mut command = cluster.command(&arguments);
+    command.env("KUBECONFIG", std::env::join_paths([cluster.kubeconfig(), empty]).unwrap());
+    let mut run = command.env("TMPDIR", temporary.path()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(run.id()).unwrap());
+    crate::bench::eventually("the cluster is claimed", || {
+        names::<Namespace>(&client, true).contains(&"meshgate".to_owned()).then_some(())
+    });
+    let left = || std::fs::read_dir(temporary.path()).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    assert!(!left().is_empty(), "the control: there is a file of both kubeconfigs");
+    kill(pid, Signal::SIGTERM).unwrap();
+    let mut said = BufReader::new(run.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(said.any(|line| line.contains("again to leave it as it is")));
+    kill(pid, Signal::SIGTERM).unwrap();
+    said.for_each(drop);
+    assert_eq!(run.wait().unwrap().code(), Some(2));
+    assert!(left().is_empty(), "{:?}", left());
+}
+
+#[test]
 fn a_dry_run_tells_of_all_that_keeps_a_run_from_beginning() {
     use k8s_openapi::api::core::v1::Namespace;
 

@@ -5,9 +5,9 @@ use std::io;
 use std::path::PathBuf;
 
 use kube::config::Kubeconfig;
-use tempfile::TempPath;
 
 use super::RemoteError;
+use crate::scratch::Scratch;
 
 /// Where kubectl looks, given its variable and the user's home.
 pub(super) fn usual(variable: Option<OsString>, home: Option<OsString>) -> Vec<PathBuf> {
@@ -27,11 +27,9 @@ pub(super) fn merged(paths: &[PathBuf]) -> Result<Kubeconfig, RemoteError> {
 }
 
 /// A file with a kubeconfig that nobody else reads; it holds credentials.
-pub(super) fn written(config: &Kubeconfig) -> io::Result<TempPath> {
-    let mut file = tempfile::Builder::new().prefix("meshgate-kubeconfig-").tempfile()?;
+pub(super) fn written(config: &Kubeconfig) -> io::Result<Scratch> {
     // JSON is YAML too.
-    serde_json::to_writer(&mut file, config)?;
-    Ok(file.into_temp_path())
+    Scratch::new(".kubeconfig", &serde_json::to_vec(config)?)
 }
 
 #[cfg(test)]
