@@ -21,8 +21,13 @@ pub(super) fn usual(variable: Option<OsString>, home: Option<OsString>) -> Vec<P
 pub(super) fn merged(paths: &[PathBuf]) -> Result<Kubeconfig, RemoteError> {
     let there: Vec<&PathBuf> = paths.iter().filter(|path| path.exists()).collect();
     let paths = if there.is_empty() { paths.iter().collect() } else { there };
-    let merged =
-        paths.into_iter().try_fold(Kubeconfig::default(), |merged, path| merged.merge(Kubeconfig::read_from(path)?));
+    let merged = paths.into_iter().try_fold(Kubeconfig::default(), |merged, path| {
+        // What a file names by a path from its own folder is read from there, and not from that of the merged one.
+        let mut next = Kubeconfig::read_from(std::path::absolute(path).as_ref().unwrap_or(path))?;
+        // `kubectl config unset current-context` leaves an empty one, which is none.
+        next.current_context = next.current_context.filter(|name| !name.is_empty());
+        merged.merge(next)
+    });
     Ok(merged?)
 }
 
@@ -84,6 +89,40 @@ mod tests {
         assert_eq!(servers, ["https://127.0.0.1:1", "https://127.0.0.1:2"].map(|server| Some(server.to_owned())));
         assert!(std::fs::read_to_string(&file).unwrap().contains("two-token"), "credentials and all");
         super::merged(&[absent.clone(), absent]).unwrap_err();
+    }
+
+    #[test]
+    fn an_empty_current_context_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let [a, b] = ["a", "b"].map(|name| dir.path().join(name));
+        let mut unset = config("one", "https://127.0.0.1:1");
+        unset["current-context"] = "".into();
+        std::fs::write(&a, unset.to_string()).unwrap();
+        std::fs::write(&b, config("two", "https://127.0.0.1:2").to_string()).unwrap();
+        assert_eq!(merged(&[a, b]).unwrap().current_context.as_deref(), Some("two"));
+    }
+
+    #[test]
+    fn what_a_file_names_beside_itself_is_found_from_the_merged_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut beside = config("one", "https://127.0.0.1:1");
+        let exec = json!({"apiVersion": "client.authentication.k8s.io/v1", "command": "./plugin"});
+        beside["users"][0]["user"] = json!({"exec": exec, "client-certificate": "cert.pem"});
+        std::fs::write(dir.path().join("a"), beside.to_string()).unwrap();
+        std::fs::write(dir.path().join("b"), "{}").unwrap();
+        // By way of the folder that tests run in, as somebody names files beside theirs.
+        let up =
+            std::env::current_dir().unwrap().components().skip(1).map(|_| PathBuf::from("..")).collect::<PathBuf>();
+        let from_here = up.join(dir.path().strip_prefix("/").unwrap());
+        assert!(from_here.is_relative() && from_here.join("a").exists(), "the control: {from_here:?}");
+        let file = written(&merged(&[from_here.join("a"), from_here.join("b")]).unwrap()).unwrap();
+        let user = Kubeconfig::read_from(&file).unwrap().auth_infos.remove(0).auth_info.unwrap();
+        let beside = std::fs::canonicalize(dir.path()).unwrap();
+        for (named, name) in [(user.exec.unwrap().command, "plugin"), (user.client_certificate, "cert.pem")] {
+            let named = PathBuf::from(named.unwrap());
+            assert_eq!(std::fs::canonicalize(named.parent().unwrap()).unwrap(), beside);
+            assert_eq!(named.file_name().unwrap(), name);
+        }
     }
 
     #[test]
