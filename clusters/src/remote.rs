@@ -35,8 +35,11 @@ mod entrances;
 mod fake;
 mod hold;
 mod kubeconfig;
+mod plugin;
 mod sweep;
 mod vantage;
+
+use plugin::Asked;
 
 pub use claim::Claim;
 pub use entrances::By;
@@ -93,6 +96,16 @@ pub enum RemoteError {
         wanted: String,
         /// What there is.
         known: String,
+    },
+    /// The command that gives the credentials did not.
+    #[error("the credentials of context \"{context}\" come from the command `{command}`: {said}")]
+    Credentials {
+        /// Which cluster.
+        context: String,
+        /// The command.
+        command: String,
+        /// What it said, or why it could not be asked.
+        said: String,
     },
     /// The API server did not do something.
     #[error("the API server of context \"{context}\": {what}: {said}")]
@@ -280,13 +293,21 @@ impl Reach {
     /// A client for it.
     ///
     /// # Errors
-    /// [`RemoteError::Kubeconfig`], or what the credentials lack.
+    /// [`RemoteError::Kubeconfig`], [`RemoteError::Credentials`], or what else the credentials lack.
     pub async fn client(&self) -> Result<kube::Client, RemoteError> {
         let _ = crate::embedded::rustls_provider();
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig)?;
         let environment = |name: &str| std::env::var(name).ok();
         let config = config(&kubeconfig, &self.context, &environment).map_err(RemoteError::Kubeconfig)?;
-        kube::Client::try_from(config).map_err(|error| self.failed("making a client", error))
+        let credentials = config.auth_info.clone();
+        let Some(plugin) = Asked::of(&credentials) else {
+            return kube::Client::try_from(config).map_err(|error| self.failed("making a client", error));
+        };
+        plugin.client(config, plugin::ANSWERS).await.map_err(|said| RemoteError::Credentials {
+            context: self.context.clone(),
+            command: plugin.command.to_owned(),
+            said,
+        })
     }
 
     /// The kubeconfig with this context as its current one.

@@ -2,16 +2,15 @@
 
 use std::error::Error;
 
+use kube::client::AuthError;
+
 /// An error with its causes, each told once: many libraries' errors show their cause in their own text and name it as their source as well.
 /// What an API server answered is told in its words; the client's error shows the whole answer as Rust prints it.
 pub fn told(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
     while let Some(error) = next {
-        let (said, cause) = match error.downcast_ref::<kube::Error>() {
-            Some(kube::Error::Api(status)) if !status.message.is_empty() => (status.message.clone(), None),
-            _ => (error.to_string(), error.source()),
-        };
+        let (said, cause) = of_client(error).unwrap_or_else(|| (error.to_string(), error.source()));
         if text.is_empty() {
             text = said;
         } else if !text.contains(&said) {
@@ -20,6 +19,41 @@ pub fn told(error: &(dyn Error + 'static)) -> String {
         next = cause;
     }
     text
+}
+
+/// What is said of an error of the Kubernetes client in place of its own text, and what remains to be told of its cause.
+fn of_client<'a>(error: &'a (dyn Error + 'static)) -> Option<(String, Option<&'a (dyn Error + 'static)>)> {
+    if let Some(error) = error.downcast_ref::<AuthError>() {
+        return plugin(error).map(|said| (said, None));
+    }
+    match error.downcast_ref::<kube::Error>()? {
+        kube::Error::Api(status) if !status.message.is_empty() => Some((status.message.clone(), None)),
+        // Their texts are that of the cause, with a word before.
+        kube::Error::Auth(cause) => {
+            let cause: &(dyn Error + 'static) = cause;
+            Some((String::new(), Some(cause)))
+        }
+        kube::Error::Service(cause) => {
+            let cause: &(dyn Error + 'static) = &**cause;
+            Some((String::new(), Some(cause)))
+        }
+        _ => None,
+    }
+}
+
+/// What is said of a command that should have given credentials: the client shows all that it printed, which may be a token.
+fn plugin(error: &AuthError) -> Option<String> {
+    match error {
+        AuthError::AuthExecStart(cause) => Some(format!("the credential plugin cannot be run: {cause}")),
+        AuthError::AuthExecRun { out, .. } => {
+            let said = String::from_utf8_lossy(&out.stderr).trim().to_owned();
+            // One that may ask somebody says it to them.
+            let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+            Some(format!("the credential plugin failed ({}){said}", out.status))
+        }
+        AuthError::AuthExecParse(_) => Some("the credential plugin printed no ExecCredential".to_owned()),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -43,6 +77,19 @@ mod tests {
         let text = told(&shown);
         assert_eq!(text.matches("no such thing").count(), 1, "{text}");
         assert_eq!(text, shown.to_string());
+    }
+
+    #[test]
+    fn what_a_command_printed_for_credentials_is_not_told() {
+        let out =
+            std::process::Command::new("sh").args(["-c", "echo tok3n; echo expired >&2; exit 3"]).output().unwrap();
+        let failed =
+            || AuthError::AuthExecRun { cmd: "sh -c KUBERNETES_EXEC_INFO".to_owned(), out: Box::new(out.clone()) };
+        // At first, and when they are asked for anew.
+        for error in [kube::Error::Auth(failed()), kube::Error::Service(Box::new(failed()))] {
+            assert!(error.to_string().contains("tok3n"), "the control: {error}");
+            assert_eq!(told(&error), "the credential plugin failed (exit status: 3): expired");
+        }
     }
 
     #[test]

@@ -59,7 +59,10 @@ impl Claim {
         cancel: &CancellationToken,
         progress: &dyn Fn(&str),
     ) -> Result<Self, RemoteError> {
-        let client = reach.client().await?;
+        let client = tokio::select! {
+            client = reach.client() => client?,
+            () = cancel.cancelled() => return Err(RemoteError::Cancelled { context: reach.context }),
+        };
         rights(&reach, &client).await?;
         own_namespace(&reach, &client).await?;
         let hold = tokio::select! {
