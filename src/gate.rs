@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Arg;
-use meshgate_clusters::Kind;
+use meshgate_clusters::{Kind, told};
 use meshgate_harness::matrix;
 use meshgate_harness::report::expected::{Verdicts, is_expected};
 use meshgate_harness::report::gate::Comparison;
@@ -143,7 +143,7 @@ fn execute(args: Args) -> anyhow::Result<Gated> {
     let undecided: String = [before.undecided, after.undecided].into_iter().flatten().collect();
     let mut gated = Gated::of_runs(text, &comparison, &undecided);
     for error in [before.ended, after.ended].into_iter().filter_map(Result::err) {
-        output::tell(&format!("meshgate: {error:#}\n"));
+        output::tell(&format!("meshgate: {}\n", told(error.as_ref())));
         gated.status = 2;
     }
     Ok(gated)

@@ -72,7 +72,8 @@ enum Command {
 
 /// Logs warnings to standard error, or what `MESHGATE_LOG` asks for, such as `debug` or `meshgate_node=trace`.
 fn log() {
-    let filter = EnvFilter::try_from_env("MESHGATE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    // What the Kubernetes client warns of, it returns as an error as well, which is told with what it means.
+    let filter = EnvFilter::try_from_env("MESHGATE_LOG").unwrap_or_else(|_| EnvFilter::new("warn,kube_client=off"));
     let coloured = coloured(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(coloured).init();
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use meshgate_clusters::remote::Reach;
-use meshgate_clusters::{Backend, Kind, Player, scratch};
+use meshgate_clusters::{Backend, Kind, Player, scratch, told};
 use meshgate_fixtures::{Controller, Fixtures, Recipe, did_you_mean};
 use meshgate_harness::blueprint;
 use meshgate_harness::case::Case;
@@ -247,7 +247,7 @@ pub fn execute(args: &Args) -> anyhow::Result<Ran> {
     };
     let report = Report::new(environment, cells, &fixtures.claims).about(&plan.cases);
     let ended = match (report.write(&args.report_dir).context("cannot write the report"), closed) {
-        (Err(unwritten), Err(left)) => Err(anyhow!("{unwritten:#}; {left:#}")),
+        (Err(unwritten), Err(left)) => Err(anyhow!("{}; {}", told(unwritten.as_ref()), told(left.as_ref()))),
         (written, closed) => written.and(closed),
     };
     if cancel.is_cancelled() {

@@ -14,8 +14,8 @@ use kube::api::{Api, ListParams};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::IMAGE;
 use crate::remote::{By, Reach, RemoteError};
+use crate::{IMAGE, told};
 
 /// Between two looks at a cluster that comes up.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -93,7 +93,7 @@ async fn missing(client: &Client) -> Vec<String> {
     let everything = ListParams::default();
     let nodes = match Api::<Node>::all(client.clone()).list(&everything).await {
         Ok(nodes) => nodes.items,
-        Err(error) => return vec![format!("an API server that answers ({error})")],
+        Err(error) => return vec![format!("an API server that answers ({})", told(&error))],
     };
     let mut missing: Vec<String> = nodes.iter().filter_map(unready).collect();
     if nodes.is_empty() {
@@ -103,12 +103,12 @@ async fn missing(client: &Client) -> Vec<String> {
     match system.list(&ListParams::default().labels("k8s-app=kube-dns")).await {
         Ok(found) if found.items.iter().any(available) => {}
         Ok(found) => missing.push(format!("CoreDNS ({} Deployments, none with an available pod)", found.items.len())),
-        Err(error) => missing.push(format!("CoreDNS ({error})")),
+        Err(error) => missing.push(format!("CoreDNS ({})", told(&error))),
     }
     match Api::<ServiceAccount>::default_namespaced(client.clone()).get_opt("default").await {
         Ok(Some(_)) => {}
         Ok(None) => missing.push("the ServiceAccount default/default".to_owned()),
-        Err(error) => missing.push(format!("the ServiceAccount default/default ({error})")),
+        Err(error) => missing.push(format!("the ServiceAccount default/default ({})", told(&error))),
     }
     missing
 }

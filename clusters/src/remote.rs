@@ -14,9 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http::Uri;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::client::AuthError;
 use kube::config::{Kubeconfig, KubeconfigError};
 use meshgate_apps::vantage::{PORT, tunnel::Tunnels};
 use meshgate_images::Catalogue;
@@ -319,7 +321,20 @@ impl Reach {
     }
 
     fn failed(&self, what: impl Into<String>, error: kube::Error) -> RemoteError {
-        RemoteError::Api { context: self.context.clone(), what: what.into(), said: told(&error) }
+        let said = match &error {
+            kube::Error::Service(cause) if !cause.is::<AuthError>() => {
+                let server = self.server().map_or_else(|| "it".to_owned(), |server| server.to_string());
+                format!("{server} does not answer: {}", told(&error))
+            }
+            _ => told(&error),
+        };
+        RemoteError::Api { context: self.context.clone(), what: what.into(), said }
+    }
+
+    /// Where its API server is.
+    fn server(&self) -> Option<Uri> {
+        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).ok()?;
+        config(&kubeconfig, &self.context, &|_| None).ok().map(|config| config.cluster_url)
     }
 }
 

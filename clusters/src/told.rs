@@ -22,11 +22,18 @@ pub fn told(error: &(dyn Error + 'static)) -> String {
 }
 
 /// What is said of an error of the Kubernetes client in place of its own text, and what remains to be told of its cause.
-fn of_client<'a>(error: &'a (dyn Error + 'static)) -> Option<(String, Option<&'a (dyn Error + 'static)>)> {
+fn of_client(error: &(dyn Error + 'static)) -> Option<(String, Option<&(dyn Error + 'static)>)> {
     if let Some(error) = error.downcast_ref::<AuthError>() {
         return plugin(error).map(|said| (said, None));
     }
     match error.downcast_ref::<kube::Error>()? {
+        kube::Error::Api(status) if status.message.trim_start().starts_with('<') => {
+            let code = status.code;
+            let said = format!(
+                "a page for browsers in place of an API server's answer (status {code}), as of a proxy, or a portal to log in at"
+            );
+            Some((said, None))
+        }
         kube::Error::Api(status) if !status.message.is_empty() => Some((status.message.clone(), None)),
         // Their texts are that of the cause, with a word before.
         kube::Error::Auth(cause) => {
@@ -97,5 +104,12 @@ mod tests {
         let refused = kube::Error::Api(Status::failure("who are you?", "Unauthorized").with_code(401).boxed());
         assert!(refused.to_string().contains("Status {"), "the control: {refused}");
         assert_eq!(told(&refused), "who are you?");
+    }
+
+    #[test]
+    fn a_page_is_not_told_whole() {
+        let page = Status::failure("<!DOCTYPE html><html>Welcome to our hotel</html>", "Failed to parse error data");
+        let text = told(&kube::Error::Api(page.with_code(511).boxed()));
+        assert!(text.starts_with("a page for browsers") && text.contains("511") && !text.contains("hotel"), "{text}");
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use futures::stream::{self, StreamExt};
-use meshgate_clusters::Backend;
+use meshgate_clusters::{Backend, told};
 use meshgate_fixtures::{Controller, Fixtures, Recipe, Rendered};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -150,7 +150,7 @@ pub async fn run(assignment: &Assignment<'_>, cases: &[Case], started: Instant, 
     let world = match World::set_up(assignment, cluster, &plans, deadline, teller).await {
         Ok(world) => Arc::new(world),
         Err(broken) => {
-            let reason = format!("{:#}", broken.error);
+            let reason = told(broken.error.as_ref());
             for case in &apply {
                 let reason = Some(format!("the cell was not ready: {reason}"));
                 teller.tell(&finished(case, Verdict::NotRun, reason, &broken.artefacts));

@@ -16,7 +16,7 @@ use kube::discovery::{self, Scope};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::runtime::{WatchStreamExt, watcher};
 use meshgate_clusters::remote::OWNED;
-use meshgate_clusters::{Cluster, Kind};
+use meshgate_clusters::{Cluster, Kind, told};
 use meshgate_fixtures::Controller;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -102,7 +102,7 @@ impl Kubernetes {
                     Refused { what, message: status.message.clone() }.into()
                 }
                 kube::Error::Api(status) => anyhow!("cannot apply {what}: {}", status.message),
-                error => anyhow!("cannot apply {what}: {error}"),
+                error => anyhow!("cannot apply {what}: {}", told(error)),
             }
         })
     }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, anyhow};
 use k8s_openapi::api::core::v1::Service as ServiceObject;
 use kube::api::Api;
 use meshgate_clusters::linkerd::Linkerd;
-use meshgate_clusters::{Backend, Cluster, Entrance};
+use meshgate_clusters::{Backend, Cluster, Entrance, told};
 use meshgate_fixtures::{Controller, Fixtures, Recipe};
 use meshgate_inject as inject;
 use serde_json::{Value, json};
@@ -136,7 +136,7 @@ impl World {
             Ok(()) => Ok(world),
             Err(error) => {
                 let (folder, artefacts) = world.keep_setup_artefacts(&error).await;
-                let error = anyhow!("{error:#}\n  logs, events and pods: {folder}");
+                let error = anyhow!("{}\n  logs, events and pods: {folder}", told(error.as_ref()));
                 Err(Broken { error, artefacts })
             }
         }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::bail;
 use meshgate_clusters::remote::{Claim, NAMESPACE, Reach};
+use meshgate_clusters::told;
 use meshgate_fixtures::{Controller, Fixtures};
 use meshgate_harness::cell;
 use meshgate_harness::injection::Foreign;
@@ -116,7 +117,7 @@ impl<'a> Inquiry<'a> {
             }
             // Whose rights do not suffice for a run may lack those to look as well.
             Err(error) if !obstacles.is_empty() => {
-                obstacles.push(format!("{error:#}"));
+                obstacles.push(told(error.as_ref()));
                 Ok(Outlook { obstacles, ..Outlook::default() })
             }
             Err(error) => Err(error),

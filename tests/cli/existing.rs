@@ -348,6 +348,15 @@ fn a_dry_run_tells_of_all_that_keeps_a_run_from_beginning() {
     assert_eq!(outlook.status.code(), Some(2), "{}", text(&outlook));
     assert!(text(&outlook).contains("may not create namespaces, delete namespaces, "), "{}", text(&outlook));
 
+    // Who may not even look is told so in the API server's words.
+    let bindings: kube::Api<k8s_openapi::api::rbac::v1::ClusterRoleBinding> = kube::Api::all(client.clone());
+    runtime().block_on(bindings.delete("onlooker", &Default::default())).unwrap();
+    let blind = crate::bench::eventually("the rights are gone", || {
+        let outlook = cluster.meshgate(&arguments);
+        text(&outlook).contains(" is forbidden: ").then_some(outlook)
+    });
+    assert!(!text(&blind).contains("Status {") && !text(&blind).contains("ApiError"), "{}", text(&blind));
+
     let namespaces: kube::Api<Namespace> = kube::Api::all(client.clone());
     let theirs: Namespace = serde_json::from_value(serde_json::json!({"metadata": {"name": "meshgate"}})).unwrap();
     runtime().block_on(namespaces.create(&Default::default(), &theirs)).unwrap();

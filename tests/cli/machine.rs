@@ -7,7 +7,7 @@ use std::process::Command;
 use meshgate_harness::report::JSON_SCHEMA;
 use meshgate_images::Catalogue;
 
-use crate::bench::{Bench, Done, MESHGATE, SMALL, copy_tree, eventually};
+use crate::bench::{Bench, Done, MESHGATE, SMALL, copy_tree, edit, eventually};
 
 /// Runs a shell line in which `$MESHGATE` is the binary.
 fn shell(bench: &Bench, line: &str) -> Done {
@@ -91,6 +91,28 @@ fn a_slip_in_the_name_of_a_programs_variable_is_told_before_anything_runs() {
     assert_eq!(bench.entries(), [""; 0]);
     assert!(with_slip("doctor").stdout.contains(&format!("missing  variables of programs: {said}")));
     with_slip("list cells").expect(0, &[]);
+}
+
+#[test]
+fn an_api_server_that_is_away_is_told_once_with_its_place() {
+    let bench = Bench::new();
+    let config = "{apiVersion: v1, kind: Config, current-context: x, contexts: [{name: x, context: {cluster: x}}],
+        clusters: [{name: x, cluster: {server: 'https://127.0.0.1:1'}}]}";
+    std::fs::write(bench.join("kubeconfig"), config).unwrap();
+    let away = bench.run(&format!("run {SMALL} --cluster existing --kubeconfig kubeconfig --dry-run"));
+    away.expect(2, &["https://127.0.0.1:1/ does not answer: ", "Connection refused"]);
+    assert!(!away.stderr.contains("ERROR") && !away.stderr.contains("ServiceError"), "{away:#?}");
+    assert_eq!(away.stderr.matches("Connection refused").count(), 1, "{away:#?}");
+}
+
+#[test]
+fn what_the_api_server_says_of_a_cell_that_does_not_come_up_is_told_in_its_words() {
+    let bench = Bench::new();
+    let fixtures = bench.fixtures();
+    edit(&fixtures.join("traefik/controller.yaml"), "\nnamespace: traefik\n", "\nnamespace: elsewhere\n");
+    let lost = bench.run(&format!("run {SMALL} --fixtures fixtures --setup-timeout 30"));
+    lost.expect(2, &["not found"]);
+    assert!(!lost.stderr.contains("Status {") && !lost.stderr.contains("ApiError"), "{lost:#?}");
 }
 
 #[test]
