@@ -7,6 +7,7 @@ use meshgate_clusters::{Kind, kind};
 use meshgate_images::{Catalogue, Check};
 use meshgate_net::namespaces;
 
+use crate::interruption::unless_interrupted;
 use crate::{fail, output, target, variables};
 
 /// For what.
@@ -42,7 +43,7 @@ fn checks(cluster: Kind) -> anyhow::Result<Vec<Check>> {
         Kind::Embedded => embedded(),
         Kind::Kind => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            Ok(runtime.block_on(kind::preflight(&[])))
+            runtime.block_on(unless_interrupted(async { anyhow::Ok(kind::preflight(&[]).await) }))
         }
         Kind::K3s => bail!(
             "--cluster k3s needs a container engine and no command, and a run looks for that first: meshgate run --cluster k3s"

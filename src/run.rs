@@ -169,7 +169,7 @@ pub fn outlook(args: &Args) -> anyhow::Result<Outlook> {
         let mesh = mesh.as_ref();
         let inquiry = Inquiry { reach: &reach, plan: &plan, fixtures: &fixtures, charts: &charts, mesh };
         let outlook = inquiry.outlook().await?;
-        Ok((reach.context, outlook))
+        anyhow::Ok((reach.context, outlook))
     }))?;
     Ok(Outlook { text: outlook.render(&context), blocked: outlook.is_blocked() })
 }
@@ -210,14 +210,19 @@ pub fn execute(args: &Args) -> anyhow::Result<Ran> {
     let started = Instant::now();
     let time = now();
     let note = |text: &str| progress.note(text);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let charts = runtime.block_on(Charts::render(&args.target, &plan.cells, &fixtures, &note))?;
+    // A thread beside this one, which hears signals while this one packs images.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let (cancel, laid) = (CancellationToken::new(), CancellationToken::new());
+    let charts = runtime.block_on(async {
+        let signals = Signals::listen().context("cannot listen for signals")?;
+        tokio::spawn(cancel_on_signals(signals, cancel.clone(), laid.clone(), args.target.cluster));
+        site::unless(&cancel, Charts::render(&args.target, &plan.cells, &fixtures, &note)).await
+    })?;
     let groundwork = Groundwork::lay(&args.target, &images(&plan, &fixtures, &charts)?, &note)?;
+    laid.cancel();
     let logs = args.report_dir.join("cluster-logs");
     let splits = plan.splits(&fixtures)?;
-    let cancel = CancellationToken::new();
     let (cells, closed) = runtime.block_on(async {
-        tokio::spawn(cancel_on_signals(cancel.clone(), args.target.cluster));
         let admit = async |reach: &Reach, mesh: Option<&Foreign>| {
             Inquiry { reach, plan: &plan, fixtures: &fixtures, charts: &charts, mesh }.admitted().await
         };
@@ -448,19 +453,31 @@ fn now() -> String {
     meshgate_harness::report::timestamp()
 }
 
+/// How long what can be interrupted may take to end before a cluster is thought of.
+const EARLY: Duration = Duration::from_millis(500);
+
 /// Ctrl-C, SIGTERM and the end of the terminal end the cells, and with them everything they made. Giving a cluster back takes a while, for
-/// which not everybody waits: the second ends the run as it is, and leaves the rest to the next one.
-async fn cancel_on_signals(cancel: CancellationToken, cluster: Kind) {
-    let Ok(mut signals) = Signals::listen() else { return };
+/// which not everybody waits: the second ends the run as it is, and leaves the rest to the next one. Until the ground is `laid`, of which nothing
+/// but files is made, the first does.
+async fn cancel_on_signals(mut signals: Signals, cancel: CancellationToken, laid: CancellationToken, cluster: Kind) {
     signals.next().await;
     cancel.cancel();
+    // Commands that are awaited are killed, and the run ends by that. Whatever blocks ends with the process.
+    if tokio::time::timeout(EARLY, laid.cancelled()).await.is_err() {
+        output::tell("\nmeshgate: interrupted\n");
+        end();
+    }
     let what = match cluster {
         Kind::Embedded => "ending the cells; again to end at once",
         _ => "giving the cluster back; again to leave it as it is",
     };
     output::tell(&format!("\n{what}\n"));
     signals.next().await;
-    // What is left on the cluster the next run sweeps away; what is in files, credentials among it, is to go now.
+    end();
+}
+
+/// Ends the process here and now. What is left on a cluster the next run sweeps away; files, with credentials in them, go.
+fn end() -> ! {
     scratch::discard();
     std::process::exit(2);
 }

@@ -194,7 +194,7 @@ impl Site {
 }
 
 /// What comes of it, unless the run is interrupted before. Commands that are dropped are killed.
-async fn unless<T>(cancel: &CancellationToken, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+pub async fn unless<T>(cancel: &CancellationToken, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::select! {
         done = work => done,
         () = cancel.cancelled() => bail!("interrupted"),
@@ -228,7 +228,8 @@ async fn make(
         let cluster = K3sCluster::up(&options, &leases, cancel, progress).await?;
         return Ok((cluster.provisioned().clone(), Made::K3s(Box::new(cluster))));
     }
-    let node_image = kind::node_image(target.kubernetes.as_deref(), &[]).await?;
+    let node_image = async { anyhow::Ok(kind::node_image(target.kubernetes.as_deref(), &[]).await?) };
+    let node_image = unless(cancel, node_image).await?;
     let options = kind::Options {
         node_image: node_image.image,
         kubernetes: target.kubernetes.clone(),

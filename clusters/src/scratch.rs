@@ -7,6 +7,7 @@ use std::ops::Deref;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use nix::unistd::geteuid;
 use tempfile::{TempDir, TempPath};
@@ -15,6 +16,10 @@ use crate::lease::{Lock, lock};
 
 /// What the folders of all processes are called, for the sweeping.
 const PREFIX: &str = "meshgate-scratch-";
+
+/// How often the folder is tried to be removed, and how long is waited in between.
+const TRIES: usize = 100;
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// The folder of this process, as long as there is a file in it.
 static CURRENT: Mutex<Weak<Folder>> = Mutex::new(Weak::new());
@@ -55,11 +60,15 @@ impl AsRef<Path> for Scratch {
 
 /// Takes all of this process' files away. For before [`std::process::exit`], which drops nothing.
 pub fn discard() {
-    if let Some(folder) = current().upgrade()
-        && let Err(error) = std::fs::remove_dir_all(&folder.dir)
-    {
-        tracing::warn!(folder = %folder.dir.path().display(), %error, "temporary files are left");
+    let Some(folder) = current().upgrade() else { return };
+    // Another thread may still be making files there, which fails once the folder is gone.
+    for _ in 0..TRIES {
+        match std::fs::remove_dir_all(&folder.dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => std::thread::sleep(PAUSE),
+            _ => return,
+        }
     }
+    tracing::warn!(folder = %folder.dir.path().display(), "temporary files are left");
 }
 
 /// One process' folder. Its lock says that the process lives.

@@ -85,8 +85,20 @@ fn sigkill() {
     assert_eq!(done.code, None, "{done:#?}");
 }
 
-/// A program of somebody else's that hangs: started so, it writes its process id into a file beside it, and prints something if its arguments
-/// have a word.
+/// A folder with scripts in the places of programs.
+fn commands(bench: &Bench, scripts: &[(&str, &str)]) -> PathBuf {
+    let folder = bench.join("bin");
+    std::fs::create_dir(&folder).unwrap();
+    for (name, script) in scripts {
+        // By a process of its own: a file that a test has open for writing, and so its children for a moment, cannot be run.
+        let write = "printf %s \"$1\" >\"$0\" && chmod +x \"$0\"";
+        let written = Command::new("sh").args(["-c", write]).arg(folder.join(name)).arg(script).status().unwrap();
+        assert!(written.success());
+    }
+    folder
+}
+
+/// A program of somebody else's that hangs, once it has written its process id into a file. It prints an object if its arguments are so.
 struct Hanging {
     folder: PathBuf,
     pid: PathBuf,
@@ -94,19 +106,13 @@ struct Hanging {
 
 impl Hanging {
     fn named(name: &str, bench: &Bench, answers: &str) -> Self {
-        let folder = bench.join("bin");
-        std::fs::create_dir(&folder).unwrap();
-        let pid = folder.join("pid");
+        let pid = bench.join("pid");
         let object = "apiVersion: v1, kind: Namespace, metadata: {name: linkerd}";
         let script = format!(
             "#!/bin/sh\ncase \"$*\" in {answers}) echo '{{{object}}}'; exit 0;; esac\necho $$ >{}\nexec sleep 600\n",
             pid.display()
         );
-        // By a process of its own: a file that a test has open for writing, and so its children for a moment, cannot be run.
-        let write = "printf %s \"$1\" >\"$0\" && chmod +x \"$0\"";
-        let written = Command::new("sh").args(["-c", write]).arg(folder.join(name)).arg(script).status().unwrap();
-        assert!(written.success());
-        Self { folder, pid }
+        Self { folder: commands(bench, &[(name, &script)]), pid }
     }
 
     /// Before everything else that there is.
@@ -153,4 +159,43 @@ fn a_dry_run_that_is_ended_leaves_no_key_and_no_command() {
     let run = format!("run {SMALL} --cluster existing --mesh linkerd --dry-run --kubeconfig {}", kubeconfig.display());
     // It hangs where it has been given the key of a certificate authority.
     end_while_hanging(bench.command(&run), &hanging, &temporary).expect(2, &["interrupted"]);
+}
+
+#[test]
+fn a_run_that_is_ended_while_a_chart_is_rendered_leaves_nothing() {
+    let bench = Bench::new();
+    let hanging = Hanging::named("helm", &bench, "nothing");
+    let temporary = bench.join("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    let run = "run --install helm --controllers traefik --recipe ingress-nativelb --case routing/host";
+    end_while_hanging(bench.command(run), &hanging, &temporary).expect(2, &["meshgate: interrupted"]);
+}
+
+#[test]
+fn a_doctor_who_is_ended_leaves_no_command() {
+    let bench = Bench::new();
+    let hanging = Hanging::named("kind", &bench, "nothing");
+    let temporary = bench.join("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    end_while_hanging(bench.command("doctor --cluster kind"), &hanging, &temporary).expect(2, &["interrupted"]);
+}
+
+#[test]
+fn a_run_that_is_ended_while_it_packs_images_leaves_no_files() {
+    let bench = Bench::new();
+    let temporary = bench.join("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    // As far as it is asked before there is a cluster.
+    let answers = "#!/bin/sh\necho 'kind v0.33.0 go1.26.0 linux/amd64'\n";
+    let folder = commands(&bench, &[("kind", answers), ("docker", "#!/bin/sh\necho /\n")]);
+    let mut command = bench.command("run --cluster kind --native-images --controllers traefik");
+    command.env("PATH", format!("{}:{}", folder.display(), std::env::var("PATH").unwrap()));
+    command.env("TMPDIR", &temporary).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let files = || std::fs::read_dir(&temporary).unwrap().count();
+    eventually("an archive is begun", || (files() > 0).then_some(()));
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    let done = Done::from(child.wait_with_output().unwrap());
+    done.expect(2, &[]);
+    assert_eq!(files(), 0, "{done:#?}");
 }
