@@ -216,7 +216,12 @@ pub fn execute(args: &Args) -> anyhow::Result<Ran> {
     let charts = runtime.block_on(async {
         let signals = Signals::listen().context("cannot listen for signals")?;
         tokio::spawn(cancel_on_signals(signals, cancel.clone(), laid.clone(), args.target.cluster));
-        site::unless(&cancel, Charts::render(&args.target, &plan.cells, &fixtures, &note)).await
+        site::unless(&cancel, async {
+            let charts = Charts::render(&args.target, &plan.cells, &fixtures, &note).await?;
+            site::possible(&args.target).await?;
+            anyhow::Ok(charts)
+        })
+        .await
     })?;
     let groundwork = Groundwork::lay(&args.target, &images(&plan, &fixtures, &charts)?, &note)?;
     laid.cancel();

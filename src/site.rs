@@ -193,6 +193,18 @@ impl Site {
     }
 }
 
+/// Asks what would make the cluster whether it could, before images are packed for it.
+///
+/// # Errors
+/// What is missing for that.
+pub async fn possible(target: &Target) -> anyhow::Result<()> {
+    match target.cluster {
+        Kind::Embedded | Kind::Existing => Ok(()),
+        Kind::Kind => Ok(kind::possible(target.kubernetes.as_deref(), &[]).await?),
+        Kind::K3s => Ok(k3s::possible().await?),
+    }
+}
+
 /// What comes of it, unless the run is interrupted before. Commands that are dropped are killed.
 pub async fn unless<T>(cancel: &CancellationToken, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::select! {

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::lease::{Held, LeaseError, Leases};
 use crate::provision::{ProvisionError, Provisioned};
+use crate::told;
 
 /// The backend's name in leases.
 const BACKEND: &str = "k3s";
@@ -55,12 +56,13 @@ pub enum K3sError {
     Lease(#[from] LeaseError),
     /// No engine answers.
     #[error(
-        "no container engine answers, and a k3s cluster runs in a container: {source}; start Docker (sudo systemctl start docker), or say where \
-         another engine listens: DOCKER_HOST=unix:///run/user/1000/podman/podman.sock"
+        "no container engine answers, and a k3s cluster runs in a container: {}; start Docker (sudo systemctl start docker), or say where \
+         another engine listens: DOCKER_HOST=unix:///run/user/1000/podman/podman.sock",
+        told(.cause)
     )]
     NoEngine {
-        /// What was tried.
-        source: EngineError,
+        /// Why not.
+        cause: EngineError,
     },
     /// There is a container of that name.
     #[error(
@@ -431,9 +433,17 @@ fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
     file.write_all(text.as_bytes())
 }
 
+/// Whether there is an engine that answers.
+///
+/// # Errors
+/// [`K3sError::NoEngine`].
+pub async fn possible() -> Result<(), K3sError> {
+    engine().await.map(drop)
+}
+
 /// A client of the engine, which answers.
 async fn engine() -> Result<Docker, K3sError> {
-    let failed = |source| K3sError::NoEngine { source };
+    let failed = |cause| K3sError::NoEngine { cause };
     let engine = Docker::connect_with_defaults().map_err(failed)?;
     engine.ping().await.map_err(failed)?;
     Ok(engine)

@@ -26,7 +26,7 @@ mod preflight;
 
 pub use config::Port;
 pub use image::NodeImage;
-pub use preflight::{node_image, preflight};
+pub use preflight::{node_image, possible, preflight};
 
 /// The node ports for HTTP and HTTPS of a controller that is to be reached from this machine: two of the first 86, of which Kubernetes
 /// [gives no Service one by itself](https://kubernetes.io/blog/2023/05/11/nodeport-dynamic-and-static-allocation/) as long as others are free.
@@ -71,9 +71,9 @@ pub enum KindError {
     },
     /// The kind that is there runs none of the images that were asked for.
     #[error(
-        "kind {release} is older than {}, which were built for kind {needed} at least; install a newer kind, or ask for another version: \
-         --kubernetes VERSION",
-        images(wanted.as_deref())
+        "kind {release} is older than {}, which were built for kind {needed} at least; install a newer kind{}",
+        images(wanted.as_deref()),
+        another_version(*others)
     )]
     Older {
         /// Its release.
@@ -82,6 +82,8 @@ pub enum KindError {
         wanted: Option<String>,
         /// The oldest release that runs one.
         needed: String,
+        /// Whether it runs an image of another version.
+        others: bool,
     },
     /// The name is not one, or somebody else's.
     #[error(transparent)]
@@ -114,6 +116,16 @@ pub enum KindError {
         path: PathBuf,
         /// Why not.
         cause: io::Error,
+    },
+    /// What runs the nodes does not answer.
+    #[error("{engine} runs the nodes of kind's clusters, and does not answer: {problem}; mend it: {remedy}")]
+    Engine {
+        /// Its command.
+        engine: String,
+        /// What it said.
+        problem: String,
+        /// What helps.
+        remedy: String,
     },
     /// kind does not work at all.
     #[error(transparent)]
@@ -172,6 +184,11 @@ pub enum KindError {
         /// What kind said.
         cause: CommandError,
     },
+}
+
+/// What else there is to do where a kind is too old for what was asked for.
+fn another_version(others: bool) -> &'static str {
+    if others { ", or ask for another version: --kubernetes VERSION" } else { "" }
 }
 
 fn images(version: Option<&str>) -> String {

@@ -58,6 +58,27 @@ fn a_run_whose_cluster_does_not_come_up_says_why_and_leaves_nothing() {
 }
 
 #[test]
+fn a_cluster_that_cannot_be_made_has_no_images_packed_for_it() {
+    let bench = Bench::new();
+    let before_images = |output: &Output, parts: &[&str]| {
+        assert_eq!(output.status.code(), Some(2), "{}", text(output));
+        holds(&text(output), parts);
+        assert!(!text(output).contains("packing"), "{}", text(output));
+    };
+    let nonsense = run(&bench, "", CASES, &["--kubernetes", "banana"]);
+    before_images(&nonsense, &["no node image of Kubernetes \"banana\" is known"]);
+    before_images(&run(&bench, "docker:down", CASES, &[]), &["docker runs the nodes", "Is the docker daemon running?"]);
+    let mut k3s = Command::new(MESHGATE);
+    k3s.args(["run", "--cluster", "k3s", "--controllers", "traefik", "--case", "routing/host", "--report-dir"]);
+    k3s.arg(bench.join("report")).env("XDG_STATE_HOME", bench.join("home")).env("DOCKER_HOST", "tcp://127.0.0.1:1");
+    let output = k3s.output().unwrap();
+    before_images(&output, &["no container engine answers", "Connection refused"]);
+    // The cause before the advice, as if what is advised had been tried.
+    let said = text(&output);
+    assert!(said.find("Connection refused") < said.find("start Docker"), "{said}");
+}
+
+#[test]
 fn a_person_reaches_the_controller_of_a_cluster_that_publishes_it() {
     let bench = Bench::new();
     let output = run(&bench, "", "routing/host", &["--native-images", "--publish", "--keep"]);

@@ -57,7 +57,13 @@ impl NodeImage {
         let oldest = fits.iter().map(|image| image.kind.as_str()).min_by_key(|release| numbers(release));
         let (oldest, wanted) = (oldest.unwrap_or_default().to_owned(), version.map(str::to_owned));
         let runs = |image: &Self| numbers(&image.kind) <= numbers(release);
-        fits.into_iter().find(runs).ok_or(KindError::Older { release: release.to_owned(), wanted, needed: oldest })
+        let others = Self::known()?.iter().any(runs);
+        fits.into_iter().find(runs).ok_or(KindError::Older {
+            release: release.to_owned(),
+            wanted,
+            needed: oldest,
+            others,
+        })
     }
 
     /// The newest.

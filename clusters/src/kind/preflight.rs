@@ -16,6 +16,9 @@ pub(super) const INSTALL_RUNTIME: &str = "install Docker (https://docs.docker.co
 /// How long an answer may take that asks for no work: an engine that takes longer hangs.
 pub(super) const ANSWERS: Duration = Duration::from_secs(10);
 
+/// What is said of a command that is not there.
+const MISSING: &str = "not on PATH";
+
 /// Room for the node image, unpacked, and the images of a run, in GiB.
 const DISK: u64 = 6;
 
@@ -45,7 +48,7 @@ pub async fn preflight(environment: &[(OsString, OsString)]) -> Vec<Check> {
 
 fn said(error: &CommandError) -> String {
     match error {
-        CommandError::Missing { .. } => "not on PATH".to_owned(),
+        CommandError::Missing { .. } => MISSING.to_owned(),
         error => error.to_string(),
     }
 }
@@ -92,6 +95,21 @@ pub async fn node_image(
         // A kind that does not say its release is somebody's own build.
         (None, Some(version)) => NodeImage::of(version),
         (None, None) => NodeImage::newest(),
+    }
+}
+
+/// Whether a cluster could be made, as far as that is known at once; of a version of Kubernetes if one is given.
+///
+/// # Errors
+/// Those of [`node_image`], [`KindError::Engine`].
+pub async fn possible(kubernetes: Option<&str>, environment: &[(OsString, OsString)]) -> Result<(), KindError> {
+    node_image(kubernetes, environment).await?;
+    let (Check { what: engine, found, remedy, .. }, _) = runtime(&Tool { environment: environment.to_vec() }).await;
+    // Where there is no docker, kind looks for these.
+    let another = || ["podman", "nerdctl"].iter().any(|other| meshgate_images::on_path(other).is_some());
+    match found {
+        Err(problem) if problem != MISSING || !another() => Err(KindError::Engine { engine, problem, remedy }),
+        _ => Ok(()),
     }
 }
 
@@ -168,6 +186,7 @@ mod tests {
         );
         let error = version("kind v0.9.0 go1.15.2 linux/amd64").unwrap_err();
         assert!(error.contains("kind 0.9.0 is older than all known images"), "{error}");
+        assert!(!error.contains("--kubernetes"), "no version helps: {error}");
         assert_eq!(version("?").unwrap_err(), "expected a version, found \"?\"");
     }
 
