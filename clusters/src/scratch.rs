@@ -58,6 +58,29 @@ impl AsRef<Path> for Scratch {
     }
 }
 
+/// A folder for the temporary files of another process. What that leaves, being killed, goes when this is dropped.
+#[derive(Debug)]
+pub struct Room {
+    dir: TempDir,
+    _folder: Arc<Folder>,
+}
+
+impl Room {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// As [`Scratch::new`].
+    pub fn new() -> io::Result<Self> {
+        let folder = folder()?;
+        Ok(Self { dir: tempfile::tempdir_in(&folder.dir)?, _folder: folder })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
 /// Takes all of this process' files away. For before [`std::process::exit`], which drops nothing.
 pub fn discard() {
     let Some(folder) = current().upgrade() else { return };

@@ -7,10 +7,13 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt};
+use meshgate_clusters::scratch::Room;
 use meshgate_clusters::{PROXIES, Player};
 use meshgate_fixtures::{Fixtures, Implementation};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
@@ -176,11 +179,17 @@ async fn follow(
     let spec = serde_json::to_string(&job.spec).map_err(|error| format!("cannot describe the cell: {error}"))?;
     let (program, arguments) = options.command.split_first().ok_or("no command to start a cell with")?;
     let mut command = Command::new(program);
+    // Kept until the process has ended: on a cluster of others, what it leaves there is credentials for kubectl.
+    let mut room = None;
     if job.spec.backend.needs_namespaces() {
         // In a network of its own there is no way to a proxy, and kubectl would look for it.
         for name in PROXIES {
             command.env_remove(name);
         }
+    } else {
+        let made = Room::new().map_err(|error| format!("no folder for the cell's files: {error}"))?;
+        command.env("TMPDIR", made.path());
+        room = Some(made);
     }
     let mut child = command
         .args(arguments)
@@ -227,7 +236,7 @@ async fn follow(
     };
     drop(stdin);
     if ended.is_some() {
-        let _ = child.start_kill();
+        kill(&child);
     }
     let status = match tokio::time::timeout(Duration::from_secs(10), child.wait()).await {
         Ok(status) => status.map_err(|error| error.to_string())?,
@@ -237,10 +246,19 @@ async fn follow(
         }
     };
     let stderr = errors.await.unwrap_or_default();
+    drop(room);
     match ended {
         Some(reason) => Err(with_output(reason, &stderr)),
         None if finished => Ok(()),
         None => Err(with_output(format!("the cell's process ended early ({status})"), &stderr)),
+    }
+}
+
+/// Kills a cell with the commands that it runs: kubectl, for instance, would live on.
+fn kill(cell: &Child) {
+    if let Some(Ok(pid)) = cell.id().map(i32::try_from) {
+        // It may have ended by itself.
+        let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
     }
 }
 
@@ -346,6 +364,23 @@ mod tests {
         let report = run_script("exec sleep 600", Duration::from_millis(100)).await;
         assert!(report.broken.unwrap().contains("took longer"));
         assert!(report.cases.iter().all(|case| case.verdict == Verdict::NotRun));
+    }
+
+    #[tokio::test]
+    async fn of_a_cell_that_is_ended_neither_files_nor_commands_are_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let seen = dir.path().join("seen");
+        let script = format!("echo secret >$TMPDIR/config; sleep 600 & echo $TMPDIR $! >{}; wait", seen.display());
+        run_script(&script, Duration::from_secs(2)).await;
+        let seen = std::fs::read_to_string(seen).unwrap();
+        let (room, pid) = seen.trim().split_once(' ').unwrap();
+        assert!(!std::path::Path::new(room).exists(), "{room}");
+        let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !stat().is_empty() && !stat().contains(") Z ") {
+            assert!(Instant::now() < deadline, "it lives on: {}", stat());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     #[tokio::test]

@@ -300,41 +300,6 @@ fn several_kubeconfigs_are_one_as_for_kubectl() {
 }
 
 #[test]
-fn who_does_not_wait_for_the_cluster_to_be_given_back_leaves_no_credentials() {
-    use std::io::{BufRead as _, BufReader};
-    use std::process::Stdio;
-
-    use k8s_openapi::api::core::v1::Namespace;
-    use nix::sys::signal::{Signal, kill};
-
-    let cluster = Cluster::up();
-    let client = cluster.client();
-    let temporary = tempfile::tempdir().unwrap();
-    let report = tempfile::tempdir().unwrap();
-    let empty = cluster.state.path().join("empty");
-    std::fs::write(&empty, r#"{"apiVersion": "v1", "kind": "Config"}"#).unwrap();
-    let mut arguments = vec!["run", "--cluster", "existing", "--controllers", "traefik"];
-    arguments.extend(["--recipe", "ingress-middleware", "--dialect", "modern", "--case", "routing/host"]);
-    arguments.extend(["--report-dir", report.path().to_str().unwrap()]);
-    let mut command = cluster.command(&arguments);
-    command.env("KUBECONFIG", std::env::join_paths([cluster.kubeconfig(), empty]).unwrap());
-    let mut run = command.env("TMPDIR", temporary.path()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(run.id()).unwrap());
-    crate::bench::eventually("the cluster is claimed", || {
-        names::<Namespace>(&client, true).contains(&"meshgate".to_owned()).then_some(())
-    });
-    let left = || std::fs::read_dir(temporary.path()).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
-    assert!(!left().is_empty(), "the control: there is a file of both kubeconfigs");
-    kill(pid, Signal::SIGTERM).unwrap();
-    let mut said = BufReader::new(run.stderr.take().unwrap()).lines().map(Result::unwrap);
-    assert!(said.any(|line| line.contains("again to leave it as it is")));
-    kill(pid, Signal::SIGTERM).unwrap();
-    said.for_each(drop);
-    assert_eq!(run.wait().unwrap().code(), Some(2));
-    assert!(left().is_empty(), "{:?}", left());
-}
-
-#[test]
 fn a_dry_run_tells_of_all_that_keeps_a_run_from_beginning() {
     use k8s_openapi::api::core::v1::Namespace;
 
@@ -531,21 +496,44 @@ fn whoever_does_not_wait_until_a_cluster_is_given_back_interrupts_again() {
     let cluster = Cluster::up();
     let client = cluster.client();
     let report = tempfile::tempdir().unwrap();
-    let kubeconfig = cluster.kubeconfig();
-    let mut command = cluster.command(&["run", "--cluster", "existing", "--kubeconfig", kubeconfig.to_str().unwrap()]);
+    let temporary = tempfile::tempdir().unwrap();
+    let empty = cluster.state.path().join("empty");
+    std::fs::write(&empty, r#"{"apiVersion": "v1", "kind": "Config"}"#).unwrap();
+    let mut command = cluster.command(&["run", "--cluster", "existing"]);
+    command.env("KUBECONFIG", std::env::join_paths([cluster.kubeconfig(), empty]).unwrap());
     command.args(["--controllers", "traefik", "--recipe", "ingress-middleware", "--dialect", "modern"]);
     command.arg("--report-dir").arg(report.path()).stderr(std::process::Stdio::piped());
+    command.env("TMPDIR", temporary.path());
+    let left = || std::fs::read_dir(temporary.path()).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
     let mut run = command.spawn().unwrap();
     let id = nix::unistd::Pid::from_raw(i32::try_from(run.id()).unwrap());
     crate::bench::eventually("a cell is being set up", || {
         names::<Namespace>(&client, true).contains(&"traefik".to_owned()).then_some(())
     });
+    assert!(!left().is_empty(), "the control: there is a file with both kubeconfigs in one");
     let mut said = std::io::BufReader::new(run.stderr.take().unwrap()).lines().map_while(Result::ok);
     kill(id, Signal::SIGINT).unwrap();
     assert!(said.any(|line| line.contains("giving the cluster back; again to leave it as it is")));
     kill(id, Signal::SIGINT).unwrap();
     assert_eq!(run.wait().unwrap().code(), Some(2));
     assert!(names::<Namespace>(&client, true).contains(&"meshgate".to_owned()), "the next run sweeps it away");
+    assert!(left().is_empty(), "credentials: {:?}", left());
+}
+
+#[test]
+fn kubectl_and_its_kubeconfig_do_not_outlive_an_interrupted_run() {
+    use crate::endings::{Hanging, end_while_hanging};
+
+    let cluster = Cluster::up();
+    let bench = crate::bench::Bench::new();
+    let hanging = Hanging::named("kubectl", &bench, "nothing");
+    let temporary = bench.join("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    let mut command = cluster.command(&["run", "--cluster", "existing", "--case", "routing/describe-pod"]);
+    command.args(["--controllers", "traefik", "--recipe", "ingress-middleware", "--dialect", "modern"]);
+    command.arg("--kubeconfig").arg(cluster.kubeconfig()).arg("--report-dir").arg(bench.join("report"));
+    command.env("MESHGATE_KUBECTL_BIN", hanging.folder.join("kubectl"));
+    end_while_hanging(command, &hanging, &temporary).expect(2, &["the run was interrupted"]);
 }
 
 #[test]
