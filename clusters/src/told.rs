@@ -22,7 +22,7 @@ pub fn told(error: &(dyn Error + 'static)) -> String {
 }
 
 /// What is said of an error of the Kubernetes client in place of its own text, and what remains to be told of its cause.
-fn of_client(error: &(dyn Error + 'static)) -> Option<(String, Option<&(dyn Error + 'static)>)> {
+fn of_client<'a>(error: &'a (dyn Error + 'static)) -> Option<(String, Option<&'a (dyn Error + 'static)>)> {
     if let Some(error) = error.downcast_ref::<AuthError>() {
         return plugin(error).map(|said| (said, None));
     }
