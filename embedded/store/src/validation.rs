@@ -50,7 +50,7 @@ fn no_new_finalizers(old: &Value, object: &Value, errors: &mut FieldErrors) {
         let why = format!(
             "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{found}}}"
         );
-        errors.other("FieldValueForbidden", "metadata.finalizers".to_owned(), format!("Forbidden: {why}"));
+        errors.forbidden("metadata.finalizers", &why);
     }
 }
 

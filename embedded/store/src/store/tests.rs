@@ -171,6 +171,30 @@ fn finalizers_hold_an_object_until_the_last_is_gone() {
 }
 
 #[test]
+fn the_end_of_the_last_finalizer_is_one_deletion() {
+    let store = Store::new();
+    let mut object = config("a", "1");
+    object["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    store.create(&configmaps(), "default", object, &options()).unwrap();
+    let mut watch = store.watch(&configmaps(), None, &Selectors::default(), Start::Now).unwrap();
+    store.delete(&configmaps(), "default", "a", &DeleteOptions::default()).unwrap();
+    let mut free = |object: &mut Value| {
+        object["metadata"].as_object_mut().unwrap().remove("finalizers");
+        Ok(())
+    };
+    let answer = store.modify(&configmaps(), "default", "a", Subresource::Main, &options(), &mut free).unwrap();
+    let events = drain(&mut watch);
+    let [Event::Added(_), Event::Modified(marked), Event::Deleted(gone)] = events.as_slice() else {
+        panic!("unexpected events: {events:?}")
+    };
+    assert!(marked["metadata"]["deletionTimestamp"].is_string());
+    assert_eq!(gone["metadata"]["finalizers"], json!(["example.com/hold"]), "watches see it as it was");
+    assert_eq!(answer["metadata"].get("finalizers"), None, "the writer sees what it wrote");
+    assert_eq!(revision_of(gone), revision_of(marked) + 1, "one write is one revision");
+    assert_eq!(revision_of(&answer), revision_of(gone));
+}
+
+#[test]
 fn a_bound_pod_is_given_its_grace() {
     let store = Store::new();
     let pods = GroupResource::new("", "pods");

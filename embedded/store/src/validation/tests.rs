@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use crate::{GroupResource, Store, Subresource, WriteOptions};
+use crate::{DeleteOptions, GroupResource, Store, Subresource, WriteOptions};
 
 fn refuse(group: &str, plural: &str, object: Value) -> String {
     let store = Store::new();
@@ -30,6 +30,35 @@ fn names_are_checked() {
     accept("rbac.authorization.k8s.io", "roles", json!({"metadata": {"name": "system:read"}}));
     let message = refuse("", "configmaps", json!({"metadata": {"name": "a", "labels": {"a b": "c"}}}));
     assert!(message.contains("metadata.labels: Invalid value: \"a b\": name part must consist of"), "{message}");
+}
+
+#[test]
+fn what_is_being_deleted_gets_no_new_finalizers() {
+    let store = Store::new();
+    let configmaps = GroupResource::new("", "configmaps");
+    let object = json!({"metadata": {"name": "a", "finalizers": ["e.io/f"]}});
+    store.create(&configmaps, "default", object, &WriteOptions::default()).unwrap();
+    let set = |finalizers: Value| {
+        let mut change = |object: &mut Value| {
+            object["metadata"]["finalizers"] = finalizers.clone();
+            Ok(())
+        };
+        store.modify(&configmaps, "default", "a", Subresource::Main, &WriteOptions::default(), &mut change)
+    };
+    set(json!(["e.io/f", "e.io/h"])).unwrap();
+    assert!(!store.delete(&configmaps, "default", "a", &DeleteOptions::default()).unwrap().1);
+    let error = set(json!(["e.io/f", "e.io/g", "e.io/i"])).unwrap_err();
+    assert_eq!(
+        (error.code, error.message.as_str()),
+        (
+            422,
+            "ConfigMap \"a\" is invalid: metadata.finalizers: Forbidden: no new finalizers can be added if the object is \
+             being deleted, found new finalizers []string{\"e.io/g\", \"e.io/i\"}"
+        )
+    );
+    assert_eq!(error.details["causes"][0]["reason"], "FieldValueForbidden");
+    let left = set(json!(["e.io/h"])).unwrap();
+    assert_eq!(left["metadata"]["finalizers"], json!(["e.io/h"]), "one of the old ones may go");
 }
 
 #[test]

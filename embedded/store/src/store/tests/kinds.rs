@@ -104,6 +104,36 @@ fn custom_objects_are_pruned_defaulted_and_validated() {
 }
 
 #[test]
+fn nulls_of_custom_objects_are_left_out() {
+    let store = Store::new();
+    let crds = GroupResource::new("apiextensions.k8s.io", "customresourcedefinitions");
+    let resource = GroupResource::new("example.com", "widgets");
+    let mut crd = widgets();
+    let spec = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+    spec["labels"] = json!({"type": "object", "additionalProperties": {"type": "string"}});
+    spec["note"] = json!({"type": "string", "nullable": true});
+    store.create(&crds, "", crd, &options()).unwrap();
+    for (name, sent, stored) in [
+        ("a", json!({"labels": null}), json!({})),
+        ("b", json!({"labels": {"a": null, "b": "1"}}), json!({"labels": {"b": "1"}})),
+        ("c", json!({"note": null}), json!({"note": null})),
+    ] {
+        let object = |mut spec: Value| {
+            spec["size"] = json!(1);
+            json!({"metadata": {"name": name}, "spec": spec})
+        };
+        let created = store.create(&resource, "default", object(sent), &options()).unwrap();
+        let mut stored = object(stored)["spec"].take();
+        stored["colour"] = json!("red");
+        assert_eq!(created["spec"], stored);
+    }
+    // What must be there is not there when it is null.
+    let object = json!({"metadata": {"name": "d"}, "spec": {"size": null}});
+    let error = store.create(&resource, "default", object, &options()).unwrap_err();
+    assert!(error.message.ends_with("spec.size: Required value"), "{error}");
+}
+
+#[test]
 fn built_in_kinds_refuse_what_their_types_do_not_have() {
     let store = Store::new();
     let strict = WriteOptions { strict: true, ..options() };
