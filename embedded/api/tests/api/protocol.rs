@@ -187,6 +187,53 @@ async fn a_watch_list_sends_what_is_there_and_then_the_mark() {
     assert_eq!(bookmark["object"]["kind"], "Namespace");
     assert_eq!(bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
     assert!(bookmark["object"]["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap() > 0);
+    assert_eq!(bookmark["object"]["metadata"].get("creationTimestamp"), None);
+    // Without bookmarks there is no mark either.
+    let path = path.replace("&allowWatchBookmarks=true", "");
+    let (_, body) = ask(&cluster, "GET", &path, &[], "").await;
+    let events: Vec<Value> = body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(events, added);
+}
+
+/// Clients look for the reason in the stream.
+#[tokio::test]
+async fn a_watch_from_a_revision_that_is_not_kept_says_so_and_ends() {
+    let cluster = Cluster::start().await;
+    for revision in ["1", "5", "99999999999999"] {
+        let path = format!("/api/v1/configmaps?watch=1&resourceVersion={revision}");
+        let (code, body) = ask(&cluster, "GET", &path, &[], "").await;
+        assert_eq!(code, 200, "{body}");
+        let event: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((&event["type"], &event["object"]["kind"]), (&json!("ERROR"), &json!("Status")), "{body}");
+        let status = &event["object"];
+        assert_eq!((&status["code"], &status["reason"]), (&json!(410), &json!("Expired")), "{body}");
+        let message = status["message"].as_str().unwrap();
+        assert!(message.starts_with(&format!("too old resource version: {revision} (")), "{message}");
+    }
+}
+
+/// Other requests may be on the same connection.
+#[tokio::test]
+async fn a_json_patch_that_does_not_fit_leaves_the_connection_and_the_object() {
+    let cluster = Cluster::start().await;
+    let path = "/api/v1/namespaces/default/configmaps";
+    let map = r#"{"metadata":{"name":"a"},"data":{"a":"x","b":"y"}}"#;
+    assert_eq!(ask(&cluster, "POST", path, &[JSON], map).await.0, 201);
+    let patch = r#"[{"op":"move","from":"/data/a","path":"/data"},{"op":"test","path":"/data/zz","value":1}]"#;
+    let token = cluster.running.credentials().admin_token();
+    let common = format!("{path}/a HTTP/1.1\r\nhost: api\r\nauthorization: Bearer {token}\r\n");
+    let length = patch.len();
+    let requests = format!(
+        "PATCH {common}content-type: application/json-patch+json\r\ncontent-length: {length}\r\n\r\n{patch}\
+         GET {common}connection: close\r\n\r\n"
+    );
+    let mut stream = UnixStream::connect(cluster.socket()).await.unwrap();
+    stream.write_all(requests.as_bytes()).await.unwrap();
+    let mut answers = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answers)).await.expect("answers in time").unwrap();
+    let codes: Vec<&str> = answers.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
+    assert_eq!(codes, ["422", "200"], "{answers}");
+    assert!(answers.contains(r#""data":{"a":"x","b":"y"}"#), "{answers}");
 }
 
 #[tokio::test]
