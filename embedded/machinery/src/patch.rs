@@ -92,6 +92,22 @@ mod tests {
         assert!(matches!(json_patch(&mut object, &json!([{"op": "x"}])), Err(PatchError::NotAJsonPatch(_))));
     }
 
+    /// What these do first cannot be undone.
+    #[test]
+    fn a_json_patch_that_fails_after_a_move_over_an_ancestor_changes_nothing() {
+        let object = json!({"data": {"a": "x", "b": "y"}, "list": ["a", "b"]});
+        for (from, path) in [("/data/a", "/data"), ("/data/a", ""), ("/list/0", "/list")] {
+            for failing in
+                [json!({"op": "test", "path": "/data/zz", "value": 1}), json!({"op": "remove", "path": "/nope"})]
+            {
+                let patch = json!([{"op": "move", "from": from, "path": path}, failing]);
+                let mut patched = object.clone();
+                assert!(matches!(json_patch(&mut patched, &patch), Err(PatchError::Operation(_))), "{patch}");
+                assert_eq!(patched, object, "{patch}");
+            }
+        }
+    }
+
     #[test]
     fn a_merge_patch_is_an_object() {
         let mut object = json!({"a": {"b": 1, "c": [1, 2]}});

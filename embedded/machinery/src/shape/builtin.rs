@@ -103,6 +103,7 @@ pub(super) fn patch_strategy(kind: &str, parent: &str, field: &str) -> PatchStra
         "ports" if (kind, parent) == ("Service", "spec") => PatchStrategy::MergeBy("port"),
         "topologySpreadConstraints" => PatchStrategy::MergeBy("topologyKey"),
         "imagePullSecrets" if kind == "ServiceAccount" => PatchStrategy::Replace,
+        "containers" if parent == "nodeAllocatableResourceClaimStatuses" => PatchStrategy::Replace,
         _ => {
             let special = KEYED_FOR_PATCHES.iter().find(|row| (row.0, row.1) == (kind, field)).map(|row| row.2);
             special.or_else(|| keyed(kind, parent, field)).map_or(PatchStrategy::Replace, PatchStrategy::MergeBy)
@@ -141,3 +142,6 @@ fn keyed(kind: &str, parent: &str, field: &str) -> Option<&'static str> {
 fn keys<const N: usize>(keys: [(&str, Option<serde_json::Value>); N]) -> ListType {
     ListType::Map(keys.map(|(name, default)| ListKey { name: name.to_owned(), default }).to_vec())
 }
+
+#[cfg(test)]
+mod tests;

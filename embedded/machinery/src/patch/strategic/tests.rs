@@ -98,6 +98,72 @@ fn element_order_is_obeyed_and_strangers_keep_their_place() {
     assert_eq!(names, ["c", "injected", "b", "a", "last"]);
 }
 
+/// Items of the patch in its order; others where they were, before those that they preceded.
+#[test]
+fn merged_lists_are_brought_into_an_order() {
+    let named = |names: &[&str]| names.iter().map(|name| json!({"name": name})).collect::<Value>();
+    let rows: [(&[&str], Value, &[&str]); 5] = [
+        (&["app"], json!({"containers": named(&["sidecar"])}), &["sidecar", "app"]),
+        (&["a", "b"], json!({"containers": named(&["b", "a"])}), &["b", "a"]),
+        (&["a", "b", "c"], json!({"containers": named(&["c", "a"])}), &["b", "c", "a"]),
+        (
+            &["a", "gone", "b"],
+            json!({"containers": [{"name": "new"}, {"name": "gone", "$patch": "delete"}, {"name": "b"}]}),
+            &["new", "a", "b"],
+        ),
+        // What `kubectl apply` sends.
+        (
+            &["app", "injected"],
+            json!({"$setElementOrder/containers": named(&["app", "new"]), "containers": named(&["new"])}),
+            &["app", "new", "injected"],
+        ),
+    ];
+    for (live, patch, wanted) in rows {
+        let template = |spec: Value| json!({"spec": {"template": {"spec": spec}}});
+        let live = template(json!({"containers": named(live)}));
+        let wanted = template(json!({"containers": named(wanted)}));
+        assert_eq!(patched("Deployment", live, template(patch.clone())), wanted, "{patch}");
+    }
+    let rows = [
+        (json!(["a/a"]), json!({"finalizers": ["b/b"]}), json!(["b/b", "a/a"])),
+        (json!(["a/a", "b/b", "c/c"]), json!({"finalizers": ["c/c", "a/a"]}), json!(["b/b", "c/c", "a/a"])),
+        (
+            json!(["a/a", "i/i"]),
+            json!({"$setElementOrder/finalizers": ["n/n", "a/a"], "finalizers": ["n/n"]}),
+            json!(["n/n", "a/a", "i/i"]),
+        ),
+    ];
+    for (live, patch, wanted) in rows {
+        let live = json!({"metadata": {"finalizers": live}});
+        let got = patched("ConfigMap", live, json!({"metadata": patch.clone()}));
+        assert_eq!(got["metadata"]["finalizers"], wanted, "{patch}");
+    }
+}
+
+#[test]
+fn some_lists_and_maps_are_replaced() {
+    let node = |taint: &str| json!({"spec": {"taints": [{"key": taint, "effect": "NoSchedule"}]}});
+    assert_eq!(patched("Node", node("a"), node("b")), node("b"));
+    let selecting = |label: &str| json!({"spec": {"selector": {"matchLabels": {label: "1"}}}});
+    assert_eq!(patched("PodDisruptionBudget", selecting("a"), selecting("b")), selecting("b"));
+    let both = json!({"spec": {"selector": {"matchLabels": {"a": "1", "b": "1"}}}});
+    assert_eq!(patched("Deployment", selecting("a"), selecting("b")), both);
+}
+
+#[test]
+fn a_directive_without_anything_to_apply_to_leaves_nothing() {
+    for directive in ["replace", "delete", "merge"] {
+        let map = json!({"metadata": {"name": "a"}});
+        let patch = json!({"data": {"$patch": directive, "c": "x"}});
+        assert_eq!(patched("ConfigMap", map.clone(), patch), map, "{directive}");
+        let patch = json!({"spec": {"containers": [{"name": "a", "$patch": directive}, {"name": "b"}]}});
+        assert_eq!(patched("Pod", json!({}), patch)["spec"]["containers"], json!([{"name": "b"}]), "{directive}");
+    }
+    // The control: with something to apply it to.
+    let patch = json!({"data": {"$patch": "replace", "c": "x"}});
+    assert_eq!(patched("ConfigMap", json!({"data": {"a": "1"}}), patch), json!({"data": {"c": "x"}}));
+}
+
 #[test]
 fn directives_never_reach_the_object() {
     let patch = json!({"spec": {
@@ -117,6 +183,14 @@ fn malformed_patches_are_refused() {
     assert!(matches!(refuse(json!([])), PatchError::NotAnObject("an array")));
     assert!(matches!(refuse(json!({"$patch": "remove"})), PatchError::Directive { .. }));
     assert!(matches!(refuse(json!({"spec": {"$retainKeys": "x"}})), PatchError::Directive { .. }));
+    // A key of the patch that would be dropped at once, and a way to merge that lists do not have.
+    for (patch, directive) in [
+        (json!({"spec": {"$retainKeys": ["hostname"], "hostname": "h", "nodeName": "n"}}), "$retainKeys"),
+        (json!({"spec": {"containers": [{"name": "a", "$patch": "merge"}]}}), "$patch"),
+    ] {
+        let error = refuse(patch);
+        assert!(matches!(&error, PatchError::Directive { directive: named, .. } if named == directive), "{error}");
+    }
     let error = refuse(json!({"spec": {"containers": [{"image": "x"}]}}));
     assert_eq!(
         error.to_string(),

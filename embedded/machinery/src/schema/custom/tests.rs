@@ -165,6 +165,32 @@ fn defaults_are_filled_in_at_every_depth() {
     assert_eq!(defaulted, object(expected));
 }
 
+#[test]
+fn nulls_count_as_absent_where_they_are_not_allowed() {
+    let routes = json!([{"match": "a", "kind": "Rule"}]);
+    for (spec, kept) in [
+        (json!({"labels": null, "mode": null}), json!({})),
+        (json!({"labels": {"a": null, "b": "c"}}), json!({"labels": {"b": "c"}})),
+        (json!({"free": {"any": null, "known": {"a": null}}}), json!({"free": {"any": null, "known": {}}})),
+        (json!({"note": null}), json!({"note": null})),
+    ] {
+        let mut got = object(spec);
+        got["spec"]["routes"] = routes.clone();
+        apply_defaults(&schema(), &mut got);
+        let mut expected = object(kept);
+        expected["spec"]["routes"] = routes.clone();
+        expected["spec"]["replicas"] = json!(2);
+        expected["spec"]["retry"] = json!({"attempts": 3});
+        assert_eq!(got, expected);
+        assert!(validate(&schema(), &got).is_empty());
+    }
+    // In lists they stay, and are refused.
+    let mut got = object(json!({"routes": [null]}));
+    apply_defaults(&schema(), &mut got);
+    assert_eq!(got["spec"]["routes"], json!([null]));
+    assert!(!validate(&schema(), &got).is_empty());
+}
+
 proptest! {
     #[test]
     fn defaulting_and_pruning_are_idempotent(replicas in prop::option::of(0..9i64), extra in "[a-z]{1,5}", matches in prop::collection::vec("[a-c]", 0..3)) {
