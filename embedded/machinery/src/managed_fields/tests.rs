@@ -3,6 +3,8 @@ use serde_json::json;
 
 use super::*;
 
+mod corners;
+
 const T1: &str = "2026-01-01T00:00:00Z";
 const T2: &str = "2026-01-02T00:00:00Z";
 
