@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `$patch: replace` | the map, or as an item of a list the list, is replaced by what else is there |
 //! | `$patch: delete` | the map is emptied; as an item of a list, the item with the same key is removed |
-//! | `$patch: merge` | the default |
+//! | `$patch: merge` | the default; not for items of a list |
 //! | `$retainKeys: [..]` | all other keys of the old map go |
 //! | `$setElementOrder/x: [..]` | the order of the items of list `x` after the merge |
 //! | `$deleteFromPrimitiveList/x: [..]` | scalars to be removed from list `x` |

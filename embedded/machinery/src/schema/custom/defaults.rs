@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{field_schema, is_set};
 
-/// Fills in defaults. A null where null is not allowed counts as absent, if there is a default.
+/// Fills in defaults. A null where null is not allowed counts as absent.
 pub fn apply_defaults(schema: &Value, object: &mut Value) {
     match object {
         Value::Object(map) => {
@@ -15,7 +15,7 @@ pub fn apply_defaults(schema: &Value, object: &mut Value) {
                     map.insert(name.clone(), default.clone());
                 }
             }
-            // A null where null is not allowed and no default stands in for it counts as absent.
+            // Where no default has taken its place, it goes.
             map.retain(|name, value| {
                 !value.is_null() || field_schema(schema, name).is_none_or(|field| is_set(field, "nullable"))
             });
