@@ -157,6 +157,27 @@ async fn a_denial_is_the_answer() {
 }
 
 #[tokio::test]
+async fn a_patch_that_does_not_fit_refuses_the_write() {
+    let cluster = Cluster::start().await;
+    // A move over what it comes from cannot be undone.
+    let webhook = Webhook::start(|_| {
+        patch(&json!([
+            {"op": "move", "from": "/data/key", "path": "/data"},
+            {"op": "test", "path": "/data/absent", "value": 1},
+        ]))
+    })
+    .await;
+    register(&cluster, MUTATING, "a", &[on_config_maps("hook", &webhook.client())]);
+    let maps = maps(&cluster).await;
+    let (code, message) = create(&maps, "x").await.unwrap_err();
+    assert_eq!(code, 500, "{message}");
+    let problem =
+        "admission webhook \"hook.meshgate.test\" answered with a patch: the JSON patch does not fit the object";
+    assert!(message.contains(problem), "{message}");
+    assert!(maps.get_opt("x").await.unwrap().is_none());
+}
+
+#[tokio::test]
 async fn a_webhook_that_cannot_be_asked_stops_writes_unless_it_may_fail() {
     let cluster = Cluster::start().await;
     let maps = maps(&cluster).await;
