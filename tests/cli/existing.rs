@@ -585,10 +585,13 @@ struct Wire {
     cut: std::sync::Arc<std::sync::atomic::AtomicBool>,
     carried: std::sync::Arc<std::sync::Mutex<Vec<std::net::TcpStream>>>,
     refused: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+    /// Carried so far, in both directions.
+    bytes: std::sync::Arc<std::sync::atomic::AtomicUsize>,
 }
 
 impl Wire {
     fn to(server: std::net::SocketAddr) -> Self {
+        use std::io::{Read as _, Write as _};
         use std::net::{TcpListener, TcpStream};
         use std::sync::atomic::Ordering;
 
@@ -598,8 +601,10 @@ impl Wire {
             cut: Default::default(),
             carried: Default::default(),
             refused: Default::default(),
+            bytes: Default::default(),
         };
-        let (cut, carried, refused) = (wire.cut.clone(), wire.carried.clone(), wire.refused.clone());
+        let (cut, carried, refused, bytes) =
+            (wire.cut.clone(), wire.carried.clone(), wire.refused.clone(), wire.bytes.clone());
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let mut carried = carried.lock().unwrap();
@@ -611,8 +616,15 @@ impl Wire {
                 for (mut from, mut to) in [(&client, &server), (&server, &client)]
                     .map(|(a, b)| (a.try_clone().unwrap(), b.try_clone().unwrap()))
                 {
+                    let bytes = bytes.clone();
                     std::thread::spawn(move || {
-                        let _ = std::io::copy(&mut from, &mut to);
+                        let mut buffer = [0; 8192];
+                        while let Ok(read @ 1..) = from.read(&mut buffer) {
+                            bytes.fetch_add(read, Ordering::SeqCst);
+                            if to.write_all(&buffer[..read]).is_err() {
+                                break;
+                            }
+                        }
                         let _ = to.shutdown(std::net::Shutdown::Write);
                     });
                 }
@@ -622,9 +634,13 @@ impl Wire {
         wire
     }
 
-    /// Ends all connections, and carries none until so many were tried.
-    fn away_until_missed(&self, times: usize) {
+    /// Once so many more bytes were carried, ends all connections, and carries none until so many were tried.
+    fn away_until_missed(&self, after: usize, times: usize) {
         use std::sync::atomic::Ordering;
+        let so_far = self.bytes.load(Ordering::SeqCst);
+        crate::bench::eventually("something is carried", || {
+            (self.bytes.load(Ordering::SeqCst) - so_far >= after).then_some(())
+        });
         {
             let mut carried = self.carried.lock().unwrap();
             self.cut.store(true, Ordering::SeqCst);
@@ -660,7 +676,8 @@ fn what_a_cluster_was_away_in_is_looked_at_again_when_it_is_back() {
     let mut run = command.spawn().unwrap();
     let mut said = std::io::BufReader::new(run.stderr.take().unwrap()).lines().map_while(Result::ok);
     assert!(said.any(|line| line.contains(": ready after ")));
-    wire.away_until_missed(3);
+    // In the midst of a body of a MiB.
+    wire.away_until_missed(512 * 1024, 3);
     let rest: Vec<String> = said.collect();
     assert_eq!(run.wait().unwrap().code(), Some(0), "{rest:#?}");
 
