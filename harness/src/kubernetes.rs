@@ -98,9 +98,7 @@ impl Kubernetes {
         applied.map_err(|error| {
             let what = describe(object);
             match &error {
-                kube::Error::Api(status) if refuses(status.code) => {
-                    Refused { what, message: status.message.clone() }.into()
-                }
+                kube::Error::Api(status) if refuses(status) => Refused { what, message: status.message.clone() }.into(),
                 kube::Error::Api(status) => anyhow!("cannot apply {what}: {}", status.message),
                 error => anyhow!("cannot apply {what}: {}", told(error)),
             }

@@ -1,5 +1,7 @@
 //! Objects that an API server does not take, as opposed to one that cannot be asked.
 
+use kube::core::Status;
+
 /// What an API server said to an object that it does not take.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot apply {what}: {message}")]
@@ -10,10 +12,14 @@ pub(crate) struct Refused {
     pub message: String,
 }
 
+/// What an API server says, with 500, of an applied object that is not of its type.
+const UNTYPED: &str = "failed to create typed patch object";
+
 /// Whether a status of an API server is about what it was asked, so that it would say the same again.
-pub(crate) fn refuses(code: u16) -> bool {
+pub(crate) fn refuses(status: &Status) -> bool {
     // It timed out, somebody else wrote meanwhile, too many ask.
-    (400..500).contains(&code) && ![408, 409, 429].contains(&code)
+    let passes = [408, 409, 429].contains(&status.code);
+    (400..500).contains(&status.code) && !passes || status.message.starts_with(UNTYPED)
 }
 
 /// Whether an object was not taken for what it says: that of a kind which nobody serves is not either.
@@ -26,7 +32,6 @@ pub(crate) fn is_refusal(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use anyhow::{Context as _, anyhow};
-    use kube::core::Status;
 
     use super::*;
 
@@ -40,7 +45,11 @@ mod tests {
         assert!(is_refusal(&unknown.unwrap_err()), "a group that nobody serves");
         assert!(!is_refusal(&anyhow::Error::from(api(503))));
         assert!(!is_refusal(&anyhow!("no route to host")));
-        assert!([400, 403, 404, 422].into_iter().all(refuses));
-        assert!(![200, 408, 409, 429, 500, 503].into_iter().any(refuses));
+        let refused = |code| refuses(&Status { code, ..Status::default() });
+        assert!([400, 403, 404, 422].into_iter().all(refused));
+        assert!(![200, 408, 409, 429, 500, 503].into_iter().any(refused));
+        let untyped =
+            "failed to create typed patch object (a/b; e.io/v1, Kind=C): .spec.x: field not declared in schema";
+        assert!(refuses(&Status { code: 500, message: untyped.to_owned(), ..Status::default() }));
     }
 }

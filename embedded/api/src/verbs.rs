@@ -243,6 +243,30 @@ fn named(object: &Value, name: &str) -> Result<(), Status> {
     }
 }
 
+/// 400 unless an applied configuration says itself what it is: nothing is filled in from the path.
+fn names_itself(object: &Value, api_version: &str, kind: &str, name: &str) -> Result<(), Status> {
+    if !object.is_object() {
+        return Err(Status::bad_request("error decoding YAML: expected a map"));
+    }
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let (own_version, own_kind) = (text("/apiVersion"), text("/kind"));
+    if (own_version, own_kind) != (api_version, kind) {
+        let group = if own_version.contains('/') { "" } else { "/" };
+        return Err(Status::bad_request(format!("invalid object type: {group}{own_version}, Kind={own_kind}")));
+    }
+    if text("/metadata/name").is_empty() {
+        return Err(nameless(name));
+    }
+    named(object, name)
+}
+
+/// 400 for an object without a name where the path has one.
+fn nameless(name: &str) -> Status {
+    Status::bad_request(format!(
+        "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+    ))
+}
+
 /// What a path means to write.
 pub(crate) fn subresource(call: &Call) -> Subresource {
     if call.path.subresource == "status" { Subresource::Status } else { Subresource::Main }
@@ -283,10 +307,9 @@ pub(crate) async fn patch(mut call: Call, served: &Served) -> Result<Reply, Stat
                 "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch";
             return Err(Status::new(422, "Invalid", message));
         }
-        let mut object = body::yaml(&bytes, options.strict)?;
-        body::expect_type(&mut object, &served.api_version(), &served.kind.kind)?;
+        let object = body::yaml(&bytes, options.strict)?;
+        names_itself(&object, &served.api_version(), &served.kind.kind, name)?;
         placed(&object, namespace)?;
-        named(&object, name)?;
         let mut created = false;
         let attempt = |object, options: &WriteOptions| {
             let (object, new) = api.store.apply(resource, namespace, name, *subresource, object, options)?;

@@ -6,18 +6,12 @@ use meshgate_machinery::shape::Shape;
 use serde_json::{Value, json};
 
 use crate::invalid::FieldErrors;
+use crate::json::str_at;
 use crate::{ResourceType, Status, Subresource, WriteOptions, meta};
 
 /// Checks types, takes out nulls that mean unset and fields that the kind does not have. With `strict` the latter are a 400.
 pub(crate) fn decode(kind: &ResourceType, version: &str, object: &mut Value, strict: bool) -> Result<(), Status> {
-    let decoded = match Builtin::find(&kind.resource.group, version, &kind.kind) {
-        Some(builtin) if kind.builtin => builtin.decode(object),
-        _ => match schema_of(kind, version) {
-            Some(schema) => custom::decode(schema, &kind.kind, version, object),
-            None => Ok(Vec::new()),
-        },
-    };
-    let unknown = decoded.map_err(|error| Status::bad_request(error.to_string()))?;
+    let unknown = take_unknown(kind, version, object)?;
     if strict && !unknown.is_empty() {
         let kind = &kind.kind;
         let error = schema::strict_error(&unknown);
@@ -26,6 +20,41 @@ pub(crate) fn decode(kind: &ResourceType, version: &str, object: &mut Value, str
         )));
     }
     Ok(())
+}
+
+/// The same for an applied configuration, which may set nothing that its kind does not have: nobody could own it.
+pub(crate) fn decode_configuration(kind: &ResourceType, version: &str, object: &mut Value) -> Result<(), Status> {
+    let unknown = take_unknown(kind, version, object)?;
+    let mut problems = unknown.iter().map(|path| format!(".{path}: field not declared in schema"));
+    match (problems.next(), problems.next()) {
+        (None, _) => Ok(()),
+        (Some(only), None) => Err(untyped(kind, version, object, &only)),
+        (Some(first), Some(second)) => {
+            let lines = ["errors:".to_owned(), first, second].into_iter().chain(problems);
+            Err(untyped(kind, version, object, &lines.collect::<Vec<_>>().join("\n  ")))
+        }
+    }
+}
+
+/// Takes out nulls that mean unset and fields that the kind does not have; the paths of the latter.
+fn take_unknown(kind: &ResourceType, version: &str, object: &mut Value) -> Result<Vec<String>, Status> {
+    let decoded = match Builtin::find(&kind.resource.group, version, &kind.kind) {
+        Some(builtin) if kind.builtin => builtin.decode(object),
+        _ => match schema_of(kind, version) {
+            Some(schema) => custom::decode(schema, &kind.kind, version, object),
+            None => Ok(Vec::new()),
+        },
+    };
+    decoded.map_err(|error| Status::bad_request(error.to_string()))
+}
+
+/// A configuration that is not of its type. Kubernetes answers 500 for it, and gives no reason.
+fn untyped(kind: &ResourceType, version: &str, object: &Value, problem: &str) -> Status {
+    let (namespace, name) = (str_at(object, "/metadata/namespace"), str_at(object, "/metadata/name"));
+    let (group, kind) = (&kind.resource.group, &kind.kind);
+    let message =
+        format!("failed to create typed patch object ({namespace}/{name}; {group}/{version}, Kind={kind}): {problem}");
+    Status::new(500, "", message)
 }
 
 /// The same for what is to replace `current`: a part that is as it was has been through this before. Not so in custom objects,
@@ -88,6 +117,7 @@ pub(crate) fn track(
 /// Server-side apply: the live object (`None` creates) with a configuration merged into it, owners noted.
 pub(crate) fn merge(
     kind: &ResourceType,
+    version: &str,
     live: Option<&Value>,
     applied: &Value,
     subresource: Subresource,
@@ -95,7 +125,8 @@ pub(crate) fn merge(
 ) -> Result<Value, Status> {
     let time = meta::now();
     let writer = writer(kind, subresource, options, &time);
-    managed_fields::apply(shape(kind), live, applied, writer, options.force).map_err(|error| refused(&error))
+    managed_fields::apply(shape(kind), live, applied, writer, options.force)
+        .map_err(|error| refused(kind, version, applied, &error))
 }
 
 /// How lists and maps of a kind merge. Custom objects are stored in their preferred version.
@@ -118,9 +149,9 @@ fn writer<'a>(kind: &ResourceType, subresource: Subresource, options: &'a WriteO
     }
 }
 
-fn refused(error: &ApplyError) -> Status {
+fn refused(kind: &ResourceType, version: &str, applied: &Value, error: &ApplyError) -> Status {
     let ApplyError::Conflicts(conflicts) = error else {
-        return Status::bad_request(error.to_string());
+        return untyped(kind, version, applied, &error.to_string());
     };
     let causes: Vec<Value> = conflicts
         .iter()
@@ -137,6 +168,26 @@ fn refused(error: &ApplyError) -> Status {
 mod tests {
     use super::*;
     use crate::builtin;
+
+    #[test]
+    fn a_configuration_sets_what_its_kind_has() {
+        let kind = builtin::types().find(|kind| kind.kind == "Deployment").unwrap();
+        let decoded =
+            |mut object: Value| decode_configuration(&kind, "v1", &mut object).map_err(|error| error.to_value());
+        let whole = json!({"metadata": {"name": "web", "namespace": "demo"}, "spec": {"replicas": 1, "paused": null}});
+        assert_eq!(decoded(whole.clone()), Ok(()));
+        let mut wrong = whole;
+        wrong["spec"]["replcas"] = json!(1);
+        let head = "failed to create typed patch object (demo/web; apps/v1, Kind=Deployment)";
+        let error = decoded(wrong.clone()).unwrap_err();
+        assert_eq!(error["message"], format!("{head}: .spec.replcas: field not declared in schema"));
+        assert_eq!((&error["code"], error.get("reason")), (&json!(500), None));
+        wrong["bogus"] = json!(1);
+        let message = decoded(wrong).unwrap_err()["message"].as_str().unwrap().to_owned();
+        let lines: std::collections::BTreeSet<&str> = message.split("\n  ").collect();
+        let (one, other) = (".bogus: field not declared in schema", ".spec.replcas: field not declared in schema");
+        assert_eq!(lines, [one, other, &format!("{head}: errors:")].into(), "{message}");
+    }
 
     /// What takes the place of a stored object comes out of the shorter way as out of the longer one.
     #[test]

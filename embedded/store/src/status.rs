@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 pub struct Status {
     /// HTTP status code.
     pub code: u16,
-    /// Machine-readable reason: `NotFound`, `AlreadyExists`, `Conflict`, `Invalid`, `Expired`, ...
+    /// Machine-readable reason: `NotFound`, `AlreadyExists`, `Conflict`, `Invalid`, `Expired`, ...; empty for none.
     pub reason: String,
     /// The sentence for people.
     pub message: String,
@@ -82,8 +82,11 @@ impl Status {
     pub fn to_value(&self) -> Value {
         let mut value = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "code": self.code,
+            "message": self.message, "code": self.code,
         });
+        if !self.reason.is_empty() {
+            value["reason"] = json!(self.reason);
+        }
         if !self.details.is_null() {
             value["details"] = self.details.clone();
         }

@@ -162,6 +162,43 @@ async fn wrong_requests_get_kubernetes_answers() {
 }
 
 #[tokio::test]
+async fn an_apply_says_what_it_is_and_sets_what_its_kind_has() {
+    let cluster = Cluster::start().await;
+    let path = "/api/v1/namespaces/default/configmaps/a?fieldManager=t";
+    let apply = &["content-type: application/apply-patch+yaml"];
+    let whole = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"a": "b"}});
+    let with = |pointer: &str, value: Value| {
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        let mut object = whole.clone();
+        object.pointer_mut(parent).unwrap()[key] = value;
+        object
+    };
+    let untyped = "failed to create typed patch object (/a; /v1, Kind=ConfigMap): ";
+    let twice = "metadata.finalizers: duplicate entries for key";
+    let cases = [
+        (with("/bogus", json!(1)), 500, format!("{untyped}.bogus: field not declared in schema")),
+        (with("/metadata/bogus", json!(1)), 500, format!("{untyped}.metadata.bogus: field not declared in schema")),
+        (with("/metadata/finalizers", json!(["a/b", "a/b"])), 500, format!("{untyped}.{twice}")),
+        (with("/kind", Value::Null), 400, "invalid object type: /v1, Kind=".to_owned()),
+        (with("/apiVersion", Value::Null), 400, "invalid object type: /, Kind=ConfigMap".to_owned()),
+        (with("/apiVersion", json!("e.io/v2")), 400, "invalid object type: e.io/v2, Kind=ConfigMap".to_owned()),
+        (
+            with("/metadata/name", json!("")),
+            400,
+            "the name of the object (a based on URL) was undeterminable: name must be provided".to_owned(),
+        ),
+        (with("/metadata/managedFields", json!([])), 400, "metadata.managedFields must be nil".to_owned()),
+    ];
+    for (object, code, message) in cases {
+        let (got, answer) = ask(&cluster, "PATCH", path, apply, &object.to_string()).await;
+        let status: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(got, code, "{object}: {answer}");
+        assert!(status["message"].as_str().unwrap().starts_with(&message), "{object}: {answer}");
+    }
+    assert_eq!(ask(&cluster, "PATCH", path, apply, &whole.to_string()).await.0, 201, "the control");
+}
+
+#[tokio::test]
 async fn dry_runs_leave_nothing() {
     let cluster = Cluster::start().await;
     let path = "/api/v1/namespaces/default/configmaps";

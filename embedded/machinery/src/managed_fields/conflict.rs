@@ -24,7 +24,7 @@ pub enum ApplyError {
     /// Other managers own fields it would change: 409 with a cause per conflict. The text is Kubernetes'.
     #[error("{}", describe(.0))]
     Conflicts(Vec<Conflict>),
-    /// The configuration itself is wrong: 400.
+    /// The configuration itself is wrong: no object of its type can be made of it.
     #[error("{path}: {problem}")]
     Malformed {
         /// The list or field, e.g. `.spec.ports`.

@@ -316,6 +316,11 @@ fn malformed_configurations_are_refused() {
     let mut nameless = deployment(None);
     nameless["spec"]["template"]["spec"]["containers"] = json!([{"image": "x"}]);
     assert!(matches!(applied(None, &nameless, "one", false), Err(ApplyError::Malformed { .. })));
+    let mut portless = deployment(None);
+    portless["spec"]["template"]["spec"]["containers"][0]["ports"] = json!([{"protocol": "UDP"}]);
+    let live = applied(None, &portless, "one", false).expect("whether a key may be absent is for validation to say");
+    let port = ".spec.template.spec.containers[name=\"web\"].ports[protocol=\"UDP\"].protocol".to_owned();
+    assert!(owned(&live, "one").contains(&port), "{:?}", owned(&live, "one"));
 }
 
 #[test]

@@ -63,13 +63,17 @@ fn element_names(list: &ListType, items: &[Value]) -> Option<Result<Vec<PathElem
     }))
 }
 
+/// A key without a default may be left out as long as there is another one: whether it is required is for validation to say.
 fn key_of(keys: &[ListKey], item: &Value) -> Result<PathElement, String> {
     let mut found = BTreeMap::new();
     for key in keys {
-        match item.get(&key.name).filter(|value| !value.is_null()).or(key.default.as_ref()) {
-            Some(value) => found.insert(key.name.clone(), value.clone()),
-            None => return Err(format!("element of an associative list omits key field {:?}: {item}", key.name)),
-        };
+        if let Some(value) = item.get(&key.name).filter(|value| !value.is_null()).or(key.default.as_ref()) {
+            found.insert(key.name.clone(), value.clone());
+        }
+    }
+    if found.is_empty() {
+        let names: Vec<&str> = keys.iter().map(|key| key.name.as_str()).collect();
+        return Err(format!("element of an associative list omits all of its keys, {names:?}: {item}"));
     }
     Ok(PathElement::key(found))
 }

@@ -261,17 +261,17 @@ pub(super) fn apply(
             "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
         ));
     }
-    if !items(&object, "/metadata/managedFields").is_empty() {
+    if crate::at(&object, "/metadata/managedFields").is_some_and(|given| !given.is_null()) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
-    fields::decode(&kind, &version, &mut object, options.strict)?;
+    fields::decode_configuration(&kind, &version, &mut object)?;
     conversion::upgrade(&kind, &version, &mut object);
     meta::stamp_kind(&kind, &mut object);
     match state.find(resource, namespace, name).map(Arc::clone) {
         Some(current) => {
             meta::check_uid(resource, &current, str_at(&object, "/metadata/uid"))?;
             meta::check_revision(resource, &current, str_at(&object, "/metadata/resourceVersion"))?;
-            let merged = fields::merge(&kind, Some(&current), &object, subresource, options)?;
+            let merged = fields::merge(&kind, &version, Some(&current), &object, subresource, options)?;
             // What the configuration may say was checked above; the live object may hold older fields.
             let options = WriteOptions { strict: false, ..options.clone() };
             let settled = Ownership::Settled;
@@ -280,7 +280,7 @@ pub(super) fn apply(
         None if subresource == Subresource::Status => Err(Status::not_found(resource, name)),
         None => {
             set_meta(&mut object, "name", name);
-            let merged = fields::merge(&kind, None, &object, subresource, options)?;
+            let merged = fields::merge(&kind, &version, None, &object, subresource, options)?;
             Ok((create_owned(state, resource, namespace, merged, options, Ownership::Settled)?, true))
         }
     }
