@@ -8,8 +8,8 @@ use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use meshgate_machinery::protobuf::{DecodeError, decode_envelope};
-use meshgate_machinery::schema::{Builtin, strict_error};
-use meshgate_store::Status;
+use meshgate_machinery::schema::{Builtin, unknown_field};
+use meshgate_store::{Status, WriteOptions};
 use serde_json::{Value, json};
 
 use crate::reply;
@@ -30,14 +30,17 @@ pub(crate) async fn bytes(request: &mut Request<Incoming>) -> Result<Bytes, Stat
 }
 
 /// The object in a body; 400 when it is empty or malformed, 415 when it is in another format.
-pub(crate) async fn object(request: &mut Request<Incoming>, strict: bool) -> Result<Value, Status> {
-    optional_object(request, strict)
+pub(crate) async fn object(request: &mut Request<Incoming>, options: &WriteOptions) -> Result<Value, Status> {
+    optional_object(request, options)
         .await?
         .ok_or_else(|| Status::bad_request("an object was expected in the body of the request, found nothing"))
 }
 
 /// The same where the body may be empty.
-pub(crate) async fn optional_object(request: &mut Request<Incoming>, strict: bool) -> Result<Option<Value>, Status> {
+pub(crate) async fn optional_object(
+    request: &mut Request<Incoming>,
+    options: &WriteOptions,
+) -> Result<Option<Value>, Status> {
     let bytes = bytes(request).await?;
     if bytes.is_empty() {
         return Ok(None);
@@ -45,9 +48,8 @@ pub(crate) async fn optional_object(request: &mut Request<Incoming>, strict: boo
     let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     let object = match media_type {
-        "" | "application/json" | "text/json" => json(&bytes, strict)?,
-        "application/yaml" | "text/yaml" | "application/x-yaml" => yaml(&bytes, strict)?,
-
+        "" | "application/json" | "text/json" => json(&bytes, options)?,
+        "application/yaml" | "text/yaml" | "application/x-yaml" => yaml(&bytes, options)?,
         "application/vnd.kubernetes.protobuf" => protobuf(&bytes)?,
         _ => {
             let accepted = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
@@ -58,28 +60,30 @@ pub(crate) async fn optional_object(request: &mut Request<Incoming>, strict: boo
 }
 
 /// The same for an object of a built-in kind that is read and not stored: its type is checked, unknown fields are taken
-/// out, or refused with `strict`.
+/// out, and refused or told of as the options say.
 pub(crate) async fn typed(
     request: &mut Request<Incoming>,
-    strict: bool,
+    options: &WriteOptions,
     api_version: &str,
     kind: &str,
 ) -> Result<Value, Status> {
-    let mut object = object(request, strict).await?;
-    check_type(&mut object, strict, api_version, kind)?;
+    let mut object = object(request, options).await?;
+    check_type(&mut object, options, api_version, kind)?;
     Ok(object)
 }
 
 /// Gives an object the type that it must have, or refuses it.
-pub(crate) fn check_type(object: &mut Value, strict: bool, api_version: &str, kind: &str) -> Result<(), Status> {
+pub(crate) fn check_type(
+    object: &mut Value,
+    options: &WriteOptions,
+    api_version: &str,
+    kind: &str,
+) -> Result<(), Status> {
     expect_type(object, api_version, kind)?;
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let Some(builtin) = Builtin::find(group, version, kind) else { return Ok(()) };
     let unknown = builtin.decode(object).map_err(|error| Status::bad_request(error.to_string()))?;
-    if strict && !unknown.is_empty() {
-        return Err(Status::bad_request(strict_error(&unknown)));
-    }
-    Ok(())
+    judge(options, unknown.iter().map(|path| unknown_field(path)).collect())
 }
 
 /// Fills an absent `apiVersion` and `kind` and refuses others than the expected ones.
@@ -106,24 +110,29 @@ pub(crate) fn expect_type(object: &mut Value, api_version: &str, kind: &str) -> 
     Ok(())
 }
 
-/// JSON. With `strict`, a key that occurs twice in a map is a 400.
-pub(crate) fn json(bytes: &[u8], strict: bool) -> Result<Value, Status> {
+/// What the options say of fields that should not be there.
+pub(crate) fn judge(options: &WriteOptions, wrong: Vec<String>) -> Result<(), Status> {
+    options.judge_fields(wrong).map_err(Status::bad_request)
+}
+
+/// JSON. A key that occurs twice in a map is a field that should not be there.
+pub(crate) fn json(bytes: &[u8], options: &WriteOptions) -> Result<Value, Status> {
     let value = serde_json::from_slice(bytes)
         .map_err(|error| Status::bad_request(format!("couldn't get version/kind; json parse error: {error}")))?;
-    if strict {
-        duplicates::check(bytes)?;
-    }
+    judge(options, duplicates::find(&mut serde_json::Deserializer::from_slice(bytes)))?;
     Ok(value)
 }
 
-/// YAML, of which JSON is a part. Keys that occur twice are always refused.
-pub(crate) fn yaml(bytes: &[u8], strict: bool) -> Result<Value, Status> {
-    // Clients send JSON as an apply patch, too; only there can a key occur twice.
+/// YAML, of which JSON is a part.
+pub(crate) fn yaml(bytes: &[u8], options: &WriteOptions) -> Result<Value, Status> {
+    // Clients send JSON as an apply patch, too, and that is read a good deal faster.
     if serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok() {
-        return json(bytes, strict);
+        return json(bytes, options);
     }
-    serde_yaml::from_slice(bytes)
-        .map_err(|error| Status::bad_request(format!("error converting YAML to JSON: yaml: {error}")))
+    let value = serde_yaml::from_slice(bytes)
+        .map_err(|error| Status::bad_request(format!("error converting YAML to JSON: yaml: {error}")))?;
+    judge(options, duplicates::find(serde_yaml::Deserializer::from_slice(bytes)))?;
+    Ok(value)
 }
 
 /// Protobuf; 415 for kinds without a decoder, such as custom ones.
@@ -159,14 +168,15 @@ mod tests {
     #[test]
     fn what_is_not_stored_is_checked_all_the_same() {
         let review = |spec: Value| json!({"spec": spec});
+        let (lax, strict) = (WriteOptions::default(), WriteOptions { strict: true, ..WriteOptions::default() });
         let (version, kind) = ("authorization.k8s.io/v1", "SelfSubjectAccessReview");
         let mut good = review(json!({"resourceAttributes": {"verb": "get"}}));
-        check_type(&mut good, true, version, kind).unwrap();
+        check_type(&mut good, &strict, version, kind).unwrap();
         let mut unknown = review(json!({"resourceAttribute": {"verb": "get"}}));
-        let error = check_type(&mut unknown.clone(), true, version, kind).unwrap_err();
+        let error = check_type(&mut unknown.clone(), &strict, version, kind).unwrap_err();
         assert_eq!(error.message, "strict decoding error: unknown field \"spec.resourceAttribute\"");
-        check_type(&mut unknown, false, version, kind).unwrap();
+        check_type(&mut unknown, &lax, version, kind).unwrap();
         let mut wrong = review(json!({"resourceAttributes": {"verb": 7}}));
-        assert_eq!(check_type(&mut wrong, false, version, kind).unwrap_err().code, 400);
+        assert_eq!(check_type(&mut wrong, &lax, version, kind).unwrap_err().code, 400);
     }
 }

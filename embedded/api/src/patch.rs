@@ -1,7 +1,8 @@
 //! The dialects of PATCH.
 
 use meshgate_machinery::patch::{self, PatchError};
-use meshgate_store::Status;
+use meshgate_machinery::schema::unknown_field;
+use meshgate_store::{Status, WriteOptions};
 use serde_json::Value;
 
 use crate::{body, reply};
@@ -38,10 +39,25 @@ impl PatchKind {
     }
 
     /// The patch in a body, for objects of a kind.
-    pub(crate) fn parse(self, bytes: &[u8], strict: bool, kind: &str) -> Result<Patch, Status> {
-        let document = body::json(bytes, strict)?;
+    pub(crate) fn parse(self, bytes: &[u8], options: &WriteOptions, kind: &str) -> Result<Patch, Status> {
+        let document = body::json(bytes, options)?;
+        if self == Self::Json {
+            body::judge(options, unknown_in_operations(&document))?;
+        }
         Ok(Patch { dialect: self, document, kind: kind.to_owned() })
     }
+}
+
+/// What the operations of a JSON patch say that no operation has.
+fn unknown_in_operations(document: &Value) -> Vec<String> {
+    const FIELDS: [&str; 4] = ["op", "path", "from", "value"];
+    let operations = document.as_array().into_iter().flatten().enumerate();
+    let fields = operations.flat_map(|(index, operation)| {
+        let keys = operation.as_object().into_iter().flat_map(|operation| operation.keys());
+        let unknown = keys.filter(|key| !FIELDS.contains(&key.as_str()));
+        unknown.map(move |key| format!("json patch {}", unknown_field(&format!("[{index}].{key}"))))
+    });
+    fields.collect()
 }
 
 /// A patch for objects of one kind.

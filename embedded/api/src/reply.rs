@@ -41,7 +41,7 @@ pub(crate) fn ok<T: Serialize>(value: &T) -> Reply {
     json(StatusCode::OK, value)
 }
 
-/// An answer with the warnings of admission webhooks, which kubectl prints.
+/// An answer with warnings, which kubectl prints.
 pub(crate) fn with_warnings(mut reply: Reply, warnings: &[String]) -> Reply {
     for warning in warnings {
         let text: String = warning.chars().filter(|c| !c.is_control()).collect();

@@ -10,6 +10,7 @@ use crate::handler::Call;
 use crate::rbac::{self, Request};
 use crate::reply::{self, Reply};
 use crate::subresources;
+use crate::verbs;
 use crate::virtual_kinds::VirtualKind;
 
 /// Answers the creation of a resource without objects. Nothing is stored.
@@ -21,9 +22,9 @@ pub(crate) async fn create(mut call: Call, kind: &VirtualKind, verb: &str) -> Re
     if verb != "create" || placed != kind.namespaced {
         return Err(reply::method_not_allowed());
     }
-    let strict = call.query.get("fieldValidation") == Some("Strict");
+    let options = verbs::write_options(&call)?;
     let api_version = call.path.api_version();
-    let mut review = body::typed(&mut call.request, strict, &api_version, kind.kind).await?;
+    let mut review = body::typed(&mut call.request, &options, &api_version, kind.kind).await?;
     if let Some(map) = review.as_object_mut() {
         map.entry("metadata").or_insert_with(|| json!({"creationTimestamp": null}));
     }
@@ -46,7 +47,7 @@ pub(crate) async fn create(mut call: Call, kind: &VirtualKind, verb: &str) -> Re
         _ => return subresources::bind(&call, &review),
     };
     review["status"] = status;
-    Ok(reply::json(StatusCode::CREATED, &review))
+    Ok(reply::with_warnings(reply::json(StatusCode::CREATED, &review), &options.warnings.told()))
 }
 
 /// The user that a SubjectAccessReview is about.

@@ -23,7 +23,7 @@ pub(crate) async fn answer(mut call: Call, served: &Served, verb: &str) -> Resul
     }
     let options = verbs::write_options(&call)?;
     let mut wanted = match verb {
-        "update" => body::object(&mut call.request, options.strict).await?,
+        "update" => body::object(&mut call.request, &options).await?,
         "patch" => {
             let content_type = call.request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
             let kind = PatchKind::of(content_type.unwrap_or_default(), true)?;
@@ -31,15 +31,15 @@ pub(crate) async fn answer(mut call: Call, served: &Served, verb: &str) -> Resul
             let mut scale = current.clone();
             match kind {
                 // Of a Scale only one field can be set, so applying one is merging it.
-                PatchKind::Apply => Ok(Patch::merge(body::yaml(&bytes, options.strict)?)),
-                kind => kind.parse(&bytes, options.strict, "Scale"),
+                PatchKind::Apply => Ok(Patch::merge(body::yaml(&bytes, &options)?)),
+                kind => kind.parse(&bytes, &options, "Scale"),
             }?
             .apply(&mut scale)?;
             scale
         }
         _ => return Err(reply::method_not_allowed()),
     };
-    body::check_type(&mut wanted, options.strict, "autoscaling/v1", "Scale")?;
+    body::check_type(&mut wanted, &options, "autoscaling/v1", "Scale")?;
     let replicas = wanted.pointer("/spec/replicas").cloned().unwrap_or(json!(0));
     if replicas.as_i64().is_none_or(|replicas| replicas < 0) {
         return Err(invalid(&name, &replicas));
@@ -53,7 +53,7 @@ pub(crate) async fn answer(mut call: Call, served: &Served, verb: &str) -> Resul
         Ok(())
     };
     let scaled = call.api.store.modify(resource, &namespace, &name, Subresource::Main, &options, &mut change)?;
-    Ok(reply::json(StatusCode::OK, &paths.scale(&scaled)))
+    Ok(reply::with_warnings(reply::json(StatusCode::OK, &paths.scale(&scaled)), &options.warnings.told()))
 }
 
 fn invalid(name: &str, replicas: &Value) -> Status {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use meshgate_store::{GroupResource, Status, Subresource};
+use meshgate_store::{GroupResource, Status, Subresource, WriteOptions};
 use serde_json::{Value, json};
 
 use crate::body;
@@ -30,7 +30,7 @@ pub(crate) async fn answer(call: Call, served: &Served, verb: &str) -> Result<Re
 
 /// `POST pods/NAME/binding`.
 async fn pod_binding(mut call: Call) -> Result<Reply, Status> {
-    let mut binding = body::typed(&mut call.request, false, "v1", "Binding").await?;
+    let mut binding = body::typed(&mut call.request, &WriteOptions::default(), "v1", "Binding").await?;
     binding["metadata"]["name"] = json!(call.path.name);
     bind(&call, &binding)
 }
@@ -59,7 +59,7 @@ pub(crate) fn bind(call: &Call, binding: &Value) -> Result<Reply, Status> {
 
 /// `POST pods/NAME/eviction`: a delete that could be refused. Disruption budgets are not consulted.
 async fn evict(mut call: Call) -> Result<Reply, Status> {
-    let eviction = body::typed(&mut call.request, false, "policy/v1", "Eviction").await?;
+    let eviction = body::typed(&mut call.request, &WriteOptions::default(), "policy/v1", "Eviction").await?;
     let mut options = verbs::delete_options_of(&eviction["deleteOptions"]);
     options.dry_run |= call.query.dry_run()?;
     let pods = GroupResource::new("", "pods");
@@ -69,7 +69,8 @@ async fn evict(mut call: Call) -> Result<Reply, Status> {
 
 /// `POST serviceaccounts/NAME/token`.
 async fn token(mut call: Call) -> Result<Reply, Status> {
-    let mut request = body::typed(&mut call.request, false, "authentication.k8s.io/v1", "TokenRequest").await?;
+    let mut request =
+        body::typed(&mut call.request, &WriteOptions::default(), "authentication.k8s.io/v1", "TokenRequest").await?;
     let spec = &request["spec"];
     let audiences: Vec<String> =
         spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
@@ -119,11 +120,11 @@ fn bound_pod(call: &Call, reference: &Value) -> Result<Option<Reference>, Status
 
 /// `PUT namespaces/NAME/finalize`: sets `spec.finalizers`; a terminating namespace without any goes for good.
 async fn finalize(mut call: Call, served: &Served) -> Result<Reply, Status> {
-    let wanted = verbs::object_of(&mut call, served, false).await?;
+    let options = verbs::write_options(&call)?;
+    let wanted = verbs::object_of(&mut call, served, &options).await?;
     let finalizers = wanted.pointer("/spec/finalizers").cloned().unwrap_or(json!([]));
     let namespaces = &served.kind.resource;
     let store = &call.api.store;
-    let options = verbs::write_options(&call)?;
     let mut change = |object: &mut Value| {
         object["spec"]["finalizers"] = finalizers.clone();
         Ok(())

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use meshgate_admission::{Request, Written};
-use meshgate_store::{DeleteOptions, Listing, Object, Start, Status, Subresource, WriteOptions};
+use meshgate_store::{DeleteOptions, Listing, Object, Start, Status, Subresource, Warnings, WriteOptions};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -160,9 +160,10 @@ pub(crate) fn write_options(call: &Call) -> Result<WriteOptions, Status> {
         let agent = call.request.headers().get(USER_AGENT)?.to_str().ok()?;
         agent.split('/').next().map(str::to_owned)
     });
-    let strict = match query.get("fieldValidation") {
-        None | Some("Warn" | "Ignore") => false,
-        Some("Strict") => true,
+    let (strict, warnings) = match query.get("fieldValidation") {
+        None | Some("Warn") => (false, Warnings::heard()),
+        Some("Ignore") => (false, Warnings::default()),
+        Some("Strict") => (true, Warnings::default()),
         Some(other) => {
             return Err(Status::new(
                 422,
@@ -177,6 +178,7 @@ pub(crate) fn write_options(call: &Call) -> Result<WriteOptions, Status> {
         manager: manager.unwrap_or_default(),
         dry_run: query.dry_run()?,
         strict,
+        warnings,
         force: query.flag("force"),
     })
 }
@@ -194,14 +196,21 @@ fn asked(call: &Call, served: &Served, name: &str) -> Request {
     }
 }
 
-/// An object that was written.
-fn written(call: &Call, served: &Served, code: StatusCode, written: &Written) -> Result<Reply, Status> {
-    Ok(reply::with_warnings(answer(call, served, code, &written.object)?, &written.warnings))
+/// An object that was written, with what there is to say of its fields and what webhooks say.
+fn written(
+    call: &Call,
+    served: &Served,
+    code: StatusCode,
+    options: &WriteOptions,
+    written: &Written,
+) -> Result<Reply, Status> {
+    let reply = reply::with_warnings(answer(call, served, code, &written.object)?, &options.warnings.told());
+    Ok(reply::with_warnings(reply, &written.warnings))
 }
 
 /// The object in the body of a request, with the type that the path says. A body of another type is a 400.
-pub(crate) async fn object_of(call: &mut Call, served: &Served, strict: bool) -> Result<Value, Status> {
-    let mut object = body::object(&mut call.request, strict).await?;
+pub(crate) async fn object_of(call: &mut Call, served: &Served, options: &WriteOptions) -> Result<Value, Status> {
+    let mut object = body::object(&mut call.request, options).await?;
     body::expect_type(&mut object, &served.api_version(), &served.kind.kind)?;
     Ok(object)
 }
@@ -212,7 +221,7 @@ pub(crate) async fn create(mut call: Call, served: &Served) -> Result<Reply, Sta
         return Err(reply::method_not_allowed());
     }
     let options = write_options(&call)?;
-    let object = object_of(&mut call, served, options.strict).await?;
+    let object = object_of(&mut call, served, &options).await?;
     placed(&object, call.path.store_namespace())?;
     let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
     let request = asked(&call, served, name);
@@ -220,7 +229,7 @@ pub(crate) async fn create(mut call: Call, served: &Served) -> Result<Reply, Sta
     let attempt =
         |object, options: &WriteOptions| api.store.create(&request.resource, &request.namespace, object, options);
     let created = api.admission.write(&request, &options, object, attempt).await?;
-    written(&call, served, StatusCode::CREATED, &created)
+    written(&call, served, StatusCode::CREATED, &options, &created)
 }
 
 /// 400 when the object says that it lives elsewhere than the path says.
@@ -275,7 +284,7 @@ pub(crate) fn subresource(call: &Call) -> Subresource {
 /// `PUT`.
 pub(crate) async fn update(mut call: Call, served: &Served) -> Result<Reply, Status> {
     let options = write_options(&call)?;
-    let mut object = object_of(&mut call, served, options.strict).await?;
+    let mut object = object_of(&mut call, served, &options).await?;
     let (namespace, name) = (call.path.store_namespace(), call.path.name.as_str());
     placed(&object, namespace)?;
     named(&object, name)?;
@@ -289,7 +298,7 @@ pub(crate) async fn update(mut call: Call, served: &Served) -> Result<Reply, Sta
         api.store.update(resource, namespace, name, *subresource, object, options)
     };
     let updated = api.admission.write(&request, &options, object, attempt).await?;
-    written(&call, served, StatusCode::OK, &updated)
+    written(&call, served, StatusCode::OK, &options, &updated)
 }
 
 /// `PATCH`, in four dialects.
@@ -307,7 +316,7 @@ pub(crate) async fn patch(mut call: Call, served: &Served) -> Result<Reply, Stat
                 "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch";
             return Err(Status::new(422, "Invalid", message));
         }
-        let object = body::yaml(&bytes, options.strict)?;
+        let object = body::yaml(&bytes, &options)?;
         names_itself(&object, &served.api_version(), &served.kind.kind, name)?;
         placed(&object, namespace)?;
         let mut created = false;
@@ -317,14 +326,15 @@ pub(crate) async fn patch(mut call: Call, served: &Served) -> Result<Reply, Stat
             Ok(object)
         };
         let applied = api.admission.write(&request, &options, object, attempt).await?;
-        return written(&call, served, if created { StatusCode::CREATED } else { StatusCode::OK }, &applied);
+        let code = if created { StatusCode::CREATED } else { StatusCode::OK };
+        return written(&call, served, code, &options, &applied);
     }
     if options.force {
         let message =
             "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch";
         return Err(Status::new(422, "Invalid", message));
     }
-    let patch = kind.parse(&bytes, options.strict, &served.kind.kind)?;
+    let patch = kind.parse(&bytes, &options, &served.kind.kind)?;
     let api_version = served.api_version();
     let mut change = |object: &mut Value| {
         let stored = object["apiVersion"].clone();
@@ -338,18 +348,18 @@ pub(crate) async fn patch(mut call: Call, served: &Served) -> Result<Reply, Stat
     let attempt =
         |_, options: &WriteOptions| api.store.modify(resource, namespace, name, *subresource, options, &mut change);
     let patched = api.admission.write(&request, &options, Value::Null, attempt).await?;
-    written(&call, served, StatusCode::OK, &patched)
+    written(&call, served, StatusCode::OK, &options, &patched)
 }
 
 /// The options of a delete, from the query and the body.
 pub(crate) async fn delete_options(call: &mut Call) -> Result<DeleteOptions, Status> {
-    let body = match body::optional_object(&mut call.request, false).await? {
+    let body = match body::optional_object(&mut call.request, &WriteOptions::default()).await? {
         Some(mut body) => {
             // Clients give these options in `v1`, in `meta.k8s.io/v1` or in the version of what they delete.
             if let Some(map) = body.as_object_mut() {
                 map.remove("apiVersion");
             }
-            body::check_type(&mut body, false, "v1", "DeleteOptions")?;
+            body::check_type(&mut body, &WriteOptions::default(), "v1", "DeleteOptions")?;
             body
         }
         None => Value::Null,

@@ -1,7 +1,7 @@
 //! What objects may look like: Kubernetes' own types, and the schemas of custom resources.
 //!
 //! A body is *decoded* first: fields that the type does not have are taken out (and reported, since
-//! `fieldValidation=Strict` refuses them), nulls that mean "unset" go, and values of a wrong type are an error.
+//! `fieldValidation` says what becomes of them), nulls that mean "unset" go, and values of a wrong type are an error.
 //! [`Builtin`] does this for built-in kinds, from the schemas that `k8s-openapi` has for its structs; [`custom::decode`]
 //! for custom ones. Custom objects are then *defaulted* and *validated* against their schema ([`custom`]).
 //!
@@ -26,10 +26,9 @@ pub struct TypeError {
     pub problem: String,
 }
 
-/// The message of the 400 for unknown fields under `fieldValidation=Strict`; paths as the decoders return them.
-pub fn strict_error(unknown: &[String]) -> String {
-    let fields: Vec<String> = unknown.iter().map(|path| format!("unknown field {path:?}")).collect();
-    format!("strict decoding error: {}", fields.join(", "))
+/// What is said of a field that a type does not have; its path as the decoders return it.
+pub fn unknown_field(path: &str) -> String {
+    format!("unknown field {path:?}")
 }
 
 /// Extends a path by a field: `spec`, then `spec.replicas`.

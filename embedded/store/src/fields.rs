@@ -9,17 +9,18 @@ use crate::invalid::FieldErrors;
 use crate::json::str_at;
 use crate::{ResourceType, Status, Subresource, WriteOptions, meta};
 
-/// Checks types, takes out nulls that mean unset and fields that the kind does not have. With `strict` the latter are a 400.
-pub(crate) fn decode(kind: &ResourceType, version: &str, object: &mut Value, strict: bool) -> Result<(), Status> {
+/// Checks types, takes out nulls that mean unset and fields that the kind does not have. What becomes of the latter is the options' to say.
+pub(crate) fn decode(
+    kind: &ResourceType,
+    version: &str,
+    object: &mut Value,
+    options: &WriteOptions,
+) -> Result<(), Status> {
     let unknown = take_unknown(kind, version, object)?;
-    if strict && !unknown.is_empty() {
+    options.judge_fields(unknown.iter().map(|path| schema::unknown_field(path)).collect()).map_err(|error| {
         let kind = &kind.kind;
-        let error = schema::strict_error(&unknown);
-        return Err(Status::bad_request(format!(
-            "{kind} in version {version:?} cannot be handled as a {kind}: {error}"
-        )));
-    }
-    Ok(())
+        Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {error}"))
+    })
 }
 
 /// The same for an applied configuration, which may set nothing that its kind does not have: nobody could own it.
@@ -64,11 +65,11 @@ pub(crate) fn decode_changes(
     version: &str,
     current: &Value,
     object: &mut Value,
-    strict: bool,
+    options: &WriteOptions,
 ) -> Result<(), Status> {
     let stored_form = kind.builtin && kind.versions.first().is_some_and(|stored| stored.name == version);
     let (Some(old), Some(new), true) = (current.as_object(), object.as_object_mut(), stored_form) else {
-        return decode(kind, version, object, strict);
+        return decode(kind, version, object, options);
     };
     let mut kept = Vec::new();
     for (key, value) in old.iter().filter(|(key, _)| *key != "apiVersion" && *key != "kind") {
@@ -76,7 +77,7 @@ pub(crate) fn decode_changes(
             kept.extend(new.remove_entry(key));
         }
     }
-    decode(kind, version, object, strict)?;
+    decode(kind, version, object, options)?;
     if let Some(new) = object.as_object_mut() {
         new.extend(kept);
     }
@@ -167,7 +168,7 @@ fn refused(kind: &ResourceType, version: &str, applied: &Value, error: &ApplyErr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::builtin;
+    use crate::{Warnings, builtin};
 
     #[test]
     fn a_configuration_sets_what_its_kind_has() {
@@ -211,12 +212,18 @@ mod tests {
         ];
         for (index, change) in changes.iter().enumerate() {
             for strict in [false, true] {
+                let by = || WriteOptions { strict, warnings: Warnings::heard(), ..WriteOptions::default() };
+                let (of_all, of_changes) = (by(), by());
                 let mut whole = current.clone();
                 change(&mut whole);
                 let mut changed = whole.clone();
-                let expected = decode(&kind, "v1", &mut whole, strict).map_err(|error| error.message);
-                let found = decode_changes(&kind, "v1", &current, &mut changed, strict).map_err(|error| error.message);
+                let expected = decode(&kind, "v1", &mut whole, &of_all).map_err(|error| error.message);
+                let found =
+                    decode_changes(&kind, "v1", &current, &mut changed, &of_changes).map_err(|error| error.message);
                 assert_eq!(found, expected, "change {index}");
+                assert_eq!(of_changes.warnings.told(), of_all.warnings.told(), "change {index}");
+                let told = !strict && [2, 3, 6].contains(&index);
+                assert_eq!(of_all.warnings.told().len(), usize::from(told), "change {index}");
                 if found.is_ok() {
                     assert_eq!(changed, whole, "change {index}");
                 }

@@ -23,6 +23,7 @@ mod status;
 
 mod store;
 mod validation;
+mod warnings;
 
 pub use meshgate_machinery::at;
 pub use meta::new_uid;
@@ -32,3 +33,4 @@ pub use status::Status;
 pub use store::{
     DeleteOptions, Draft, Event, Listing, Object, Selectors, Start, Store, Subresource, Watch, WriteOptions,
 };
+pub use warnings::Warnings;

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use self::filter::Filter;
 use self::state::State;
 use crate::conversion::View;
-use crate::{GroupResource, ResourceType, Status};
+use crate::{GroupResource, ResourceType, Status, Warnings};
 
 /// An object as the API serves it (with `apiVersion`, `kind`, `metadata`), but for the text in its `managedFields`
 /// ([`meshgate_machinery::managed_fields::Wire`]).
@@ -84,8 +84,24 @@ pub struct WriteOptions {
     pub dry_run: bool,
     /// `fieldValidation=Strict`: unknown and duplicate fields are refused with 400.
     pub strict: bool,
+    /// `fieldValidation=Warn`: such fields are left out, and here is told which.
+    pub warnings: Warnings,
     /// Server-side apply: take over fields of other managers.
     pub force: bool,
+}
+
+impl WriteOptions {
+    /// Refuses fields that should not be there, such as `unknown field "spec.replicaz"`, or tells of them and goes on.
+    ///
+    /// # Errors
+    /// What is to be said of all of them, with `strict`.
+    pub fn judge_fields(&self, wrong: Vec<String>) -> Result<(), String> {
+        if self.strict && !wrong.is_empty() {
+            return Err(format!("strict decoding error: {}", wrong.join(", ")));
+        }
+        wrong.into_iter().for_each(|text| self.warnings.add(text));
+        Ok(())
+    }
 }
 
 /// What a write tried with `dry_run` would store, for [`Store::settle`].

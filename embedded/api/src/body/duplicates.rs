@@ -1,25 +1,19 @@
-//! `fieldValidation=Strict` refuses keys that occur twice. `serde_json` keeps the last of them and says nothing, so a
-//! second look at the bytes finds them.
+//! Keys that occur twice. `serde_json` keeps the last of them and says nothing, so a second look at the bytes finds them.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 
-use meshgate_store::Status;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// 400 with every duplicate, worded as Kubernetes' strict decoder does.
-pub(super) fn check(bytes: &[u8]) -> Result<(), Status> {
+/// Every duplicate of a document that can be read, worded as Kubernetes' strict decoder does.
+pub(super) fn find<'de, D: Deserializer<'de>>(document: D) -> Vec<String> {
     let found = RefCell::new(Vec::new());
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let read = Look { path: String::new(), found: &found }.deserialize(&mut deserializer);
-    read.map_err(|error| Status::bad_request(error.to_string()))?;
-    let found = found.into_inner();
-    if found.is_empty() {
-        return Ok(());
+    // What cannot be looked through to its end, such as a tag of YAML, has told what it has.
+    if let Err(error) = (Look { path: String::new(), found: &found }).deserialize(document) {
+        tracing::debug!(%error, "a body is not looked through for duplicates");
     }
-    let fields: Vec<String> = found.iter().map(|path| format!("duplicate field \"{path}\"")).collect();
-    Err(Status::bad_request(format!("strict decoding error: {}", fields.join(", "))))
+    found.into_inner().into_iter().map(|path: String| format!("duplicate field {path:?}")).collect()
 }
 
 /// Looks through the value at a path.
@@ -94,8 +88,12 @@ mod tests {
 
     #[test]
     fn duplicates_are_named_by_their_path() {
-        let error = check(br#"{"a": 1, "spec": {"x": [{"b": 1, "b": null}], "x": 2.5}}"#).unwrap_err();
-        assert_eq!(error.message, "strict decoding error: duplicate field \"spec.x[0].b\", duplicate field \"spec.x\"");
-        assert!(check(br#"{"a": {"b": true}, "b": {"a": "text"}}"#).is_ok());
+        let json = |text: &'static str| find(&mut serde_json::Deserializer::from_str(text));
+        let found = json(r#"{"a": 1, "spec": {"x": [{"b": 1, "b": null}], "x": 2.5}}"#);
+        assert_eq!(found, ["duplicate field \"spec.x[0].b\"", "duplicate field \"spec.x\""]);
+        assert!(json(r#"{"a": {"b": true}, "b": {"a": "text"}}"#).is_empty());
+        let yaml = "a: 1\nspec:\n  x: {b: 1, 2: yes, b: ~}\na: 2\n";
+        let found = find(serde_yaml::Deserializer::from_str(yaml));
+        assert_eq!(found, ["duplicate field \"spec.x.b\"", "duplicate field \"a\""]);
     }
 }

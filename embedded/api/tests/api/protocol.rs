@@ -18,6 +18,16 @@ async fn ask(cluster: &Cluster, method: &str, path: &str, headers: &[&str], body
 
 /// The same with exactly these headers.
 async fn send(cluster: &Cluster, method: &str, path: &str, headers: &[&str], body: &str) -> (u16, String) {
+    let (head, body) = exchange(cluster, method, path, headers, body).await;
+    (code_of(&head), body)
+}
+
+fn code_of(head: &str) -> u16 {
+    head.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+/// The whole head of an answer, and its body.
+async fn exchange(cluster: &Cluster, method: &str, path: &str, headers: &[&str], body: &str) -> (String, String) {
     let mut stream = UnixStream::connect(cluster.socket()).await.unwrap();
     let mut request =
         format!("{method} {path} HTTP/1.1\r\nhost: api\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
@@ -29,9 +39,8 @@ async fn send(cluster: &Cluster, method: &str, path: &str, headers: &[&str], bod
     let mut answer = String::new();
     tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("an answer in time").unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
-    let code = head.split(' ').nth(1).unwrap().parse().unwrap();
     let chunked = head.to_lowercase().contains("transfer-encoding: chunked");
-    (code, if chunked { dechunked(body) } else { body.to_owned() })
+    (head.to_owned(), if chunked { dechunked(body) } else { body.to_owned() })
 }
 
 fn dechunked(mut body: &str) -> String {
@@ -196,6 +205,40 @@ async fn an_apply_says_what_it_is_and_sets_what_its_kind_has() {
         assert!(status["message"].as_str().unwrap().starts_with(&message), "{object}: {answer}");
     }
     assert_eq!(ask(&cluster, "PATCH", path, apply, &whole.to_string()).await.0, 201, "the control");
+}
+
+#[tokio::test]
+async fn fields_that_should_not_be_there_are_warned_of() {
+    let cluster = Cluster::start().await;
+    let token = format!("authorization: Bearer {}", cluster.running.credentials().admin_token());
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let warnings = async |method: &str, path: &str, kind: &str, body: &str| {
+        let kind = format!("content-type: {kind}");
+        let (head, body) = exchange(&cluster, method, path, &[&token, &kind], body).await;
+        assert!([200, 201].contains(&code_of(&head)), "{method} {path}: {body}");
+        let warnings = head.lines().filter_map(|line| line.strip_prefix("warning: 299 - "));
+        warnings.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let map = |name: &str| format!(r#"{{"metadata":{{"name":"{name}"}},"bogus":1,"data":{{"a":"x","a":"y"}}}}"#);
+    let both = [r#""duplicate field \"data.a\"""#, r#""unknown field \"bogus\"""#];
+    let json = "application/json";
+    assert_eq!(warnings("POST", maps, json, &map("a")).await, both, "the default");
+    assert_eq!(warnings("POST", &format!("{maps}?fieldValidation=Warn"), json, &map("b")).await, both);
+    let ignored = warnings("POST", &format!("{maps}?fieldValidation=Ignore"), json, &map("c")).await;
+    assert!(ignored.is_empty(), "{ignored:?}");
+    let path = format!("{maps}/a");
+    assert_eq!(warnings("PUT", &path, json, &map("a")).await, both);
+    assert_eq!(warnings("PATCH", &path, "application/merge-patch+json", r#"{"bogus":1}"#).await, both[1..]);
+    let operation = r#"[{"op":"add","path":"/data/b","value":"z","foo":1}]"#;
+    let told = warnings("PATCH", &path, "application/json-patch+json", operation).await;
+    assert_eq!(told, [r#""json patch unknown field \"[0].foo\"""#]);
+    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: d}\ndata:\n  a: x\n  a: y\n";
+    let told = warnings("PATCH", &format!("{maps}/d?fieldManager=t"), "application/apply-patch+yaml", yaml).await;
+    assert_eq!(told, both[..1]);
+    let strict = format!("{maps}/e?fieldManager=t&fieldValidation=Strict");
+    let headers = ["content-type: application/apply-patch+yaml"];
+    let (code, body) = ask(&cluster, "PATCH", &strict, &headers, &yaml.replace("name: d", "name: e")).await;
+    assert_eq!((code, body.contains("duplicate field")), (400, true), "{body}");
 }
 
 #[tokio::test]

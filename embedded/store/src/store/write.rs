@@ -9,7 +9,7 @@ use super::state::State;
 use super::{DeleteOptions, Draft, Object, Subresource, WriteOptions};
 use crate::invalid::FieldErrors;
 use crate::json::{int_at, items, set_meta, str_at};
-use crate::{GroupResource, ResourceType, Status, conversion, defaults, fields, meta, validation};
+use crate::{GroupResource, ResourceType, Status, Warnings, conversion, defaults, fields, meta, validation};
 
 /// Namespaces that may not be deleted.
 const PERMANENT: [&str; 3] = ["default", "kube-system", "kube-public"];
@@ -50,7 +50,7 @@ fn create_owned(
 ) -> Result<Object, Status> {
     let kind = state.resource(resource)?;
     let version = meta::check_kind(&kind, &object)?;
-    fields::decode(&kind, &version, &mut object, options.strict)?;
+    fields::decode(&kind, &version, &mut object, options)?;
     conversion::upgrade(&kind, &version, &mut object);
     meta::prepare_create(&kind, namespace, &mut object)?;
     meta::stamp_kind(&kind, &mut object);
@@ -103,7 +103,7 @@ fn replace_owned(
 ) -> Result<Object, Status> {
     let kind = state.resource(resource)?;
     let version = meta::check_kind(&kind, &object)?;
-    fields::decode_changes(&kind, &version, current, &mut object, options.strict)?;
+    fields::decode_changes(&kind, &version, current, &mut object, options)?;
     conversion::upgrade(&kind, &version, &mut object);
     meta::prepare_update(&kind, current, &mut object)?;
     meta::stamp_kind(&kind, &mut object);
@@ -179,7 +179,8 @@ pub(super) fn settle(
         }
     }
     let version = meta::check_kind(&kind, &object)?;
-    fields::decode(&kind, &version, &mut object, false)?;
+    // What webhooks add that the kind does not have is nobody's mistake who could be told.
+    fields::decode(&kind, &version, &mut object, &WriteOptions::default())?;
     meta::stamp_kind(&kind, &mut object);
     keep_the_other_part(&kind, current.as_ref().unwrap_or(&draft.object), draft.subresource, &mut object);
     complete(state, &kind, &version, current.as_ref(), draft.subresource, &mut object)?;
@@ -273,7 +274,7 @@ pub(super) fn apply(
             meta::check_revision(resource, &current, str_at(&object, "/metadata/resourceVersion"))?;
             let merged = fields::merge(&kind, &version, Some(&current), &object, subresource, options)?;
             // What the configuration may say was checked above; the live object may hold older fields.
-            let options = WriteOptions { strict: false, ..options.clone() };
+            let options = WriteOptions { strict: false, warnings: Warnings::default(), ..options.clone() };
             let settled = Ownership::Settled;
             Ok((replace_owned(state, resource, &current, subresource, merged, &options, settled)?, false))
         }
