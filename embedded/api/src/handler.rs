@@ -164,7 +164,7 @@ async fn answer_resource(call: Call, verb: &str) -> Result<Reply, Status> {
     match (path.subresource.as_str(), verb) {
         ("", "get") => verbs::get(&call, &served),
         ("", "list") => verbs::list(&call, &served),
-        (_, "watch") => verbs::watch(&call, &served),
+        ("", "watch") => verbs::watch(&call, &served),
         ("", "create") => verbs::create(call, &served).await,
         ("", "update") => verbs::update(call, &served).await,
         ("", "patch") => verbs::patch(call, &served).await,

@@ -9,7 +9,7 @@
 //! 1. [`Server`] accepts a connection, speaks TLS, HTTP/1.1 and HTTP/2 (`server`, `tls`);
 //! 2. `authn` finds out who asks ([`Tokens`], impersonation) and `route` what is asked for;
 //! 3. `rbac` decides whether they may;
-//! 4. `verbs` (and `watch`, `scale`, `reviews`, `streaming`, `discovery`, `openapi`, `health`) answer;
+//! 4. `verbs` (with `options`, and `watch`, `scale`, `reviews`, `streaming`, `discovery`, `openapi`, `health`) answer;
 //! 5. `negotiate` and `table` put the answer into the form that the client accepts.
 //!
 //! Everything that can go wrong is a [`meshgate_store::Status`], so every error leaves in the words of
@@ -24,6 +24,7 @@ mod handler;
 mod health;
 mod negotiate;
 mod openapi;
+mod options;
 mod patch;
 mod query;
 mod rbac;

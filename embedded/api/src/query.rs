@@ -52,21 +52,6 @@ impl Query {
         let text = |key| self.get(key).unwrap_or_default().to_owned();
         Selectors { labels: text("labelSelector"), fields: text("fieldSelector") }
     }
-
-    /// `dryRun`: only `All` is a value.
-    pub(crate) fn dry_run(&self) -> Result<bool, Status> {
-        match self.get("dryRun") {
-            None => Ok(false),
-            Some("All") => Ok(true),
-            Some(other) => Err(Status::new(
-                422,
-                "Invalid",
-                format!(
-                    "CreateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: {other:?}: supported values: \"All\""
-                ),
-            )),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Responses: their body type and the few shapes they come in.
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue, WARNING};
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use meshgate_store::{GroupResource, Status};
@@ -63,7 +63,11 @@ pub(crate) fn text(code: StatusCode, text: impl Into<String>) -> Reply {
 pub(crate) fn status(status: &Status) -> Reply {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let bytes = status.to_value().to_string();
-    with_type(code, "application/json", bytes)
+    let mut reply = with_type(code, "application/json", bytes);
+    if let Some(seconds) = status.details["retryAfterSeconds"].as_u64() {
+        reply.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    reply
 }
 
 /// The `Status` of a success, as a delete answers with it.

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use crate::authn::User;
 use crate::body;
 use crate::handler::Call;
+use crate::options;
 use crate::rbac::{self, Request};
 use crate::reply::{self, Reply};
 use crate::subresources;
-use crate::verbs;
 use crate::virtual_kinds::VirtualKind;
 
 /// Answers the creation of a resource without objects. Nothing is stored.
@@ -22,7 +22,7 @@ pub(crate) async fn create(mut call: Call, kind: &VirtualKind, verb: &str) -> Re
     if verb != "create" || placed != kind.namespaced {
         return Err(reply::method_not_allowed());
     }
-    let options = verbs::write_options(&call)?;
+    let options = options::write(&call)?;
     let api_version = call.path.api_version();
     let mut review = body::typed(&mut call.request, &options, &api_version, kind.kind).await?;
     if let Some(map) = review.as_object_mut() {

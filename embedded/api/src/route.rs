@@ -97,9 +97,7 @@ pub(crate) fn verb(method: &Method, target: &Target, query: &Query) -> String {
     let Target::Resource(path) = target else { return method.as_str().to_lowercase() };
     let collection = path.name.is_empty();
     match *method {
-        Method::GET | Method::HEAD if collection || query.flag("watch") => {
-            if query.flag("watch") { "watch" } else { "list" }.to_owned()
-        }
+        Method::GET | Method::HEAD if collection => if query.flag("watch") { "watch" } else { "list" }.to_owned(),
         Method::GET | Method::HEAD => "get".to_owned(),
         Method::POST => "create".to_owned(),
         Method::PUT => "update".to_owned(),
@@ -173,6 +171,7 @@ mod tests {
         assert_eq!(verb(Method::GET, "/api/v1/pods", ""), "list");
         assert_eq!(verb(Method::GET, "/api/v1/pods", "watch=true"), "watch");
         assert_eq!(verb(Method::GET, "/api/v1/namespaces/a/pods/b", ""), "get");
+        assert_eq!(verb(Method::GET, "/api/v1/namespaces/a/pods/b", "watch=true"), "get");
         assert_eq!(verb(Method::DELETE, "/api/v1/namespaces/a/pods", ""), "deletecollection");
         assert_eq!(verb(Method::GET, "/healthz", ""), "get");
     }

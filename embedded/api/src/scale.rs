@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 
 use crate::body;
 use crate::handler::{Call, Served};
+use crate::options;
 use crate::patch::{Patch, PatchKind};
 use crate::reply::{self, Reply};
-use crate::verbs;
 
 /// Get, update or patch.
 pub(crate) async fn answer(mut call: Call, served: &Served, verb: &str) -> Result<Reply, Status> {
@@ -21,7 +21,7 @@ pub(crate) async fn answer(mut call: Call, served: &Served, verb: &str) -> Resul
     if verb == "get" {
         return Ok(reply::ok(&current));
     }
-    let options = verbs::write_options(&call)?;
+    let options = options::write(&call)?;
     let mut wanted = match verb {
         "update" => body::object(&mut call.request, &options).await?,
         "patch" => {

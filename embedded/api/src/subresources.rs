@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::body;
 use crate::handler::{Call, Served};
+use crate::options::{self, Problems};
 use crate::reply::{self, Reply};
 use crate::streaming;
 use crate::tokens::{ISSUER, Reference};
@@ -43,7 +44,7 @@ pub(crate) fn bind(call: &Call, binding: &Value) -> Result<Reply, Status> {
         return Err(Status::bad_request("a Binding needs metadata.name (the pod) and target.name (the node)"));
     }
     let pods = GroupResource::new("", "pods");
-    let options = verbs::write_options(call)?;
+    let options = options::write(call)?;
     let mut change = |object: &mut Value| match object.pointer("/spec/nodeName").and_then(Value::as_str) {
         Some(current) if !current.is_empty() => {
             Err(Status::conflict(&pods, pod, &format!("pod {pod} is already assigned to node \"{current}\"")))
@@ -61,7 +62,9 @@ pub(crate) fn bind(call: &Call, binding: &Value) -> Result<Reply, Status> {
 async fn evict(mut call: Call) -> Result<Reply, Status> {
     let eviction = body::typed(&mut call.request, &WriteOptions::default(), "policy/v1", "Eviction").await?;
     let mut options = verbs::delete_options_of(&eviction["deleteOptions"]);
-    options.dry_run |= call.query.dry_run()?;
+    let mut problems = Problems::of("CreateOptions");
+    options.dry_run |= options::dry_run(&call.query, &mut problems);
+    problems.into_result()?;
     let pods = GroupResource::new("", "pods");
     call.api.store.delete(&pods, &call.path.namespace, &call.path.name, &options)?;
     Ok(reply::success(StatusCode::CREATED, Value::Null))
@@ -120,7 +123,7 @@ fn bound_pod(call: &Call, reference: &Value) -> Result<Option<Reference>, Status
 
 /// `PUT namespaces/NAME/finalize`: sets `spec.finalizers`; a terminating namespace without any goes for good.
 async fn finalize(mut call: Call, served: &Served) -> Result<Reply, Status> {
-    let options = verbs::write_options(&call)?;
+    let options = options::write(&call)?;
     let wanted = verbs::object_of(&mut call, served, &options).await?;
     let finalizers = wanted.pointer("/spec/finalizers").cloned().unwrap_or(json!([]));
     let namespaces = &served.kind.resource;

@@ -3,15 +3,16 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, USER_AGENT};
+use http::header::CONTENT_TYPE;
 use meshgate_admission::{Request, Written};
-use meshgate_store::{DeleteOptions, Listing, Object, Start, Status, Subresource, Warnings, WriteOptions};
+use meshgate_store::{DeleteOptions, Listing, Object, Start, Status, Subresource, WriteOptions};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::body;
 use crate::handler::{Call, Served};
 use crate::negotiate;
+use crate::options::{self, Problems};
 use crate::patch::PatchKind;
 use crate::reply::{self, Reply};
 use crate::table::Shape;
@@ -19,6 +20,7 @@ use crate::watch;
 
 /// `GET` of an object.
 pub(crate) fn get(call: &Call, served: &Served) -> Result<Reply, Status> {
+    options::check_reached(&call.api.store, options::revision(&call.query)?)?;
     let object = call.api.store.get(&served.kind.resource, call.path.store_namespace(), &call.path.name)?;
     answer(call, served, StatusCode::OK, &object)
 }
@@ -33,7 +35,8 @@ pub(crate) fn answer(call: &Call, served: &Served, code: StatusCode, object: &Ob
 pub(crate) fn list(call: &Call, served: &Served) -> Result<Reply, Status> {
     let form = negotiate::form(call.request.headers())?;
     let shape = Shape::new(form, served, &call.query)?;
-    revision(call.query.get("resourceVersion"))?;
+    options::check_list(&call.query, false)?;
+    options::check_moment(&call.api.store, &call.query)?;
     let listing = call.api.store.list(&served.kind.resource, namespace(call), &call.query.selectors())?;
     let page = Page::of(listing, call)?;
     Ok(shape.list(&page.listing, page.next.as_deref(), page.remaining))
@@ -42,18 +45,6 @@ pub(crate) fn list(call: &Call, served: &Served) -> Result<Reply, Status> {
 /// The namespace of a collection; all when the path has none.
 fn namespace(call: &Call) -> Option<&str> {
     Some(call.path.store_namespace()).filter(|namespace| !namespace.is_empty())
-}
-
-/// A `resourceVersion` parameter: `None` for none and `0`.
-fn revision(text: Option<&str>) -> Result<Option<u64>, Status> {
-    let Some(text) = text else { return Ok(None) };
-    match text.parse() {
-        Ok(0) => Ok(None),
-        Ok(revision) => Ok(Some(revision)),
-        Err(_) => {
-            Err(Status::bad_request(format!("resourceVersion: Invalid value: {text:?}: expected a decimal number")))
-        }
-    }
 }
 
 /// A part of a list.
@@ -84,7 +75,8 @@ impl Page {
             listing.items.drain(..begin);
             listing.revision = from.revision;
         }
-        let limit = call.query.number::<usize>("limit")?.unwrap_or(0);
+        // A negative one is none.
+        let limit = call.query.number::<i64>("limit")?.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(0);
         if limit == 0 || listing.items.len() <= limit {
             return Ok(Self { listing, next: None, remaining: None });
         }
@@ -102,25 +94,16 @@ fn key(object: &Value) -> (&str, &str) {
     (text("/metadata/namespace"), text("/metadata/name"))
 }
 
-/// `GET ...?watch=true` of a collection or of one object.
+/// `GET ...?watch=true` of a collection.
 pub(crate) fn watch(call: &Call, served: &Served) -> Result<Reply, Status> {
-    if !call.path.subresource.is_empty() {
-        return Err(reply::method_not_allowed());
-    }
     let query = &call.query;
     let form = negotiate::form(call.request.headers())?;
     let shape = Shape::new(form, served, query)?;
-    let mut selectors = query.selectors();
-    if !call.path.name.is_empty() {
-        let own = format!("metadata.name={}", call.path.name);
-        selectors.fields = if selectors.fields.is_empty() { own } else { format!("{},{own}", selectors.fields) };
-    }
-    let start = match revision(query.get("resourceVersion"))? {
+    let selectors = query.selectors();
+    options::check_list(query, true)?;
+    let start = match options::revision(query)? {
         // Old revisions are fine here: after a restart, clients ask for state "not older than" what they once saw.
-        _ if query.flag("sendInitialEvents") => {
-            initial_events_are_well_asked(call)?;
-            Start::InitialEvents
-        }
+        _ if query.flag("sendInitialEvents") => Start::InitialEvents,
         None if query.has("sendInitialEvents") => Start::After(call.api.store.revision()),
         None => Start::Now,
         Some(revision) => Start::After(revision),
@@ -136,51 +119,6 @@ pub(crate) fn watch(call: &Call, served: &Served) -> Result<Reply, Status> {
         timeout_seconds: query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0),
     };
     Ok(watch::answer(&call.api, watch, shape, &options))
-}
-
-/// 422 unless the parameters that `sendInitialEvents` needs are there, as the API conventions demand.
-fn initial_events_are_well_asked(call: &Call) -> Result<(), Status> {
-    let error = match call.query.get("resourceVersionMatch") {
-        Some("NotOlderThan") => return Ok(()),
-        None => {
-            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-                .to_owned()
-        }
-        Some(other) => {
-            format!("resourceVersionMatch: Unsupported value: {other:?}: supported values: \"NotOlderThan\"")
-        }
-    };
-    Err(Status::new(422, "Invalid", format!("ListOptions.meta.k8s.io \"\" is invalid: {error}")))
-}
-
-/// The options of a write, from the query.
-pub(crate) fn write_options(call: &Call) -> Result<WriteOptions, Status> {
-    let query = &call.query;
-    let manager = query.get("fieldManager").map(str::to_owned).or_else(|| {
-        let agent = call.request.headers().get(USER_AGENT)?.to_str().ok()?;
-        agent.split('/').next().map(str::to_owned)
-    });
-    let (strict, warnings) = match query.get("fieldValidation") {
-        None | Some("Warn") => (false, Warnings::heard()),
-        Some("Ignore") => (false, Warnings::default()),
-        Some("Strict") => (true, Warnings::default()),
-        Some(other) => {
-            return Err(Status::new(
-                422,
-                "Invalid",
-                format!(
-                    "CreateOptions.meta.k8s.io \"\" is invalid: fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
-                ),
-            ));
-        }
-    };
-    Ok(WriteOptions {
-        manager: manager.unwrap_or_default(),
-        dry_run: query.dry_run()?,
-        strict,
-        warnings,
-        force: query.flag("force"),
-    })
 }
 
 /// What a request asks to be written, as admission webhooks see it.
@@ -220,7 +158,7 @@ pub(crate) async fn create(mut call: Call, served: &Served) -> Result<Reply, Sta
     if !call.path.name.is_empty() || served.kind.namespaced && call.path.namespace.is_empty() {
         return Err(reply::method_not_allowed());
     }
-    let options = write_options(&call)?;
+    let options = options::write(&call)?;
     let object = object_of(&mut call, served, &options).await?;
     placed(&object, call.path.store_namespace())?;
     let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
@@ -283,7 +221,7 @@ pub(crate) fn subresource(call: &Call) -> Subresource {
 
 /// `PUT`.
 pub(crate) async fn update(mut call: Call, served: &Served) -> Result<Reply, Status> {
-    let options = write_options(&call)?;
+    let options = options::write(&call)?;
     let mut object = object_of(&mut call, served, &options).await?;
     let (namespace, name) = (call.path.store_namespace(), call.path.name.as_str());
     placed(&object, namespace)?;
@@ -303,7 +241,7 @@ pub(crate) async fn update(mut call: Call, served: &Served) -> Result<Reply, Sta
 
 /// `PATCH`, in four dialects.
 pub(crate) async fn patch(mut call: Call, served: &Served) -> Result<Reply, Status> {
-    let options = write_options(&call)?;
+    let options = options::write(&call)?;
     let content_type = call.request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let kind = PatchKind::of(content_type.unwrap_or_default(), served.kind.builtin)?;
     let bytes = body::bytes(&mut call.request).await?;
@@ -312,9 +250,9 @@ pub(crate) async fn patch(mut call: Call, served: &Served) -> Result<Reply, Stat
     let api = call.api.clone();
     if kind == PatchKind::Apply {
         if call.query.get("fieldManager").is_none() {
-            let message =
-                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch";
-            return Err(Status::new(422, "Invalid", message));
+            let mut problems = Problems::of("PatchOptions");
+            problems.required("fieldManager", "is required for apply patch");
+            problems.into_result()?;
         }
         let object = body::yaml(&bytes, &options)?;
         names_itself(&object, &served.api_version(), &served.kind.kind, name)?;
@@ -330,9 +268,9 @@ pub(crate) async fn patch(mut call: Call, served: &Served) -> Result<Reply, Stat
         return written(&call, served, code, &options, &applied);
     }
     if options.force {
-        let message =
-            "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch";
-        return Err(Status::new(422, "Invalid", message));
+        let mut problems = Problems::of("PatchOptions");
+        problems.forbidden("force", "may not be specified for non-apply patch");
+        problems.into_result()?;
     }
     let patch = kind.parse(&bytes, &options, &served.kind.kind)?;
     let api_version = served.api_version();
@@ -366,19 +304,18 @@ pub(crate) async fn delete_options(call: &mut Call) -> Result<DeleteOptions, Sta
     };
     let mut options = delete_options_of(&body);
     let query = &call.query;
-    options.dry_run |= query.dry_run()?;
+    let mut problems = Problems::of("DeleteOptions");
+    options.dry_run |= options::dry_run(query, &mut problems);
     options.grace_seconds = query.number("gracePeriodSeconds")?.or(options.grace_seconds);
     options.propagation = query.get("propagationPolicy").map(str::to_owned).or(options.propagation);
-    match options.propagation.as_deref() {
-        None | Some("Background" | "Foreground" | "Orphan") => Ok(options),
-        Some(other) => Err(Status::new(
-            422,
-            "Invalid",
-            format!(
-                "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
-            ),
-        )),
+    if let Some(other) = options.propagation.as_deref()
+        && !["Background", "Foreground", "Orphan"].contains(&other)
+    {
+        let supported = "\"Foreground\", \"Background\", \"Orphan\", \"nil\"";
+        problems.unsupported("propagationPolicy", &json!(other), supported);
     }
+    problems.into_result()?;
+    Ok(options)
 }
 
 /// The same from a `DeleteOptions` object.
@@ -417,20 +354,23 @@ fn answers_with_object(served: &Served) -> bool {
     served.kind.resource.group.is_empty() && matches!(served.kind.resource.plural.as_str(), "pods" | "services")
 }
 
-/// `DELETE` of a collection: what was there when it began.
+/// `DELETE` of a collection: what was there when it began, or as many of it as `limit` says.
 pub(crate) async fn delete_collection(mut call: Call, served: &Served) -> Result<Reply, Status> {
     if served.kind.namespaced && call.path.namespace.is_empty() || served.kind.kind == "Namespace" {
         return Err(reply::method_not_allowed());
     }
     let options = delete_options(&mut call).await?;
+    options::check_list(&call.query, false)?;
+    options::check_moment(&call.api.store, &call.query)?;
     let form = negotiate::form(call.request.headers())?;
     let shape = Shape::new(form, served, &call.query)?;
     let api = call.api.clone();
     let store = &api.store;
     let resource = &served.kind.resource;
-    let mut listing = store.list(resource, namespace(&call), &call.query.selectors())?;
-    let mut deleted = Vec::with_capacity(listing.items.len());
-    for object in listing.items {
+    let listing = store.list(resource, namespace(&call), &call.query.selectors())?;
+    let page = Page::of(listing, &call)?;
+    let mut deleted = Vec::with_capacity(page.listing.items.len());
+    for object in page.listing.items {
         let (namespace, name) = key(&object);
         let request = asked(&call, served, name);
         api.admission.delete(&request, options.dry_run).await?;
@@ -440,21 +380,13 @@ pub(crate) async fn delete_collection(mut call: Call, served: &Served) -> Result
             Err(status) => return Err(status),
         }
     }
-    listing = Listing { revision: store.revision(), items: deleted };
-    Ok(shape.list(&listing, None, None))
+    let listing = Listing { revision: store.revision(), items: deleted };
+    Ok(shape.list(&listing, page.next.as_deref(), page.remaining))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn revisions() {
-        assert_eq!(revision(None).unwrap(), None);
-        assert_eq!(revision(Some("0")).unwrap(), None);
-        assert_eq!(revision(Some("7")).unwrap(), Some(7));
-        assert_eq!(revision(Some("x")).unwrap_err().code, 400);
-    }
 
     #[test]
     fn delete_options_in_a_body() {

@@ -242,6 +242,62 @@ async fn fields_that_should_not_be_there_are_warned_of() {
 }
 
 #[tokio::test]
+async fn lists_and_watches_of_another_time() {
+    let cluster = Cluster::start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    for name in ["a", "b", "c"] {
+        cluster.put("", "configmaps", "default", json!({"metadata": {"name": name}}));
+    }
+    let get = async |path: &str| {
+        let (code, body) = ask(&cluster, "GET", path, &[], "").await;
+        (code, serde_json::from_str::<Value>(&body).unwrap())
+    };
+    let token = format!("authorization: Bearer {}", cluster.running.credentials().admin_token());
+    for path in [maps.to_owned(), format!("{maps}/a")] {
+        let path = format!("{path}?resourceVersion=99999999999999");
+        let (head, body) = exchange(&cluster, "GET", &path, &[&token], "").await;
+        let status: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((code_of(&head), &status["reason"]), (504, &json!("Timeout")), "{path}: {body}");
+        assert_eq!(status["details"]["causes"][0]["reason"], "ResourceVersionTooLarge", "client-go looks for it");
+        assert!(head.contains("retry-after: 1"), "{head}");
+    }
+    let message = "resourceVersion: Invalid value: \"x\": strconv.ParseUint: parsing \"x\": invalid syntax";
+    let (code, status) = get(&format!("{maps}/a?resourceVersion=x")).await;
+    assert_eq!((code, &status["message"]), (500, &json!(message)));
+    let (code, status) = get(&format!("{maps}?resourceVersion=x")).await;
+    assert_eq!((code, &status["message"]), (400, &json!(format!("invalid resource version: {message}"))));
+    let (code, event) = get(&format!("{maps}?watch=1&resourceVersion=5")).await;
+    assert_eq!((code, &event["type"], &event["object"]["code"]), (200, &json!("ERROR"), &json!(410)));
+    let (code, status) = get(&format!("{maps}?watch=1&resourceVersionMatch=NotOlderThan")).await;
+    assert_eq!((code, &status["details"]["kind"]), (422, &json!("ListOptions")));
+    let (code, one) = get(&format!("{maps}/a?watch=true")).await;
+    assert_eq!((code, &one["kind"]), (200, &json!("ConfigMap")), "one object is no watch");
+}
+
+#[tokio::test]
+async fn limits_of_lists_and_of_what_is_deleted() {
+    let cluster = Cluster::start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    for name in ["a", "b", "c"] {
+        cluster.put("", "configmaps", "default", json!({"metadata": {"name": name}}));
+    }
+    let names = async |method: &str, query: &str| {
+        let (code, body) = ask(&cluster, method, &format!("{maps}?{query}"), &[], "").await;
+        assert_eq!(code, 200, "{body}");
+        let list: Value = serde_json::from_str(&body).unwrap();
+        let name = |item: &Value| item["metadata"]["name"].as_str().unwrap().to_owned();
+        let names: Vec<String> = list["items"].as_array().unwrap().iter().map(name).collect();
+        (names, list["metadata"].clone())
+    };
+    assert_eq!(names("GET", "limit=-1").await.0, ["a", "b", "c"]);
+    let (deleted, metadata) = names("DELETE", "limit=1").await;
+    assert_eq!((deleted, &metadata["remainingItemCount"]), (vec!["a".to_owned()], &json!(2)));
+    let next = metadata["continue"].as_str().unwrap();
+    assert_eq!(names("DELETE", &format!("limit=1&continue={next}")).await.0, ["b"]);
+    assert_eq!(names("GET", "").await.0, ["c"]);
+}
+
+#[tokio::test]
 async fn dry_runs_leave_nothing() {
     let cluster = Cluster::start().await;
     let path = "/api/v1/namespaces/default/configmaps";
