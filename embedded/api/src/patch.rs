@@ -3,7 +3,7 @@
 use meshgate_machinery::patch::{self, PatchError};
 use meshgate_machinery::schema::unknown_field;
 use meshgate_store::{Status, WriteOptions};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{body, reply};
 
@@ -73,7 +73,7 @@ impl Patch {
         Self { dialect: PatchKind::Merge, document, kind: String::new() }
     }
 
-    /// Changes an object; 400 when the patch is none, 422 when it does not fit the object.
+    /// Changes an object; 400 when the patch is none, 422 when it does not fit the object or leaves none.
     pub(crate) fn apply(&self, object: &mut Value) -> Result<(), Status> {
         let applied = match self.dialect {
             PatchKind::Json => patch::json_patch(object, &self.document),
@@ -82,13 +82,51 @@ impl Patch {
         };
         applied.map_err(|error| match error {
             PatchError::Operation(_) => {
-                let message = format!("the server rejected our request due to an error in our request: {error}");
-                Status::new(422, "Invalid", message)
+                tracing::debug!(%error, "a patch does not fit");
+                let message = "the server rejected our request due to an error in our request";
+                let mut status = Status::new(422, "Invalid", message);
+                status.details = json!({});
+                status
             }
             PatchError::NotAJsonPatch(_)
             | PatchError::NotAnObject(_)
             | PatchError::Directive { .. }
             | PatchError::MergeKey { .. } => Status::bad_request(error.to_string()),
-        })
+        })?;
+        if object.get("kind").is_some() {
+            return Ok(());
+        }
+        let left = object.to_string();
+        let problem = format!("Invalid value: {left:?}: Object 'Kind' is missing in '{left}'");
+        let mut status = Status::new(422, "Invalid", format!(" \"\" is invalid: patch: {problem}"));
+        let cause = json!({"reason": "FieldValueInvalid", "message": problem, "field": "patch"});
+        status.details = json!({"causes": [cause]});
+        Err(status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patched(patch: Value) -> Result<Value, Status> {
+        let mut object = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"}});
+        let patch = Patch { dialect: PatchKind::Json, document: patch, kind: "ConfigMap".to_owned() };
+        patch.apply(&mut object).map(|()| object)
+    }
+
+    #[test]
+    fn a_patch_that_does_not_fit_is_refused_without_a_reason() {
+        let refused = patched(json!([{"op": "test", "path": "/data/a", "value": "c"}])).unwrap_err();
+        let message = "the server rejected our request due to an error in our request";
+        assert_eq!((refused.code, refused.message.as_str(), &refused.details), (422, message, &json!({})));
+        assert_eq!(patched(json!([{"op": "remove", "path": "/data/a"}])).unwrap()["data"], json!({}));
+    }
+
+    #[test]
+    fn a_patch_leaves_an_object() {
+        let refused = patched(json!([{"op": "replace", "path": "", "value": {}}])).unwrap_err();
+        let message = " \"\" is invalid: patch: Invalid value: \"{}\": Object 'Kind' is missing in '{}'";
+        assert_eq!((refused.code, refused.message.as_str()), (422, message));
     }
 }
