@@ -32,6 +32,10 @@ impl Problems {
         self.found.push(("FieldValueRequired", field, format!("Required value: {why}")));
     }
 
+    pub(crate) fn invalid(&mut self, field: &'static str, value: &str, why: &str) {
+        self.found.push(("FieldValueInvalid", field, format!("Invalid value: {value:?}: {why}")));
+    }
+
     /// `value` and `supported` as they are printed.
     pub(crate) fn unsupported(&mut self, field: &'static str, value: &Value, supported: &str) {
         let text = format!("Unsupported value: {value}: supported values: {supported}");
@@ -198,7 +202,7 @@ fn check_manager(manager: &str, problems: &mut Problems) {
     // The position is that of the byte.
     if let Some((position, found)) = manager.char_indices().find(|(_, c)| c.is_control()) {
         let why = format!("invalid character U+{:04X} (at position {position})", u32::from(found));
-        problems.found.push(("FieldValueInvalid", field, format!("Invalid value: {manager:?}: {why}")));
+        problems.invalid(field, manager, &why);
     }
 }
 

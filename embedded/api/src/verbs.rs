@@ -146,9 +146,25 @@ fn written(
     Ok(reply::with_warnings(reply, &written.warnings))
 }
 
-/// The object in the body of a request, with the type that the path says. A body of another type is a 400.
+/// The object in the body of a request, with the type that the path says. A body of another type is a 400, and a custom object has to say
+/// its own.
 pub(crate) async fn object_of(call: &mut Call, served: &Served, options: &WriteOptions) -> Result<Value, Status> {
     let mut object = body::object(&mut call.request, options).await?;
+    if !served.kind.builtin && object.is_object() {
+        // Only types of Go have their kind when the body does not say it.
+        let unset = |field: &str| object[field].as_str().is_none_or(str::is_empty);
+        let (api_version, kind) = (served.api_version(), &served.kind.kind);
+        if unset("kind") {
+            return Err(Status::bad_request(format!(
+                "the object provided is unrecognized (must be of type {kind}): Object 'Kind' is missing in '{object}'"
+            )));
+        }
+        if unset("apiVersion") {
+            let message =
+                format!("the API version in the data () does not match the expected API version ({api_version})");
+            return Err(Status::bad_request(message));
+        }
+    }
     body::expect_type(&mut object, &served.api_version(), &served.kind.kind)?;
     Ok(object)
 }
@@ -180,14 +196,14 @@ fn placed(object: &Value, namespace: &str) -> Result<(), Status> {
     }
 }
 
-/// 400 when the object says that it has another name than the path says.
+/// 400 when the object does not say that it has the name that the path says.
 fn named(object: &Value, name: &str) -> Result<(), Status> {
-    match object.pointer("/metadata/name").and_then(Value::as_str) {
-        Some(own) if !own.is_empty() && own != name => Err(Status::bad_request(format!(
-            "the name of the object ({own}) does not match the name on the URL ({name})"
-        ))),
-        _ => Ok(()),
-    }
+    let problem = match object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default() {
+        own if own == name => return Ok(()),
+        "" => format!("the name of the object ({name} based on URL) was undeterminable: name must be provided"),
+        own => format!("the name of the object ({own}) does not match the name on the URL ({name})"),
+    };
+    Err(Status::bad_request(problem))
 }
 
 /// 400 unless an applied configuration says itself what it is: nothing is filled in from the path.
@@ -201,17 +217,7 @@ fn names_itself(object: &Value, api_version: &str, kind: &str, name: &str) -> Re
         let group = if own_version.contains('/') { "" } else { "/" };
         return Err(Status::bad_request(format!("invalid object type: {group}{own_version}, Kind={own_kind}")));
     }
-    if text("/metadata/name").is_empty() {
-        return Err(nameless(name));
-    }
     named(object, name)
-}
-
-/// 400 for an object without a name where the path has one.
-fn nameless(name: &str) -> Status {
-    Status::bad_request(format!(
-        "the name of the object ({name} based on URL) was undeterminable: name must be provided"
-    ))
 }
 
 /// What a path means to write.
@@ -222,13 +228,10 @@ pub(crate) fn subresource(call: &Call) -> Subresource {
 /// `PUT`.
 pub(crate) async fn update(mut call: Call, served: &Served) -> Result<Reply, Status> {
     let options = options::write(&call)?;
-    let mut object = object_of(&mut call, served, &options).await?;
+    let object = object_of(&mut call, served, &options).await?;
     let (namespace, name) = (call.path.store_namespace(), call.path.name.as_str());
     placed(&object, namespace)?;
     named(&object, name)?;
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.entry("name").or_insert_with(|| json!(name));
-    }
     let request = asked(&call, served, name);
     let api = call.api.clone();
     let attempt = |object, options: &WriteOptions| {
@@ -313,6 +316,11 @@ pub(crate) async fn delete_options(call: &mut Call) -> Result<DeleteOptions, Sta
     {
         let supported = "\"Foreground\", \"Background\", \"Orphan\", \"nil\"";
         problems.unsupported("propagationPolicy", &json!(other), supported);
+    }
+    let policy = query.get("propagationPolicy").or(body["propagationPolicy"].as_str());
+    if let (Some(policy), Some(_)) = (policy, body["orphanDependents"].as_bool()) {
+        let why = "orphanDependents and deletionPropagation cannot be both set";
+        problems.invalid("propagationPolicy", policy, why);
     }
     problems.into_result()?;
     Ok(options)

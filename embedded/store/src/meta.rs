@@ -5,6 +5,7 @@ use rand::Rng;
 use serde_json::{Value, json};
 
 use crate::builtin::has_generation;
+use crate::invalid::FieldErrors;
 use crate::json::{child, default_to, drop_meta, int_at, set_meta, str_at, unset};
 use crate::{GroupResource, ResourceType, Status};
 
@@ -146,6 +147,12 @@ pub(crate) fn prepare_update(resource: &ResourceType, old: &Value, new: &mut Val
     check_namespace(resource, str_at(old, "/metadata/namespace"), new)?;
     check_revision(key, old, str_at(new, "/metadata/resourceVersion"))?;
     check_uid(key, old, str_at(new, "/metadata/uid"))?;
+    let deleted = str_at(new, "/metadata/deletionTimestamp");
+    if !deleted.is_empty() && str_at(old, "/metadata/deletionTimestamp").is_empty() {
+        let mut errors = FieldErrors::default();
+        errors.invalid("metadata.deletionTimestamp", &json!(deleted), "field is immutable");
+        errors.into_result(resource, name)?;
+    }
     for field in SERVER_OWNED {
         match old.pointer("/metadata").and_then(|meta| meta.get(field)) {
             Some(value) => set_meta(new, field, value.clone()),

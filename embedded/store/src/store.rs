@@ -291,18 +291,19 @@ impl Store {
     ) -> Result<Object, Status> {
         let (view, resource) = View::of(resource);
         loop {
-            let (current, builtin) = {
+            let (current, kind) = {
                 let state = self.state.read();
-                (state.get(&resource, namespace, name)?, state.resource(&resource)?.builtin)
+                (state.get(&resource, namespace, name)?, state.resource(&resource)?)
             };
             let shown = view.show(Arc::clone(&current));
             let mut object = Value::clone(&shown);
             change(&mut object)?;
             // Half of what controllers write is there already, and has passed every rule before. A custom object may not have passed
             // those of its schema of today.
-            if builtin && object == *shown {
+            if kind.builtin && object == *shown {
                 return Ok(shown);
             }
+            write::check_change(&kind, &current, &object)?;
             let mut state = self.state.write();
             if Arc::ptr_eq(&state.get(&resource, namespace, name)?, &current) {
                 let object = view.take(object);

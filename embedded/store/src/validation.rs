@@ -112,6 +112,20 @@ fn metadata(kind: &ResourceType, object: &Value, errors: &mut FieldErrors) {
             }
         }
     }
+    one_controller(items(object, "/metadata/ownerReferences"), errors);
+}
+
+fn one_controller(owners: &[Value], errors: &mut FieldErrors) {
+    let mut controllers = owners.iter().filter(|owner| owner["controller"] == true);
+    if let (Some(one), Some(other)) = (controllers.next(), controllers.next()) {
+        let name = |owner: &Value| format!("{}/{}", str_at(owner, "/kind"), str_at(owner, "/name"));
+        let why = format!(
+            "Only one reference can have Controller set to true. Found \"true\" in references for {} and {}",
+            name(one),
+            name(other)
+        );
+        errors.invalid("metadata.ownerReferences", &Value::from(owners), &why);
+    }
 }
 
 fn data(old: Option<&Value>, object: &Value, errors: &mut FieldErrors) {

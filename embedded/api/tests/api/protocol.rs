@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::cluster::{Cluster, PATIENCE};
+use crate::kube_rs::widgets;
 
 /// Sends a request as the administrator over the Unix socket (plain HTTP there); status and body.
 async fn ask(cluster: &Cluster, method: &str, path: &str, headers: &[&str], body: &str) -> (u16, String) {
@@ -239,6 +240,56 @@ async fn fields_that_should_not_be_there_are_warned_of() {
     let headers = ["content-type: application/apply-patch+yaml"];
     let (code, body) = ask(&cluster, "PATCH", &strict, &headers, &yaml.replace("name: d", "name: e")).await;
     assert_eq!((code, body.contains("duplicate field")), (400, true), "{body}");
+}
+
+#[tokio::test]
+async fn writes_that_lose_what_an_object_is() {
+    let cluster = Cluster::start().await;
+    cluster.put("apiextensions.k8s.io", "customresourcedefinitions", "", widgets());
+    let path = "/apis/example.org/v1/namespaces/default/widgets";
+    let whole = json!({
+        "apiVersion": "example.org/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": {"host": "w.test", "replicas": 2},
+    });
+    let without = |field: &str| {
+        let mut object = whole.clone();
+        object.as_object_mut().unwrap().remove(field);
+        object.to_string()
+    };
+    let one = format!("{path}/w");
+    let merge = "content-type: application/merge-patch+json";
+    let nameless = "the name of the object (w based on URL) was undeterminable: name must be provided";
+    let other_version = "the API version in the data () does not match the expected API version (example.org/v1)";
+    let invalid = |problem: &str| format!("Widget.example.org \"w\" is invalid: metadata.{problem}");
+    assert_eq!(ask(&cluster, "POST", path, &[JSON], &whole.to_string()).await.0, 201);
+    let patch = |metadata: Value| ("PATCH", one.as_str(), merge, json!({"metadata": metadata}).to_string());
+    let time = "2026-01-01T00:00:00Z";
+    let both = r#"{"orphanDependents":true,"propagationPolicy":"Foreground"}"#.to_owned();
+    let cases = [
+        (("POST", path, JSON, without("kind")), 400, "the object provided is unrecognized".to_owned()),
+        (("POST", path, JSON, without("apiVersion")), 400, other_version.to_owned()),
+        (("PUT", one.as_str(), JSON, without("metadata")), 400, nameless.to_owned()),
+        (patch(Value::Null), 400, nameless.to_owned()),
+        (patch(json!({"uid": "z"})), 422, invalid("uid: Invalid value: \"z\": field is immutable")),
+        (
+            patch(json!({"deletionTimestamp": time})),
+            422,
+            invalid(&format!("deletionTimestamp: Invalid value: \"{time}\": field is immutable")),
+        ),
+        (
+            patch(json!({"resourceVersion": ""})),
+            422,
+            invalid("resourceVersion: Invalid value: 0: must be specified for an update"),
+        ),
+        (("DELETE", one.as_str(), JSON, both), 422, "DeleteOptions.meta.k8s.io".to_owned()),
+    ];
+    for ((method, path, content_type, body), code, message) in cases {
+        let (got, answer) = ask(&cluster, method, path, &[content_type], &body).await;
+        let status: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(got, code, "{method} {body}: {answer}");
+        assert!(status["message"].as_str().unwrap().starts_with(&message), "{method} {body}: {answer}");
+    }
+    let (code, answer) = ask(&cluster, "PATCH", &one, &[merge], r#"{"spec":{"replicas":3}}"#).await;
+    assert_eq!(code, 200, "the control: {answer}");
 }
 
 #[tokio::test]

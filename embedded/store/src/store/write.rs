@@ -80,6 +80,18 @@ pub(super) fn check_unconditional(kind: &ResourceType, object: &Value, name: &st
     errors.into_result(kind, name)
 }
 
+/// What a change in place may not do: it has seen which object it is.
+pub(super) fn check_change(kind: &ResourceType, current: &Value, object: &Value) -> Result<(), Status> {
+    let name = str_at(current, "/metadata/name");
+    let uid = str_at(object, "/metadata/uid");
+    let mut errors = FieldErrors::default();
+    if !uid.is_empty() && uid != str_at(current, "/metadata/uid") {
+        errors.invalid("metadata.uid", &json!(uid), "field is immutable");
+    }
+    errors.into_result(kind, name)?;
+    check_unconditional(kind, object, name)
+}
+
 /// Replaces `current`, which must be the stored object.
 pub(super) fn replace(
     state: &mut State,

@@ -62,6 +62,16 @@ fn what_is_being_deleted_gets_no_new_finalizers() {
 }
 
 #[test]
+fn an_object_has_one_controller() {
+    let owner = |name: &str, controller: bool| json!({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": name, "controller": controller});
+    let map = |owners: Value| json!({"metadata": {"name": "a", "ownerReferences": owners}});
+    let message = refuse("", "configmaps", map(json!([owner("p", true), owner("q", true)])));
+    assert!(message.contains("metadata.ownerReferences: Invalid value: ["), "{message}");
+    assert!(message.ends_with("Found \"true\" in references for Pod/p and Pod/q"), "{message}");
+    accept("", "configmaps", map(json!([owner("p", true), owner("q", false)])));
+}
+
+#[test]
 fn a_selector_must_match_its_template() {
     let deployment = |labels: Value| {
         json!({
