@@ -161,6 +161,10 @@ async fn answer_resource(call: Call, verb: &str) -> Result<Reply, Status> {
     if path.name.is_empty() && matches!(verb, "update" | "patch") {
         return Err(reply::method_not_allowed());
     }
+    if matches!(verb, "list" | "watch" | "deletecollection") {
+        let fields = call.query.get("fieldSelector").unwrap_or_default();
+        served.kind.check_field_selector(&served.version, fields)?;
+    }
     match (path.subresource.as_str(), verb) {
         ("", "get") => verbs::get(&call, &served),
         ("", "list") => verbs::list(&call, &served),

@@ -3,7 +3,7 @@
 mod fields;
 mod labels;
 
-pub use fields::FieldSelector;
+pub use fields::{FieldSelector, text_at};
 pub use labels::LabelSelector;
 
 /// Why a selector could not be understood.

@@ -151,6 +151,7 @@ fn resource_type(group: &str, versions: &[&str], row: &Row) -> ResourceType {
                 scale: scale.clone(),
                 schema: None,
                 columns: Vec::new(),
+                selectable: Vec::new(),
             })
             .collect(),
         builtin: true,

@@ -74,7 +74,13 @@ fn version(version: &Value) -> ResourceVersion {
         scale: version.pointer("/subresources/scale").cloned(),
         schema: version.pointer("/schema/openAPIV3Schema").cloned().map(Arc::new),
         columns: items(version, "/additionalPrinterColumns").iter().map(column).collect(),
+        selectable: items(version, "/selectableFields").iter().map(selectable).collect(),
     }
+}
+
+fn selectable(field: &Value) -> String {
+    let path = str_at(field, "/jsonPath");
+    path.strip_prefix('.').unwrap_or(path).to_owned()
 }
 
 fn column(column: &Value) -> PrinterColumn {

@@ -19,6 +19,7 @@ mod json;
 mod meta;
 mod pods;
 mod resource;
+mod selectable;
 mod status;
 
 mod store;

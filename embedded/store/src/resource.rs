@@ -62,6 +62,8 @@ pub struct ResourceVersion {
     pub schema: Option<Arc<Value>>,
     /// `additionalPrinterColumns` of a CRD version.
     pub columns: Vec<PrinterColumn>,
+    /// `selectableFields` of a CRD version without the leading dot, e.g. `spec.host`.
+    pub selectable: Vec<String>,
 }
 
 /// A column of `kubectl get`, as in `additionalPrinterColumns`.

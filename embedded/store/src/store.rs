@@ -27,7 +27,7 @@ pub type Object = Arc<Value>;
 pub struct Selectors {
     /// E.g. `app=web,tier!=db,env in (a,b),!legacy`.
     pub labels: String,
-    /// E.g. `metadata.name=web,status.phase!=Running`; any path of the object.
+    /// E.g. `metadata.name=web,status.phase!=Running`; any path of the object, but see [`ResourceType::check_field_selector`].
     pub fields: String,
 }
 
@@ -224,7 +224,7 @@ impl Store {
         selectors: &Selectors,
     ) -> Result<Listing, Status> {
         let (view, resource) = View::of(resource);
-        let filter = Filter::new(namespace, &view.selectors(selectors))?;
+        let filter = Filter::new(&resource, namespace, &view.selectors(selectors))?;
         let mut list = self.state.read().list(&resource, &filter)?;
         if view != View::Stored {
             list.items = list.items.into_iter().map(|object| view.show(object)).collect();
@@ -241,7 +241,7 @@ impl Store {
         start: Start,
     ) -> Result<Watch, Status> {
         let (view, resource) = View::of(resource);
-        let filter = Filter::new(namespace, &view.selectors(selectors))?;
+        let filter = Filter::new(&resource, namespace, &view.selectors(selectors))?;
         let watch = self.state.write().watch(&resource, filter, start)?;
         Ok(Watch { view, ..watch })
     }

@@ -8,13 +8,13 @@ use super::SelectorError;
 
 /// A conjunction of comparisons. The empty one selects everything.
 ///
-/// Kubernetes knows a few fields per kind; here any dotted path works. A missing field is `""`.
+/// What is compared is named by a label: a path of the object ([`text_at`]), but for some kinds' labels.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldSelector(Vec<Term>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Term {
-    path: String,
+    label: String,
     value: String,
     equal: bool,
 }
@@ -26,18 +26,23 @@ impl FieldSelector {
         let terms = terms.map(|term| {
             let error = || SelectorError::Term { selector: text.to_owned(), term: term.to_owned() };
             let at = term.find('=').ok_or_else(error)?;
-            let (path, value) = (&term[..at], &term[at + 1..]);
-            let (path, equal) = path.strip_suffix('!').map_or((path, true), |path| (path, false));
+            let (label, value) = (&term[..at], &term[at + 1..]);
+            let (label, equal) = label.strip_suffix('!').map_or((label, true), |label| (label, false));
             let value = if equal { value.strip_prefix('=').unwrap_or(value) } else { value };
             let value = unescape(value).ok_or_else(error)?;
-            Ok(Term { path: path.trim().to_owned(), value, equal })
+            Ok(Term { label: label.trim().to_owned(), value, equal })
         });
         Ok(Self(terms.collect::<Result<_, _>>()?))
     }
 
-    /// Whether an object satisfies every comparison.
-    pub fn matches(&self, object: &Value) -> bool {
-        self.0.iter().all(|term| (text_at(object, &term.path) == term.value) == term.equal)
+    /// What is compared, in the order of the text.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|term| term.label.as_str())
+    }
+
+    /// Whether an object, of which `text` has the value of a label, satisfies every comparison.
+    pub fn matches<'o>(&self, text: impl Fn(&str) -> Cow<'o, str>) -> bool {
+        self.0.iter().all(|term| (text(&term.label) == term.value) == term.equal)
     }
 }
 
@@ -73,8 +78,8 @@ fn unescape(value: &str) -> Option<String> {
     Some(plain)
 }
 
-/// A field as text; `""` when it is missing or null.
-fn text_at<'a>(object: &'a Value, path: &str) -> Cow<'a, str> {
+/// The field at a dotted path as text; `""` when it is missing or null.
+pub fn text_at<'a>(object: &'a Value, path: &str) -> Cow<'a, str> {
     let path = path.strip_prefix('.').unwrap_or(path);
     let found = path.split('.').try_fold(object, |value, key| match value {
         Value::Array(items) => items.get(key.parse::<usize>().ok()?),
@@ -100,7 +105,7 @@ mod tests {
             "spec": {"hostNetwork": true, "nodeName": "a,b=c"},
             "status": {"phase": null},
         });
-        FieldSelector::parse(selector).unwrap().matches(&pod)
+        FieldSelector::parse(selector).unwrap().matches(|path| text_at(&pod, path))
     }
 
     #[test]

@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 
 use super::table::Change;
 use super::{Event, Object, Selectors};
-use crate::Status;
 use crate::json::{set_meta, str_at};
+use crate::{GroupResource, Status, selectable};
 
-/// A namespace (or all) and parsed selectors.
+/// A resource, a namespace (or all) and parsed selectors.
 pub(super) struct Filter {
+    resource: GroupResource,
     namespace: Option<String>,
     labels: LabelSelector,
     fields: FieldSelector,
@@ -19,9 +20,14 @@ pub(super) struct Filter {
 
 impl Filter {
     /// Parses the selectors; 400 when they are malformed.
-    pub(super) fn new(namespace: Option<&str>, selectors: &Selectors) -> Result<Self, Status> {
+    pub(super) fn new(
+        resource: &GroupResource,
+        namespace: Option<&str>,
+        selectors: &Selectors,
+    ) -> Result<Self, Status> {
         let bad = |error: &dyn std::fmt::Display| Status::bad_request(error.to_string());
         Ok(Self {
+            resource: resource.clone(),
             namespace: namespace.filter(|namespace| !namespace.is_empty()).map(str::to_owned),
             labels: LabelSelector::parse(&selectors.labels).map_err(|error| bad(&error))?,
             fields: FieldSelector::parse(&selectors.fields).map_err(|error| bad(&error))?,
@@ -37,7 +43,7 @@ impl Filter {
     pub(super) fn matches(&self, object: &Value) -> bool {
         self.namespace.as_deref().is_none_or(|namespace| str_at(object, "/metadata/namespace") == namespace)
             && self.labels.matches(object)
-            && self.fields.matches(object)
+            && self.fields.matches(|label| selectable::text(&self.resource, label, object))
     }
 
     /// A change as seen through this filter: an object that begins to match is added, one that ceases to is deleted.

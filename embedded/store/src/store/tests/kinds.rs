@@ -174,3 +174,15 @@ fn events_are_the_same_objects_in_both_groups() {
     let mut watch = store.watch(&new, None, &Selectors::default(), Start::Now).unwrap();
     assert!(matches!(watch.try_next(), Some(Event::Added(event)) if event["regarding"]["name"] == "p"));
 }
+
+#[test]
+fn a_field_that_is_left_out_is_selected_by_its_zero() {
+    let store = Store::new();
+    let nodes = GroupResource::new("", "nodes");
+    store.create(&nodes, "", json!({"metadata": {"name": "open"}}), &options()).unwrap();
+    let cordoned = json!({"metadata": {"name": "cordoned"}, "spec": {"unschedulable": true}});
+    store.create(&nodes, "", cordoned, &options()).unwrap();
+    let schedulable = Selectors { labels: String::new(), fields: "spec.unschedulable=false".to_owned() };
+    let listed = store.list(&nodes, None, &schedulable).unwrap().items;
+    assert_eq!(listed.iter().map(|node| &node["metadata"]["name"]).collect::<Vec<_>>(), ["open"]);
+}
