@@ -20,6 +20,16 @@ impl FieldErrors {
         self.0.push(FieldError { reason, field: field.into(), body });
     }
 
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds what another look has found.
+    pub(crate) fn append(&mut self, mut more: Self) {
+        self.0.append(&mut more.0);
+    }
+
     /// A field that must be there is not.
     pub(crate) fn required(&mut self, field: impl Into<String>, detail: &str) {
         let body = if detail.is_empty() { "Required value".to_owned() } else { format!("Required value: {detail}") };
