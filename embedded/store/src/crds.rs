@@ -4,8 +4,13 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::json::{child_value, default_to, items, items_mut, str_at};
+use crate::json::{child_value, default_to, items, items_mut, set_meta, str_at};
 use crate::{GroupResource, PrinterColumn, ResourceType, ResourceVersion, meta};
+
+/// Holds a deleted CRD until its objects are gone.
+const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
+
+const TERMINATING: &str = "Terminating";
 
 /// The resource of CRDs themselves.
 pub(crate) fn resource() -> GroupResource {
@@ -36,17 +41,54 @@ pub(crate) fn apply_defaults(crd: &mut Value) {
         let known = conditions.clone().find(|condition| str_at(condition, "/type") == kind);
         known.map_or_else(meta::now, |condition| str_at(condition, "/lastTransitionTime").to_owned())
     };
-    let conditions = json!([
-        {"type": "NamesAccepted", "status": "True", "reason": "NoConflicts", "message": "no conflicts found",
-         "lastTransitionTime": since("NamesAccepted")},
-        {"type": "Established", "status": "True", "reason": "InitialNamesAccepted",
-         "message": "the initial names have been accepted", "lastTransitionTime": since("Established")},
-    ]);
+    let mut conditions = vec![
+        json!({"type": "NamesAccepted", "status": "True", "reason": "NoConflicts", "message": "no conflicts found",
+               "lastTransitionTime": since("NamesAccepted")}),
+        json!({"type": "Established", "status": "True", "reason": "InitialNamesAccepted",
+               "message": "the initial names have been accepted", "lastTransitionTime": since("Established")}),
+    ];
+    conditions.extend(termination(crd).cloned());
     let mut stored = items(crd, "/status/storedVersions").to_vec();
     if !stored.contains(&storage) {
         stored.push(storage);
     }
     crd["status"] = json!({"acceptedNames": names, "conditions": conditions, "storedVersions": stored});
+}
+
+/// The condition that tells of the deletion of the objects.
+fn termination(crd: &Value) -> Option<&Value> {
+    items(crd, "/status/conditions").iter().find(|condition| str_at(condition, "/type") == TERMINATING)
+}
+
+/// Whether a CRD waits for its objects to go.
+pub(crate) fn is_terminating(crd: &Value) -> bool {
+    !str_at(crd, "/metadata/deletionTimestamp").is_empty()
+        && items(crd, "/metadata/finalizers").iter().any(|finalizer| finalizer == CLEANUP)
+}
+
+/// Makes a CRD that is being deleted wait for its objects.
+pub(crate) fn terminate(crd: &mut Value) {
+    let mut finalizers = items(crd, "/metadata/finalizers").to_vec();
+    finalizers.push(json!(CLEANUP));
+    set_meta(crd, "finalizers", finalizers);
+    tell_termination(crd, "True", "InstanceDeletionInProgress", "CustomResource deletion is in progress");
+}
+
+/// The objects of a CRD that waited for them are gone.
+pub(crate) fn terminated(crd: &mut Value) {
+    let mut finalizers = items(crd, "/metadata/finalizers").to_vec();
+    finalizers.retain(|finalizer| finalizer != CLEANUP);
+    set_meta(crd, "finalizers", finalizers);
+    tell_termination(crd, "False", "InstanceDeletionCompleted", "removed all instances");
+}
+
+fn tell_termination(crd: &mut Value, status: &str, reason: &str, message: &str) {
+    let mut conditions = items(crd, "/status/conditions").to_vec();
+    conditions.retain(|condition| str_at(condition, "/type") != TERMINATING);
+    conditions.push(json!({
+        "type": TERMINATING, "status": status, "reason": reason, "message": message, "lastTransitionTime": meta::now(),
+    }));
+    crd["status"]["conditions"] = Value::Array(conditions);
 }
 
 /// The resource type a CRD describes.

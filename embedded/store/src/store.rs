@@ -350,8 +350,8 @@ impl Store {
         Ok(view.show(settled))
     }
 
-    /// Deletes an object, or marks it deleted (`deletionTimestamp`) while finalizers, a pod's grace or a namespace's content
-    /// hold it. Returns the object and whether it is gone.
+    /// Deletes an object, or marks it deleted (`deletionTimestamp`) while finalizers, a pod's grace, a namespace's content or a
+    /// CRD's objects hold it. Returns the object and whether it is gone.
     pub fn delete(
         &self,
         resource: &GroupResource,

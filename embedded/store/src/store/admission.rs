@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::Object;
 use super::state::State;
 use crate::json::{default_to, items, str_at, unset};
-use crate::{GroupResource, ResourceType, Status, defaults, meta};
+use crate::{GroupResource, ResourceType, Status, crds, defaults, meta};
 
 /// Marks the IngressClass that Ingresses without a class get.
 const DEFAULT_CLASS: &str = "/metadata/annotations/ingressclass.kubernetes.io~1is-default-class";
@@ -29,6 +29,15 @@ pub(super) fn namespace(state: &State, kind: &ResourceType, namespace: &str, nam
         "field": "metadata.namespace",
     }]);
     Err(status)
+}
+
+/// Refuses a new object whose CRD is being deleted.
+pub(super) fn definition(state: &State, kind: &ResourceType, name: &str) -> Result<(), Status> {
+    if state.definition(kind).is_some_and(|crd| crds::is_terminating(crd)) {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(Status::forbidden(&kind.resource, name, why));
+    }
+    Ok(())
 }
 
 /// Completes an object from others of the store, or refuses it.

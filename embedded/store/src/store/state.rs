@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::filter::Filter;
 use super::table::{Change, Table};
 use super::{Listing, Object, Start, Watch};
-use crate::json::{set_meta, str_at};
+use crate::json::{items, set_meta, str_at};
 use crate::{GroupResource, ResourceType, Status, builtin, crds};
 
 /// The state of one cluster.
@@ -86,7 +86,8 @@ impl State {
         object
     }
 
-    /// Removes an object under the next revision. With a CRD go its objects and its type.
+    /// Removes an object under the next revision. With a CRD go its objects and its type; with the last object goes a CRD that
+    /// waits for that.
     pub(super) fn commit_removal(&mut self, resource: &GroupResource, current: &Object) -> Object {
         if *resource == crds::resource() {
             self.unregister(current);
@@ -97,7 +98,30 @@ impl State {
         let last: Object = Arc::new(last);
         let change = Change { revision: self.revision, old: Some(Arc::clone(&last)), new: None };
         self.publish(resource, &last, change);
+        self.finish_definition(resource);
         last
+    }
+
+    /// The definition of a custom kind.
+    pub(super) fn definition(&self, kind: &ResourceType) -> Option<&Object> {
+        // A CRD has the name of what it defines.
+        let name = kind.resource.to_string();
+        if kind.builtin { None } else { self.find(&crds::resource(), "", &name) }
+    }
+
+    fn finish_definition(&mut self, resource: &GroupResource) {
+        if self.objects(resource).next().is_some() {
+            return;
+        }
+        let definition = self.types.get(resource).and_then(|kind| self.definition(kind));
+        let Some(current) = definition.filter(|crd| crds::is_terminating(crd)).map(Arc::clone) else { return };
+        let mut crd = Value::clone(&current);
+        crds::terminated(&mut crd);
+        if items(&crd, "/metadata/finalizers").is_empty() {
+            self.commit_removal(&crds::resource(), &current);
+        } else {
+            self.commit(&crds::resource(), Some(&current), crd);
+        }
     }
 
     fn publish(&mut self, resource: &GroupResource, object: &Value, change: Change) {
@@ -115,12 +139,13 @@ impl State {
 
     fn unregister(&mut self, crd: &Value) {
         let resource = crds::resource_type(crd).resource;
+        // Before the objects, of which the last would else take the CRD with it once more.
+        self.types.shift_remove(&resource);
         let objects: Vec<Object> = self.objects(&resource).map(Arc::clone).collect();
         for object in &objects {
             self.commit_removal(&resource, object);
         }
         self.tables.remove(&resource);
-        self.types.shift_remove(&resource);
     }
 }
 

@@ -1,3 +1,5 @@
+mod definitions;
+
 use serde_json::{Value, json};
 
 use super::*;

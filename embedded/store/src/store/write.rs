@@ -9,7 +9,7 @@ use super::state::State;
 use super::{DeleteOptions, Draft, Object, Subresource, WriteOptions};
 use crate::invalid::FieldErrors;
 use crate::json::{int_at, items, set_meta, str_at};
-use crate::{GroupResource, ResourceType, Status, Warnings, conversion, defaults, fields, meta, validation};
+use crate::{GroupResource, ResourceType, Status, Warnings, conversion, crds, defaults, fields, meta, validation};
 
 /// Namespaces that may not be deleted.
 const PERMANENT: [&str; 3] = ["default", "kube-system", "kube-public"];
@@ -56,6 +56,7 @@ fn create_owned(
     meta::stamp_kind(&kind, &mut object);
     let name = str_at(&object, "/metadata/name").to_owned();
     admission::namespace(state, &kind, namespace, &name)?;
+    admission::definition(state, &kind, &name)?;
     if !name.is_empty() && state.find(resource, namespace, &name).is_some() {
         return Err(Status::already_exists(resource, &name));
     }
@@ -177,7 +178,10 @@ pub(super) fn settle(
     let current = state.find(resource, namespace, name).map(Arc::clone);
     match (&draft.current, &current) {
         (None, Some(_)) => return Err(Status::already_exists(resource, name)),
-        (None, None) => admission::namespace(state, &kind, namespace, name)?,
+        (None, None) => {
+            admission::namespace(state, &kind, namespace, name)?;
+            admission::definition(state, &kind, name)?;
+        }
         (Some(_), None) => return Err(Status::not_found(resource, name)),
         (Some(then), Some(now)) if revision(then) != revision(now) => return Err(Status::stale(resource, name)),
         (Some(_), Some(_)) => {}
@@ -318,6 +322,15 @@ pub(super) fn delete(
     let mut object = Value::clone(&current);
     let grace = if kind.builtin && kind.kind == "Pod" { pod_grace(&current, options) } else { 0 };
     hold(&mut object, options.propagation.as_deref());
+    if *resource == crds::resource() && str_at(&current, "/metadata/deletionTimestamp").is_empty() {
+        let defined = crds::resource_type(&current).resource;
+        if !options.dry_run {
+            delete_all(state, &defined)?;
+        }
+        if state.objects(&defined).next().is_some() {
+            crds::terminate(&mut object);
+        }
+    }
     let held = grace > 0
         || !items(&object, "/metadata/finalizers").is_empty()
         || (is_namespace && !items(&object, "/spec/finalizers").is_empty());
@@ -335,6 +348,16 @@ pub(super) fn delete(
         return Ok((current, false));
     }
     Ok((state.commit(resource, Some(&current), object), false))
+}
+
+/// Deletes the objects of a resource, or begins to.
+fn delete_all(state: &mut State, resource: &GroupResource) -> Result<(), Status> {
+    let objects: Vec<Object> = state.objects(resource).map(Arc::clone).collect();
+    for object in &objects {
+        let (namespace, name) = (str_at(object, "/metadata/namespace"), str_at(object, "/metadata/name"));
+        delete(state, resource, namespace, name, &DeleteOptions::default())?;
+    }
+    Ok(())
 }
 
 /// Sets the deletion's time and grace. A second deletion can only shorten the grace.
