@@ -42,12 +42,12 @@ pub const CASES: &[Case] = &[
     },
 ];
 
-/// The Deployment of a further instance of the controller whose pods have no such token, as Contour's Envoy has none by its own manifests. That of the cell,
+/// The Deployment of a further instance of the controller, and what it reads, whose pods have no such token, as Contour's Envoy has none by its own manifests. That of the cell,
 /// which differs in that alone, is the control: no case runs before it is ready.
 fn without_token(context: &Context) -> Result<Vec<Value>, Failure> {
     let mut objects = context.world.further_instance(NAME)?;
-    objects.retain(|object| object["kind"] == "Deployment");
-    for object in &mut objects {
+    objects.retain(|object| object["kind"] == "Deployment" || object["kind"] == "ConfigMap");
+    for object in objects.iter_mut().filter(|object| object["kind"] == "Deployment") {
         object["spec"]["template"]["spec"]["automountServiceAccountToken"] = json!(false);
     }
     Ok(objects)

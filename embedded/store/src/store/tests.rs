@@ -1,9 +1,8 @@
-mod definitions;
-
 use serde_json::{Value, json};
 
 use super::*;
 
+mod definitions;
 mod kinds;
 mod watches;
 

@@ -1,5 +1,6 @@
 //! The deletion of CRDs.
 
+use super::kinds::widgets;
 use super::*;
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn widgets() -> Value {
+pub(super) fn widgets() -> Value {
     json!({
         "metadata": {"name": "widgets.example.com"},
         "spec": {
