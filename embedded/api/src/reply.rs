@@ -41,10 +41,22 @@ pub(crate) fn ok<T: Serialize>(value: &T) -> Reply {
     json(StatusCode::OK, value)
 }
 
+/// Characters of all warnings of an answer, and of each where there are more: clients bound what they take as headers. Taken from the filter of
+/// Kubernetes' API server (`endpoints/filters/warning.go`).
+const WARNINGS: usize = 4 * 1024;
+const WARNING_CUT: usize = 256;
+
 /// An answer with warnings, which kubectl prints.
 pub(crate) fn with_warnings(mut reply: Reply, warnings: &[String]) -> Reply {
+    let all: usize = warnings.iter().map(|warning| warning.chars().count()).sum();
+    let each = if all > WARNINGS { WARNING_CUT } else { WARNINGS };
+    let mut written = 0;
     for warning in warnings {
-        let text: String = warning.chars().filter(|c| !c.is_control()).collect();
+        if written >= WARNINGS {
+            break;
+        }
+        let text: String = warning.chars().take(each).filter(|c| !c.is_control()).collect();
+        written += text.chars().count();
         let text = text.replace('\\', "\\\\").replace('"', "\\\"");
         // What no header can carry is left out: a warning is no reason to fail.
         if let Ok(value) = HeaderValue::try_from(format!("299 - \"{text}\"")) {
@@ -120,5 +132,23 @@ pub(crate) fn forbidden(resource: Option<(&GroupResource, &str)>, why: &str) -> 
             status
         }
         Some((resource, name)) => Status::forbidden(resource, name, why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_as_long_as_clients_take() {
+        let sent = |warnings: &[String]| -> Vec<usize> {
+            let reply = with_warnings(text(StatusCode::OK, ""), warnings);
+            reply.headers().get_all(WARNING).iter().map(|warning| warning.len() - "299 - \"\"".len()).collect()
+        };
+        let few = vec!["x".repeat(1000); 4];
+        assert_eq!(sent(&few), [1000; 4], "as they are");
+        let many = vec!["x".repeat(1000); 100];
+        assert_eq!(sent(&many), [WARNING_CUT; WARNINGS / WARNING_CUT]);
+        assert_eq!(sent(&["x".repeat(1 << 20)]), [WARNING_CUT]);
     }
 }

@@ -142,8 +142,8 @@ fn written(
     options: &WriteOptions,
     written: &Written,
 ) -> Result<Reply, Status> {
-    let reply = reply::with_warnings(answer(call, served, code, &written.object)?, &options.warnings.told());
-    Ok(reply::with_warnings(reply, &written.warnings))
+    let warnings = [options.warnings.told(), written.warnings.clone()].concat();
+    Ok(reply::with_warnings(answer(call, served, code, &written.object)?, &warnings))
 }
 
 /// The object in the body of a request, with the type that the path says. A body of another type is a 400, and a custom object has to say

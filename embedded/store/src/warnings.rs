@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+/// How much of it is kept.
+const MOST: usize = 500;
+
 /// Where a write tells of what it left out. Clones are the same; by default nobody listens.
 #[derive(Clone, Debug, Default)]
 pub struct Warnings(Option<Arc<Mutex<Vec<String>>>>);
@@ -14,11 +17,11 @@ impl Warnings {
         Self(Some(Arc::default()))
     }
 
-    /// Tells something, which is not said twice: a write that was overtaken is tried again.
+    /// Tells something, which is not said twice: a write that was overtaken is tried again. More than any answer can carry is not kept.
     pub fn add(&self, text: String) {
         let Some(told) = &self.0 else { return };
         let mut told = told.lock();
-        if !told.contains(&text) {
+        if told.len() < MOST && !told.contains(&text) {
             told.push(text);
         }
     }

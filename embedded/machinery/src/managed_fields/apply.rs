@@ -41,7 +41,7 @@ pub fn apply(
     let mut merged = walk::merge(shape, before, &applied);
     if let Some(last) = entries.iter().find(|entry| entry.same_writer(&me)) {
         let others = entries.iter().filter(|entry| !entry.same_writer(&me)).map(|entry| &entry.fields);
-        walk::remove(shape, &mut merged, &left_out(&last.fields, &config, others));
+        walk::remove(shape, &mut merged, &left_out(shape, &last.fields, &config, others));
     }
     me.fields = config;
     drop_unowned(&mut me.fields, writer);
@@ -119,10 +119,15 @@ fn entries_of(shape: Shape<'_>, live: &Value, writer: Writer<'_>) -> Vec<Entry> 
 }
 
 /// What the manager applied the last time, leaves out now, and nobody else owns.
-fn left_out<'s>(last: &FieldSet, config: &FieldSet, others: impl Iterator<Item = &'s FieldSet>) -> FieldSet {
-    let mut gone = last.with_ancestors();
-    gone.subtract(&config.with_ancestors());
-    others.for_each(|others| gone.subtract(&others.with_ancestors()));
+fn left_out<'s>(
+    shape: Shape<'s>,
+    last: &'s FieldSet,
+    config: &'s FieldSet,
+    others: impl Iterator<Item = &'s FieldSet>,
+) -> FieldSet {
+    let mut gone = last.with_ancestors(shape.root());
+    gone.subtract(&config.with_ancestors(shape.root()));
+    others.for_each(|others| gone.subtract(&others.with_ancestors(shape.root())));
     gone
 }
 

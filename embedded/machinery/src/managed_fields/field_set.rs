@@ -1,5 +1,6 @@
 //! Sets of paths, and the `fieldsV1` form of them.
 
+use crate::shape::Place;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -147,10 +148,15 @@ impl FieldSet {
     }
 
     /// The set with every field that a path in it goes through. Items of lists are not fields.
-    pub(super) fn with_ancestors(&self) -> Self {
+    pub(super) fn with_ancestors<'a>(&'a self, place: Place<'a>) -> Self {
         let children = self.children.iter().map(|(element, child)| {
-            let mut child = child.with_ancestors();
-            child.owned |= matches!(element, PathElement::Field(_)) && !child.children.is_empty();
+            // Entries of maps and items of lists are owned by who says so.
+            let (below, is_field) = match element {
+                PathElement::Field(name) => (place.field(name), !place.is_entry(name)),
+                _ => (place.item(), false),
+            };
+            let mut child = child.with_ancestors(below);
+            child.owned |= is_field && !child.children.is_empty();
             (element.clone(), child)
         });
         Self { owned: self.owned, children: children.collect() }

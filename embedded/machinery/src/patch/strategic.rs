@@ -129,6 +129,35 @@ fn merge_map(
     Ok(())
 }
 
+fn is_directive(key: &str) -> bool {
+    key == PATCH || key == RETAIN_KEYS || key.starts_with(ORDER) || key.starts_with(DELETE_PRIMITIVES)
+}
+
+/// What becomes of a patch where there is nothing to merge it with: maps with a `$patch` are left out, however deep.
+fn to_nothing(patch: &Value) -> Option<Value> {
+    match patch {
+        Value::Object(map) if map.contains_key(PATCH) => None,
+        Value::Object(map) => {
+            let fields = map.iter().filter(|(key, value)| !is_directive(key) && !value.is_null());
+            Some(Value::Object(fields.filter_map(|(key, value)| Some((key.clone(), to_nothing(value)?))).collect()))
+        }
+        Value::Array(items) => Some(Value::Array(items.iter().filter_map(to_nothing).collect())),
+        scalar => Some(scalar.clone()),
+    }
+}
+
+/// A new item of a list is taken as it is: its directives go, and not what stands beside them.
+fn as_item(patch: &Value) -> Value {
+    match patch {
+        Value::Object(map) => {
+            let fields = map.iter().filter(|(key, value)| !is_directive(key) && !value.is_null());
+            Value::Object(fields.map(|(key, value)| (key.clone(), as_item(value))).collect())
+        }
+        Value::Array(items) => Value::Array(items.iter().map(as_item).collect()),
+        scalar => scalar.clone(),
+    }
+}
+
 /// What tells the items of a list apart.
 fn identity(strategy: PatchStrategy, item: &Value) -> Option<Value> {
     match strategy {
@@ -154,24 +183,19 @@ fn merge_field(
             Ok(())
         }
         (Some(Value::Object(old)), Value::Object(patch)) => merge_map(place, path, old, patch),
-        // What has a directive has nothing to be applied to.
-        (_, Value::Object(patch)) if patch.contains_key(PATCH) => {
-            target.remove(key);
-            Ok(())
-        }
-        (_, Value::Object(patch)) => {
-            // Even where nothing is to be merged, directives must not be stored.
-            let mut new = Map::new();
-            merge_map(place, path, &mut new, patch)?;
-            target.insert(key.to_owned(), Value::Object(new));
+        (_, Value::Object(_)) => {
+            match to_nothing(patch) {
+                Some(new) => drop(target.insert(key.to_owned(), new)),
+                None => drop(target.remove(key)),
+            }
             Ok(())
         }
         (old, Value::Array(patch)) => {
             let old = match old {
-                Some(Value::Array(old)) => std::mem::take(old),
+                // Go's types do not tell an empty list from none.
+                Some(Value::Array(old)) if !old.is_empty() => std::mem::take(old),
                 _ => {
-                    let patch: Vec<Value> = patch.iter().filter(|item| item.get(PATCH).is_none()).cloned().collect();
-                    target.insert(key.to_owned(), Value::Array(patch));
+                    target.insert(key.to_owned(), Value::Array(patch.iter().filter_map(to_nothing).collect()));
                     return Ok(());
                 }
             };
@@ -250,11 +274,7 @@ fn merge_objects(
                     merge_map(place.item(), path, old, map)?;
                 }
             }
-            (_, None) => {
-                let mut new = Map::new();
-                merge_map(place.item(), path, &mut new, map)?;
-                merged.push(Value::Object(new));
-            }
+            (_, None) => merged.push(as_item(&Value::Object(map.clone()))),
         }
     }
     let order: Vec<Value> =

@@ -339,6 +339,27 @@ fn apply_removes_what_its_manager_leaves_out() {
 }
 
 #[test]
+fn who_applies_nothing_any_more_owns_nothing() {
+    let store = Store::new();
+    let apply = |manager: &str, data: Value| {
+        let object = json!({"metadata": {"name": "a"}, "data": data});
+        store.apply(&configmaps(), "default", "a", Subresource::Main, object, &by(manager))
+    };
+    apply("one", json!({"a": "b"})).unwrap();
+    let given_up = apply("one", Value::Null).unwrap().0;
+    assert_eq!((given_up.get("data"), given_up["metadata"].get("managedFields")), (None, None));
+    assert_eq!(apply("two", json!({"a": "c"})).unwrap().0["data"], json!({"a": "c"}), "no conflict");
+}
+
+#[test]
+fn what_is_gone_is_not_made_anew_by_its_uid() {
+    let object = json!({"metadata": {"name": "a", "uid": "zz"}, "data": {}});
+    let error = Store::new().apply(&configmaps(), "default", "a", Subresource::Main, object, &by("one")).unwrap_err();
+    assert_eq!((error.code, error.reason.as_str()), (409, "Conflict"));
+    assert!(error.message.contains("uid mismatch: the provided object specified uid zz"), "{error}");
+}
+
+#[test]
 fn writes_note_their_manager_and_a_put_without_managers_keeps_them() {
     let store = Store::new();
     let created = store.create(&deployments(), "default", deployment("web"), &by("creator")).unwrap();

@@ -8,7 +8,7 @@ use super::admission;
 use super::state::State;
 use super::{DeleteOptions, Draft, Object, Subresource, WriteOptions};
 use crate::invalid::FieldErrors;
-use crate::json::{int_at, items, set_meta, str_at};
+use crate::json::{drop_meta, int_at, items, set_meta, str_at};
 use crate::{GroupResource, ResourceType, Status, Warnings, conversion, crds, defaults, fields, meta, validation};
 
 /// Namespaces that may not be deleted.
@@ -118,9 +118,14 @@ fn replace_owned(
     let version = meta::check_kind(&kind, &object)?;
     fields::decode_changes(&kind, &version, current, &mut object, options)?;
     conversion::upgrade(&kind, &version, &mut object);
+    let is_nobodys = ownership == Ownership::Settled && object.pointer("/metadata/managedFields").is_none();
     meta::prepare_update(&kind, current, &mut object)?;
     meta::stamp_kind(&kind, &mut object);
     keep_the_other_part(&kind, current, subresource, &mut object);
+    if is_nobodys {
+        // What a PUT does not say is kept; what an apply leaves to nobody is nobody's.
+        drop_meta(&mut object, "managedFields");
+    }
     complete(state, &kind, &version, Some(current), subresource, &mut object)?;
     if meta::same(current, &object) {
         return Ok(Arc::clone(current));
@@ -296,6 +301,12 @@ pub(super) fn apply(
         }
         None if subresource == Subresource::Status => Err(Status::not_found(resource, name)),
         None => {
+            let uid = str_at(&object, "/metadata/uid");
+            if !uid.is_empty() {
+                let why =
+                    format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+                return Err(Status::conflict(resource, name, &why));
+            }
             set_meta(&mut object, "name", name);
             let merged = fields::merge(&kind, &version, None, &object, subresource, options)?;
             Ok((create_owned(state, resource, namespace, merged, options, Ownership::Settled)?, true))

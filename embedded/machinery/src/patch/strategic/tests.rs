@@ -221,3 +221,34 @@ proptest! {
         prop_assert_eq!(patched("Pod", json!({}), object.clone()), object);
     }
 }
+
+/// What a directive stands in as a new item is kept, what it stands in anywhere else that is new is not.
+#[test]
+fn directives_have_nothing_to_say_of_what_is_new() {
+    let rows = [
+        (
+            json!({"containers": [{"name": "c", "lifecycle": {"$patch": "replace", "stopSignal": "x"}}]}),
+            "/spec/containers/0",
+            json!({"name": "c", "lifecycle": {"stopSignal": "x"}}),
+        ),
+        (
+            json!({"containers": [{"name": "c", "env": [{"name": "x", "value": "1", "$patch": "delete"}, {"name": "y"}]}]}),
+            "/spec/containers/0/env",
+            json!([{"name": "x", "value": "1"}, {"name": "y"}]),
+        ),
+        (
+            json!({"initContainers": [{"name": "r", "env": [{"name": "x", "$patch": "delete"}]}]}),
+            "/spec/initContainers/0/env",
+            json!([]),
+        ),
+        (
+            json!({"securityContext": {"$retainKeys": ["runAsUser"], "runAsUser": 1, "runAsGroup": 2}}),
+            "/spec/securityContext",
+            json!({"runAsUser": 1, "runAsGroup": 2}),
+        ),
+    ];
+    for (patch, at, expected) in rows {
+        let got = patched("Pod", json!({"spec": {"containers": [{"name": "a"}]}}), json!({"spec": patch}));
+        assert_eq!(got.pointer(at), Some(&expected), "{patch}");
+    }
+}

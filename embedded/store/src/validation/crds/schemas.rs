@@ -210,7 +210,9 @@ fn part_of(part: &Value, tell: bool, known: Option<&Value>, paths: (&str, &str),
 /// Defaults are valid by the schema that has them.
 fn defaults(schema: &Value, path: &str, errors: &mut FieldErrors) {
     if says(schema, "default") {
-        for error in custom::validate(schema, &schema["default"]) {
+        // A default may say an item of a set twice.
+        let errors_of_default = custom::validate(schema, &schema["default"]).into_iter();
+        for error in errors_of_default.filter(|error| error.reason != "FieldValueDuplicate") {
             let dot = if error.field.is_empty() || error.field.starts_with('[') { "" } else { "." };
             errors.other(error.reason, format!("{path}.default{dot}{}", error.field), error.message);
         }
