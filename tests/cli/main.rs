@@ -6,6 +6,7 @@
 // Clippy knows tests by their attribute; the helpers of tests are tests as well.
 #![allow(clippy::unwrap_used)]
 
+mod away;
 mod bench;
 mod ci;
 mod cluster;

@@ -160,12 +160,8 @@ impl Comparison {
                 if old != new {
                     self.modified.insert(path);
                     // What has become something of another kind has lost, or got, what is in it.
-                    if matches!(before, View::Map(_) | View::Items(_)) {
-                        self.compare_below(place, old, None, in_list, path);
-                    }
-                    if matches!(after, View::Map(_) | View::Items(_)) {
-                        self.compare_below(place, None, new, in_list, path);
-                    }
+                    self.compare_below(place, (before, old), (View::Absent, None), path);
+                    self.compare_below(place, (View::Absent, None), (after, new), path);
                 }
                 return;
             }
@@ -173,18 +169,18 @@ impl Comparison {
         if old == new {
             return;
         }
-        self.compare_below(place, old, new, in_list, path);
+        self.compare_below(place, (before, old), (after, new), path);
     }
 
+    /// What is in it, where it has something in it.
     fn compare_below(
         &mut self,
         place: Place<'_>,
-        old: Option<&Value>,
-        new: Option<&Value>,
-        in_list: bool,
+        (before, old): (View<'_>, Option<&Value>),
+        (after, new): (View<'_>, Option<&Value>),
         path: &mut Vec<PathElement>,
     ) {
-        match (View::of(place, old, in_list), View::of(place, new, in_list)) {
+        match (before, after) {
             (View::Items(_), _) | (_, View::Items(_)) => self.compare_items(place, old, new, path),
             (View::Map(before), View::Map(after)) => {
                 for (name, value) in before {

@@ -69,43 +69,32 @@ fn named(metadata: &Option<Metadata>) -> String {
 /// Where a leg leads, its weight, and why it leads nowhere.
 type Leg = (String, u32, Option<String>);
 
-fn tls_legs(rule: &tls_route::Rule) -> Vec<Leg> {
-    use tls_route::{distribution::Kind, filter};
-    let backends = match rule.backends.clone().unwrap().kind.unwrap() {
-        Kind::FirstAvailable(first) => first.backends.into_iter().map(|backend| (backend, 0)).collect(),
-        Kind::RandomAvailable(random) => {
-            random.backends.into_iter().map(|one| (one.backend.unwrap(), one.weight)).collect::<Vec<_>>()
+/// The messages of both have the same shape, and are of different types.
+macro_rules! legs {
+    ($name:ident, $api:ident) => {
+        fn $name(rule: &$api::Rule) -> Vec<Leg> {
+            use $api::{distribution::Kind, filter};
+            let backends = match rule.backends.clone().unwrap().kind.unwrap() {
+                Kind::FirstAvailable(first) => first.backends.into_iter().map(|backend| (backend, 0)).collect(),
+                Kind::RandomAvailable(random) => {
+                    random.backends.into_iter().map(|one| (one.backend.unwrap(), one.weight)).collect::<Vec<_>>()
+                }
+                Kind::Empty(_) => Vec::new(),
+            };
+            let each = backends.into_iter().map(|(backend, weight)| {
+                let problem = backend.filters.into_iter().find_map(|filter| match filter.kind {
+                    Some(filter::Kind::Invalid(invalid)) => Some(invalid.message),
+                    _ => None,
+                });
+                (leads_to(&backend.backend.unwrap()), weight, problem)
+            });
+            each.collect()
         }
-        Kind::Empty(_) => Vec::new(),
     };
-    let each = backends.into_iter().map(|(backend, weight)| {
-        let problem = backend.filters.into_iter().find_map(|filter| match filter.kind {
-            Some(filter::Kind::Invalid(invalid)) => Some(invalid.message),
-            _ => None,
-        });
-        (leads_to(&backend.backend.unwrap()), weight, problem)
-    });
-    each.collect()
 }
 
-fn opaque_legs(rule: &opaque_route::Rule) -> Vec<Leg> {
-    use opaque_route::{distribution::Kind, filter};
-    let backends = match rule.backends.clone().unwrap().kind.unwrap() {
-        Kind::FirstAvailable(first) => first.backends.into_iter().map(|backend| (backend, 0)).collect(),
-        Kind::RandomAvailable(random) => {
-            random.backends.into_iter().map(|one| (one.backend.unwrap(), one.weight)).collect::<Vec<_>>()
-        }
-        Kind::Empty(_) => Vec::new(),
-    };
-    let each = backends.into_iter().map(|(backend, weight)| {
-        let problem = backend.filters.into_iter().find_map(|filter| match filter.kind {
-            Some(filter::Kind::Invalid(invalid)) => Some(invalid.message),
-            _ => None,
-        });
-        (leads_to(&backend.backend.unwrap()), weight, problem)
-    });
-    each.collect()
-}
+legs!(tls_legs, tls_route);
+legs!(opaque_legs, opaque_route);
 
 fn leg(to: &str, weight: u32, problem: Option<&str>) -> Leg {
     (to.to_owned(), weight, problem.map(str::to_owned))
