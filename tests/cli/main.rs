@@ -21,3 +21,4 @@ mod names;
 mod processes;
 mod recipes;
 mod reports;
+mod stalls;

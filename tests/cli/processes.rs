@@ -17,27 +17,40 @@ impl Family {
 
     /// The command lines of those that carry the mark, and of all in the PID namespaces that such a process was ever seen in.
     pub fn members(&mut self) -> Vec<String> {
+        self.processes().into_iter().map(|process| process.command.chars().take(100).collect()).collect()
+    }
+
+    /// The same with all that is known of them.
+    pub fn processes(&mut self) -> Vec<Process> {
         let own = namespace("self");
-        let all: Vec<(Option<PathBuf>, String)> = processes();
-        for (namespace, command) in &all {
-            if command.contains(&self.marker) && *namespace != own {
-                self.namespaces.extend(namespace.clone());
+        let all = processes();
+        for process in &all {
+            if process.command.contains(&self.marker) && process.namespace != own {
+                self.namespaces.extend(process.namespace.clone());
             }
         }
         let belongs = |namespace: &Option<PathBuf>| namespace.as_ref().is_some_and(|it| self.namespaces.contains(it));
         all.into_iter()
-            .filter(|(namespace, command)| command.contains(&self.marker) || belongs(namespace))
-            .map(|(_, command)| command.chars().take(100).collect())
+            .filter(|process| process.command.contains(&self.marker) || belongs(&process.namespace))
             .collect()
     }
+}
+
+/// A process that has not ended.
+pub struct Process {
+    pub id: i32,
+    pub parent: i32,
+    pub command: String,
+    /// Its PID namespace.
+    namespace: Option<PathBuf>,
 }
 
 fn namespace(process: &str) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/{process}/ns/pid")).ok()
 }
 
-/// PID namespace and command line of every process that has not ended.
-fn processes() -> Vec<(Option<PathBuf>, String)> {
+/// Every process that has not ended.
+fn processes() -> Vec<Process> {
     let numbers = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let name = entry.ok()?.file_name().into_string().ok()?;
         name.bytes().all(|byte| byte.is_ascii_digit()).then_some(name)
@@ -46,7 +59,11 @@ fn processes() -> Vec<(Option<PathBuf>, String)> {
         .filter_map(|number| {
             // Empty for kernel threads and for those that ended and were not waited for.
             let command = std::fs::read(format!("/proc/{number}/cmdline")).ok().filter(|bytes| !bytes.is_empty())?;
-            Some((namespace(&number), String::from_utf8_lossy(&command).replace('\0', " ")))
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            // `PID (NAME) STATE PARENT ...`, and a name may have brackets.
+            let stat = std::fs::read_to_string(format!("/proc/{number}/stat")).ok()?;
+            let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+            Some(Process { id: number.parse().ok()?, parent, command, namespace: namespace(&number) })
         })
         .collect()
 }

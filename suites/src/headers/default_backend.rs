@@ -93,9 +93,12 @@ async fn own_default_backend(context: Context) -> CaseResult {
     let objects = route.objects(&context.world.recipe).map_err(anyhow::Error::from)?;
     context.apply_meanwhile(&objects).await?;
     let judged = with_route(&context, proxy, &unknown, &attack).await;
+    // It is gone only from where it has been: another instance may take it, and every host with it, after it was deleted.
+    let elsewhere = context.world.request_to(&route, &context.world.ingress);
+    let there = context.until(SETTLES, "the route for it everywhere", elsewhere.clone(), by(Backend::B)).await;
     context.world.kubernetes.delete_all(&objects).await?;
     judged?;
-    let elsewhere = context.world.request_to(&route, &context.world.ingress);
+    there?;
     context.until(SETTLES, "the route for it to be gone", elsewhere, |record| record.is(404)).await?;
     if open {
         let observed =
