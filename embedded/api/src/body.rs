@@ -1,6 +1,7 @@
 //! Bodies of requests: JSON, YAML and protobuf to objects.
 
 mod duplicates;
+mod yaml;
 
 use bytes::Bytes;
 use http::Request;
@@ -123,15 +124,15 @@ pub(crate) fn json(bytes: &[u8], options: &WriteOptions) -> Result<Value, Status
     Ok(value)
 }
 
-/// YAML, of which JSON is a part.
+/// YAML, of which JSON is a part. Keys that are quoted, as all of JSON are, are no merge keys.
 pub(crate) fn yaml(bytes: &[u8], options: &WriteOptions) -> Result<Value, Status> {
     // Clients send JSON as an apply patch, too, and that is read a good deal faster.
     if serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok() {
         return json(bytes, options);
     }
-    let value = serde_yaml::from_slice(bytes)
+    let (value, twice) = yaml::read(bytes)
         .map_err(|error| Status::bad_request(format!("error converting YAML to JSON: yaml: {error}")))?;
-    judge(options, duplicates::find(serde_yaml::Deserializer::from_slice(bytes)))?;
+    judge(options, twice)?;
     Ok(value)
 }
 
@@ -163,6 +164,18 @@ mod tests {
         assert_eq!(error.message, "the kind in the data (ReplicaSet) does not match the expected kind (Deployment)");
         assert_eq!(expect_type(&mut json!([]), "v1", "Pod").unwrap_err().code, 400);
         assert_eq!(expect_type(&mut json!({"kind": 7}), "v1", "Pod").unwrap_err().code, 400);
+    }
+
+    #[test]
+    fn yaml_has_merge_keys_and_json_has_none() {
+        let read = |text: &str| yaml(text.as_bytes(), &WriteOptions::default()).map_err(|error| error.code);
+        assert_eq!(read("a: &a {b: c}\nd: {<<: *a}\n"), Ok(json!({"a": {"b": "c"}, "d": {"b": "c"}})));
+        let document = r#"{"d": {"<<": {"b": "c"}}}"#;
+        assert_eq!(read(document).map(|value| value.to_string()), Ok(document.replace(' ', "")));
+        assert_eq!(read("d: {<<: x}"), Err(400));
+        let strict = WriteOptions { strict: true, ..WriteOptions::default() };
+        assert_eq!(yaml(b"d: {<<: {b: c}, b: d}", &strict).unwrap_err().code, 400);
+        yaml(b"d: {<<: {b: c}, e: d}", &strict).unwrap();
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Keys that occur twice. `serde_json` keeps the last of them and says nothing, so a second look at the bytes finds them.
+//! Keys that occur twice in JSON. `serde_json` keeps the last of them and says nothing, so a second look at the bytes
+//! finds them.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -6,14 +7,24 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// Every duplicate of a document that can be read, worded as Kubernetes' strict decoder does.
+/// Every duplicate of a document that can be read.
 pub(super) fn find<'de, D: Deserializer<'de>>(document: D) -> Vec<String> {
     let found = RefCell::new(Vec::new());
-    // What cannot be looked through to its end, such as a tag of YAML, has told what it has.
+    // What cannot be looked through to its end has told what it has.
     if let Err(error) = (Look { path: String::new(), found: &found }).deserialize(document) {
         tracing::debug!(%error, "a body is not looked through for duplicates");
     }
-    found.into_inner().into_iter().map(|path: String| format!("duplicate field {path:?}")).collect()
+    found.into_inner().iter().map(|path: &String| worded(path)).collect()
+}
+
+/// What is said of a path that occurs twice, as Kubernetes' strict decoder says it.
+pub(super) fn worded(path: &str) -> String {
+    format!("duplicate field {path:?}")
+}
+
+/// The path of a member of the map at a path.
+pub(super) fn member(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 /// Looks through the value at a path.
@@ -40,7 +51,7 @@ impl<'de> Visitor<'de> for Look<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut seen = HashSet::new();
         while let Some(key) = map.next_key::<String>()? {
-            let path = if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
+            let path = member(&self.path, &key);
             if !seen.insert(key) {
                 self.found.borrow_mut().push(path.clone());
             }
@@ -92,8 +103,5 @@ mod tests {
         let found = json(r#"{"a": 1, "spec": {"x": [{"b": 1, "b": null}], "x": 2.5}}"#);
         assert_eq!(found, ["duplicate field \"spec.x[0].b\"", "duplicate field \"spec.x\""]);
         assert!(json(r#"{"a": {"b": true}, "b": {"a": "text"}}"#).is_empty());
-        let yaml = "a: 1\nspec:\n  x: {b: 1, 2: yes, b: ~}\na: 2\n";
-        let found = find(serde_yaml::Deserializer::from_str(yaml));
-        assert_eq!(found, ["duplicate field \"spec.x.b\"", "duplicate field \"a\""]);
     }
 }

@@ -14,3 +14,4 @@ mod protocol;
 mod streams;
 mod webhook;
 mod webhooks;
+mod yaml;

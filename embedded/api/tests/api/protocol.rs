@@ -10,7 +10,7 @@ use crate::cluster::{Cluster, PATIENCE};
 use crate::kube_rs::widgets;
 
 /// Sends a request as the administrator over the Unix socket (plain HTTP there); status and body.
-async fn ask(cluster: &Cluster, method: &str, path: &str, headers: &[&str], body: &str) -> (u16, String) {
+pub async fn ask(cluster: &Cluster, method: &str, path: &str, headers: &[&str], body: &str) -> (u16, String) {
     let token = format!("authorization: Bearer {}", cluster.running.credentials().admin_token());
     let mut all = vec![token.as_str()];
     all.extend(headers);
@@ -57,7 +57,7 @@ fn dechunked(mut body: &str) -> String {
 /// Method, path, headers, body; the code and a part of the message that come back.
 type Case = (&'static str, &'static str, &'static [&'static str], &'static str, u16, &'static str);
 
-const JSON: &str = "content-type: application/json";
+pub const JSON: &str = "content-type: application/json";
 
 #[tokio::test]
 async fn who_has_no_credentials_sees_health_and_version_only() {
