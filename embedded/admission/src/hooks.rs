@@ -137,6 +137,7 @@ impl Rule {
         let subresource = match request.subresource {
             Subresource::Main => "",
             Subresource::Status => "status",
+            Subresource::Scale => "scale",
         };
         let resources = self.resources.iter().any(|rule| {
             let (resource, sub) = rule.split_once('/').unwrap_or((rule, ""));

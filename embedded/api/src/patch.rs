@@ -5,6 +5,7 @@ use meshgate_machinery::schema::unknown_field;
 use meshgate_store::{Status, WriteOptions};
 use serde_json::{Value, json};
 
+use crate::options::Problems;
 use crate::{body, reply};
 
 const JSON: &str = "application/json-patch+json";
@@ -38,6 +39,19 @@ impl PatchKind {
         }
     }
 
+    /// 422 for options that do not go with the dialect: an apply says by whom it is, and only an apply can be forced.
+    pub(crate) fn check_options(self, has_manager: bool, force: bool) -> Result<(), Status> {
+        let mut problems = Problems::of("PatchOptions");
+        match self {
+            Self::Apply if !has_manager => problems.required("fieldManager", "is required for apply patch"),
+            Self::Json | Self::Merge | Self::Strategic if force => {
+                problems.forbidden("force", "may not be specified for non-apply patch");
+            }
+            _ => {}
+        }
+        problems.into_result()
+    }
+
     /// The patch in a body, for objects of a kind.
     pub(crate) fn parse(self, bytes: &[u8], options: &WriteOptions, kind: &str) -> Result<Patch, Status> {
         let document = body::json(bytes, options)?;
@@ -68,11 +82,6 @@ pub(crate) struct Patch {
 }
 
 impl Patch {
-    /// A merge patch.
-    pub(crate) fn merge(document: Value) -> Self {
-        Self { dialect: PatchKind::Merge, document, kind: String::new() }
-    }
-
     /// Changes an object; 400 when the patch is none, 422 when it does not fit the object or leaves none.
     pub(crate) fn apply(&self, object: &mut Value) -> Result<(), Status> {
         let applied = match self.dialect {

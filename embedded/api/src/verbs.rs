@@ -187,7 +187,7 @@ pub(crate) async fn create(mut call: Call, served: &Served) -> Result<Reply, Sta
 }
 
 /// 400 when the object says that it lives elsewhere than the path says.
-fn placed(object: &Value, namespace: &str) -> Result<(), Status> {
+pub(crate) fn placed(object: &Value, namespace: &str) -> Result<(), Status> {
     match object.pointer("/metadata/namespace").and_then(Value::as_str) {
         Some(own) if !own.is_empty() && own != namespace && !namespace.is_empty() => Err(Status::bad_request(
             "the namespace of the provided object does not match the namespace sent on the request",
@@ -207,7 +207,7 @@ fn named(object: &Value, name: &str) -> Result<(), Status> {
 }
 
 /// 400 unless an applied configuration says itself what it is: nothing is filled in from the path.
-fn names_itself(object: &Value, api_version: &str, kind: &str, name: &str) -> Result<(), Status> {
+pub(crate) fn names_itself(object: &Value, api_version: &str, kind: &str, name: &str) -> Result<(), Status> {
     if !object.is_object() {
         return Err(Status::bad_request("error decoding YAML: expected a map"));
     }
@@ -251,12 +251,8 @@ pub(crate) async fn patch(mut call: Call, served: &Served) -> Result<Reply, Stat
     let request = asked(&call, served, &call.path.name);
     let Request { resource, namespace, name, subresource, .. } = &request;
     let api = call.api.clone();
+    kind.check_options(call.query.get("fieldManager").is_some(), options.force)?;
     if kind == PatchKind::Apply {
-        if call.query.get("fieldManager").is_none() {
-            let mut problems = Problems::of("PatchOptions");
-            problems.required("fieldManager", "is required for apply patch");
-            problems.into_result()?;
-        }
         let object = body::yaml(&bytes, &options)?;
         names_itself(&object, &served.api_version(), &served.kind.kind, name)?;
         placed(&object, namespace)?;
@@ -269,11 +265,6 @@ pub(crate) async fn patch(mut call: Call, served: &Served) -> Result<Reply, Stat
         let applied = api.admission.write(&request, &options, object, attempt).await?;
         let code = if created { StatusCode::CREATED } else { StatusCode::OK };
         return written(&call, served, code, &options, &applied);
-    }
-    if options.force {
-        let mut problems = Problems::of("PatchOptions");
-        problems.forbidden("force", "may not be specified for non-apply patch");
-        problems.into_result()?;
     }
     let patch = kind.parse(&bytes, &options, &served.kind.kind)?;
     let api_version = served.api_version();

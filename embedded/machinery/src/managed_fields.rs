@@ -2,7 +2,8 @@
 //!
 //! An applied configuration is merged into the live object; what its manager applied before, leaves out now and
 //! nobody else owns is removed; a change of a field that another manager owns is a [`Conflict`] unless forced. Every
-//! other write takes ownership of what it changed ([`track_update`]). The rules are those of
+//! other write takes ownership of what it changed ([`track_update`]). Owners of replicas are [lent](lend_owners) to
+//! Scales, in which they may change. The rules are those of
 //! `sigs.k8s.io/structured-merge-diff` and `k8s.io/apimachinery/pkg/util/managedfields`.
 //!
 //! ```text
@@ -14,6 +15,7 @@ mod apply;
 mod conflict;
 mod entries;
 mod field_set;
+mod scale;
 mod text;
 mod walk;
 
@@ -22,6 +24,7 @@ use serde_json::Value;
 pub use apply::apply;
 pub use conflict::{ApplyError, Conflict};
 pub use field_set::{FieldSet, PathElement};
+pub use scale::{lend_owners, return_owners};
 pub use text::{Wire, expanded};
 
 use crate::shape::Shape;

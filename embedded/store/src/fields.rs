@@ -23,8 +23,12 @@ pub(crate) fn decode(
     })
 }
 
-/// The same for an applied configuration, which may set nothing that its kind does not have: nobody could own it.
+/// The same for an applied configuration, which may set nothing that its kind does not have, since nobody could own it,
+/// nor who owns what.
 pub(crate) fn decode_configuration(kind: &ResourceType, version: &str, object: &mut Value) -> Result<(), Status> {
+    if crate::at(object, "/metadata/managedFields").is_some_and(|given| !given.is_null()) {
+        return Err(Status::bad_request("metadata.managedFields must be nil"));
+    }
     let unknown = take_unknown(kind, version, object)?;
     let mut problems = unknown.iter().map(|path| format!(".{path}: field not declared in schema"));
     match (problems.next(), problems.next()) {
@@ -144,7 +148,11 @@ fn shape(kind: &ResourceType) -> Shape<'_> {
 fn writer<'a>(kind: &ResourceType, subresource: Subresource, options: &'a WriteOptions, time: &'a str) -> Writer<'a> {
     Writer {
         manager: &options.manager,
-        subresource: (subresource == Subresource::Status).then_some("status"),
+        subresource: match subresource {
+            Subresource::Main => None,
+            Subresource::Status => Some("status"),
+            Subresource::Scale => Some("scale"),
+        },
         has_status: meta::has_status(kind),
         time,
     }

@@ -19,6 +19,7 @@ mod json;
 mod meta;
 mod pods;
 mod resource;
+pub mod scale;
 mod selectable;
 mod status;
 

@@ -73,6 +73,8 @@ pub enum Subresource {
     Main,
     /// Only `status`.
     Status,
+    /// Only the replicas, by a Scale. The change itself notes who owns them ([`crate::scale`]).
+    Scale,
 }
 
 /// Options of a write.

@@ -11,6 +11,7 @@ mod kube_rs;
 mod kubectl;
 mod pods;
 mod protocol;
+mod scale;
 mod streams;
 mod webhook;
 mod webhooks;

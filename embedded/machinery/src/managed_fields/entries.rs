@@ -16,6 +16,7 @@ pub(super) enum Operation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) operation: Operation,
+    /// Empty for none, as who came by a Scale has it.
     pub(super) time: String,
     pub(super) manager: String,
     pub(super) subresource: String,
@@ -88,13 +89,15 @@ impl Entry {
                 Operation::Update => "Update",
             },
             "apiVersion": self.api_version,
-            "time": self.time,
             "fieldsType": "FieldsV1",
             // A set has nothing that JSON has no form for.
             "fieldsV1": serde_json::to_string(&self.fields).unwrap_or_default(),
         });
-        if !self.subresource.is_empty() {
-            entry["subresource"] = self.subresource.as_str().into();
+        // What clients read as a time is one or is not there.
+        for (name, text) in [("subresource", &self.subresource), ("time", &self.time)] {
+            if !text.is_empty() {
+                entry[name] = text.as_str().into();
+            }
         }
         entry
     }

@@ -83,6 +83,13 @@ impl fmt::Display for PathElement {
 }
 
 impl FieldSet {
+    /// The set of one path of fields.
+    pub(super) fn of(path: &[&str]) -> Self {
+        let mut set = Self::default();
+        set.insert(&path.iter().map(|name| PathElement::Field((*name).to_owned())).collect::<Vec<_>>());
+        set
+    }
+
     /// Whether no path is in the set.
     pub fn is_empty(&self) -> bool {
         !self.owned && self.children.values().all(Self::is_empty)
@@ -178,9 +185,7 @@ impl FieldSet {
 
     /// Removes a path of fields, but not those that go through it.
     pub(super) fn disown(&mut self, path: &[&str]) {
-        let mut set = Self::default();
-        set.insert(&path.iter().map(|name| PathElement::Field((*name).to_owned())).collect::<Vec<_>>());
-        self.subtract(&set);
+        self.subtract(&Self::of(path));
     }
 
     pub(super) fn own(&mut self) {

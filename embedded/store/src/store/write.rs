@@ -25,7 +25,7 @@ const ORPHAN: &str = "orphan";
 enum Ownership {
     /// This write notes what it changes.
     Noted,
-    /// An apply has settled it before.
+    /// An apply, or who changed a Scale, has settled it before.
     Settled,
 }
 
@@ -102,7 +102,11 @@ pub(super) fn replace(
     object: Value,
     options: &WriteOptions,
 ) -> Result<Object, Status> {
-    replace_owned(state, resource, current, subresource, object, options, Ownership::Noted)
+    let ownership = match subresource {
+        Subresource::Main | Subresource::Status => Ownership::Noted,
+        Subresource::Scale => Ownership::Settled,
+    };
+    replace_owned(state, resource, current, subresource, object, options, ownership)
 }
 
 fn replace_owned(
@@ -163,7 +167,7 @@ fn complete(
     subresource: Subresource,
     object: &mut Value,
 ) -> Result<(), Status> {
-    if subresource == Subresource::Main {
+    if subresource != Subresource::Status {
         defaults::apply(kind, object);
     }
     fields::apply_defaults(kind, version, object);
@@ -231,8 +235,8 @@ fn revision(object: &Value) -> &str {
 /// Where status is a subresource, the main resource keeps the old status and the status changes nothing else.
 fn keep_the_other_part(kind: &ResourceType, current: &Value, subresource: Subresource, object: &mut Value) {
     match subresource {
-        Subresource::Main if !meta::has_status(kind) => {}
-        Subresource::Main => match current.get("status") {
+        Subresource::Main | Subresource::Scale if !meta::has_status(kind) => {}
+        Subresource::Main | Subresource::Scale => match current.get("status") {
             Some(status) => object["status"] = status.clone(),
             None => {
                 object.as_object_mut().map(|map| map.remove("status"));
@@ -283,9 +287,6 @@ pub(super) fn apply(
             "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
         ));
     }
-    if crate::at(&object, "/metadata/managedFields").is_some_and(|given| !given.is_null()) {
-        return Err(Status::bad_request("metadata.managedFields must be nil"));
-    }
     fields::decode_configuration(&kind, &version, &mut object)?;
     conversion::upgrade(&kind, &version, &mut object);
     meta::stamp_kind(&kind, &mut object);
@@ -299,7 +300,7 @@ pub(super) fn apply(
             let settled = Ownership::Settled;
             Ok((replace_owned(state, resource, &current, subresource, merged, &options, settled)?, false))
         }
-        None if subresource == Subresource::Status => Err(Status::not_found(resource, name)),
+        None if subresource != Subresource::Main => Err(Status::not_found(resource, name)),
         None => {
             let uid = str_at(&object, "/metadata/uid");
             if !uid.is_empty() {
