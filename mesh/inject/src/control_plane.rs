@@ -9,6 +9,10 @@ const DESTINATION_PORT: u16 = 8086;
 const POLICY_PORT: u16 = 8090;
 const ADMIN_PORT: u16 = 9996;
 
+/// The Lease, in the control plane's namespace, of who writes the EndpointSlices of ExternalWorkloads. The name is
+/// Linkerd's.
+pub const SLICES_LEASE: &str = "linkerd-destination-endpoint-write";
+
 /// Every object of the control plane, in an order in which they can be applied: the namespace, the custom resources, the
 /// rights, the Deployment and its Services.
 ///
@@ -125,6 +129,16 @@ fn rights(namespace: &str) -> [Value; 3] {
                     &["httproutes/status", "grpcroutes/status", "tlsroutes/status", "tcproutes/status"],
                     &["patch"],
                 ),
+                // Slices are made of ExternalWorkloads, by whichever replica has the Lease. What is created is not
+                // known by name.
+                allow("discovery.k8s.io", &["endpointslices"], &["create", "update", "delete"]),
+                allow("coordination.k8s.io", &["leases"], &["create"]),
+                {
+                    "apiGroups": ["coordination.k8s.io"],
+                    "resources": ["leases"],
+                    "resourceNames": [SLICES_LEASE],
+                    "verbs": ["get", "update"],
+                },
             ],
         }),
         json!({

@@ -34,7 +34,7 @@ pub use annotations::{
     SKIP_INBOUND_PORTS, SKIP_OUTBOUND_PORTS,
 };
 pub use containers::{DEFAULT_OPAQUE_PORTS, INIT_CONTAINER, PROXY_CONTAINER, SOCKET_MARK};
-pub use control_plane::control_plane_manifests;
+pub use control_plane::{SLICES_LEASE, control_plane_manifests};
 pub use crds::{custom_resource_definitions, gateway_route_definitions};
 pub use documents::{InjectError, Injection, inject, inject_with_report, to_yaml};
 pub use identity::{Identity, IdentityError, Issuer, TOKEN_AUDIENCE, Token};
