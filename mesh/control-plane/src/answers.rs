@@ -5,6 +5,7 @@ pub(crate) mod inbound;
 pub(crate) mod outbound;
 pub(crate) mod place;
 pub(crate) mod profile;
+pub(crate) mod slices;
 pub(crate) mod status;
 
 use std::{net::SocketAddr, time::Duration};

@@ -33,6 +33,9 @@ pub struct Config {
     /// The control plane's own namespace, which is in every identity.
     #[arg(long, env = "MESHGATE_CONTROL_PLANE_NAMESPACE", default_value = "linkerd")]
     pub namespace: String,
+    /// What this replica is called in Leases: the name of its pod, which Kubernetes sets.
+    #[arg(long, env = "HOSTNAME", default_value = "control-plane")]
+    pub hostname: String,
     /// Address of /ready, /live and /metrics.
     #[arg(long, env = "MESHGATE_CONTROL_PLANE_ADMIN_ADDR", default_value = "0.0.0.0:9996")]
     pub admin_addr: SocketAddr,

@@ -9,6 +9,8 @@
 //! * `answers` are pure functions from the index's state to messages of `linkerd2-proxy-api`.
 //! * [`Server`] has the gRPC services. A stream computes its answer when woken and sends it if it differs from the last.
 //! * [`write_statuses`] writes what became of a route or an EgressNetwork into its status, which is computed as an answer is.
+//! * [`write_slices`] makes EndpointSlices of Services whose selectors match ExternalWorkloads, and likewise keeps them as they
+//!   should be.
 //! * [`Authority`] stands beside all that: it gives a proxy the certificate that its token entitles it to, and the control plane its own,
 //!   with which it speaks [`Tls`] on the ports on which it takes plaintext.
 //!
@@ -34,11 +36,13 @@ mod grpc;
 mod identity;
 mod index;
 mod injector;
+mod lease;
 mod metrics;
 mod names;
 mod objects;
 mod ports;
 mod run;
+mod slices;
 mod statuses;
 mod tls;
 mod watches;
@@ -53,6 +57,7 @@ pub use names::Key;
 pub use objects::{Kind, Object, ParseError};
 pub use ports::PortSet;
 pub use run::{RunError, main_from_env, run};
+pub use slices::write_slices;
 pub use statuses::write_statuses;
 pub use tls::Tls;
 pub use watches::watch;

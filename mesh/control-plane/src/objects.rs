@@ -15,6 +15,7 @@ mod policy;
 mod quantity;
 mod rate_limit;
 mod route;
+mod selection;
 mod service;
 mod service_profile;
 mod traffic_split;
@@ -26,10 +27,11 @@ use thiserror::Error;
 use crate::Key;
 
 pub(crate) use egress_network::{ACCEPTED, EgressNetwork};
-pub(crate) use endpoint_slice::{Endpoint, EndpointSlice};
+pub(crate) use endpoint_slice::{Endpoint, EndpointSlice, MANAGED_BY, MANAGER, SERVICE_NAME};
+pub(crate) use external_workload::ExternalWorkload;
 pub(crate) use extras::Extras;
 pub(crate) use load_bias::LoadBias;
-pub(crate) use node::Node;
+pub(crate) use node::{Node, ZONE};
 pub(crate) use pod::{InboundPolicy, Pod, Proxy, ProxyIdentity};
 pub(crate) use policy::{
     Authentication, AuthenticationRef, Authorization, AuthorizationTarget, AuthorizedClients, Identities, IdentityRef,
@@ -39,6 +41,7 @@ pub(crate) use rate_limit::RateLimit;
 pub(crate) use route::{
     GrpcRule, HttpRule, Referent, Route, RouteBackend, RouteType, Rules, TcpRule, match_everything,
 };
+pub(crate) use selection::{Family, SelectedPort, Selection, TargetPort};
 pub(crate) use service::{AppProtocol, Service};
 pub(crate) use service_profile::{Override, ServiceProfile, default_retry_budget};
 pub(crate) use traffic_split::TrafficSplit;

@@ -6,7 +6,7 @@ use clap::Parser;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
-use crate::{Authority, Config, Index, Server, Tls, admin, grpc::serve_identity, statuses, watches};
+use crate::{Authority, Config, Index, Server, Tls, admin, grpc::serve_identity, slices, statuses, watches};
 
 /// Why the control plane ended, or did not start.
 #[derive(Debug, Error)]
@@ -43,6 +43,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
 
     let _watches = watches::watch(&client, &index);
     let statuses = statuses::write_statuses(client.clone(), index.clone());
+    let slices = slices::write_slices(client.clone(), index.clone(), &config.namespace, &config.hostname);
     let issuer = issuer(&config, client).map_err(RunError::Issuer)?;
     let server = Server::new(index.clone()).with_tls(issuer.as_ref().map(|(_, tls)| tls.clone()));
     let identity = identity(issuer, config.identity_addr).await?;
@@ -53,6 +54,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         result = identity => result?,
         result = admin::serve(index, admin) => result?,
         () = statuses => {}
+        () = slices => {}
         () = shutdown => tracing::info!("shutting down"),
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! The objects by name, and the few relations between them that answers follow.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     hash::Hash,
     net::{IpAddr, SocketAddr},
 };
@@ -32,6 +32,9 @@ pub(crate) struct State {
     authentications: HashMap<(Kind, Key), Authentication>,
     rate_limits: HashMap<Key, RateLimit>,
     egress_networks: BTreeMap<Key, EgressNetwork>,
+    // Those of the pods that are none, and the slices that are made of them.
+    external_workloads: BTreeSet<Key>,
+    written_slices: BTreeSet<Key>,
 
     services_by_ip: Relation<IpAddr, Key>,
     pods_by_ip: Relation<IpAddr, (Kind, Key)>,
@@ -95,6 +98,21 @@ impl State {
     /// The EndpointSlices of a Service.
     pub(crate) fn slices(&self, service: &Key) -> impl Iterator<Item = &EndpointSlice> {
         self.slices_by_service.get(service).filter_map(|key| self.slices.get(key))
+    }
+
+    /// Every Service.
+    pub(crate) fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values()
+    }
+
+    /// Every ExternalWorkload, by namespace and name.
+    pub(crate) fn external_workloads(&self) -> impl Iterator<Item = &Pod> {
+        self.external_workloads.iter().filter_map(|key| self.pods.get(&(Kind::ExternalWorkload, key.clone())))
+    }
+
+    /// The EndpointSlices that are made of them, by namespace and name.
+    pub(crate) fn written_slices(&self) -> impl Iterator<Item = &EndpointSlice> {
+        self.written_slices.iter().filter_map(|key| self.slices.get(key))
     }
 
     /// The ServiceProfile of a name in a namespace.
@@ -173,7 +191,8 @@ impl State {
         match kind {
             Kind::Service => self.services.len(),
             Kind::EndpointSlice => self.slices.len(),
-            Kind::Pod | Kind::ExternalWorkload => self.pods.keys().filter(|(own, _)| *own == kind).count(),
+            Kind::Pod => self.pods.len() - self.external_workloads.len(),
+            Kind::ExternalWorkload => self.external_workloads.len(),
             Kind::Node => self.nodes.len(),
             Kind::ServiceProfile => self.profiles.len(),
             Kind::TrafficSplit => self.splits.len(),
@@ -257,6 +276,7 @@ impl State {
                 for ip in &service.cluster_ips {
                     self.services_by_ip.insert(*ip, service.key.clone());
                 }
+                topics.extend(service.selection.as_ref().map(|_| Topic::Slices));
                 let key = service.key.clone();
                 self.services.insert(key.clone(), service);
                 self.service_topics(&key, topics);
@@ -267,6 +287,10 @@ impl State {
                     self.services_by_pod.insert(pod.clone(), (slice.service.clone(), slice.key.clone()));
                 }
                 topics.push(Topic::Service(slice.service.clone()));
+                if slice.written.is_some() {
+                    self.written_slices.insert(slice.key.clone());
+                    topics.push(Topic::Slices);
+                }
                 self.slices.insert(slice.key.clone(), slice);
             }
             Object::Pod(pod) => {
@@ -277,6 +301,10 @@ impl State {
                     self.pods_by_host_port.insert(*host, pod.id());
                 }
                 self.pod_topics(&pod, topics);
+                if pod.kind == Kind::ExternalWorkload {
+                    self.external_workloads.insert(pod.key.clone());
+                    topics.push(Topic::Slices);
+                }
                 self.pods.insert(pod.id(), pod);
             }
             Object::Node(node) => {
@@ -341,6 +369,7 @@ impl State {
             Kind::Service => {
                 self.service_topics(key, &mut topics);
                 let Some(service) = self.services.remove(key) else { return Vec::new() };
+                topics.extend(service.selection.as_ref().map(|_| Topic::Slices));
                 for ip in &service.cluster_ips {
                     self.services_by_ip.remove(ip, key);
                 }
@@ -351,6 +380,9 @@ impl State {
                 let reference = (slice.service.clone(), slice.key.clone());
                 for pod in slice.endpoints.iter().filter_map(|endpoint| endpoint.pod.as_ref()) {
                     self.services_by_pod.remove(pod, &reference);
+                }
+                if self.written_slices.remove(key) {
+                    topics.push(Topic::Slices);
                 }
                 topics.push(Topic::Service(slice.service));
             }
@@ -364,6 +396,10 @@ impl State {
                     self.pods_by_host_port.remove(host, &id);
                 }
                 self.pod_topics(&pod, &mut topics);
+                if kind == Kind::ExternalWorkload {
+                    self.external_workloads.remove(key);
+                    topics.push(Topic::Slices);
+                }
             }
             Kind::Node => {
                 if self.nodes.remove(key).is_some() {

@@ -23,6 +23,7 @@ fn wakes(index: &Index, change: impl FnOnce(&Index)) -> Vec<&'static str> {
         ("pod ip", Topic::Address(ip("10.244.0.7"))),
         ("pod", Topic::Pod((Kind::Pod, Key::new("default", "p")))),
         ("statuses", Topic::Statuses),
+        ("slices", Topic::Slices),
     ];
     let receivers: Vec<_> = watched
         .into_iter()
@@ -134,6 +135,36 @@ fn a_server_wakes_those_who_send_to_its_pods() {
 }
 
 #[test]
+fn who_makes_slices_hears_of_workloads_selectors_and_the_slices_themselves() {
+    let index = examples::index([]);
+    let apply = |object: &Value| wakes(&index, |index| index.apply(object).unwrap());
+    let mut workload = examples::external_workload("vm", "192.0.2.7");
+    assert_eq!(apply(&workload), ["slices"]);
+    workload["status"] = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+    assert_eq!(apply(&workload), ["slices"]);
+    workload["metadata"]["resourceVersion"] = json!("2");
+    assert_eq!(apply(&workload), [""; 0], "nothing that is in a slice");
+    let mut service = examples::service("web", "10.96.0.5");
+    assert_eq!(apply(&service), ["web", "web ip"]);
+    for (field, value) in [("selector", json!({"app": "vm"})), ("ports", json!([{"port": 80, "targetPort": 8080}]))] {
+        service["spec"][field] = value;
+        assert_eq!(apply(&service), ["web", "web ip", "slices"], "{field}");
+    }
+    let mut slice = examples::slice_of("ExternalWorkload", "web", &[("vm", "192.0.2.7", false)]);
+    assert_eq!(apply(&slice), ["web"], "somebody else's");
+    slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] =
+        json!("linkerd-external-workloads-controller");
+    for version in ["1", "2"] {
+        slice["metadata"]["resourceVersion"] = json!(version);
+        assert_eq!(apply(&slice), ["web", "slices"]);
+    }
+    let gone = |kind, name| wakes(&index, |index| index.delete(kind, &Key::new("default", name)));
+    assert_eq!(gone(Kind::EndpointSlice, "web-x1"), ["web", "slices"]);
+    assert_eq!(gone(Kind::ExternalWorkload, "vm"), ["slices"]);
+    assert_eq!(gone(Kind::Service, "web"), ["web", "web ip", "slices"]);
+}
+
+#[test]
 fn replace_removes_what_is_not_listed() {
     let index = examples::index([examples::service("web", "10.96.0.5"), examples::service("api", "10.96.0.6")]);
     let api = Object::parse(&examples::service("api", "10.96.0.6")).unwrap();
@@ -181,7 +212,8 @@ mod property {
     use super::*;
     use crate::{
         answers::{
-            endpoints, endpoints::Endpoints, inbound::server, outbound, place::Place, profile, status, status::Due,
+            endpoints, endpoints::Endpoints, inbound::server, outbound, place::Place, profile, slices, slices::Picture,
+            status, status::Due,
         },
         names::ServiceName,
     };
@@ -206,11 +238,14 @@ mod property {
             object
         };
         let object = prop_oneof![
-            (service(), ip(), any::<bool>(), any::<bool>()).prop_map(move |(name, ip, opaque, local)| {
-                let mut service = annotated(examples::service(name, ip), opaque);
-                service["spec"]["internalTrafficPolicy"] = json!(if local { "Local" } else { "Cluster" });
-                service
-            }),
+            (service(), ip(), any::<bool>(), any::<bool>(), service()).prop_map(
+                move |(name, ip, opaque, local, group)| {
+                    let mut service = annotated(examples::service(name, ip), opaque);
+                    service["spec"]["selector"] = json!({"app": group});
+                    service["spec"]["internalTrafficPolicy"] = json!(if local { "Local" } else { "Cluster" });
+                    service
+                }
+            ),
             (service(), proptest::collection::vec((pod(), ip(), any::<bool>()), 0..3), zone()).prop_map(
                 |(service, pods, zone)| {
                     let mut slice = examples::slice(service, &pods);
@@ -228,13 +263,22 @@ mod property {
                 pod["status"]["hostIP"] = json!(host);
                 pod
             }),
-            (pod(), ip(), any::<bool>(), service()).prop_map(move |(name, ip, opaque, group)| {
+            (pod(), ip(), any::<bool>(), service(), any::<bool>()).prop_map(move |(name, ip, opaque, group, ready)| {
                 let mut workload = annotated(examples::external_workload(name, ip), opaque);
                 workload["metadata"]["labels"]["app"] = json!(group);
+                let status = if ready { "True" } else { "False" };
+                workload["status"] = json!({"conditions": [{"type": "Ready", "status": status}]});
                 workload
             }),
-            (service(), proptest::collection::vec((pod(), ip(), any::<bool>()), 0..3))
-                .prop_map(|(service, workloads)| examples::slice_of("ExternalWorkload", service, &workloads)),
+            (service(), proptest::collection::vec((pod(), ip(), any::<bool>()), 0..3), 0..3u32).prop_map(
+                |(service, workloads, version)| {
+                    let mut slice = examples::slice_of("ExternalWorkload", service, &workloads);
+                    slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] =
+                        json!("linkerd-external-workloads-controller");
+                    slice["metadata"]["resourceVersion"] = json!(version.to_string());
+                    slice
+                }
+            ),
             (service(), service()).prop_map(|(name, group)| {
                 let workloads = json!({"matchLabels": {"app": group}});
                 let spec = json!({"externalWorkloadSelector": workloads, "port": "http", "proxyProtocol": "opaque"});
@@ -358,6 +402,7 @@ mod property {
         Policy(Option<OutboundPolicy>),
         Server(Option<inbound::Server>),
         Statuses(Vec<Due>),
+        Slices(Picture),
     }
 
     fn answers(index: &Index) -> Vec<(Vec<Topic>, Answer)> {
@@ -398,6 +443,7 @@ mod property {
             let mut due = status::due(state, cluster);
             due.sort_by_cached_key(|due| (due.kind, due.key.clone()));
             answers.push((vec![Topic::Statuses], Answer::Statuses(due)));
+            answers.push((vec![Topic::Slices], Answer::Slices(slices::picture(state, cluster))));
             answers
         })
     }

@@ -24,6 +24,9 @@ pub(crate) enum Topic {
     Addresses,
     /// The statuses of routes: routes, and the Services, EgressNetworks and Servers that they name; and those of EgressNetworks.
     Statuses,
+    /// The EndpointSlices that are made of ExternalWorkloads: those, the Services that select endpoints, and what there is of
+    /// such slices.
+    Slices,
 }
 
 /// The topics somebody waits for.

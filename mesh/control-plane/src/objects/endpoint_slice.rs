@@ -4,6 +4,15 @@ use std::net::IpAddr;
 
 use crate::{Key, Kind, objects::wire};
 
+/// The label of the Service whose endpoints a slice has.
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// The label of who writes a slice: each leaves alone what others write.
+pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+
+/// Who writes the slices of ExternalWorkloads: Linkerd's destination controller, and this control plane as well.
+pub(crate) const MANAGER: &str = "linkerd-external-workloads-controller";
+
 /// What is kept of an EndpointSlice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointSlice {
@@ -14,6 +23,8 @@ pub struct EndpointSlice {
     pub(crate) ports: Vec<(String, u16)>,
     /// The ready endpoints.
     pub(crate) endpoints: Vec<Endpoint>,
+    /// Its version, if it is one of those that are made here: whatever becomes of one is looked at.
+    pub(crate) written: Option<Box<str>>,
 }
 
 /// A ready endpoint.
@@ -33,7 +44,8 @@ impl From<wire::EndpointSlice> for EndpointSlice {
     fn from(slice: wire::EndpointSlice) -> Self {
         let wire::EndpointSlice { metadata, ports, endpoints } = slice;
         let key = wire::key(&metadata);
-        let service = wire::labels(&metadata).get("kubernetes.io/service-name").map_or("", String::as_str);
+        let label = |name: &str| wire::labels(&metadata).get(name).map_or("", String::as_str);
+        let service = label(SERVICE_NAME);
         let ports =
             ports.unwrap_or_default().into_iter().filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")));
         // The API says that a missing `ready` counts as ready.
@@ -45,6 +57,8 @@ impl From<wire::EndpointSlice> for EndpointSlice {
             service: Key::new(&key.namespace, service),
             ports: ports.filter_map(|port| Some((port.name.unwrap_or_default(), port.port?))).collect(),
             endpoints: ready.filter_map(|endpoint| read(endpoint, &key)).collect(),
+            written: (label(MANAGED_BY) == MANAGER)
+                .then(|| metadata.resource_version.as_deref().unwrap_or_default().into()),
             key,
         }
     }

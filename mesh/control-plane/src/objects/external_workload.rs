@@ -16,12 +16,51 @@ use crate::{
     },
 };
 
+/// The condition of one that serves.
+const READY: &str = "Ready";
+
+/// What is kept of an ExternalWorkload beyond what is kept of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ExternalWorkload {
+    pub(crate) uid: String,
+    pub(crate) is_ready: bool,
+    /// Its ports, of any protocol.
+    pub(crate) ports: Vec<WorkloadPort>,
+}
+
+/// A port of an ExternalWorkload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WorkloadPort {
+    /// Empty if it has none.
+    pub(crate) name: String,
+    pub(crate) number: u16,
+    /// `TCP`, if it does not say.
+    pub(crate) protocol: String,
+}
+
+impl ExternalWorkload {
+    fn of(workload: &wire::ExternalWorkload) -> Self {
+        let conditions = workload.status.conditions.as_deref().unwrap_or_default();
+        let ports = workload.spec.ports.iter().flatten().map(|port| WorkloadPort {
+            name: port.name.clone(),
+            number: port.port,
+            protocol: wire::protocol(&port.protocol).into(),
+        });
+        Self {
+            uid: workload.metadata.uid.clone().unwrap_or_default(),
+            is_ready: conditions.iter().any(|condition| condition.type_ == READY && condition.status == "True"),
+            ports: ports.collect(),
+        }
+    }
+}
+
 /// Where its proxy takes connections that say which port they are for, if no port of it has that name.
 const DEFAULT_PROXY_PORT: u16 = 4143;
 
 impl From<wire::ExternalWorkload> for Pod {
     fn from(workload: wire::ExternalWorkload) -> Self {
-        let wire::ExternalWorkload { metadata, spec } = workload;
+        let external = Some(Box::new(ExternalWorkload::of(&workload)));
+        let wire::ExternalWorkload { metadata, spec, .. } = workload;
         let ports = spec.ports.unwrap_or_default();
         let port = |name: &str| ports.iter().find(|port| port.name == name).map(|port| port.port);
         let addresses = spec.workload_ips.unwrap_or_default();
@@ -46,6 +85,7 @@ impl From<wire::ExternalWorkload> for Pod {
             }),
             named_ports: named.map(|port| (port.name.clone(), port.port)).collect(),
             probes: BTreeSet::new(),
+            external,
             labels: metadata.labels.unwrap_or_default(),
         }
     }

@@ -5,7 +5,8 @@ use crate::{
     objects::wire::{self, labels},
 };
 
-const ZONE: &str = "topology.kubernetes.io/zone";
+/// The label of the zone that a node, or an ExternalWorkload, is in.
+pub(crate) const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// What is kept of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]

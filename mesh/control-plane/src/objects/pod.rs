@@ -9,7 +9,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::{
     Key, Kind, PortSet,
-    objects::wire::{self, annotation, labels},
+    objects::{
+        ExternalWorkload,
+        wire::{self, annotation, labels},
+    },
 };
 
 const TEMPLATE_HASH: &str = "pod-template-hash";
@@ -52,6 +55,8 @@ pub struct Pod {
     pub(crate) named_ports: Vec<(String, u16)>,
     /// The paths at which the kubelet asks its containers how they are, with the port.
     pub(crate) probes: BTreeSet<(u16, String)>,
+    /// What its EndpointSlices are made by, if it is an ExternalWorkload: those of pods are Kubernetes'.
+    pub(crate) external: Option<Box<ExternalWorkload>>,
 }
 
 impl Pod {
@@ -192,6 +197,7 @@ impl From<wire::Pod> for Pod {
             proxy: Proxy::of(&metadata, &spec),
             named_ports: named_ports(&spec),
             probes: probes(&spec),
+            external: None,
             labels: metadata.labels.unwrap_or_default(),
         }
     }

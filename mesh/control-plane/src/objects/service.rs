@@ -7,7 +7,7 @@ use linkerd2_proxy_api::outbound::FailureAccrual;
 use crate::{
     Key, PortSet,
     objects::{
-        Extras,
+        Extras, Selection,
         failure_accrual::failure_accrual,
         load_bias::{LoadBias, load_bias},
         wire::{self, annotation},
@@ -32,6 +32,8 @@ pub struct Service {
     pub(crate) load_bias: Option<LoadBias>,
     /// Retries and timeouts of requests that no route is for.
     pub(crate) extras: Box<Extras>,
+    /// What its EndpointSlices are made by, if it selects its endpoints.
+    pub(crate) selection: Option<Box<Selection>>,
 }
 
 /// A TCP port of a Service.
@@ -76,6 +78,7 @@ impl Service {
 impl From<wire::Service> for Service {
     fn from(service: wire::Service) -> Self {
         let wire::Service { metadata, spec } = service;
+        let selection = Selection::of(&metadata, &spec).map(Box::new);
         let ips = if spec.cluster_ips.is_empty() { vec![spec.cluster_ip] } else { spec.cluster_ips };
         let ports = spec.ports.into_iter().filter(|port| matches!(port.protocol.as_str(), "" | "TCP"));
         let ports: Vec<_> = ports
@@ -98,6 +101,7 @@ impl From<wire::Service> for Service {
             failure_accrual: failure_accrual(&metadata),
             load_bias: load_bias(&metadata),
             extras: Box::new(Extras::of(&metadata)),
+            selection,
             ports,
         }
     }

@@ -91,6 +91,11 @@ pub(crate) fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a 
     metadata.annotations.as_ref()?.get(key).map(|value| value.trim()).filter(|value| !value.is_empty())
 }
 
+/// The protocol of a port, which is TCP if it does not say.
+pub(crate) fn protocol(protocol: &str) -> &str {
+    if protocol.is_empty() { "TCP" } else { protocol }
+}
+
 /// A number or a string.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
@@ -117,6 +122,8 @@ pub(crate) struct ServiceSpec {
     pub(crate) cluster_ips: Vec<String>,
     pub(crate) ports: Vec<ServicePort>,
     pub(crate) internal_traffic_policy: String,
+    pub(crate) ip_families: Option<Vec<String>>,
+    pub(crate) selector: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -126,6 +133,7 @@ pub(crate) struct ServicePort {
     pub(crate) port: u16,
     pub(crate) protocol: String,
     pub(crate) app_protocol: String,
+    pub(crate) target_port: Option<NumberOrString>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -257,6 +265,8 @@ pub(crate) struct ContainerPort {
 pub(crate) struct ExternalWorkload {
     pub(crate) metadata: ObjectMeta,
     pub(crate) spec: ExternalWorkloadSpec,
+    #[serde(default)]
+    pub(crate) status: ExternalWorkloadStatus,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -266,6 +276,12 @@ pub(crate) struct ExternalWorkloadSpec {
     pub(crate) ports: Option<Vec<WorkloadPort>>,
     #[serde(rename = "workloadIPs")]
     pub(crate) workload_ips: Option<Vec<PodIp>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ExternalWorkloadStatus {
+    pub(crate) conditions: Option<Vec<route::Condition>>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
