@@ -257,6 +257,37 @@ async fn recreate_lets_the_old_pods_end_first() {
 }
 
 #[tokio::test]
+async fn slices_of_other_managers_are_left_alone() {
+    const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+    let cluster = Cluster::new();
+    let labels = json!({"kubernetes.io/service-name": "web", MANAGED_BY: "linkerd-external-workloads-controller"});
+    let theirs = cluster.create(
+        resources::endpoint_slices(),
+        json!({
+            "metadata": {"name": "theirs", "labels": labels}, "addressType": "IPv4",
+            "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
+            "endpoints": [{"addresses": ["192.0.2.7"], "conditions": {"ready": true}}],
+        }),
+    );
+    cluster.create(
+        resources::services(),
+        json!({
+            "metadata": {"name": "web"},
+            "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]},
+        }),
+    );
+    cluster.create(resources::deployments(), deployment("web", 1));
+    let is_ours = |slice: &Object| slice["metadata"]["labels"][MANAGED_BY] == "endpointslice-controller.k8s.io";
+    let has_pod = |slice: &Object| slice["endpoints"][0]["conditions"]["ready"] == true;
+    let slices = || cluster.list(resources::endpoint_slices(), "kubernetes.io/service-name=web");
+    cluster.until("a pod beside it", || slices().iter().any(|slice| is_ours(slice) && has_pod(slice))).await;
+    assert_eq!(cluster.get(resources::endpoint_slices(), "theirs"), Some(theirs));
+    cluster.delete(resources::deployments(), "default", "web", "Background");
+    cluster.until("none beside it", || slices().iter().all(|slice| !is_ours(slice) || !has_pod(slice))).await;
+    assert!(cluster.get(resources::endpoint_slices(), "theirs").is_some());
+}
+
+#[tokio::test]
 async fn a_service_finds_its_pods() {
     let cluster = Cluster::new();
     let service = cluster.create(
