@@ -16,7 +16,7 @@ use crate::convergence::{converge_by, deadline};
 use crate::metrics::{Families, Metrics};
 use crate::observations::{Observations, Observer};
 use crate::plan::{Plan, Route};
-use crate::probe::{self, Batch, Record, Request, Seen};
+use crate::probe::{self, Batch, Keep, Record, Request, Seen};
 use crate::statistics::Sequential;
 use crate::undo::Undo;
 use crate::verdict::{Failure, check};
@@ -51,6 +51,10 @@ pub struct Exchange {
 
 /// How many exchanges of a case are kept; the rest is only counted.
 const KEPT: usize = 200;
+
+/// Over so many connections at once everybody is asked who may answer, and so often over each.
+const EVERYBODY: usize = 8;
+const EACH: usize = 2;
 
 impl Context {
     /// For a case and its plan.
@@ -194,6 +198,41 @@ impl Context {
         })
         .await
         .map_err(|seen| check(format!("{what} ({})", probe::describe(&request))).failure("to converge", seen))
+    }
+
+    /// The same of many requests at once, all of which have to be answered by the new state. A controller's workers take a configuration over one
+    /// after the other, and requests that follow each other may all come to the same one: by the connection that the proxy before it used last.
+    pub async fn until_all(
+        &self,
+        within: Duration,
+        what: &str,
+        request: Request,
+        accept: impl Fn(&Record) -> bool,
+    ) -> Result<(), Failure> {
+        let all = Batch { keep: Keep::All, ..Batch::repeated(request.clone(), EVERYBODY * EACH, EVERYBODY) };
+        converge_by(deadline(within), || async {
+            let records = self.send_batch(all.clone()).await;
+            let other = records.iter().position(|record| !accept(record));
+            other.map_or(Ok(()), |other| Err(format!("{} of {}", probe::outcome(&records[other]), records.len())))
+        })
+        .await
+        .map_err(|seen| {
+            let requests = format!("{what} (many at once of {})", probe::describe(&request));
+            check(requests).failure("to converge", seen)
+        })
+    }
+
+    /// Sends a request that has this kind of answer from now on. Another answer may be one more by the older configuration; then it is waited for as
+    /// by [`Context::until_all`].
+    pub async fn from_now_on(
+        &self,
+        within: Duration,
+        what: &str,
+        request: Request,
+        accept: impl Fn(&Record) -> bool,
+    ) -> Result<(), Failure> {
+        let record = self.send(request.clone()).await;
+        if accept(&record) { Ok(()) } else { self.until_all(within, what, request, accept).await }
     }
 
     /// The metrics of the proxy beside the controller.

@@ -148,7 +148,7 @@ async fn until_unresolvable(context: &Context, ingress: &Ingress, route: &Route,
         record.is(502)
             && record.header("l5d-proxy-error").any(|reason| reason.contains(name) && reason.contains("no address"))
     };
-    context.until(SETTLES, &format!("the proxy to look {name} up"), ingress.request(context, route), accept).await
+    context.until_all(SETTLES, &format!("the proxy to look {name} up"), ingress.request(context, route), accept).await
 }
 
 /// The control experiment: sends a request that is to go round through `watched`, sees it do so [`ROUNDS`] times, then takes `names`

@@ -67,13 +67,13 @@ async fn default_backend(context: Context) -> CaseResult {
     let judged = attacked(&context, &unknown).await;
     context.world.kubernetes.delete_all(&objects).await?;
     let outcome = judged?;
-    context.until(SETTLES, "the default backend to be gone", unknown, |record| record.is(404)).await?;
+    context.until_all(SETTLES, "the default backend to be gone", unknown, |record| record.is(404)).await?;
     Ok(outcome)
 }
 
 async fn attacked(context: &Context, unknown: &Request) -> CaseResult {
     let served = by(Backend::A);
-    context.until(SETTLES, "the default backend to answer an unknown host", unknown.clone(), served).await?;
+    context.until_all(SETTLES, "the default backend to answer an unknown host", unknown.clone(), served).await?;
     let attack = unknown.clone().header(OVERRIDE, other(context));
     let what = describe(&attack);
     let seen = context.expect_seen(attack).await?;
@@ -95,11 +95,11 @@ async fn own_default_backend(context: Context) -> CaseResult {
     let judged = with_route(&context, proxy, &unknown, &attack).await;
     // It is gone only from where it has been: another instance may take it, and every host with it, after it was deleted.
     let elsewhere = context.world.request_to(&route, &context.world.ingress);
-    let there = context.until(SETTLES, "the route for it everywhere", elsewhere.clone(), by(Backend::B)).await;
+    let there = context.until_all(SETTLES, "the route for it everywhere", elsewhere.clone(), by(Backend::B)).await;
     context.world.kubernetes.delete_all(&objects).await?;
     judged?;
     there?;
-    context.until(SETTLES, "the route for it to be gone", elsewhere, |record| record.is(404)).await?;
+    context.until_all(SETTLES, "the route for it to be gone", elsewhere, |record| record.is(404)).await?;
     if open {
         let observed =
             format!("without a route for it, a client chose by its own {OVERRIDE} who answers for the default backend");
@@ -142,26 +142,23 @@ async fn without_route(context: &Context, proxy: Proxy, unknown: &Request, attac
 
 /// The route names it, and no client can name another.
 async fn with_route(context: &Context, proxy: Proxy, unknown: &Request, attack: &Request) -> Result<(), Failure> {
-    let before = named(context, proxy).await?;
+    // Each of them by its name: without the route the same backend may answer, by the address.
     converge(SETTLES, || async {
+        let before = named(context, proxy).await.map_err(|error| error.to_string())?;
         let record = context.send(unknown.clone()).await;
-        match named(context, proxy).await {
-            Ok(now) if now > before && by(Backend::B)(&record) => Ok(()),
-            Ok(now) => Err(format!("{}, and {} requests by its name", outcome(&record), now - before)),
-            Err(error) => Err(error.to_string()),
+        let now = named(context, proxy).await.map_err(|error| error.to_string())?;
+        if now > before && by(Backend::B)(&record) {
+            return Ok(());
         }
+        Err(format!("{}, and {} requests by its name", outcome(&record), now - before))
     })
     .await
     .map_err(|seen| {
         check("what no route takes, with a route for the default backend")
-            .failure("200 from echo-b, and requests that the proxy knows by the Service's name", seen)
+            .failure("200 from echo-b, and a request that the proxy knows by the Service's name", seen)
     })?;
-    let record = context.send(attack.clone()).await;
-    check("the same from a client that names another Service").that(
-        by(Backend::B)(&record),
-        "200 from echo-b",
-        outcome(&record),
-    )
+    let what = "the default backend to answer a client that names another Service";
+    context.from_now_on(SETTLES, what, attack.clone(), by(Backend::B)).await
 }
 
 /// How many requests the proxy has sent to the default backend by its name.

@@ -151,7 +151,7 @@ async fn default_backend(context: Context) -> CaseResult {
     context.world.kubernetes.delete_all(&objects).await?;
     result?;
     let request = Ingress::main(&context).request(&context, &route);
-    context.until(SETTLES, "the default backend to be gone", request, |record| record.is(404)).await?;
+    context.until_all(SETTLES, "the default backend to be gone", request, |record| record.is(404)).await?;
     Ok(Outcome::Pass)
 }
 

@@ -7,7 +7,7 @@ use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::convergence::{converge, deadline};
 use meshgate_harness::plan::{Backend, Plan, Route};
-use meshgate_harness::probe::{Record, outcome};
+use meshgate_harness::probe::Record;
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -71,7 +71,7 @@ async fn bad_objects(context: Context) -> CaseResult {
     }
     let request = context.world.request_to(&plan.routes[LATE], &context.world.ingress);
     let gone = |record: &Record| !served_by(record, Backend::B);
-    cleaned.push(context.until(SETTLES, "the later route to be gone with them", request, gone).await);
+    cleaned.push(context.until_all(SETTLES, "the later route to be gone with them", request, gone).await);
     let outcome = judged?;
     cleaned.into_iter().collect::<Result<(), Failure>>()?;
     Ok(outcome)
@@ -97,7 +97,7 @@ async fn freezing_objects(context: Context) -> CaseResult {
         };
         context.world.kubernetes.delete_all(&late).await?;
         let gone = |record: &Record| !served_by(record, Backend::B);
-        context.until(SETTLES, "the later route to be gone with it", request, gone).await?;
+        context.until_all(SETTLES, "the later route to be gone with it", request, gone).await?;
         judged?;
         thawed?;
     }
@@ -120,12 +120,9 @@ async fn judge_freezing(
     context.apply_meanwhile(objects).await?;
     told_again(context, told, tried).await?;
     for (route, what) in [(&suspect.route, "its own host"), (late, "the host of a route that came after it")] {
-        let record = context.send(context.world.request_to(route, &context.world.ingress)).await;
-        check(format!("the answer on {what}, while there is {}", named(suspect))).that(
-            record.service().is_none(),
-            "none of an application",
-            outcome(&record),
-        )?;
+        let request = context.world.request_to(route, &context.world.ingress);
+        let what = format!("no application to answer on {what}, while there is {}", named(suspect));
+        context.from_now_on(SETTLES, &what, request, |record| record.service().is_none()).await?;
     }
     let records = context.send_many(context.get("good")?, 20, CONNECTIONS).await;
     all_good("on a route that was there before", &records)
@@ -184,7 +181,7 @@ async fn judge(context: &Context, plan: &Plan, suspects: &[Suspect<'_>], late: &
     context.apply_meanwhile(late).await?;
     let request = context.world.request_to(&plan.routes[LATE], &context.world.ingress);
     let answers = |record: &Record| served_by(record, Backend::B);
-    context.until(SETTLES, "a route that came after the bad objects to be served", request, answers).await?;
+    context.until_all(SETTLES, "a route that came after the bad objects to be served", request, answers).await?;
     let records = context.send_many(context.get("good")?, 20, CONNECTIONS).await;
     all_good("on a route that was there before", &records)?;
     let taken: Vec<&Suspect<'_>> = suspects.iter().filter(|suspect| suspect.bad.refused.is_none()).collect();
@@ -196,13 +193,11 @@ async fn judge(context: &Context, plan: &Plan, suspects: &[Suspect<'_>], late: &
             let what = format!("the host of {} to be served all the same", named(suspect));
             context.until(SETTLES, &what, request, |record| served_by(record, Backend::A)).await?;
         } else {
-            // What came later is served already, so this is no older answer.
-            let record = context.send(request).await;
-            check(format!("the answer on the host of {}", named(suspect))).that(
-                record.service().is_none() && record.status.is_none_or(|status| status >= 400),
-                "none, or an error of the controller or a proxy",
-                outcome(&record),
-            )?;
+            // What came later is served already, so this is no older answer, unless a worker of the controller is late.
+            let what = format!("no answer but errors of the controller or a proxy on the host of {}", named(suspect));
+            let fails =
+                |record: &Record| record.service().is_none() && record.status.is_none_or(|status| status >= 400);
+            context.from_now_on(SETTLES, &what, request, fails).await?;
         }
     }
     if silent.is_empty() {

@@ -81,7 +81,7 @@ async fn any_host(context: Context) -> CaseResult {
     context.apply_meanwhile(&objects).await?;
     let judged = async {
         let opens = |record: &Record| record.is(200) && record.body.contains("Middlemarch");
-        context.until(SETTLES, "books under a host of no route", unknown.clone(), opens).await?;
+        context.until_all(SETTLES, "books under a host of no route", unknown.clone(), opens).await?;
         let text = page(&context, Request { path: "/books/6".into(), ..unknown.clone() }).await?;
         check("the page of a book under that host").that(text.contains("880 pages"), "its 880 pages", "none")
     }
@@ -89,7 +89,7 @@ async fn any_host(context: Context) -> CaseResult {
     kubernetes.delete_all(&objects).await?;
     judged?;
     // The control: it was that route.
-    context.until(SETTLES, "no books under it any more", unknown, |record| record.is(404)).await?;
+    context.until_all(SETTLES, "no books under it any more", unknown, |record| record.is(404)).await?;
     Ok(Outcome::Pass)
 }
 

@@ -165,14 +165,14 @@ async fn default_backend(context: Context) -> CaseResult {
     let judged = falls_back(&context, &unknown).await;
     kubernetes.delete_all(&objects).await?;
     judged?;
-    context.until(SETTLES, "the default backend is gone", unknown, |record| record.is(404)).await?;
+    context.until_all(SETTLES, "the default backend is gone", unknown, |record| record.is(404)).await?;
     Ok(Outcome::Pass)
 }
 
 async fn falls_back(context: &Context, unknown: &Request) -> Result<(), Failure> {
     let fallback = Backend::B.name();
     let answers = |record: &Record| record.is(200) && record.service() == Some(fallback);
-    context.until(SETTLES, "the default backend answers an unknown host", unknown.clone(), answers).await?;
+    context.until_all(SETTLES, "the default backend answers an unknown host", unknown.clone(), answers).await?;
     let seen = context.expect_seen(Request { path: "/any/path?x=1".into(), ..unknown.clone() }).await?;
     check("the backend of any path of an unknown host").equal(seen.service, fallback)?;
     check("the backend of a host that has a route").equal(context.seen("known").await?.service, Backend::A.name())
