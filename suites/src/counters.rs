@@ -1,7 +1,8 @@
 //! Counters of a proxy: how far they moved while a case sent its requests.
 //!
 //! A response is counted at the end of its stream, a moment after the client has seen that end. So the counters are read until
-//! they have moved as expected, several times in a row: too far is as wrong as too little.
+//! they have moved as expected, several times in a row: too far is as wrong as too little. What they are compared with is read when
+//! all that was sent before has been counted ([`ended`]), or a late one of those would be too far.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -10,10 +11,11 @@ use anyhow::anyhow;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::Api;
 use meshgate_harness::context::Context;
-use meshgate_harness::convergence::converge;
+use meshgate_harness::convergence::{converge, deadline};
 use meshgate_harness::metrics::{Families, Metrics};
 use meshgate_harness::plan::NAMESPACE;
 use meshgate_harness::verdict::{Failure, check};
+use tokio::time::Instant;
 
 /// How long counters may take to tell of what has ended.
 const SETTLES: Duration = Duration::from_secs(5);
@@ -116,6 +118,34 @@ pub async fn settle(context: &Context, proxy: Proxy, before: &Metrics, expected:
     })
 }
 
+/// The series that count requests when they are sent or arrive, and responses when they end: of endpoints, and of routes of profiles.
+pub const ENDPOINTS: [&str; 2] = ["request_total", "response_total"];
+pub const ROUTES: [&str; 2] = ["route_request_total", "route_response_total"];
+
+/// Waits until a proxy has counted a response to each request with these labels: nothing is added any more to what it says of them, as long as
+/// nothing is sent. A request that was given up has no response, so they are not waited for any longer than counters may take.
+pub async fn ended(
+    context: &Context,
+    proxy: Proxy,
+    series: [&'static str; 2],
+    labels: &[(&str, &str)],
+) -> Result<(), Failure> {
+    let pod = proxy.pod(context).await?;
+    let (families, deadline) = (Families::Of(series.into()), deadline(SETTLES));
+    loop {
+        let now = context.metrics_of(pod, families.clone()).await?;
+        if under_way(&now, series, labels) == 0.0 || Instant::now() >= deadline {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// How many requests have no response yet.
+fn under_way(metrics: &Metrics, [requests, responses]: [&str; 2], labels: &[(&str, &str)]) -> f64 {
+    metrics.sum(requests, labels) - metrics.sum(responses, labels)
+}
+
 /// The whole name of a Service of the case: `service.workbench.svc.cluster.local`.
 pub fn fqdn(context: &Context, service: &str) -> String {
     format!("{}.{NAMESPACE}.svc.cluster.local", context.plan.full(service))
@@ -136,5 +166,26 @@ pub async fn only_pod(context: &Context, app: &str) -> Result<Ipv4Addr, Failure>
     match pods.as_slice() {
         [(_, address)] => Ok(*address),
         _ => Err(anyhow!("expected one pod of {app}, found {pods:?}").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_without_a_response_is_under_way() {
+        let text = r#"
+            request_total{direction="outbound",dst_service="one"} 3
+            request_total{direction="outbound",dst_service="two"} 2
+            response_total{direction="outbound",dst_service="one",status_code="200"} 2
+            response_total{direction="outbound",dst_service="two",status_code="200"} 1
+            response_total{direction="outbound",dst_service="two",status_code="",error="timeout"} 1
+        "#;
+        let metrics = Metrics::parse(text).unwrap();
+        let of = |service| under_way(&metrics, ENDPOINTS, &[("direction", "outbound"), ("dst_service", service)]);
+        assert_eq!(of("one"), 1.0);
+        assert_eq!(of("two"), 0.0, "one that failed has ended as well");
+        assert_eq!(of("never-asked"), 0.0);
     }
 }

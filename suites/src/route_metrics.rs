@@ -9,7 +9,7 @@ use meshgate_harness::probe::{Batch, Connection, Record, Request};
 use meshgate_harness::verdict::{Failure, check};
 use serde_json::{Value, json};
 
-use crate::counters::{Moved, fqdn};
+use crate::counters::{Moved, Proxy, ROUTES, ended, fqdn};
 
 mod absence;
 mod books;
@@ -51,6 +51,12 @@ fn on_route(context: &Context, name: &'static str, route: &str, by: usize) -> Mo
         ("rt_route", route.to_owned()),
     ];
     Moved::new(name, labels, by)
+}
+
+/// Waits until all is counted by which the cell has seen that the route is there.
+async fn quiet(context: &Context) -> Result<(), Failure> {
+    let dst = format!("{}:80", fqdn(context, "main"));
+    ended(context, Proxy::Controller, ROUTES, &[("direction", "outbound"), ("dst", dst.as_str())]).await
 }
 
 /// So many GETs of each path, over a few connections through the controller, each answered with the status next to it.

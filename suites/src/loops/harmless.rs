@@ -9,7 +9,7 @@ use meshgate_harness::verdict::{CaseResult, Outcome, check};
 
 use super::{Ingress, marker_path, passed, send_marked};
 use crate::books;
-use crate::counters::{Moved, settle};
+use crate::counters::{Moved, ROUTES, ended, settle};
 
 /// The cases of this file.
 pub const CASES: &[Case] = &[
@@ -94,6 +94,9 @@ async fn books_cycle(context: Context) -> CaseResult {
     }
     // ... and an author who goes makes authors ask books.
     let proxies = [books::proxy(&context, "authors").await?, books::proxy(&context, "books").await?];
+    for proxy in proxies {
+        ended(&context, proxy, ROUTES, &[("direction", "inbound")]).await?;
+    }
     let before = [proxies[0].read(&context).await?, proxies[1].read(&context).await?];
     let delete = books::form(&context, &format!("/authors/{author}/delete"), "")?;
     books::location(&context.send(delete.clone()).await, &delete)?;

@@ -6,7 +6,7 @@ use meshgate_harness::probe::{Request, outcome};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 
 use crate::books::{form, get, id, insist, location, on_route, open, plan, proxy};
-use crate::counters::{Moved, Proxy, settle};
+use crate::counters::{Moved, Proxy, ROUTES, ended, settle};
 
 /// The cases of this file.
 pub const CASES: &[Case] = &[
@@ -94,6 +94,13 @@ async fn one_round(context: Context) -> CaseResult {
     location(&context.send(delete.clone()).await, &delete)?;
 
     let (books, authors) = (proxy(&context, "books").await?, proxy(&context, "authors").await?);
+    // None of this is to be counted later, as part of the round.
+    let inbound = [("direction", "inbound")];
+    let to = |dst| [("direction", "outbound"), ("dst", dst)];
+    ended(&context, Proxy::Controller, ROUTES, &to("webapp.booksapp.svc.cluster.local:7000")).await?;
+    ended(&context, books, ROUTES, &inbound).await?;
+    ended(&context, books, ROUTES, &to("authors.booksapp.svc.cluster.local:7001")).await?;
+    ended(&context, authors, ROUTES, &inbound).await?;
     let before = Proxy::Controller.read(&context).await?;
     let (before_books, before_authors) = (books.read(&context).await?, authors.read(&context).await?);
 

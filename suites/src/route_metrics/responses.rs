@@ -13,7 +13,7 @@ use meshgate_harness::probe::grpc::{Reply, call};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 use serde_json::{Value, json};
 
-use super::{get, on_route, profiled, send};
+use super::{get, on_route, profiled, quiet, send};
 use crate::counters::{Moved, Proxy, fqdn, settle};
 
 /// The cases of this file.
@@ -83,6 +83,7 @@ fn classified(context: &Context, route: &str, status: &str, class: &str, by: usi
 }
 
 async fn classes(context: Context) -> CaseResult {
+    quiet(&context).await?;
     let before = Proxy::Controller.read(&context).await?;
     let wanted = [
         ("/teapot?status=418", 3, 418),
@@ -107,6 +108,7 @@ async fn classes(context: Context) -> CaseResult {
 }
 
 async fn status_codes(context: Context) -> CaseResult {
+    quiet(&context).await?;
     let before = Proxy::Controller.read(&context).await?;
     let wanted = [
         ("/s", 5, 200, "success"),
@@ -143,6 +145,7 @@ fn path(method: &str) -> String {
 }
 
 async fn grpc_status(context: Context) -> CaseResult {
+    quiet(&context).await?;
     let before = Proxy::Controller.read(&context).await?;
     let outside = context.world.prober.from(Vantage::Outside(0));
     for (method, code, times) in [("Unary", 0, 4), ("Fail", 5, 3), ("Fail", 13, 2)] {
@@ -178,6 +181,7 @@ async fn grpc_status(context: Context) -> CaseResult {
 async fn latency_counts(context: Context) -> CaseResult {
     const QUICK: usize = 10;
     const SLOW: usize = 3;
+    quiet(&context).await?;
     let before = Proxy::Controller.read_all(&context).await?;
     send(&context, &[("/l", QUICK, 200), ("/l?delay_ms=250", SLOW, 200)]).await?;
     let main = fqdn(&context, "main");

@@ -10,7 +10,7 @@ use meshgate_harness::probe::{self, Request};
 use meshgate_harness::verdict::{CaseResult, Outcome, check};
 use serde_json::json;
 
-use super::{get, on_route, profiled, send};
+use super::{get, on_route, profiled, quiet, send};
 use crate::counters::{Proxy, settle};
 
 /// The cases of this file.
@@ -62,6 +62,7 @@ fn two_routes(plan: &mut Plan) {
 }
 
 async fn counts(context: Context) -> CaseResult {
+    quiet(&context).await?;
     let before = Proxy::Controller.read(&context).await?;
     send(&context, &[("/a", 7, 200), ("/b/1", 3, 200), ("/b/2?query=1", 2, 200)]).await?;
     let ok = |route, by| {
@@ -84,6 +85,7 @@ async fn counts(context: Context) -> CaseResult {
 }
 
 async fn default_route(context: Context) -> CaseResult {
+    quiet(&context).await?;
     let before = Proxy::Controller.read(&context).await?;
     // `/ab` begins like a route and `/b/1/2` goes on after one: the expressions are for whole paths.
     send(&context, &[("/a", 2, 200), ("/ab", 3, 200), ("/b/1/2", 2, 200), ("/elsewhere?x=/a", 4, 200)]).await?;
@@ -98,6 +100,7 @@ async fn default_route(context: Context) -> CaseResult {
 }
 
 async fn timeout(context: Context) -> CaseResult {
+    quiet(&context).await?;
     let before = Proxy::Controller.read(&context).await?;
     let slow = Request { path: "/slow?delay_ms=2000".to_owned(), ..context.get("main")? };
     let record = context.send(slow).await;

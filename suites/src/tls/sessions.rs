@@ -16,7 +16,7 @@ use rcgen::{CertificateParams, DnType, KeyPair};
 use serde_json::json;
 
 use super::answer;
-use crate::counters::{Moved, Proxy, only_pod, settle};
+use crate::counters::{ENDPOINTS, Moved, Proxy, ended, only_pod, settle};
 
 /// The cases of this file.
 pub const CASES: &[Case] = &[
@@ -92,6 +92,8 @@ async fn terminated(context: Context) -> CaseResult {
     let pod = only_pod(&context, &context.plan.full("app")).await?;
     let port = ingress_target_port(&context, context.world.controller.ports.https).await?;
     let http_port = ingress_target_port(&context, context.world.controller.ports.http).await?;
+    let ip = pod.to_string();
+    ended(&context, Proxy::Controller, ENDPOINTS, &[("direction", "outbound"), ("target_ip", ip.as_str())]).await?;
     let before = Proxy::Controller.read(&context).await?;
     for _ in 0..REQUESTS {
         let record = expect(&context, context.get("main")?).await?;

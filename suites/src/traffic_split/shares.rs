@@ -8,7 +8,7 @@ use meshgate_harness::statistics::Sequential;
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 use serde_json::{Value, json};
 
-use crate::counters::Proxy;
+use crate::counters::{ENDPOINTS, Proxy, ended};
 
 use super::{SETTLES, measure, sample, until_from, until_seen};
 
@@ -99,6 +99,11 @@ async fn counted(context: &Context, service: &str) -> Result<f64, Failure> {
 async fn half(context: Context) -> CaseResult {
     let request = context.get("apex")?;
     until_seen(&context, &request, Backend::B).await?;
+    // None of those answers is to be counted later.
+    for leg in ["one", "two"].map(|leg| context.plan.full(leg)) {
+        let labels = [("direction", "outbound"), ("dst_service", leg.as_str())];
+        ended(&context, Proxy::Controller, ENDPOINTS, &labels).await?;
+    }
     let before = [counted(&context, "one").await?, counted(&context, "two").await?];
     let half = Sequential { p: 0.5, off: 0.1 };
     let answers = measure(&context, "under 50/50", request, Backend::A, half).await?;
