@@ -1,16 +1,17 @@
 //! Who may connect to a pod: Servers and what authorizes their clients, kept by the pods' proxies.
 
-use std::time::Instant;
+use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, anyhow};
 use meshgate_clusters::Vantage;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
-use meshgate_harness::convergence::converge;
+use meshgate_harness::convergence::{converge, deadline};
 use meshgate_harness::plan::{Backend, NAMESPACE, Plan};
-use meshgate_harness::probe::{Request, outcome};
+use meshgate_harness::probe::{Record, Request, outcome};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::{
     counters::{Moved, Proxy, only_pod, settle},
@@ -129,27 +130,51 @@ fn limit(server: &str, per_second: usize) -> Value {
 /// at once, but never more than a second's: so there is no lower bound for who sends in bursts, but that something goes through.
 async fn rate_limit(context: Context) -> CaseResult {
     const REQUESTS: usize = 5 * PER_SECOND;
+    const TRIES: usize = 3;
     let pod = only_pod(&context, &context.plan.full("app")).await?;
-    let before = Proxy::Pod(pod).read(&context).await?;
-    let began = Instant::now();
-    let records = context.send_many(context.get("main")?, REQUESTS, 8).await;
-    let seconds = began.elapsed().as_secs_f64();
-    let of = |status| records.iter().filter(|record| record.is(status)).count();
-    let (let_through, refused) = (of(200), of(429));
-    let strange = records.iter().find(|record| !record.is(200) && !record.is(429));
-    check("answers that are neither 200 nor 429").equal(strange.map(outcome), None)?;
-    let most = PER_SECOND as f64 * (seconds + 1.0) + 1.0;
-    if most >= REQUESTS as f64 {
-        return Err(anyhow!(
-            "{REQUESTS} requests took {seconds:.2} s: too slowly for a limit of {PER_SECOND} per second to be seen"
-        )
-        .into());
+    let main = context.get("main")?;
+    let of = |records: &[Record], status| records.iter().filter(|record| record.is(status)).count();
+    // The pod was there before its limit. That something is refused says that its proxy knows of it by now.
+    let (deadline, mut let_through) = (deadline(SETTLES), 0);
+    loop {
+        let records = context.send_many(main.clone(), REQUESTS, 8).await;
+        let_through += of(&records, 200);
+        if of(&records, 429) > 0 {
+            break;
+        }
+        check("answers to more requests than are let through").that(
+            Instant::now() < deadline,
+            "429 among them",
+            "no 429",
+        )?;
     }
-    check(format!("requests let through of {REQUESTS} in {seconds:.2} s at {PER_SECOND} per second")).that(
-        (1.0..=most).contains(&(let_through as f64)),
-        format!("1 to {most:.0}"),
-        let_through.to_string(),
-    )?;
+
+    // Of a machine that stands still for a while the sample tells nothing.
+    let mut judged = None;
+    for _ in 0..TRIES {
+        let before = Proxy::Pod(pod).read(&context).await?;
+        let began = Instant::now();
+        let records = context.send_many(main.clone(), REQUESTS, 8).await;
+        let seconds = began.elapsed().as_secs_f64();
+        let strange = records.iter().find(|record| !record.is(200) && !record.is(429));
+        check("answers that are neither 200 nor 429").equal(strange.map(outcome), None)?;
+        let most = PER_SECOND as f64 * (seconds + 1.0) + 1.0;
+        let_through += of(&records, 200);
+        if most < REQUESTS as f64 {
+            let now = of(&records, 200);
+            check(format!("requests let through of {REQUESTS} in {seconds:.2} s at {PER_SECOND} per second")).that(
+                now as f64 <= most,
+                format!("at most {most:.0}"),
+                now.to_string(),
+            )?;
+            judged = Some((before, of(&records, 429)));
+            break;
+        }
+    }
+    let (before, refused) = judged.ok_or_else(|| {
+        anyhow!("{REQUESTS} requests took too long, {TRIES} times, for a limit of {PER_SECOND} per second to be seen")
+    })?;
+    check("requests let through in all").that(let_through > 0, "some", "none")?;
     // The node's probes, which have no identity, use the limit up and are refused as well.
     let by = [("ratelimit_kind", "HTTPLocalRateLimitPolicy"), ("ratelimit_scope", "total"), ("tls", "true")];
     settle(&context, Proxy::Pod(pod), &before, &[Moved::new("inbound_http_local_ratelimit_total", by, refused)])
@@ -163,14 +188,9 @@ async fn rate_limit(context: Context) -> CaseResult {
     // A second look finds it again.
     context.afterwards(async move { after.world.kubernetes.apply(&object).await.map(drop).map_err(Failure::from) });
     converge(SETTLES, || async {
-        match context.get("main") {
-            Ok(request) => {
-                match context.send_many(request, REQUESTS, 8).await.iter().filter(|record| !record.is(200)).count() {
-                    0 => Ok(()),
-                    refused => Err(format!("{refused} of {REQUESTS} refused")),
-                }
-            }
-            Err(failure) => Err(failure.to_string()),
+        match context.send_many(main.clone(), REQUESTS, 8).await.iter().filter(|record| !record.is(200)).count() {
+            0 => Ok(()),
+            refused => Err(format!("{refused} of {REQUESTS} refused")),
         }
     })
     .await
@@ -182,6 +202,18 @@ async fn identities(context: Context) -> CaseResult {
     const REQUESTS: usize = 4;
     let app = context.plan.full("app");
     let (guarded, open) = (only_pod(&context, &app).await?, only_pod(&context, Backend::B.name()).await?);
+    let directly = |pod: Ipv4Addr| context.send_from(Vantage::Node, Request::get(format!("{pod}:8080"), "/"));
+    // The pod was there before its Server and what authorizes clients, of which its proxy hears by a way of its own.
+    converge(SETTLES, || async {
+        let through = context.send(context.get("main").map_err(|failure| failure.to_string())?).await;
+        let direct = directly(guarded).await;
+        let knows = through.is(200) && direct.is(403);
+        if knows { Ok(()) } else { Err(format!("{} and {}", outcome(&through), outcome(&direct))) }
+    })
+    .await
+    .map_err(|seen| {
+        check("the answers to the controller and to a client without an identity").failure("200 and 403", seen)
+    })?;
     let before = Proxy::Pod(guarded).read(&context).await?;
     for record in context.send_many(context.get("main")?, REQUESTS, 2).await {
         check("an answer through the controller, which has an identity").that(
@@ -192,7 +224,7 @@ async fn identities(context: Context) -> CaseResult {
     }
     // Who comes without a proxy has no identity. The pod without a Server is the control.
     for (pod, status) in [(guarded, 403), (open, 200)] {
-        let record = context.send_from(Vantage::Node, Request::get(format!("{pod}:8080"), "/")).await;
+        let record = directly(pod).await;
         check(format!("an answer of {pod} to a client without an identity")).equal(record.status, Some(status))?;
     }
     let server = context.plan.full("server");
@@ -236,8 +268,8 @@ async fn deny(context: Context) -> CaseResult {
         let record = context.send_from(Vantage::Node, direct(path)).await;
         check(format!("an answer at {path} from the node")).equal(record.status, Some(status))?;
     }
-    let record = context.send(context.get("main")?).await;
-    check("an answer through the controller").that(record.is(403), "403", outcome(&record))?;
+    // The cell has not waited for this route, nor the controller's proxy for the pod.
+    context.until(SETTLES, "that the controller is refused", context.get("main")?, |record| record.is(403)).await?;
     // The proxy's own port is one of the pod's, where the node asks whether the proxy is ready.
     for (path, status) in [("/ready", 200), ("/metrics", 403)] {
         let record = context.send_from(Vantage::Node, Request::get(format!("{pod}:{ADMIN_PORT}"), path)).await;
