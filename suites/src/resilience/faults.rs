@@ -8,12 +8,13 @@ use meshgate_clusters::Vantage;
 use meshgate_fixtures::Balances;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
-use meshgate_harness::convergence::converge;
+use meshgate_harness::convergence::{converge_by, deadline};
 use meshgate_harness::matrix::Mesh;
 use meshgate_harness::plan::{Backend, Plan};
 use meshgate_harness::probe::{Record, Request, Summary, outcome};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::counters::Proxy;
 
@@ -75,10 +76,19 @@ fn serve_unprobed(plan: &mut Plan, replicas: u32) {
 
 async fn slow_backend(context: Context) -> CaseResult {
     const SLOW: Duration = Duration::from_millis(1500);
+    const TRIES: usize = 3;
     let fast = context.get("main")?;
-    let slow = Request { path: format!("/?delay_ms={}", SLOW.as_millis()), ..fast.clone() };
-    let (slow, fast) = tokio::join!(context.send(slow), context.send_many(fast, 60, CONNECTIONS));
-    let took = Duration::from_micros(slow.total_us);
+    let request = Request { path: format!("/?delay_ms={}", SLOW.as_millis()), ..fast.clone() };
+    let (mut slow, fast) = tokio::join!(context.send(request.clone()), context.send_many(fast, 60, CONNECTIONS));
+    let time = |record: &Record| Duration::from_micros(record.total_us);
+    // A machine that stands still for a while makes one of them late, and whoever holds answers back all of them.
+    for _ in 1..TRIES {
+        if time(&slow) < SLOW + Duration::from_secs(2) {
+            break;
+        }
+        slow = context.send(request.clone()).await;
+    }
+    let took = time(&slow);
     check("the slow request").that(
         slow.is(200) && took >= SLOW && took < SLOW + Duration::from_secs(2),
         "200 after 1.5 s",
@@ -134,12 +144,20 @@ async fn refusing_backend(context: Context) -> CaseResult {
 }
 
 async fn all_refuse(context: Context) -> CaseResult {
+    const SECONDS: [u64; 3] = [3, 9, 27];
+    // Of so many answers the quickest was held up by nothing.
+    const ENOUGH: usize = 3;
     let pods = good_pods(&context, 1).await?;
     let pod = *pods.first().context("a pod")?;
-    let (request, mut records) = (context.get("main")?, Vec::new());
-    // On a busy machine a short time may be over before the first answer is here.
-    for seconds in [3, 9, 27] {
-        refuse(&context, pod, Duration::from_secs(seconds)).await?;
+    let (request, mut records, mut time) = (context.get("main")?, Vec::new(), Duration::ZERO);
+    // On a busy machine a short time may be over before the pod is seen to refuse, or before the answers are here.
+    for seconds in SECONDS {
+        time = Duration::from_secs(seconds);
+        let refuses = refuse(&context, pod, time).await;
+        if refuses.is_err() && SECONDS.last() != Some(&seconds) {
+            continue;
+        }
+        refuses?;
         while records.len() < 5 {
             let record = context.send(request.clone()).await;
             // Counts only if the pod still refuses after it.
@@ -149,12 +167,13 @@ async fn all_refuse(context: Context) -> CaseResult {
             check("a request to a Service whose only pod refuses").that(record.is(502), "502", outcome(&record))?;
             records.push(record);
         }
-        if !records.is_empty() {
+        if records.len() >= ENOUGH {
             break;
         }
     }
     quickest("while the only pod refuses", &records)?;
-    context.until(SETTLES, "the pod that accepts again to answer", request, |record: &Record| record.is(200)).await?;
+    let accepts = |record: &Record| record.is(200);
+    context.until(time + SETTLES, "the pod that accepts again to answer", request, accepts).await?;
     Ok(Outcome::Pass)
 }
 
@@ -166,7 +185,7 @@ async fn good_pods(context: &Context, count: usize) -> Result<Vec<Ipv4Addr>, Fai
         pods = scale(context, count).await?;
     }
     for pod in pods.values() {
-        answers(context, *pod, 200).await?;
+        answers(context, *pod, 200, deadline(SETTLES)).await?;
     }
     Ok(pods.into_values().collect())
 }
@@ -176,8 +195,8 @@ async fn directly(context: &Context, pod: Ipv4Addr) -> Record {
     context.send_from(Vantage::Node, Request::get(format!("{pod}:8080"), "/")).await
 }
 
-async fn answers(context: &Context, pod: Ipv4Addr, status: u16) -> Result<(), Failure> {
-    converge(SETTLES, || async {
+async fn answers(context: &Context, pod: Ipv4Addr, status: u16, deadline: Instant) -> Result<(), Failure> {
+    converge_by(deadline, || async {
         let record = directly(context, pod).await;
         if record.is(status) { Ok(()) } else { Err(outcome(&record)) }
     })
@@ -191,5 +210,6 @@ async fn refuse(context: &Context, pod: Ipv4Addr, time: Duration) -> Result<(), 
     let request = Request::get(format!("{pod}:8080"), "/_fault").body("POST", fault);
     let record = context.send_from(Vantage::Node, request).await;
     check("the answer to a fault").equal(record.status, Some(200))?;
-    answers(context, pod, 502).await
+    // When the time is over it refuses no more.
+    answers(context, pod, 502, deadline(SETTLES).min(Instant::now() + time)).await
 }
