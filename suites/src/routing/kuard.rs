@@ -16,6 +16,9 @@ use crate::counters::{Moved, Proxy, settle};
 /// How long the route may take.
 const SETTLES: Duration = Duration::from_secs(20);
 
+/// After this a balancer has forgotten that a pod once was slow: of a first answer of half a second less is left than others take.
+const FORGETS: Duration = Duration::from_secs(35);
+
 /// The cases of this file.
 pub const CASES: &[Case] = &[Case {
     id: "routing/kuard",
@@ -33,6 +36,7 @@ pub const CASES: &[Case] = &[Case {
 async fn kuard(context: Context) -> CaseResult {
     const REQUESTS: usize = 30;
     const PODS: usize = 3;
+    const CROWD: usize = 6;
     let get = context.get("kuard")?;
     context.until(SETTLES, "kuard behind the ingress", get.clone(), |record| record.is(200)).await?;
 
@@ -42,13 +46,15 @@ async fn kuard(context: Context) -> CaseResult {
     let before = Proxy::Controller.read(&context).await?;
     let host = format!("127.0.0.1.nip.io:{}", forward.address().port());
     let request = Request { host: Some(host), ..Request::get(forward.address().to_string(), "/") };
-    let batch = Batch { repeat: Some(REQUESTS), ..Batch::of(vec![request]) };
-    let (mut pods, mut sent, deadline) = (BTreeSet::new(), 0, deadline(SETTLES));
-    // A balancer may leave a pod that once was slow in peace for a while.
+    let mut batch = Batch { repeat: Some(REQUESTS), ..Batch::of(vec![request]) };
+    let (mut pods, mut sent, deadline) = (BTreeSet::new(), 0, deadline(FORGETS));
+    // A balancer may leave a pod that once was slow in peace for a while, the shorter the more the others have to do.
     while pods.len() < PODS {
         let seen = format!("{pods:?}");
         check("the pods of kuard that answered").that(Instant::now() < deadline, format!("{PODS} of them"), seen)?;
-        for record in forward.send(&batch).await {
+        let records = forward.send(&batch).await;
+        batch.concurrency = CROWD;
+        for record in records {
             check("the answer through the port-forward").that(record.is(200), "200", outcome(&record))?;
             pods.extend(hostname(&record));
             sent += 1;
