@@ -19,7 +19,7 @@ const MAX_HEADERS: usize = 256;
 /// The longest head, or chunk's first line, that is read.
 const MAX_HEAD: usize = 256 * 1024;
 /// How long a request waits for `100 Continue` before it sends its body unasked.
-const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+const CONTINUE_WAIT: Duration = Duration::from_secs(5);
 
 /// A connection that speaks HTTP/1.
 pub(super) struct Link {

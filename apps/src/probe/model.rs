@@ -33,7 +33,7 @@ pub struct Request {
     pub timeout_ms: u64,
     /// On which connection.
     pub connection: Connection,
-    /// Sends `Expect: 100-continue` (HTTP/1.1) and the body only when told to go on, or after a second without an answer.
+    /// Sends `Expect: 100-continue` (HTTP/1.1) and the body only when told to go on, or after five seconds without an answer.
     pub expect_continue: bool,
 }
 

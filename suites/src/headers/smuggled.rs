@@ -10,13 +10,14 @@ use anyhow::Context as _;
 use meshgate_clusters::Vantage;
 use meshgate_harness::case::{Case, CaseFuture, Need, Stage};
 use meshgate_harness::context::Context;
+use meshgate_harness::convergence::patient;
 use meshgate_harness::plan::Backend;
 use meshgate_harness::probe::{Batch, Connect, Connection, Keep, Request};
 use meshgate_harness::verdict::{CaseResult, Failure, check};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::{client_chooses, control, other, two_services};
+use super::{SETTLES, client_chooses, control, other, two_services};
 
 /// The cases of this file.
 pub const CASES: &[Case] = &[
@@ -72,14 +73,14 @@ fn behind_chunks(host: &str, other: &str, encoding: &str) -> String {
 /// In the path of the hidden request.
 const HIDDEN: &str = "hidden";
 
-/// Longer than any answer takes; a server that waits for the rest of a body says nothing.
+/// Longer than an answer takes, if there is one; a server that waits for the rest of a body says nothing.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Sends the bytes on a connection of their own while others send properly, and judges all answers.
 async fn judged(context: Context, bytes: fn(&str, &str) -> String) -> CaseResult {
     let (request, other) = (context.get("main")?, other(&context));
     let host = request.host.clone().unwrap_or_default();
-    let answer = raw(&context, &request.target, bytes(&host, &other).as_bytes()).await?;
+    let answer = raw(&context, &request.target, bytes(&host, &other).as_bytes(), PATIENCE, |_| false).await?;
     // Where a client's own header is passed on it chooses anyway; that is headers/client-override's finding.
     if !client_chooses(&context) {
         check("who answered the request with something hidden in it").that(
@@ -97,9 +98,10 @@ async fn judged(context: Context, bytes: fn(&str, &str) -> String) -> CaseResult
 
     // The control: sent openly behind a request that is complete, the same one is answered.
     let open = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n{}", inner(&host, &other));
-    let answer = raw(&context, &request.target, open.as_bytes()).await?;
+    let both = |answer: &str| answers(answer) == 2 && answer.contains(HIDDEN);
+    let answer = raw(&context, &request.target, open.as_bytes(), patient(SETTLES), both).await?;
     check("the control, the answers to the same two requests one after the other").that(
-        answers(&answer) == 2 && answer.contains(HIDDEN),
+        both(&answer),
         "two, the second to the request that was hidden before",
         first_lines(&answer),
     )?;
@@ -123,14 +125,24 @@ async fn in_step(context: &Context, request: Request) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What comes back until the server closes or falls silent.
-async fn raw(context: &Context, target: &str, bytes: &[u8]) -> anyhow::Result<String> {
+/// What comes back until it is enough, the server closes, or so much time is over.
+async fn raw(
+    context: &Context,
+    target: &str,
+    bytes: &[u8],
+    patience: Duration,
+    is_enough: impl Fn(&str) -> bool,
+) -> anyhow::Result<String> {
     let outside = context.world.prober.from(Vantage::Outside(0));
     let mut stream = outside.connect(target).await.with_context(|| format!("connecting to {target}"))?;
     stream.write_all(bytes).await.with_context(|| format!("sending to {target}"))?;
-    let (deadline, mut received) = (Instant::now() + PATIENCE, Vec::new());
+    let (deadline, mut received) = (Instant::now() + patience, Vec::new());
     // A reset after the answer is a way to close, too.
-    while let Ok(Ok(1..)) = timeout_at(deadline, stream.read_buf(&mut received)).await {}
+    while let Ok(Ok(1..)) = timeout_at(deadline, stream.read_buf(&mut received)).await {
+        if is_enough(&String::from_utf8_lossy(&received)) {
+            break;
+        }
+    }
     Ok(String::from_utf8_lossy(&received).into_owned())
 }
 

@@ -43,12 +43,12 @@ async fn absent(context: Context) -> CaseResult {
     const REQUESTS: usize = 6;
     send(&context, &[("/a", REQUESTS, 200), ("/slow?delay_ms=700", 1, 200)]).await?;
 
-    // The control: the same requests to the Service's cluster IP are counted by route, and time out.
+    // The control: such requests to the Service's cluster IP are counted by route, and time out, on a machine that stands still for a while too.
     let probe = Proxy::Pod(context.world.pod_address("probe").await?);
     let before = probe.read(&context).await?;
     let target = format!("{}:80", fqdn(&context, "main"));
     let mut requests = vec![Request::get(&target, "/a"); REQUESTS];
-    requests.push(Request::get(&target, "/slow?delay_ms=700"));
+    requests.push(Request::get(&target, "/slow?delay_ms=8000"));
     let records = context.send_inside(Batch::of(requests)).await?;
     for (index, record) in records.iter().enumerate() {
         let status = if index < REQUESTS { 200 } else { 504 };

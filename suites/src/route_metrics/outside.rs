@@ -93,14 +93,15 @@ async fn by_host(context: Context) -> CaseResult {
     control(&context).await
 }
 
-/// The control: a meshed client's requests to the Service are counted by route at both ends, and time out.
+/// The control: a meshed client's requests to the Service are counted by route at both ends, and time out, on a machine that stands still for a
+/// while too.
 async fn control(context: &Context) -> CaseResult {
     let probe = Proxy::Pod(context.world.pod_address("probe").await?);
     let pod = Proxy::Pod(only_pod(context, Backend::B.name()).await?);
     let (at_probe, at_pod) = (probe.read(context).await?, pod.read(context).await?);
     let target = format!("{}:80", fqdn(context, "main"));
     let mut requests = vec![Request::get(&target, "/a"); REQUESTS];
-    requests.push(Request::get(&target, "/slow?delay_ms=700"));
+    requests.push(Request::get(&target, "/slow?delay_ms=8000"));
     let records = context.send_inside(Batch::of(requests)).await?;
     for (index, record) in records.iter().enumerate() {
         let status = if index < REQUESTS { 200 } else { 504 };

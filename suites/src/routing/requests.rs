@@ -6,7 +6,7 @@ use std::time::Duration;
 use meshgate_clusters::{Stream, Vantage};
 use meshgate_harness::case::{Case, Evidence, Need, Stage};
 use meshgate_harness::context::Context;
-use meshgate_harness::convergence::converge;
+use meshgate_harness::convergence::{converge, patient};
 use meshgate_harness::plan::{Backend, Plan};
 use meshgate_harness::probe::{Payload, Request};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
@@ -119,7 +119,7 @@ async fn body_streamed(context: Context) -> CaseResult {
 
     stream.write_all(b"4\r\nlast\r\n0\r\n\r\n").await.map_err(broken)?;
     let mut answer = String::new();
-    let read = tokio::time::timeout(WITHIN, stream.read_to_string(&mut answer)).await;
+    let read = tokio::time::timeout(patient(WITHIN), stream.read_to_string(&mut answer)).await;
     check("the answer, once the request had ended").that(read.is_ok(), "to end", answer.clone())?;
     let status = answer.lines().next().unwrap_or_default();
     check("the answer's status line").equal(status, "HTTP/1.1 200 OK")?;
@@ -141,7 +141,7 @@ async fn answer_streamed(context: Context) -> CaseResult {
         }
         Ok::<(), Failure>(())
     };
-    let in_time = match tokio::time::timeout(WITHIN, reading).await {
+    let in_time = match tokio::time::timeout(patient(WITHIN), reading).await {
         Ok(read) => read.map(|()| true)?,
         Err(_) => false,
     };
