@@ -88,6 +88,9 @@ async fn dead_leaf(context: Context) -> CaseResult {
     const CONNECTIONS: usize = 8;
     let request = context.get("apex")?;
     let kubernetes = &context.world.kubernetes;
+    // As it was before an earlier look, which has left the dead leg alone.
+    kubernetes.apply(&context.plan.split_object("apex", &[("live", 100), ("other", 0), ("dead", 0)])).await?;
+    until_from(&context, &request, Backend::A).await?;
     kubernetes.apply(&context.plan.split_object("apex", &[("live", 40), ("other", 40), ("dead", 20)])).await?;
 
     // The first answer of the other living leg shows that the split is in force.

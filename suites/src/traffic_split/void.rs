@@ -3,11 +3,12 @@
 use meshgate_fixtures::Mode;
 use meshgate_harness::case::{Case, Evidence, Need, Stage};
 use meshgate_harness::context::Context;
+use meshgate_harness::convergence::converge;
 use meshgate_harness::plan::{Backend, Plan};
-use meshgate_harness::probe::{Batch, Request};
-use meshgate_harness::verdict::{CaseResult, Outcome};
+use meshgate_harness::probe::{Batch, Request, outcome};
+use meshgate_harness::verdict::{CaseResult, Outcome, check};
 
-use super::{Answers, sample, shares, until_from};
+use super::{Answers, SETTLES, sample, shares, until_from};
 
 /// The cases of this file.
 pub const CASES: &[Case] = &[
@@ -49,9 +50,17 @@ async fn void(context: Context) -> CaseResult {
     let request = context.get("apex")?;
     until_from(&context, &request, Backend::A).await?;
 
-    // The control: the same split, asked for by the Service's name from a meshed pod. It is known to every proxy now.
-    let apex = context.route("apex")?.authority();
-    let inside = Batch::repeated(Request::get(apex, "/"), 100, 4);
+    // The control: the same split, asked for by the Service's name from a meshed pod, whose proxy has to hear of it first.
+    let apex = Request::get(context.route("apex")?.authority(), "/");
+    converge(SETTLES, || async {
+        let records =
+            context.send_inside(Batch::of(vec![apex.clone()])).await.map_err(|failure| failure.to_string())?;
+        let other = records.iter().find(|record| record.service() != Some(Backend::B.name()));
+        other.map_or(Ok(()), |record| Err(outcome(record)))
+    })
+    .await
+    .map_err(|seen| check("the split, from the probe pod").failure("to be followed", seen))?;
+    let inside = Batch::repeated(apex, 100, 4);
     let records = context.send_inside(inside).await?;
     Answers::all_good("from the probe pod to the apex", &records)?.only(Backend::B)?;
 
