@@ -302,10 +302,10 @@ struct Expected<'a> {
 }
 
 /// The pods of `webapp`, whose proxies send what books is asked. It is the ingress's proxy that chooses one of them.
-struct FrontEnds(Vec<Proxy>);
+pub(super) struct FrontEnds(Vec<Proxy>);
 
 impl FrontEnds {
-    async fn find(context: &Context) -> Result<Self, Failure> {
+    pub(super) async fn find(context: &Context) -> Result<Self, Failure> {
         let pods = context.world.kubernetes.pods(NAMESPACE, "app=webapp").await?;
         let here = pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
         let proxies: Vec<Proxy> = here.filter_map(|pod| Some(Proxy::Pod(pod.status?.pod_ip?.parse().ok()?))).collect();
@@ -313,6 +313,20 @@ impl FrontEnds {
             return Err(anyhow!("no pod of webapp has an address").into());
         }
         Ok(Self(proxies))
+    }
+
+    /// The sum of some series at all of them.
+    pub(super) async fn count(
+        &self,
+        context: &Context,
+        series: &'static str,
+        labels: &[(&str, &str)],
+    ) -> Result<f64, Failure> {
+        let mut sum = 0.0;
+        for proxy in &self.0 {
+            sum += proxy.count(context, series, labels).await?;
+        }
+        Ok(sum)
     }
 
     async fn read(&self, context: &Context) -> Result<Vec<Metrics>, Failure> {

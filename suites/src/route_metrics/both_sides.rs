@@ -167,13 +167,18 @@ async fn tcp(context: Context) -> CaseResult {
     for record in &records {
         check("an answer").that(record.is(200), "200", record.outcome())?;
     }
-    let after = Connections::of(&Proxy::Controller.read(&context).await?, &outbound);
     let sent = (REQUESTS * BYTES) as f64;
-    check("the connections of the proxy beside the controller to the pod").that(
-        after.opened >= 1.0 && after.opened - after.closed == after.open,
-        "at least one opened, and as many open as are not closed",
-        format!("{after:?}"),
-    )?;
+    // Series are read one after the other, and meanwhile a connection may end that is idle.
+    let after = converge(SETTLES, || async {
+        let metrics = Proxy::Controller.read(&context).await.map_err(|failure| failure.to_string())?;
+        let now = Connections::of(&metrics, &outbound);
+        if now.opened >= 1.0 && now.opened - now.closed == now.open { Ok(now) } else { Err(format!("{now:?}")) }
+    })
+    .await
+    .map_err(|seen| {
+        check("the connections of the proxy beside the controller to the pod")
+            .failure("at least one opened, and as many open as are not closed", seen)
+    })?;
     // Heads of requests and answers are small beside their bodies.
     for (what, moved) in [("sent", after.written - before.written), ("received", after.read - before.read)] {
         check(format!("the bytes {what} over them")).that(
