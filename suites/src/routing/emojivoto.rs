@@ -198,9 +198,11 @@ async fn watch(context: &Context) -> Result<(), Failure> {
     wake(context, "bot", Some(&host)).await?;
     until_logged(context, "bot", &Line::Counted, 1).await?;
 
-    // A vote that was under way when the standings were read may be in them and in the log only later.
+    // A vote that was under way when the standings were read may be in them and in the log only later, and so may one before it be whose line is on
+    // its way to the log. After two more lines those are there.
     let before: u64 = leaderboard(context).await?.values().sum();
     let told_before = logged(context, "bot", &Line::Counted).await?;
+    let told_before = until_logged(context, "bot", &Line::Counted, told_before + 2).await?;
     let told = until_logged(context, "bot", &Line::Counted, told_before + 5).await? - told_before;
     let rise = leaderboard(context).await?.values().sum::<u64>().saturating_sub(before);
     let least = told as u64 - 1;
