@@ -55,8 +55,11 @@ fn annotations(refresh: &str) -> [(&str, &str); 2] {
     [("config.meshgate.dev/identity-lifetime", LIFETIME.0), ("config.meshgate.dev/identity-refresh", refresh)]
 }
 
+/// How long the proxy that begins a connection for each request waits for one: not whether a machine stands still for a second meanwhile is judged.
+const CONNECTS: (&str, &str) = ("config.linkerd.io/proxy-outbound-connect-timeout", "10s");
+
 fn plan(plan: &mut Plan) {
-    plan.instance(RENEWING, &annotations(REFRESH));
+    plan.instance(RENEWING, &[&annotations(REFRESH)[..], &[CONNECTS]].concat());
     for (name, refresh) in [(RENEWED, REFRESH), (EXPIRED, NEVER)] {
         let app = plan.backend(name, 1, &[]);
         plan.service_for(name, &app);
