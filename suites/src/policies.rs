@@ -248,6 +248,9 @@ async fn identities(context: Context) -> CaseResult {
         async move { kubernetes.apply(&object).await.map(drop).map_err(Failure::from) }
     };
     let request = context.get("main")?;
+    // A second look finds them let in, whatever becomes of this one.
+    let (after, object) = (context.clone(), clients(&context.plan.full("clients"), "*"));
+    context.afterwards(async move { after.world.kubernetes.apply(&object).await.map(drop).map_err(Failure::from) });
     set("somebody-else.workbench.serviceaccount.identity.linkerd.cluster.local").await?;
     context.until(SETTLES, "that the controller is refused", request.clone(), |record| record.is(403)).await?;
     set("*").await?;
