@@ -106,7 +106,7 @@ async fn judge(context: &Context, plan: &Plan, bad: &[&str]) -> CaseResult {
         // A process of the controller's that is on its way out may answer as the case before this one left it.
         let refused = |record: &Record| record.service().is_none() && record.status.is_some_and(|status| status >= 400);
         let what = format!("an error of the controller or a proxy on the route to {}:{}", route.service, route.port);
-        context.until(SETTLES, &what, request, refused).await?;
+        context.from_now_on(SETTLES, &what, request, refused).await?;
     }
     if silent.is_empty() {
         return Ok(Outcome::Pass);
