@@ -13,9 +13,10 @@ use kube::api::{Api, Patch, PatchParams};
 use meshgate_harness::case::Case;
 use meshgate_harness::context::Context;
 use meshgate_harness::convergence::{converge, deadline, patient};
-use meshgate_harness::plan::{NAMESPACE, Plan};
+use meshgate_harness::plan::{NAMESPACE, Plan, Route};
 use meshgate_harness::probe::{Record, Request, Summary};
 use meshgate_harness::verdict::{Failure, check};
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -23,12 +24,14 @@ use tokio_util::sync::CancellationToken;
 
 mod backends;
 mod bad_objects;
+mod became_bad;
 mod faults;
 mod neighbours;
 mod restarts;
 
 /// The cases of this area.
-pub const CASES: &[&[Case]] = &[backends::CASES, restarts::CASES, faults::CASES, neighbours::CASES, bad_objects::CASES];
+pub const CASES: &[&[Case]] =
+    &[backends::CASES, restarts::CASES, faults::CASES, neighbours::CASES, bad_objects::CASES, became_bad::CASES];
 
 /// How long pods may take to come and go, and everybody to know.
 pub(crate) const SETTLES: Duration = Duration::from_secs(15);
@@ -53,6 +56,25 @@ pub(crate) fn serve_own(plan: &mut Plan, replicas: u32) {
 /// many of them are no burden.
 fn unhurried(context: &Context) -> Result<Request, Failure> {
     Ok(Request { path: "/?delay_ms=25".into(), ..context.get("main")? })
+}
+
+/// The objects of a route but for those that routes of the case's plan have as well: what several share is there before and after them.
+fn own_objects(context: &Context, route: &Route) -> Result<Vec<Value>, Failure> {
+    let recipe = &context.world.recipe;
+    let objects = |route: &Route| route.objects(recipe).map_err(anyhow::Error::from);
+    let mut shared = Vec::new();
+    for planned in context.plan.routes.values() {
+        shared.extend(objects(planned)?);
+    }
+    let mut own = objects(route)?;
+    own.retain(|object| !shared.iter().any(|other| is_same(object, other)));
+    Ok(own)
+}
+
+/// Whether two manifests are of one object.
+fn is_same(one: &Value, other: &Value) -> bool {
+    let alike = |field: &str| one["metadata"][field] == other["metadata"][field];
+    one["apiVersion"] == other["apiVersion"] && one["kind"] == other["kind"] && alike("namespace") && alike("name")
 }
 
 /// Sets the number of the case's pods, waits until so many are ready and no other is left, and returns their addresses by name.

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use indexmap::IndexMap;
 use meshgate_fixtures::{
-    Bad, Balances, ClientOverride, Controller, Fixtures, Implementation, Mode, Promises, Version, Weights,
+    Bad, Balances, Became, ClientOverride, Controller, Fixtures, Implementation, Mode, Promises, Version, Weights,
 };
 
 use crate::case::LeftTo;
@@ -226,7 +226,15 @@ pub fn fate(bad: &Bad) -> String {
         (None, _) if bad.freezes => "**nothing that comes later is taken** until it is gone".to_owned(),
         (None, told) => {
             let told = told.as_ref().map_or("**nobody tells**", |_| "told by a status, an event or the log");
-            format!("{told}; {}", if bad.serves { "it serves as if that were not there" } else { "it does not serve" })
+            let new = if bad.serves { "it serves as if that were not there" } else { "it does not serve" };
+            // Only where a route that turns into it fares otherwise.
+            let turned = match bad.became {
+                Some(Became::AsBefore) => ", and a route that is changed into it goes on as it was",
+                Some(Became::Serves) => ", and a route that is changed into it serves as if that were not there",
+                Some(Became::Stops) => ", and a route that is changed into it does not serve any more",
+                None => "",
+            };
+            format!("{told}; {new}{turned}")
         }
     };
     format!("| {} | {fate} |", bad.wrong)

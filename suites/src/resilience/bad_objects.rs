@@ -39,23 +39,26 @@ pub const CASES: &[Case] = &[
 ];
 
 fn good_and_other(plan: &mut Plan) {
-    plan.serve("good", Backend::A);
+    plan.serve(GOOD, Backend::A);
     plan.service(OTHER, Backend::B);
 }
 
+/// The route that is in order, and its Service, to which the bad objects lead as well.
+pub(super) const GOOD: &str = "good";
+
 /// The Service that comes second where an object has two, and that the later route leads to.
-const OTHER: &str = "other";
+pub(super) const OTHER: &str = "other";
 
 /// The route that comes after everything else.
-const LATE: &str = "late";
+pub(super) const LATE: &str = "late";
 
 /// One of the recipe's bad objects.
-struct Suspect<'a> {
+pub(super) struct Suspect<'a> {
     template: &'a str,
-    bad: &'a Bad,
-    route: Route,
+    pub(super) bad: &'a Bad,
+    pub(super) route: Route,
     /// In the order of the file.
-    objects: Vec<Value>,
+    pub(super) objects: Vec<Value>,
 }
 
 async fn bad_objects(context: Context) -> CaseResult {
@@ -124,17 +127,17 @@ async fn judge_freezing(
         let what = format!("no application to answer on {what}, while there is {}", named(suspect));
         context.from_now_on(SETTLES, &what, request, |record| record.service().is_none()).await?;
     }
-    let records = context.send_many(context.get("good")?, 20, CONNECTIONS).await;
+    let records = context.send_many(context.get(GOOD)?, 20, CONNECTIONS).await;
     all_good("on a route that was there before", &records)
 }
 
 /// How many events and lines of the log have a text.
-async fn lines_with(context: &Context, told: &str) -> Result<usize, Failure> {
+pub(super) async fn lines_with(context: &Context, told: &str) -> Result<usize, Failure> {
     Ok(said(context, &[]).await?.iter().filter(|line| line.contains(told)).count())
 }
 
 /// Waits until there are more of them than there were, and returns how many.
-async fn told_again(context: &Context, told: &str, before: usize) -> Result<usize, Failure> {
+pub(super) async fn told_again(context: &Context, told: &str, before: usize) -> Result<usize, Failure> {
     let look = || async {
         match lines_with(context, told).await {
             Ok(now) if now > before => Ok(now),
@@ -147,7 +150,8 @@ async fn told_again(context: &Context, told: &str, before: usize) -> Result<usiz
         .map_err(|seen| check(format!("events and lines of the log with {told:?}")).failure("one more", seen))
 }
 
-fn suspects<'a>(
+/// The recipe's bad objects, as far as they are what the recipe says with this version of the controller.
+pub(super) fn suspects<'a>(
     context: &'a Context,
     plan: &mut Plan,
     which: impl Fn(&Bad) -> bool,
@@ -158,7 +162,7 @@ fn suspects<'a>(
     let version = &context.world.cell.version;
     let so = |bad: &Bad| which(bad) && bad.since.as_ref().is_none_or(|since| since <= version);
     for (template, bad) in recipe.bad.iter().filter(|(_, bad)| so(bad)) {
-        let route = plan.route(template.trim_start_matches("bad-"), "good").template(template);
+        let route = plan.route(template.trim_start_matches("bad-"), GOOD).template(template);
         let route = route.value("other_service", other.clone()).unawaited().clone();
         let objects = route.objects(recipe).map_err(anyhow::Error::from)?;
         suspects.push(Suspect { template, bad, route, objects });
@@ -168,21 +172,13 @@ fn suspects<'a>(
 
 async fn judge(context: &Context, plan: &Plan, suspects: &[Suspect<'_>], late: &[Value]) -> CaseResult {
     for suspect in suspects {
-        let answer = applied(context, suspect).await;
-        let found = answer.as_ref().err().map_or_else(|| "it is taken".to_owned(), |error| format!("{error:#}"));
-        // Before the colon stands the name of the object, which may say the same.
-        let said = found.split_once(": ").map_or("", |(_, said)| said);
-        let (holds, expected) = match &suspect.bad.refused {
-            Some(refused) => (answer.is_err() && said.contains(refused), format!("a refusal that says {refused:?}")),
-            None => (answer.is_ok(), "it is taken".to_owned()),
-        };
-        check(format!("the API server's answer to {}", named(suspect))).that(holds, expected, found)?;
+        taken_or_refused(context, suspect).await?;
     }
     context.apply_meanwhile(late).await?;
     let request = context.world.request_to(&plan.routes[LATE], &context.world.ingress);
     let answers = |record: &Record| served_by(record, Backend::B);
     context.until_all(SETTLES, "a route that came after the bad objects to be served", request, answers).await?;
-    let records = context.send_many(context.get("good")?, 20, CONNECTIONS).await;
+    let records = context.send_many(context.get(GOOD)?, 20, CONNECTIONS).await;
     all_good("on a route that was there before", &records)?;
     let taken: Vec<&Suspect<'_>> = suspects.iter().filter(|suspect| suspect.bad.refused.is_none()).collect();
     // First, for a request would be a line of the access log.
@@ -195,9 +191,7 @@ async fn judge(context: &Context, plan: &Plan, suspects: &[Suspect<'_>], late: &
         } else {
             // What came later is served already, so this is no older answer, unless a worker of the controller is late.
             let what = format!("no answer but errors of the controller or a proxy on the host of {}", named(suspect));
-            let fails =
-                |record: &Record| record.service().is_none() && record.status.is_none_or(|status| status >= 400);
-            context.from_now_on(SETTLES, &what, request, fails).await?;
+            context.from_now_on(SETTLES, &what, request, is_served_by_nobody).await?;
         }
     }
     if silent.is_empty() {
@@ -205,6 +199,19 @@ async fn judge(context: &Context, plan: &Plan, suspects: &[Suspect<'_>], late: &
     }
     let observed = format!("no status, event or line of the controller's log tells of {}", silent.join(", "));
     Ok(Outcome::Weakness { name: SILENT_ON_BAD, observed })
+}
+
+/// Applies its objects, and sees that the API server takes or refuses them, as the recipe says.
+pub(super) async fn taken_or_refused(context: &Context, suspect: &Suspect<'_>) -> Result<(), Failure> {
+    let answer = applied(context, suspect).await;
+    let found = answer.as_ref().err().map_or_else(|| "it is taken".to_owned(), |error| format!("{error:#}"));
+    // Before the colon stands the name of the object, which may say the same.
+    let said = found.split_once(": ").map_or("", |(_, said)| said);
+    let (holds, expected) = match &suspect.bad.refused {
+        Some(refused) => (answer.is_err() && said.contains(refused), format!("a refusal that says {refused:?}")),
+        None => (answer.is_ok(), "it is taken".to_owned()),
+    };
+    check(format!("the API server's answer to {}", named(suspect))).that(holds, expected, found)
 }
 
 /// Applies its objects one after the other, until one is refused.
@@ -216,7 +223,7 @@ async fn applied(context: &Context, suspect: &Suspect<'_>) -> anyhow::Result<()>
 }
 
 /// Waits until everything is told of that has to be; those that nothing is expected of, and nothing is found.
-async fn told(context: &Context, taken: &[&Suspect<'_>]) -> Result<Vec<String>, Failure> {
+pub(super) async fn told(context: &Context, taken: &[&Suspect<'_>]) -> Result<Vec<String>, Failure> {
     let deadline = deadline(TOLD);
     loop {
         let said = said(context, taken).await?;
@@ -270,10 +277,15 @@ fn listed(lines: &[&String]) -> String {
 }
 
 /// `bad-port (a port of 0)`.
-fn named(suspect: &Suspect<'_>) -> String {
+pub(super) fn named(suspect: &Suspect<'_>) -> String {
     format!("{} ({})", suspect.template, suspect.bad.wrong)
 }
 
-fn served_by(record: &Record, backend: Backend) -> bool {
+pub(super) fn served_by(record: &Record, backend: Backend) -> bool {
     record.is(200) && record.service() == Some(backend.name())
+}
+
+/// No answer, or an error of the controller or a proxy.
+pub(super) fn is_served_by_nobody(record: &Record) -> bool {
+    record.service().is_none() && record.status.is_none_or(|status| status >= 400)
 }

@@ -1,4 +1,4 @@
-use meshgate_fixtures::{Fixtures, Mode, SILENT_ON_BAD, Version};
+use meshgate_fixtures::{Bad, Became, Fixtures, Mode, SILENT_ON_BAD, Version};
 
 use super::*;
 use crate::matrix::Dialect;
@@ -100,6 +100,23 @@ fn what_is_said_of_the_controller_speaks_against_none_of_its_recipes() {
     let mode = section(&text, "### kong in ingress mode");
     assert!(mode.contains("**Use [kong/plugin-remove-add](#kongplugin-remove-add)**"), "{mode}");
     assert!(mode.contains("; as good: [kong/plugin-replace](#kongplugin-replace).\n"), "{mode}");
+}
+
+#[test]
+fn what_becomes_of_a_route_that_turns_bad_is_told_where_it_does_not_follow() {
+    let bad = Bad {
+        wrong: "A port".into(),
+        since: None,
+        refused: None,
+        told: Some("told".into()),
+        serves: false,
+        freezes: false,
+        became: None,
+    };
+    let told = "| A port | told by a status, an event or the log; it does not serve";
+    assert_eq!(fate(&bad), format!("{told} |"));
+    let turned = fate(&Bad { became: Some(Became::AsBefore), ..bad });
+    assert_eq!(turned, format!("{told}, and a route that is changed into it goes on as it was |"));
 }
 
 #[test]
