@@ -25,13 +25,21 @@ use tokio_util::sync::CancellationToken;
 mod backends;
 mod bad_objects;
 mod became_bad;
+mod certificates;
 mod faults;
 mod neighbours;
 mod restarts;
 
 /// The cases of this area.
-pub const CASES: &[&[Case]] =
-    &[backends::CASES, restarts::CASES, faults::CASES, neighbours::CASES, bad_objects::CASES, became_bad::CASES];
+pub const CASES: &[&[Case]] = &[
+    backends::CASES,
+    restarts::CASES,
+    faults::CASES,
+    neighbours::CASES,
+    bad_objects::CASES,
+    became_bad::CASES,
+    certificates::CASES,
+];
 
 /// How long pods may take to come and go, and everybody to know.
 pub(crate) const SETTLES: Duration = Duration::from_secs(15);

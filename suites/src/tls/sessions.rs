@@ -57,7 +57,7 @@ pub const CASES: &[Case] = &[
 const REQUESTS: usize = 5;
 
 /// The subject of the certificate that the controller is given.
-const COMMON_NAME: &str = "the controller's certificate";
+pub(crate) const COMMON_NAME: &str = "the controller's certificate";
 
 fn terminating(plan: &mut Plan) {
     let app = plan.backend("app", 1, &[]);
@@ -81,7 +81,7 @@ pub(crate) fn terminate(plan: &mut Plan, route: &str, service: &str) {
 }
 
 /// A self-signed certificate and its key, in PEM.
-fn certificate(host: &str) -> Result<(String, String), rcgen::Error> {
+pub(crate) fn certificate(host: &str) -> Result<(String, String), rcgen::Error> {
     let key = KeyPair::generate()?;
     let mut parameters = CertificateParams::new([host.to_owned()])?;
     parameters.distinguished_name.push(DnType::CommonName, COMMON_NAME);
