@@ -7,9 +7,9 @@
 //! Google's load balancer is no pod of the cluster and sends to the addresses of pods (network endpoint groups) or to ports of nodes
 //! (instance groups, which are not here). Which Ingresses are taken follows `pkg/utils/utils.go` (`IsGCEIngress`), what they become
 //! `pkg/controller/translator`, and what an Ingress with a mistake is answered `pkg/controller/controller.go`: an event, and nothing of
-//! it is handed to Google. A load balancer that was there before the mistake goes on as it was, which a translation without a memory
-//! cannot do: here its routes are gone until it is mended. Each Ingress is a load balancer with an address of its own; here all of them
-//! share one, so what two say of the same host comes together.
+//! it is handed to Google, so that a load balancer that was there before the mistake goes on as it was. Each Ingress is a load balancer
+//! with an address of its own; here all of them share one, so what two say of the same host comes together, and of one with a mistake
+//! only those hosts go on that no other Ingress has. What takes every host, a default backend for instance, does not.
 //!
 //! Left out: instance groups, TLS to backends, health checks other than the pods' readiness, FrontendConfigs, the other kinds of load
 //! balancers (`gce-internal`, `gce-regional-external`, `gce-multi-cluster`), the names of Google's objects in annotations.
@@ -23,7 +23,7 @@ use crate::envoy::model::{Action, Config, HeaderOps, PathMatch, Route, Tls, Virt
 use crate::envoy::{self, Envoy};
 use crate::flags::Flags;
 use crate::objects::{ENDPOINT_SLICES, INGRESSES, Kind, Object, Objects, SECRETS, SERVICES, annotation, text};
-use crate::run::{Controller, Translation, run};
+use crate::run::{Controller, Held, Translation, run};
 use crate::services;
 use crate::status::{Complaint, StatusUpdate};
 use backends::Backends;
@@ -106,7 +106,7 @@ impl Controller for Gce {
         };
         let mut backends = Backends::new(objects);
         let mut complaints = BTreeSet::new();
-        let mut statuses = Vec::new();
+        let (mut statuses, mut held) = (Vec::new(), Vec::new());
         let (namespace, service) = &self.forwarding_rule;
         let status = services::ingress_status(&services::published(objects, namespace, service));
         for ingress in objects.all(INGRESSES).filter(|object| self.is_ours(object)) {
@@ -120,7 +120,10 @@ impl Controller for Gce {
                     load_balancer.add_to(&mut config);
                     statuses.extend(StatusUpdate::unless_there(INGRESSES, ingress, status.clone()));
                 }
-                Err(problem) => complain(problem),
+                Err(problem) => {
+                    complain(problem);
+                    held.push(kept(ingress));
+                }
             }
         }
         config.hosts.entry("*".to_owned()).or_default();
@@ -130,9 +133,23 @@ impl Controller for Gce {
                 finish(host);
             }
         }
+        if !held.is_empty() {
+            backends.add_all();
+        }
         config.clusters = backends.clusters;
-        Translation { files: envoy::files(&config), statuses, complaints, held: Vec::new() }
+        Translation { files: envoy::files(&config), statuses, complaints, held }
     }
+}
+
+/// The load balancer of an Ingress with a mistake is what it was.
+fn kept(ingress: &Object) -> Held {
+    let origin = ingresses::origin(ingress);
+    Held::new(format!("the load balancer of Ingress {origin} is left as it is"), move |files, former| {
+        Some(match former {
+            Some(former) => envoy::keep_hosts(&origin, files, former),
+            None => files,
+        })
+    })
 }
 
 /// The longest path first, and the cluster's default backend last.

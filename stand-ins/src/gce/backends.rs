@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde_json::Value;
+use kube::ResourceExt as _;
+use serde_json::{Value, json};
 
 use super::BACKEND_CONFIGS;
 use crate::envoy::model::{Cluster, Endpoints, HeaderOps};
 use crate::objects::{Object, Objects, SERVICES, annotation, items, text};
-use crate::services::{PortRef, service_port};
+use crate::services::{PortRef, ServicePort, service_port};
 
 /// How long Google's proxies wait for an answer, unless a BackendConfig says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -73,11 +74,31 @@ impl<'a> Backends<'a> {
         let spec = config.map_or(&Value::Null, |config| &config.data["spec"]);
         let (request_headers, host) = request_headers(spec).map_err(Fault::Sync)?;
         let seconds = spec["timeoutSec"].as_u64();
-        let cluster = format!("{whole}/{}", found.number);
-        let endpoints = Endpoints::Known(found.endpoints(self.objects));
+        let cluster = self.group(&whole, &found);
+        Ok(Backend { cluster, request_headers, host, timeout: seconds.map_or(TIMEOUT, Duration::from_secs) })
+    }
+
+    /// Adds the groups of all Services: a load balancer that stays as it was may lead to others than those that are found.
+    pub(crate) fn add_all(&mut self) {
+        let objects = self.objects;
+        for service in objects.all(SERVICES) {
+            let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
+            for port in items(&service.data, "/spec/ports") {
+                let Some(port) = PortRef::of_ingress(&json!({"number": port["port"]})) else { continue };
+                if let Some(found) = service_port(objects, &namespace, &name, &port) {
+                    self.group(&format!("{namespace}/{name}"), &found);
+                }
+            }
+        }
+    }
+
+    /// The group of a Service's port: the cluster's name.
+    fn group(&mut self, whole: &str, port: &ServicePort<'_>) -> String {
+        let cluster = format!("{whole}/{}", port.number);
+        let endpoints = Endpoints::Known(port.endpoints(self.objects));
         let group = Cluster { endpoints, http2: false, connect_timeout: CONNECT_TIMEOUT };
         self.clusters.entry(cluster.clone()).or_insert(group);
-        Ok(Backend { cluster, request_headers, host, timeout: seconds.map_or(TIMEOUT, Duration::from_secs) })
+        cluster
     }
 
     /// The BackendConfig that a Service names for a port: by the port's name, its number, or for all. A port without one is fine, one

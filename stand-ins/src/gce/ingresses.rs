@@ -63,6 +63,8 @@ pub(crate) struct Project {
 /// What Google is asked for.
 #[derive(Debug)]
 pub(crate) struct LoadBalancer {
+    /// Of which Ingress it is.
+    origin: String,
     hosts: BTreeMap<String, Vec<Route>>,
     /// Whether port 80 is served.
     http: bool,
@@ -114,23 +116,30 @@ impl LoadBalancer {
         };
         let certificates = hosts.keys().filter_map(of_host).collect();
         let http = annotation(ingress, "kubernetes.io/ingress.allow-http").is_none_or(allows);
-        Ok((Self { hosts, http, certificates }, warnings))
+        Ok((Self { origin: origin(ingress), hosts, http, certificates }, warnings))
     }
 
     /// Adds what it serves to what all of them serve.
     pub(crate) fn add_to(self, config: &mut Config) {
-        for (host, routes) in self.hosts {
-            if let Some((certificate, key)) = self.certificates.get(&host).cloned() {
-                let new = Tls::Terminated { certificate, key, host: VirtualHost::default() };
+        let Self { origin, hosts, http, certificates } = self;
+        let empty = || VirtualHost { origin: origin.clone(), ..VirtualHost::default() };
+        for (host, routes) in hosts {
+            if let Some((certificate, key)) = certificates.get(&host).cloned() {
+                let new = Tls::Terminated { certificate, key, host: empty() };
                 if let Tls::Terminated { host, .. } = config.tls.entry(host.clone()).or_insert(new) {
                     put(&mut host.routes, routes.clone());
                 }
             }
-            if self.http {
-                put(&mut config.hosts.entry(host).or_default().routes, routes);
+            if http {
+                put(&mut config.hosts.entry(host).or_insert_with(empty).routes, routes);
             }
         }
     }
+}
+
+/// What the hosts of an Ingress are known by, where it is asked whose they are.
+pub(crate) fn origin(ingress: &Object) -> String {
+    format!("{}.{}", ingress.namespace().unwrap_or_default(), ingress.name_any())
 }
 
 /// A value of `kubernetes.io/ingress.allow-http` as Go reads a boolean; what is none allows it.

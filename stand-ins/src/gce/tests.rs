@@ -1,8 +1,11 @@
+use std::path::Path;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::data_plane::Files;
 
 const KINDS: [Kind; 5] = [BACKEND_CONFIGS, ENDPOINT_SLICES, INGRESSES, SECRETS, SERVICES];
 
@@ -85,14 +88,14 @@ fn simple(annotations: &str) -> String {
 }
 
 fn resources(translation: &Translation, file: &str) -> Value {
-    let file: Value = serde_json::from_str(&translation.files[std::path::Path::new(file)]).unwrap();
+    let file: Value = serde_json::from_str(&translation.files[Path::new(file)]).unwrap();
     file["resources"].clone()
 }
 
 /// The routes of a host of plain HTTP.
 fn routes(translation: &Translation, host: &str) -> Option<Vec<Value>> {
     let hosts = resources(translation, envoy::ROUTES)[0]["virtual_hosts"].clone();
-    let found = hosts.as_array().unwrap().iter().find(|found| found["name"] == host).cloned();
+    let found = hosts.as_array().unwrap().iter().find(|found| found["domains"][0] == host).cloned();
     found.map(|host| host["routes"].as_array().unwrap().clone())
 }
 
@@ -253,6 +256,39 @@ fn what_does_not_fit_together_is_said_and_the_other_ingresses_are_served() {
         assert!(routes(&translation, "good.test").is_some());
         assert_eq!(translation.statuses.len(), 1, "a bad one has no address");
     }
+}
+
+#[test]
+fn a_load_balancer_that_was_there_before_a_mistake_goes_on_as_it_was() {
+    let of = |name: &str, service: &str, port: u16| {
+        ingress(name, "", &rule("/", "Prefix", &to(service, port)).replace("a.test", &format!("{name}.test")))
+    };
+    let former = translate(&of("a", "web", 80)).files;
+    // It is wrong, and has another host.
+    let wrong = of("a", "nowhere", 80).replace("a.test", "b.test");
+    let served = |further: &str, former: Option<&Files>| -> Vec<(String, Value)> {
+        let files = translate(further).served(former).unwrap();
+        let routes: Value = serde_json::from_str(&files[Path::new(envoy::ROUTES)]).unwrap();
+        let hosts = routes["resources"][0]["virtual_hosts"].as_array().unwrap().iter();
+        hosts.map(|host| (host["domains"][0].as_str().unwrap().to_owned(), host["routes"].clone())).collect()
+    };
+    let domains =
+        |hosts: &[(String, Value)]| -> Vec<String> { hosts.iter().map(|(domain, _)| domain.clone()).collect() };
+    let late = wrong.clone() + &of("late", "web", 80);
+    let kept = served(&late, Some(&former));
+    assert_eq!(domains(&kept), ["*", "a.test", "late.test"]);
+    assert_eq!(kept[1].1[0]["route"]["cluster"], "shop/web/80");
+    assert_eq!(domains(&served(&late, None)), ["*", "late.test"], "there is nothing to keep");
+    assert_eq!(domains(&served(&of("late", "web", 80), Some(&former))), ["*", "late.test"], "it is gone");
+    let taken = wrong.clone() + &of("late", "api", 81).replace("late.test", "a.test");
+    let taken = served(&taken, Some(&former));
+    assert_eq!(domains(&taken), ["*", "a.test"], "its host is another's");
+    assert_eq!(taken[1].1[0]["route"]["weighted_clusters"]["clusters"][0]["name"], "shop/api/81");
+    let translation = translate(&wrong);
+    assert_eq!(translation.reasons(), ["the load balancer of Ingress shop.a is left as it is"]);
+    let clusters = &translation.files[Path::new(envoy::CLUSTERS)];
+    assert!(clusters.contains("\"shop/web/80\"") && clusters.contains("\"shop/api/82\""), "wherever it leads");
+    assert_eq!(translate(&of("a", "web", 80)).reasons(), [""; 0], "the control");
 }
 
 #[test]
