@@ -71,7 +71,7 @@ pub struct Args {
     /// Seconds that setting a cell up may take; 60 when left out, 300 on a cluster that is not embedded
     #[arg(long, value_name = "SECONDS")]
     pub setup_timeout: Option<u64>,
-    /// Seconds that one case may take; 60 for each of --patience when left out
+    /// Seconds that one case may take; 120 for each of --patience when left out
     #[arg(long, value_name = "SECONDS")]
     pub case_timeout: Option<u64>,
 }
@@ -289,7 +289,7 @@ fn jobs(args: &Args, plan: &Plan, fixtures: &Fixtures, charts: &Charts, site: &S
             recipe: plan.own_recipe.as_deref().map(std::path::absolute).transpose()?,
             report_dir: report_dir.clone(),
             setup_seconds: args.setup_timeout.unwrap_or(args.target.usual_setup_seconds()),
-            case_seconds: args.case_timeout.unwrap_or_else(|| 60 * u64::from(args.target.pace())),
+            case_seconds: args.case_timeout.unwrap_or_else(|| 120 * u64::from(args.target.pace())),
             pace: args.target.pace(),
             backend: site.backend.clone(),
             mesh: site.mesh(),

@@ -78,7 +78,9 @@ async fn attacked(context: &Context) -> Result<Record, Failure> {
     // The control: what may pass does, so that the route is there and only the answer to the question can refuse.
     context.until(super::SETTLES, "a route that may be passed to answer", context.get("open")?, passes).await?;
     let closed = context.get("closed")?;
-    refused(context, &context.send(closed.clone()).await, "nobody says that it may pass")?;
+    // Another route, so that it may be there later: 404 is no refusal.
+    let refuses = |record: &Record| is_refused(record) && !record.is(404);
+    context.until(super::SETTLES, "a route that nobody may pass to refuse", closed.clone(), refuses).await?;
     Ok(context.send(closed.header(OVERRIDE, other(context))).await)
 }
 
@@ -86,9 +88,13 @@ fn passes(record: &Record) -> bool {
     record.is(200) && record.service() == Some(Backend::A.name())
 }
 
+fn is_refused(record: &Record) -> bool {
+    record.service().is_none() && record.status.is_some_and(|status| status >= 400)
+}
+
 fn refused(context: &Context, record: &Record, why: &str) -> Result<(), Failure> {
     check(format!("the answer when {why} ({} asked)", fqdn(context, "gate"))).that(
-        record.service().is_none() && record.status.is_some_and(|status| status >= 400),
+        is_refused(record),
         "an error of the controller",
         outcome(record),
     )

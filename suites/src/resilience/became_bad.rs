@@ -68,7 +68,7 @@ async fn became_bad(context: Context) -> CaseResult {
     }
     let request = context.world.request_to(&late, &context.world.ingress);
     let gone = |record: &Record| !served_by(record, Backend::B);
-    cleaned.push(context.until(SETTLES, "the later route to be gone with them", request, gone).await);
+    cleaned.push(context.until_all(SETTLES, "the later route to be gone with them", request, gone).await);
     judged?;
     cleaned.into_iter().collect::<Result<(), Failure>>()?;
     Ok(Outcome::Pass)

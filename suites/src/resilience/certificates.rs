@@ -4,8 +4,8 @@ use meshgate_fixtures::FROZEN_BY_CERTIFICATE;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::plan::{Backend, NAMESPACE, Plan, Route};
-use meshgate_harness::probe::{Record, outcome};
-use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
+use meshgate_harness::probe::Record;
+use meshgate_harness::verdict::{CaseResult, Failure, Outcome};
 use serde_json::{Value, json};
 
 use super::bad_objects::served_by;
@@ -67,7 +67,7 @@ async fn bad_certificate(context: Context) -> CaseResult {
     }
     let request = context.world.request_to(&made.late, &context.world.ingress);
     let gone = |record: &Record| !served_by(record, Backend::B);
-    cleaned.push(context.until(SETTLES, "the later route to be gone with them", request, gone).await);
+    cleaned.push(context.until_all(SETTLES, "the later route to be gone with them", request, gone).await);
     let outcome = judged?;
     cleaned.into_iter().collect::<Result<(), Failure>>()?;
     Ok(outcome)
@@ -87,12 +87,8 @@ async fn judge(context: &Context, made: &Made) -> CaseResult {
     let freezes = context.world.recipe.findings.contains_key(FROZEN_BY_CERTIFICATE);
     if freezes {
         // What came after it is served already. The control: once the certificate is mended, the same request is answered.
-        let record = context.send(request(after)).await;
-        check("the answer on a route behind TLS that came after a certificate that cannot be used").that(
-            record.service().is_none(),
-            "none of an application",
-            outcome(&record),
-        )?;
+        let what = "no application to answer on a route behind TLS that came after a certificate that cannot be used";
+        context.from_now_on(SETTLES, what, request(after), |record| record.service().is_none()).await?;
     } else {
         let what = "a route behind TLS that came after a certificate that cannot be used to be served";
         context.until(SETTLES, what, request(after), |record| shows_own(record, Backend::B)).await?;
