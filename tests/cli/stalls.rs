@@ -1,12 +1,12 @@
 //! A machine that has no time for a process now and then: verdicts are the same on it.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::bench::{Bench, Done};
+use crate::bench::{Bench, Done, MESHGATE, SMALL};
 use crate::processes::Family;
 
 /// How long the process has no time, and how long it has some.
@@ -36,6 +36,17 @@ fn a_controller_that_lags_behind_another_instance() {
     }
     assert!(stalls > 3, "only {stalls} stalls");
     Done::from(child.wait_with_output().unwrap()).expect(0, &["2 findings, 0 not as promised"]);
+}
+
+/// What `ci/stalls` stops is there, and the verdict stands.
+#[test]
+fn programs_that_stand_still() {
+    let bench = Bench::new();
+    let mut stalls = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/ci/stalls"));
+    stalls.arg(MESHGATE).arg("run").args(SMALL.split_whitespace()).current_dir(bench.path()).stdin(Stdio::null());
+    let done = Done::from(stalls.output().unwrap());
+    done.expect(0, &["1 passed", " stops of up to 300 ms"]);
+    assert!(!done.stderr.contains("ci/stalls: 0 stops"), "{done:#?}");
 }
 
 /// The nginx that is to have no time.
