@@ -1,8 +1,8 @@
 //! A Lease: of several replicas one writes.
 //!
 //! It is taken when there is something to write, and not kept up beyond that: a cluster where there never is has none.
-//! Whether it is over is told by its holder's clock and one's own, as with the Lease of Linkerd's policy controller
-//! (kubert).
+//! Who ends gives it back, as with client-go's `ReleaseOnCancel`. Whether it is over is told by its holder's clock and
+//! one's own, as with the Lease of Linkerd's policy controller (kubert).
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,8 @@ const DURATION: i32 = 30;
 /// differ.
 const COUNTED_ON: Duration = Duration::from_secs(10);
 
-/// When it is tried again if another replica was faster.
+/// When it is tried again if another replica has it, which may give it back or have written everything before its time
+/// is over.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// A Lease that this replica may have.
@@ -43,7 +44,7 @@ impl Lease {
         self.until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Takes it, or takes it once more; how long to wait, if another replica has it.
+    /// Takes it, or takes it once more; when to try again, if another replica has it.
     pub(crate) async fn take(&mut self) -> kube::Result<Option<Duration>> {
         // Of before it is asked for: how long that takes is not known.
         let (until, now) = (Instant::now() + COUNTED_ON, Timestamp::now());
@@ -51,9 +52,9 @@ impl Lease {
         let spec = before.as_ref().and_then(|lease| lease.spec.clone()).unwrap_or_default();
         let spec = match claim(spec, &self.holder, now) {
             Ok(spec) => Some(spec),
-            Err(left) => return Ok(Some(left)),
+            Err(left) => return Ok(Some(left.min(RETRY))),
         };
-        let params = PostParams { field_manager: Some(self.holder.clone()), ..PostParams::default() };
+        let params = self.params();
         // With the version that was read, so that of two who try one succeeds.
         let written = match before {
             Some(Object { metadata, .. }) => self.api.replace(self.name, &params, &Object { metadata, spec }).await,
@@ -70,6 +71,26 @@ impl Lease {
             Err(Error::Api(status)) if status.code == 409 => Ok(Some(RETRY)),
             Err(error) => Err(error),
         }
+    }
+
+    /// Gives it back, so that the next replica need not wait. It is this one's for as long as it says so, also when it
+    /// is no longer counted on.
+    pub(crate) async fn give_back(&mut self) -> kube::Result<()> {
+        // A cluster where there is nothing to write is asked for nothing.
+        if self.until.take().is_none() {
+            return Ok(());
+        }
+        let Some(Object { metadata, spec }) = self.api.get_opt(self.name).await? else { return Ok(()) };
+        let Some(spec) = released(spec.unwrap_or_default(), &self.holder, Timestamp::now()) else { return Ok(()) };
+        match self.api.replace(self.name, &self.params(), &Object { metadata, spec: Some(spec) }).await {
+            // Another one has taken it meanwhile.
+            Err(Error::Api(status)) if status.code == 409 => Ok(()),
+            written => written.map(drop),
+        }
+    }
+
+    fn params(&self) -> PostParams {
+        PostParams { field_manager: Some(self.holder.clone()), ..PostParams::default() }
     }
 }
 
@@ -91,6 +112,18 @@ fn claim(lease: LeaseSpec, holder: &str, now: Timestamp) -> Result<LeaseSpec, Du
     })
 }
 
+/// What the Lease says when `holder` has given it back; `None` if it has not got it.
+fn released(lease: LeaseSpec, holder: &str, now: Timestamp) -> Option<LeaseSpec> {
+    (lease.holder_identity.as_deref() == Some(holder)).then(|| LeaseSpec {
+        // There is no Lease of no time.
+        lease_duration_seconds: Some(1),
+        acquire_time: Some(MicroTime(now)),
+        renew_time: Some(MicroTime(now)),
+        lease_transitions: lease.lease_transitions,
+        ..LeaseSpec::default()
+    })
+}
+
 /// How long whoever holds it still does; nothing if nobody does.
 fn left(lease: &LeaseSpec, now: Timestamp) -> Duration {
     let is_held = lease.holder_identity.as_ref().is_some_and(|holder| !holder.is_empty());
@@ -102,7 +135,32 @@ fn left(lease: &LeaseSpec, now: Timestamp) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use http::{Method, Request, Response};
+    use kube::client::Body;
+    use parking_lot::Mutex;
+    use tower::{BoxError, service_fn};
+
     use super::*;
+
+    /// An API server that has one Lease and nothing else.
+    fn api_server(lease: LeaseSpec) -> (Client, Arc<Mutex<Object>>) {
+        let stored = Arc::new(Mutex::new(Object { spec: Some(lease), ..Object::default() }));
+        let answers = Arc::clone(&stored);
+        let service = service_fn(move |request: Request<Body>| {
+            let stored = Arc::clone(&answers);
+            async move {
+                if request.method() == Method::PUT {
+                    let written = request.into_body().collect_bytes().await?;
+                    *stored.lock() = serde_json::from_slice(&written)?;
+                }
+                let answer = serde_json::to_vec(&*stored.lock())?;
+                Ok::<_, BoxError>(Response::new(Body::from(answer)))
+            }
+        });
+        (Client::new(service, "linkerd"), stored)
+    }
 
     fn at(time: &str) -> Timestamp {
         format!("2026-06-01T10:{time}Z").parse().unwrap()
@@ -143,5 +201,37 @@ mod tests {
             });
             assert_eq!(found, wanted, "{what}");
         }
+    }
+
+    #[test]
+    fn who_gives_it_back_has_it_no_longer_and_who_has_not_got_it_changes_nothing() {
+        let now = at("05:00");
+        let given_back = released(lease(Some("own"), "04:50", 30), "own", now).unwrap();
+        assert_eq!(given_back.lease_transitions, Some(3));
+        let taken = claim(given_back, "other", now).unwrap();
+        assert_eq!((taken.holder_identity.as_deref(), taken.lease_transitions), (Some("other"), Some(4)));
+        assert_eq!(claim(lease(Some("own"), "04:50", 30), "other", now), Err(Duration::from_secs(20)), "the control");
+        for lease in [LeaseSpec::default(), lease(Some("other"), "04:50", 30), taken] {
+            assert_eq!(released(lease, "own", now), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_next_one_has_it_soon_after_it_was_given_back() {
+        let other = LeaseSpec { renew_time: Some(MicroTime(Timestamp::now())), ..lease(Some("other"), "00:00", 3600) };
+        let (client, stored) = api_server(other.clone());
+        let spec = || stored.lock().spec.clone().unwrap();
+        let mut lease = Lease::new(client, "linkerd", "a-lease", "own");
+        assert_eq!(lease.take().await.unwrap(), Some(RETRY));
+        lease.give_back().await.unwrap();
+        assert_eq!(spec(), other, "it was never this replica's to give");
+
+        stored.lock().spec = released(other, "other", Timestamp::now());
+        assert_eq!(lease.take().await.unwrap(), None);
+        assert!(lease.is_held());
+        assert_eq!(spec().holder_identity.as_deref(), Some("own"));
+        lease.give_back().await.unwrap();
+        assert!(!lease.is_held());
+        assert_eq!(spec().holder_identity, None);
     }
 }

@@ -1,12 +1,16 @@
 //! The role `meshgate control-plane`.
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use clap::Parser;
+use futures::FutureExt;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
 use crate::{Authority, Config, Index, Server, Tls, admin, grpc::serve_identity, slices, statuses, watches};
+
+/// How long it may take to give back what others wait for. Kubernetes waits 30 s before it kills.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Why the control plane ended, or did not start.
 #[derive(Debug, Error)]
@@ -42,12 +46,23 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     tracing::info!(destination = %config.destination_addr, policy = %config.policy_addr, admin = %config.admin_addr, "listening");
 
     let _watches = watches::watch(&client, &index);
+    let shutdown = async {
+        shutdown.await;
+        tracing::info!("shutting down");
+    };
+    let shutdown = shutdown.shared();
+    // Where the API server does not answer, nothing is given back.
+    let late = async {
+        shutdown.clone().await;
+        tokio::time::sleep(FAREWELL).await;
+    };
     let statuses = statuses::write_statuses(client.clone(), index.clone());
-    let slices = slices::write_slices(client.clone(), index.clone(), &config.namespace, &config.hostname);
+    let slices =
+        slices::write_slices(client.clone(), index.clone(), &config.namespace, &config.hostname, shutdown.clone());
     let issuer = issuer(&config, client).map_err(RunError::Issuer)?;
     let server = Server::new(index.clone()).with_tls(issuer.as_ref().map(|(_, tls)| tls.clone()));
     let identity = identity(issuer, config.identity_addr).await?;
-    // Streams stay open for as long as proxies run: there is nothing to wait for at the end.
+    // Streams stay open for as long as proxies run: nothing is waited for at the end but the Lease of the slices.
     tokio::select! {
         result = server.clone().serve_destination(destination) => result?,
         result = server.serve_policy(policy) => result?,
@@ -55,7 +70,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         result = admin::serve(index, admin) => result?,
         () = statuses => {}
         () = slices => {}
-        () = shutdown => tracing::info!("shutting down"),
+        () = late => {}
     }
     Ok(())
 }

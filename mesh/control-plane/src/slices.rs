@@ -21,14 +21,22 @@ use crate::{
 /// How long after a slice could not be written it is tried again.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// Writes slices for ever: once every kind has been listed, and then after each change that one depends on.
+/// Writes slices until `shutdown`: once every kind has been listed, and then after each change that one depends on.
+/// What is being written then is written to its end.
 ///
 /// Of several writers one does, by the Lease `linkerd-destination-endpoint-write` of the namespace, as with Linkerd's
-/// destination controller; `holder` is this one's name. Where no Service selects an ExternalWorkload nothing is asked
-/// for and nothing is written.
-pub async fn write_slices(client: Client, index: Index, namespace: &str, holder: &str) {
+/// destination controller; `holder` is this one's name. It is given back at the end, or the next one would wait until
+/// its time is over. Where no Service selects an ExternalWorkload nothing is asked for and nothing is written.
+pub async fn write_slices(
+    client: Client,
+    index: Index,
+    namespace: &str,
+    holder: &str,
+    shutdown: impl Future<Output = ()>,
+) {
     let mut lease = Lease::new(client.clone(), namespace, meshgate_inject::SLICES_LEASE, holder);
     let mut pictures = pin!(index.follow(Topic::Slices, slices::picture));
+    let mut shutdown = pin!(shutdown);
     let mut picture = Picture::default();
     let mut wait = None;
     loop {
@@ -39,13 +47,21 @@ pub async fn write_slices(client: Client, index: Index, namespace: &str, holder:
             }
         };
         tokio::select! {
+            biased;
+            () = &mut shutdown => break,
             next = pictures.next() => match next {
                 Some(next) => picture = next,
-                None => return,
+                None => break,
             },
             () = again => {}
         }
         wait = write_what_differs(&client, &mut lease, &picture).await;
+    }
+    if let Err(error) = lease.give_back().await {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the Lease of EndpointSlices could not be given back; the next replica waits until its time is over"
+        );
     }
 }
 

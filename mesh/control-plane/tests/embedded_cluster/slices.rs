@@ -1,6 +1,6 @@
 //! The EndpointSlices that are made of ExternalWorkloads.
 
-use std::time::Duration;
+use std::{future::pending, time::Duration};
 
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{
@@ -9,21 +9,38 @@ use kube::{
 };
 use linkerd2_proxy_api::destination::{GetDestination, Update, destination_client::DestinationClient, update};
 use meshgate_control_plane::{Cluster, Index, Server, watch, write_slices};
-use serde_json::json;
-use tokio::{net::TcpListener, time::timeout};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, sync::oneshot, time::timeout};
 
 use crate::{DEADLINE, apply, cluster::api_of, installed, next};
+
+fn metadata(name: &str) -> Value {
+    json!({"name": name, "namespace": "default", "labels": {"app": "vm"}})
+}
+
+/// A Service that selects the workloads.
+fn web() -> Value {
+    let ports = json!([{"name": "http", "port": 80, "targetPort": "http"}]);
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": metadata("web"),
+        "spec": {"selector": {"app": "vm"}, "ports": ports},
+    })
+}
+
+fn workload(name: &str, ip: &str) -> Value {
+    json!({
+        "apiVersion": "workload.linkerd.io/v1beta1", "kind": "ExternalWorkload", "metadata": metadata(name),
+        "spec": {
+            "meshTLS": {"identity": format!("spiffe://example/{name}"), "serverName": name},
+            "ports": [{"name": "http", "port": 8080}], "workloadIPs": [{"ip": ip}],
+        },
+    })
+}
 
 #[tokio::test]
 async fn external_workloads_become_endpoints_of_services_with_the_rights_of_the_manifests() {
     let (_server, admin, own) = installed().await;
-    let metadata = |name: &str| json!({"name": name, "namespace": "default", "labels": {"app": "vm"}});
-    let ports = json!([{"name": "http", "port": 80, "targetPort": "http"}]);
-    let web = json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": metadata("web"),
-        "spec": {"selector": {"app": "vm"}, "ports": ports},
-    });
-    apply(&admin, &web).await;
+    apply(&admin, &web()).await;
     let services: Api<Service> = Api::namespaced(admin.clone(), "default");
     let uid = services.get("web").await.unwrap().metadata.uid;
     // Two replicas, of which one writes.
@@ -31,8 +48,8 @@ async fn external_workloads_become_endpoints_of_services_with_the_rights_of_the_
     let _watches = watch(&own, &index);
     let other = Index::new(Cluster::default());
     let _more_watches = watch(&own, &other);
-    tokio::spawn(write_slices(own.clone(), index.clone(), "linkerd", "one"));
-    tokio::spawn(write_slices(own, other, "linkerd", "another"));
+    tokio::spawn(write_slices(own.clone(), index.clone(), "linkerd", "one", pending()));
+    tokio::spawn(write_slices(own, other, "linkerd", "another", pending()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(Server::new(index).serve_destination(listener));
@@ -49,15 +66,6 @@ async fn external_workloads_become_endpoints_of_services_with_the_rights_of_the_
     let too_early = leases.list(&ListParams::default()).await.unwrap().items;
     assert!(too_early.is_empty(), "{too_early:?}");
 
-    let workload = |name: &str, ip: &str| {
-        json!({
-            "apiVersion": "workload.linkerd.io/v1beta1", "kind": "ExternalWorkload", "metadata": metadata(name),
-            "spec": {
-                "meshTLS": {"identity": format!("spiffe://example/{name}"), "serverName": name},
-                "ports": [{"name": "http", "port": 8080}], "workloadIPs": [{"ip": ip}],
-            },
-        })
-    };
     let (vm, second) = (workload("vm", "192.0.2.7"), workload("vm-2", "192.0.2.8"));
     apply(&admin, &vm).await;
     let slices = slices_where(&admin, |slices| sizes(slices) == [(1, 0)]).await;
@@ -89,6 +97,33 @@ async fn external_workloads_become_endpoints_of_services_with_the_rights_of_the_
     slices_where(&admin, <[_]>::is_empty).await;
     // The workload may be known to be gone before its slice is.
     while !matches!(next(&mut updates).await.update, Some(update::Update::NoEndpoints(none)) if none.exists) {}
+}
+
+#[tokio::test]
+async fn who_is_told_to_end_gives_the_lease_back_with_the_rights_of_the_manifests() {
+    let (_server, admin, own) = installed().await;
+    apply(&admin, &web()).await;
+    apply(&admin, &workload("vm", "192.0.2.7")).await;
+    let index = Index::new(Cluster::default());
+    let _watches = watch(&own, &index);
+    let leases: Api<Lease> = Api::namespaced(admin.clone(), "linkerd");
+    let lease = async || leases.get(meshgate_inject::SLICES_LEASE).await.unwrap().spec.unwrap();
+
+    let (tell, told) = oneshot::channel::<()>();
+    let shutdown = async { told.await.unwrap() };
+    let one = tokio::spawn(write_slices(own.clone(), index.clone(), "linkerd", "one", shutdown));
+    slices_where(&admin, |slices| sizes(slices) == [(1, 0)]).await;
+    assert_eq!(lease().await.holder_identity.as_deref(), Some("one"), "it keeps what it took");
+    tell.send(()).unwrap();
+    timeout(DEADLINE, one).await.expect("its end in time").unwrap();
+    assert_eq!(lease().await.holder_identity, None);
+
+    // Sooner than after the 30 s that it was taken for.
+    tokio::spawn(write_slices(own, index, "linkerd", "another", pending()));
+    apply(&admin, &workload("vm-2", "192.0.2.8")).await;
+    slices_where(&admin, |slices| sizes(slices) == [(2, 0)]).await;
+    let lease = lease().await;
+    assert_eq!((lease.holder_identity.as_deref(), lease.lease_transitions), (Some("another"), Some(2)));
 }
 
 /// Of each slice how many endpoints it has, and how many of them are ready.
