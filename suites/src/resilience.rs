@@ -136,14 +136,11 @@ async fn only_from(context: &Context, pods: &BTreeMap<String, Ipv4Addr>) -> Resu
     .map_err(|seen| check("who answers").failure(format!("only {:?}, every time", pods.keys()), seen))
 }
 
-/// Sends until every one of these pods has answered. A balancer leaves a pod that once was slow in peace, after a first answer of half a second for
-/// longer than this waits, unless the others have so much to do that it is the quicker one all the same.
+/// Sends until every one of these pods has answered.
 async fn each_answers(context: &Context, pods: &BTreeMap<String, Ipv4Addr>) -> Result<(), Failure> {
-    const CROWD: usize = 32;
-    let (request, deadline) = (context.get("main")?, deadline(SETTLES));
-    let crowd = Request { path: "/?delay_ms=100".into(), ..request.clone() };
+    let deadline = deadline(SETTLES);
     let mut seen = BTreeSet::new();
-    let mut records = context.send_many(request, 20, CONNECTIONS).await;
+    let mut records = context.send_many(context.get("main")?, 20, CONNECTIONS).await;
     loop {
         seen.extend(Summary::of(&records).pods.into_keys());
         if pods.keys().all(|pod| seen.contains(pod)) {
@@ -154,8 +151,17 @@ async fn each_answers(context: &Context, pods: &BTreeMap<String, Ipv4Addr>) -> R
             format!("all of {:?} within {} s", pods.keys(), patient(SETTLES).as_secs()),
             format!("{seen:?}"),
         )?;
-        records = context.send_many(crowd.clone(), 2 * CROWD, CROWD).await;
+        records = send_crowd(context).await?;
     }
+}
+
+/// Many requests at once, each under way for a while. A balancer leaves a pod that once was slow in peace, after a first
+/// answer of half a second for longer than a case waits, unless the others have so much to do that it is the quicker one
+/// all the same.
+async fn send_crowd(context: &Context) -> Result<Vec<Record>, Failure> {
+    const CROWD: usize = 32;
+    let request = Request { path: "/?delay_ms=100".into(), ..context.get("main")? };
+    Ok(context.send_many(request, 2 * CROWD, CROWD).await)
 }
 
 /// Every one of the answers is a 200.

@@ -16,9 +16,9 @@ use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::counters::Proxy;
+use crate::counters::{ENDPOINTS, Proxy, ended};
 
-use super::{CONNECTIONS, SETTLES, all_good, failures, quickest, scale, serve_own};
+use super::{CONNECTIONS, SETTLES, all_good, failures, only_from, quickest, scale, send_crowd, serve_own};
 
 /// The cases of this file.
 pub const CASES: &[Case] = &[
@@ -113,17 +113,34 @@ async fn refusing_backend(context: Context) -> CaseResult {
     let pods = good_pods(&context, 2).await?;
     let refusing = *pods.first().context("two pods")?;
     refuse(&context, refusing, Duration::from_secs(600)).await?;
+    let own = Proxy::Pod(refusing);
+    let application = format!("{refusing}:8080");
+    let inbound = [("direction", "inbound"), ("target_addr", &*application)];
+    let refused = [&inbound[..], &[("status_code", "502")]].concat();
+    // What was asked to see it refuse is counted by now.
+    ended(&context, own, ENDPOINTS, &inbound).await?;
+    let before = own.count(&context, "response_total", &refused).await?;
     let direct = context.send_many(context.get("direct")?, REQUESTS, CONNECTIONS).await;
-    let proxied = context.send_many(context.get("main")?, REQUESTS, CONNECTIONS).await;
+    let mut proxied = context.send_many(context.get("main")?, REQUESTS, CONNECTIONS).await;
+    // The control: it was chosen, so that there was something to lose. Whatever is sent until then is judged as well.
+    let deadline = deadline(SETTLES);
+    while own.count(&context, "response_total", &refused).await? <= before {
+        check("requests that the refusing pod's proxy answered with 502 during the sample").that(
+            Instant::now() < deadline,
+            "at least 1",
+            format!("0 of {}", proxied.len()),
+        )?;
+        proxied.extend(send_crowd(&context).await?);
+    }
     // Still so at the end, or the samples were in part ones of two good pods.
     let record = directly(&context, refusing).await;
     check("the refusing pod at the end of the sample").that(record.is(502), "502 of its proxy", outcome(&record))?;
 
-    let most = match context.promises().balances {
-        Balances::Proxy => REQUESTS / 100,
-        Balances::Controller => REQUESTS * 7 / 10,
-    };
     for (what, records) in [("its port without a proxy", &direct), ("its application behind a proxy", &proxied)] {
+        let most = match context.promises().balances {
+            Balances::Proxy => records.len() / 100,
+            Balances::Controller => records.len() * 7 / 10,
+        };
         failures(&format!("while one of two pods refused at {what}"), records, most)?;
         let statuses = Summary::of(records).statuses;
         check("the answers while one of two pods refused").that(
@@ -132,14 +149,6 @@ async fn refusing_backend(context: Context) -> CaseResult {
             format!("{statuses:?}"),
         )?;
     }
-    // The control: it was chosen, so that there was something to lose. The look at the end is one of these.
-    let refused = [("direction", "inbound"), ("status_code", "502")];
-    let refused = Proxy::Pod(refusing).count(&context, "response_total", &refused).await?;
-    check("requests that the refusing pod's proxy answered with 502").that(
-        refused > 1.0,
-        "more than that of this case's last look",
-        refused.to_string(),
-    )?;
     Ok(Outcome::Pass)
 }
 
@@ -180,12 +189,18 @@ async fn all_refuse(context: Context) -> CaseResult {
 /// So many pods that accept connections: new ones if an earlier look has left any that refuse.
 async fn good_pods(context: &Context, count: usize) -> Result<Vec<Ipv4Addr>, Failure> {
     let mut pods = scale(context, count).await?;
-    if futures::future::join_all(pods.values().map(|pod| directly(context, *pod))).await.iter().any(|r| !r.is(200)) {
+    let looks = futures::future::join_all(pods.values().map(|pod| directly(context, *pod))).await;
+    let are_new = looks.iter().any(|record| !record.is(200));
+    if are_new {
         scale(context, 0).await?;
         pods = scale(context, count).await?;
     }
     for pod in pods.values() {
         answers(context, *pod, 200, deadline(SETTLES)).await?;
+    }
+    if are_new {
+        // Who balances has to hear of them.
+        only_from(context, &pods).await?;
     }
     Ok(pods.into_values().collect())
 }
