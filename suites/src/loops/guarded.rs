@@ -134,8 +134,8 @@ async fn page_example_com(context: Context) -> CaseResult {
     passed(&context, &main, &marker, 1).await?;
     check("loops that the proxy counts").equal(main.refusals(&context).await? - refusals, 1.0)?;
 
-    dns(&[&unguarded]);
-    let marker = storm(&context, unguarded.request(&context, route), &unguarded, &[&route.host]).await?;
+    let names = [(route.host.as_str(), &unguarded)];
+    let marker = storm(&context, unguarded.request(&context, route), &unguarded, &names).await?;
     unguarded.passes(&context, &marker, ROUNDS).await?;
     Ok(Outcome::Pass)
 }
@@ -169,8 +169,8 @@ async fn lost(context: &Context, route: &Route) -> Result<(), Failure> {
     refused("a request that only the default backend takes", &record)?;
     passed(context, &main, &marker, 1).await?;
 
-    dns(&[unguarded.entrance.ip]);
-    let marker = storm(context, unguarded.request(context, route), &unguarded, &[&route.host]).await?;
+    let names = [(route.host.as_str(), &unguarded)];
+    let marker = storm(context, unguarded.request(context, route), &unguarded, &names).await?;
     unguarded.passes(context, &marker, ROUNDS).await?;
     Ok(())
 }
@@ -235,8 +235,8 @@ async fn two_hops(context: Context) -> CaseResult {
     passed(&context, &main, &marker, 1).await?;
     passed(&context, &too, &marker, 1).await?;
 
-    dns(&here.host, &[unguarded.entrance.ip]);
-    let marker = storm(&context, unguarded.request(&context, here), &unguarded, &[&here.host, &there.host]).await?;
+    let names = [(here.host.as_str(), &unguarded), (there.host.as_str(), &too)];
+    let marker = storm(&context, unguarded.request(&context, here), &unguarded, &names).await?;
     unguarded.passes(&context, &marker, ROUNDS).await?;
     too.passes(&context, &marker, ROUNDS - 1).await?;
     // Several workers write one log, and who has answered writes its line a moment later.
