@@ -209,8 +209,19 @@ impl Context {
         request: Request,
         accept: impl Fn(&Record) -> bool,
     ) -> Result<(), Failure> {
+        self.until_all_by(deadline(within), what, request, accept).await
+    }
+
+    /// The same by a moment.
+    pub async fn until_all_by(
+        &self,
+        deadline: Instant,
+        what: &str,
+        request: Request,
+        accept: impl Fn(&Record) -> bool,
+    ) -> Result<(), Failure> {
         let all = Batch { keep: Keep::All, ..Batch::repeated(request.clone(), EVERYBODY * EACH, EVERYBODY) };
-        converge_by(deadline(within), || async {
+        converge_by(deadline, || async {
             let records = self.send_batch(all.clone()).await;
             let other = records.iter().position(|record| !accept(record));
             other.map_or(Ok(()), |other| Err(format!("{} of {}", probe::outcome(&records[other]), records.len())))

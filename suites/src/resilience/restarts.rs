@@ -11,7 +11,7 @@ use meshgate_harness::context::Context;
 use meshgate_harness::convergence::{converge, deadline};
 use meshgate_harness::matrix::Mesh;
 use meshgate_harness::plan::{Backend, NAMESPACE};
-use meshgate_harness::probe::outcome;
+use meshgate_harness::probe::{Record, outcome};
 use meshgate_harness::verdict::{CaseResult, Outcome, check};
 use tokio::time::Instant;
 
@@ -84,9 +84,11 @@ async fn controller_restart(context: Context) -> CaseResult {
     }
     check("requests while the controller is away").that(failed.is_some(), "to fail", "200 every time")?;
     for (route, backend) in routes {
-        let from =
-            |record: &meshgate_harness::probe::Record| record.is(200) && record.service() == Some(backend.name());
+        let from = |record: &Record| record.is(200) && record.service() == Some(backend.name());
+        // Alone first: while nobody is there, each may have to be waited for.
         context.until_by(deadline, "the new controller to serve the route", context.get(route)?, from).await?;
+        let what = "every worker of the new controller to serve the route";
+        context.until_all_by(deadline, what, context.get(route)?, from).await?;
     }
     let after = context.world.kubernetes.pods(&controller.namespace, &labels).await?;
     let old: Vec<String> = after
