@@ -187,14 +187,18 @@ async fn annotation_no_op(context: Context) -> CaseResult {
         .equal(metrics.sum("request_total", &named), 0.0)?;
     // The control: a header that is set does name the Service, in the same mode and dialect.
     let service = format!("{}:80", fqdn(&context, "main"));
-    let direct = Request::get(service.clone(), "/").header("l5d-dst-override", service);
-    context.send_inside(Batch::of(vec![direct])).await?;
-    let metrics = context.metrics_of(context.world.pod_address("probe").await?, Families::Counts).await?;
-    check("the control, requests that the probe's proxy knows by it").that(
-        metrics.sum("request_total", &named) >= 1.0,
-        "at least 1",
-        "0",
-    )?;
+    let direct = Batch::of(vec![Request::get(service.clone(), "/").header("l5d-dst-override", service)]);
+    let probe = context.world.pod_address("probe").await?;
+    converge(SETTLES, || async {
+        let count = async {
+            context.send_inside(direct.clone()).await?;
+            Ok::<_, Failure>(context.metrics_of(probe, Families::Counts).await?.sum("request_total", &named))
+        };
+        let count = count.await.map_err(|failure| failure.to_string())?;
+        if count >= 1.0 { Ok(()) } else { Err(count.to_string()) }
+    })
+    .await
+    .map_err(|seen| check("the control, requests that the probe's proxy knows by it").failure("at least 1", seen))?;
     Ok(Outcome::Pass)
 }
 

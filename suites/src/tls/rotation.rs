@@ -10,7 +10,7 @@ use meshgate_harness::convergence::{converge, patient};
 use meshgate_harness::matrix::Mesh;
 use meshgate_harness::metrics::Families;
 use meshgate_harness::plan::Plan;
-use meshgate_harness::probe::{Request, outcome};
+use meshgate_harness::probe::{Record, Request, outcome};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 use serde_json::json;
 use tokio::time::Instant;
@@ -44,6 +44,9 @@ const NEVER: &str = "1h";
 /// How often each certificate has to be replaced, and how long that may take.
 const RENEWALS: f64 = 3.0;
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long routes and what is judged last may take to follow.
+const SETTLES: Duration = Duration::from_secs(15);
 
 /// A port without HTTP as far as the mesh is concerned: each connection to it is one between the proxies.
 const OPAQUE: u16 = 8081;
@@ -169,14 +172,16 @@ async fn without_renewal(context: &Context) -> CaseResult {
     })
     .await
     .map_err(|seen| check("the certificate that is not replaced").failure("the first, and over", seen))?;
-    let direct = context.send_from(Vantage::Node, Request::get(format!("{pod}:8080"), "/")).await;
-    check("a request of a client without a proxy").that(direct.is(200), "200", outcome(&direct))?;
-    let record = context.send(context.get_at(RENEWING, "expired")?).await;
-    check("a request to a pod whose proxy's certificate is over").that(
-        record.status.is_some_and(|status| status >= 500),
-        "to be refused",
-        outcome(&record),
-    )?;
+    let direct = Request::get(format!("{pod}:8080"), "/");
+    converge(SETTLES, || async {
+        let record = context.send_from(Vantage::Node, direct.clone()).await;
+        if record.is(200) { Ok(()) } else { Err(outcome(&record)) }
+    })
+    .await
+    .map_err(|seen| check("a request of a client without a proxy").failure("200", seen))?;
+    let refused = |record: &Record| record.status.is_some_and(|status| status >= 500);
+    let what = "a request to a pod whose proxy's certificate is over to be refused";
+    context.until(SETTLES, what, context.get_at(RENEWING, "expired")?, refused).await?;
     Ok(Outcome::Pass)
 }
 
