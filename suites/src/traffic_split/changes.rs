@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use meshgate_harness::case::{Case, Evidence, Need, Stage};
@@ -82,6 +83,9 @@ async fn changed_under_load(context: Context) -> CaseResult {
     Ok(Outcome::Pass)
 }
 
+/// How long a request to a leg without endpoints may take: the proxy waits three seconds for one, and a machine may stand still for two.
+const FAILS: Duration = Duration::from_secs(8);
+
 /// Linkerd's proxy was observed to fail one request per connection, after 3 s, and then to leave the leg out. A proxy that
 /// leaves it out from the start is right, too.
 async fn dead_leaf(context: Context) -> CaseResult {
@@ -123,9 +127,10 @@ async fn dead_leaf(context: Context) -> CaseResult {
 }
 
 fn failed_fast(record: &Record) -> Result<(), Failure> {
+    let took = Duration::from_micros(record.total_us);
     check("a request to a leg without endpoints").that(
-        matches!(record.status, Some(503 | 504)) && record.total_us < 5_000_000,
-        "503 or 504 within 5 s",
-        format!("{} after {:.1} s", outcome(record), record.total_us as f64 / 1e6),
+        matches!(record.status, Some(503 | 504)) && took < FAILS,
+        format!("503 or 504 within {} s", FAILS.as_secs()),
+        format!("{} after {:.1} s", outcome(record), took.as_secs_f64()),
     )
 }
