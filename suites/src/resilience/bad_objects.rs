@@ -67,17 +67,24 @@ async fn bad_objects(context: Context) -> CaseResult {
     let late = plan.routes[LATE].objects(&context.world.recipe).map_err(anyhow::Error::from)?;
     let suspects = suspects(&context, &mut plan, |bad| !bad.freezes)?;
     let judged = judge(&context, &plan, &suspects, &late).await;
-    // Whatever was seen, the cases after this one have to find the controller as it was.
-    let mut cleaned = Vec::new();
-    for objects in suspects.iter().map(|suspect| &suspect.objects).chain([&late]) {
-        cleaned.push(context.world.kubernetes.delete_all(objects).await.map_err(Failure::from));
-    }
-    let request = context.world.request_to(&plan.routes[LATE], &context.world.ingress);
-    let gone = |record: &Record| !served_by(record, Backend::B);
-    cleaned.push(context.until_all(SETTLES, "the later route to be gone with them", request, gone).await);
+    let made: Vec<&Vec<Value>> = suspects.iter().map(|suspect| &suspect.objects).chain([&late]).collect();
+    let cleared = clear(&context, &made, &plan.routes[LATE]).await;
     let outcome = judged?;
-    cleaned.into_iter().collect::<Result<(), Failure>>()?;
+    cleared?;
     Ok(outcome)
+}
+
+/// Deletes what a case has made, and waits until the latest of its routes, which led to [`OTHER`], is gone as well. Whatever
+/// was seen, the cases after it have to find the controller as it was: one thing that cannot be deleted keeps no other.
+pub(super) async fn clear(context: &Context, made: &[&Vec<Value>], late: &Route) -> Result<(), Failure> {
+    let mut cleared = Vec::new();
+    for objects in made {
+        cleared.push(context.world.kubernetes.delete_all(objects).await.map_err(Failure::from));
+    }
+    let request = context.world.request_to(late, &context.world.ingress);
+    let gone = |record: &Record| !served_by(record, Backend::B);
+    cleared.push(context.until_all(SETTLES, "the later route to be gone with them", request, gone).await);
+    cleared.into_iter().collect()
 }
 
 async fn freezing_objects(context: Context) -> CaseResult {

@@ -9,8 +9,8 @@ use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 use serde_json::Value;
 
 use super::bad_objects::{
-    GOOD, LATE, OTHER, Suspect, is_served_by_nobody, lines_with, named, served_by, suspects, taken_or_refused, told,
-    told_again,
+    GOOD, LATE, OTHER, Suspect, clear, is_served_by_nobody, lines_with, named, served_by, suspects, taken_or_refused,
+    told, told_again,
 };
 use super::{CONNECTIONS, SETTLES, is_same, own_objects};
 
@@ -49,8 +49,12 @@ impl Turning<'_> {
 
     /// Waits until a backend answers.
     async fn serves(&self, context: &Context, backend: Backend, when: &str) -> Result<(), Failure> {
-        let what = format!("the host of {} to lead to {} {when}", named(&self.suspect), backend.name());
+        let what = self.leads_to(backend, when);
         context.until(SETTLES, &what, self.request(context), |record| served_by(record, backend)).await
+    }
+
+    fn leads_to(&self, backend: Backend, when: &str) -> String {
+        format!("the host of {} to lead to {} {when}", named(&self.suspect), backend.name())
     }
 }
 
@@ -60,17 +64,11 @@ async fn became_bad(context: Context) -> CaseResult {
     let late_objects = own_objects(&context, &late)?;
     let turning = turning(&context, &mut plan)?;
     let judged = judge(&context, &turning, &late, &late_objects).await;
-    // Whatever was seen, the cases after this one have to find the controller as it was.
-    let mut cleaned = Vec::new();
     let made = turning.iter().flat_map(|turn| [&turn.before, &turn.suspect.objects, &turn.mended]);
-    for objects in made.chain([&late_objects]) {
-        cleaned.push(context.world.kubernetes.delete_all(objects).await.map_err(Failure::from));
-    }
-    let request = context.world.request_to(&late, &context.world.ingress);
-    let gone = |record: &Record| !served_by(record, Backend::B);
-    cleaned.push(context.until_all(SETTLES, "the later route to be gone with them", request, gone).await);
+    let made: Vec<&Vec<Value>> = made.chain([&late_objects]).collect();
+    let cleared = clear(&context, &made, &late).await;
     judged?;
-    cleaned.into_iter().collect::<Result<(), Failure>>()?;
+    cleared?;
     Ok(Outcome::Pass)
 }
 
@@ -121,8 +119,8 @@ async fn judge(
     context.apply_meanwhile(late_objects).await?;
     let request = context.world.request_to(late, &context.world.ingress);
     let answers = |record: &Record| served_by(record, Backend::B);
-    context.until(SETTLES, "a route that came after the changes to be served", request, answers).await?;
-    // What nothing is told of, when it comes so, is no other case's to be told of.
+    context.until_all(SETTLES, "a route that came after the changes to be served", request, answers).await?;
+    // That nothing is told of the others `resilience/bad-objects` has seen.
     let speaking = others.iter().map(|turn| &turn.suspect).filter(|suspect| suspect.bad.told.is_some());
     let speaking: Vec<&Suspect<'_>> = speaking.collect();
     told(context, &speaking).await?;
@@ -149,7 +147,9 @@ async fn begin(context: &Context, turning: &[&Turning<'_>]) -> Result<(), Failur
         context.apply_meanwhile(&turn.before).await?;
     }
     for turn in turning {
-        turn.serves(context, Backend::B, "before it is changed").await?;
+        // Every worker of the controller: one that has yet to hear of it does not go on as before.
+        let what = turn.leads_to(Backend::B, "before it is changed");
+        context.until_all(SETTLES, &what, turn.request(context), |record| served_by(record, Backend::B)).await?;
     }
     Ok(())
 }

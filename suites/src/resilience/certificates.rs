@@ -8,7 +8,7 @@ use meshgate_harness::probe::Record;
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome};
 use serde_json::{Value, json};
 
-use super::bad_objects::served_by;
+use super::bad_objects::{clear, served_by};
 use super::{CONNECTIONS, SETTLES, all_good, own_objects};
 use crate::tls::{COMMON_NAME, certificate, terminate};
 
@@ -57,19 +57,15 @@ async fn bad_certificate(context: Context) -> CaseResult {
         after: behind_tls(&mut plan, "after", OTHER),
         late: plan.route("late", OTHER).clone(),
     };
-    let judged = judge(&context, &made).await;
-    // Whatever was seen, the cases after this one have to find the controller as it was. The Secrets go later: a route without one
-    // would be wrong anew.
-    let mut cleaned = Vec::new();
+    let mut objects = Vec::new();
     for route in [&made.sealed, &made.after, &made.late] {
-        let objects = own_objects(&context, route)?;
-        cleaned.push(context.world.kubernetes.delete_all(&objects).await.map_err(Failure::from));
+        objects.push(own_objects(&context, route)?);
     }
-    let request = context.world.request_to(&made.late, &context.world.ingress);
-    let gone = |record: &Record| !served_by(record, Backend::B);
-    cleaned.push(context.until_all(SETTLES, "the later route to be gone with them", request, gone).await);
+    let judged = judge(&context, &made).await;
+    // The Secrets go later: a route without one would be wrong anew.
+    let cleared = clear(&context, &objects.iter().collect::<Vec<_>>(), &made.late).await;
     let outcome = judged?;
-    cleaned.into_iter().collect::<Result<(), Failure>>()?;
+    cleared?;
     Ok(outcome)
 }
 
@@ -83,7 +79,7 @@ async fn judge(context: &Context, made: &Made) -> CaseResult {
     context.apply_meanwhile(&own_objects(context, late)?).await?;
     let request = |route: &Route| context.world.request_to(route, &context.world.ingress);
     let what = "a route without TLS that came after the certificate to be served";
-    context.until(SETTLES, what, request(late), |record| served_by(record, Backend::B)).await?;
+    context.until_all(SETTLES, what, request(late), |record| served_by(record, Backend::B)).await?;
     let freezes = context.world.recipe.findings.contains_key(FROZEN_BY_CERTIFICATE);
     if freezes {
         // What came after it is served already. The control: once the certificate is mended, the same request is answered.
@@ -91,14 +87,14 @@ async fn judge(context: &Context, made: &Made) -> CaseResult {
         context.from_now_on(SETTLES, what, request(after), |record| record.service().is_none()).await?;
     } else {
         let what = "a route behind TLS that came after a certificate that cannot be used to be served";
-        context.until(SETTLES, what, request(after), |record| shows_own(record, Backend::B)).await?;
+        context.until_all(SETTLES, what, request(after), |record| is_behind_tls(record, Backend::B)).await?;
     }
     let records = context.send_many(context.get(MAIN)?, 20, CONNECTIONS).await;
     all_good("on a route behind TLS that was there before", &records)?;
     context.world.kubernetes.apply(&proper(sealed)?).await?;
     for (route, backend) in [(sealed, Backend::A), (after, Backend::B)] {
         let what = format!("the route {} to be served once the certificate is mended", route.name);
-        context.until(SETTLES, &what, request(route), |record| shows_own(record, backend)).await?;
+        context.until(SETTLES, &what, request(route), |record| is_behind_tls(record, backend)).await?;
     }
     if !freezes {
         return Ok(Outcome::Pass);
@@ -128,8 +124,8 @@ fn proper(route: &Route) -> Result<Value, Failure> {
     Ok(secret(route, &certificate, &key))
 }
 
-/// Whether a backend answered, and the controller has shown the certificate that it was given.
-fn shows_own(record: &Record, backend: Backend) -> bool {
+/// Whether a backend answered, behind a certificate that the controller was given and not one that it has of itself.
+fn is_behind_tls(record: &Record, backend: Backend) -> bool {
     let shown = record.tls.as_ref().and_then(|peer| peer.common_name.as_deref());
     served_by(record, backend) && shown == Some(COMMON_NAME)
 }
