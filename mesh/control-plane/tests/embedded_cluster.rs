@@ -20,7 +20,7 @@ use kube::{
 use meshgate_api::Running;
 use meshgate_store::Store;
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::{net::TcpListener, time::timeout};
 use tonic::Streaming;
 
 /// Long enough for a loaded machine; a test that passes never waits for it.
@@ -43,6 +43,13 @@ async fn installed() -> (Running, Client, Client) {
     let token = server.tokens().issue("linkerd", "linkerd-destination", &[], Duration::from_secs(3600)).unwrap().token;
     let own = client(kubeconfig(&server, Some(token))).await;
     (server, admin, own)
+}
+
+/// A port to serve on, and where clients find it.
+async fn listening() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap());
+    (listener, uri)
 }
 
 async fn next<T>(stream: &mut Streaming<T>) -> T {

@@ -6,10 +6,9 @@ use linkerd2_proxy_api::destination::{
 };
 use meshgate_control_plane::{Cluster, Index, Server, watch};
 use serde_json::json;
-use tokio::net::TcpListener;
 use tonic::Streaming;
 
-use crate::{apply, cluster::api_of, installed, next};
+use crate::{apply, cluster::api_of, installed, listening, next};
 
 async fn profile_where(stream: &mut Streaming<DestinationProfile>, wanted: impl Fn(&DestinationProfile) -> bool) {
     while !wanted(&next(stream).await) {}
@@ -20,8 +19,7 @@ async fn objects_become_answers_with_the_rights_of_the_manifests() {
     let (_server, admin, own) = installed().await;
     let index = Index::new(Cluster::default());
     let _watches = watch(&own, &index);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let uri = format!("http://{}", listener.local_addr().unwrap());
+    let (listener, uri) = listening().await;
     tokio::spawn(Server::new(index.clone()).serve_destination(listener));
     let mut destination = DestinationClient::connect(uri).await.unwrap();
     let ask = || GetDestination {
@@ -127,8 +125,7 @@ async fn a_proxy_is_told_of_its_zones_endpoints_and_of_a_host_port_with_the_righ
 
     let index = Index::new(Cluster::default());
     let _watches = watch(&own, &index);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let uri = format!("http://{}", listener.local_addr().unwrap());
+    let (listener, uri) = listening().await;
     tokio::spawn(Server::new(index).serve_destination(listener));
     let mut destination = DestinationClient::connect(uri).await.unwrap();
     let ask = |path: &str| GetDestination {

@@ -6,12 +6,12 @@ use linkerd2_proxy_api::identity::{CertifyRequest, identity_client::IdentityClie
 use meshgate_control_plane::{Authority, IdentityDomain, Tls, Validity, serve_identity};
 use meshgate_store::Store;
 use serde_json::json;
-use tokio::net::TcpListener;
 use tonic::Code;
 
 use crate::{
     apply,
     cluster::{api_server, client, kubeconfig},
+    listening,
 };
 
 #[tokio::test]
@@ -36,8 +36,7 @@ async fn a_token_entitles_to_a_certificate_for_its_service_account_and_no_other(
     let authority = Authority::new(&issuer.certificate, &issuer.key, names, Validity::default(), client).unwrap();
     let authority = Arc::new(authority);
     let tls = Tls::new(Arc::clone(&authority)).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let uri = format!("http://{}", listener.local_addr().unwrap());
+    let (listener, uri) = listening().await;
     tokio::spawn(serve_identity(authority, tls, listener));
     let mut service = IdentityClient::connect(uri).await.unwrap();
 

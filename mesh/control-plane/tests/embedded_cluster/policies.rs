@@ -6,17 +6,16 @@ use linkerd2_proxy_api::{
 };
 use meshgate_control_plane::{Cluster, Index, Server, watch};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, time::timeout};
+use tokio::time::timeout;
 
-use crate::{DEADLINE, apply, installed, next};
+use crate::{DEADLINE, apply, installed, listening, next};
 
 #[tokio::test]
 async fn routes_and_limits_become_policies_with_the_rights_of_the_manifests() {
     let (_server, admin, own) = installed().await;
     let index = Index::new(Cluster::default());
     let _watches = watch(&own, &index);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let uri = format!("http://{}", listener.local_addr().unwrap());
+    let (listener, uri) = listening().await;
     tokio::spawn(Server::new(index.clone()).serve_policy(listener));
     let mut policies = OutboundPoliciesClient::connect(uri.clone()).await.unwrap();
     let mut pods = InboundServerPoliciesClient::connect(uri).await.unwrap();

@@ -10,9 +10,9 @@ use kube::{
 use linkerd2_proxy_api::destination::{GetDestination, Update, destination_client::DestinationClient, update};
 use meshgate_control_plane::{Cluster, Index, Server, watch, write_slices};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::oneshot, time::timeout};
+use tokio::{sync::oneshot, time::timeout};
 
-use crate::{DEADLINE, apply, cluster::api_of, installed, next};
+use crate::{DEADLINE, apply, cluster::api_of, installed, listening, next};
 
 fn metadata(name: &str) -> Value {
     json!({"name": name, "namespace": "default", "labels": {"app": "vm"}})
@@ -50,8 +50,7 @@ async fn external_workloads_become_endpoints_of_services_with_the_rights_of_the_
     let _more_watches = watch(&own, &other);
     tokio::spawn(write_slices(own.clone(), index.clone(), "linkerd", "one", pending()));
     tokio::spawn(write_slices(own, other, "linkerd", "another", pending()));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let uri = format!("http://{}", listener.local_addr().unwrap());
+    let (listener, uri) = listening().await;
     tokio::spawn(Server::new(index).serve_destination(listener));
     let mut destination = DestinationClient::connect(uri).await.unwrap();
     let ask = GetDestination {

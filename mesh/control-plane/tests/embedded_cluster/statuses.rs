@@ -13,9 +13,9 @@ use linkerd2_proxy_api::outbound::{
 };
 use meshgate_control_plane::{Cluster, Index, Server, watch, write_statuses};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, time::timeout};
+use tokio::time::timeout;
 
-use crate::{DEADLINE, apply, cluster::api_of, installed, next};
+use crate::{DEADLINE, apply, cluster::api_of, installed, listening, next};
 
 #[tokio::test]
 async fn routes_say_what_became_of_them_with_the_rights_of_the_manifests() {
@@ -80,8 +80,7 @@ async fn networks_become_policies_and_say_whether_they_are_accepted_with_the_rig
     let (_server, admin, own) = installed().await;
     let index = Index::new(Cluster::default());
     let _watches = watch(&own, &index);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let uri = format!("http://{}", listener.local_addr().unwrap());
+    let (listener, uri) = listening().await;
     tokio::spawn(Server::new(index.clone()).serve_policy(listener));
     tokio::spawn(write_statuses(own, index));
     let target = traffic_spec::Target::Addr("203.0.113.10:80".parse::<SocketAddr>().unwrap().into());
