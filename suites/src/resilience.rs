@@ -155,9 +155,9 @@ async fn each_answers(context: &Context, pods: &BTreeMap<String, Ipv4Addr>) -> R
     }
 }
 
-/// Many requests at once, each under way for a while. A balancer leaves a pod that once was slow in peace, after a first
-/// answer of half a second for longer than a case waits, unless the others have so much to do that it is the quicker one
-/// all the same.
+/// Many requests at once, each under way for a while. A balancer leaves a pod that once was slow in peace, after an
+/// answer of half a second for longer than a case waits, unless the others have so much to do that it is the quicker
+/// one all the same.
 async fn send_crowd(context: &Context) -> Result<Vec<Record>, Failure> {
     const CROWD: usize = 32;
     let request = Request { path: "/?delay_ms=100".into(), ..context.get("main")? };

@@ -74,8 +74,9 @@ async fn bad_objects(context: Context) -> CaseResult {
     Ok(outcome)
 }
 
-/// Deletes what a case has made, and waits until the latest of its routes, which led to [`OTHER`], is gone as well. Whatever
-/// was seen, the cases after it have to find the controller as it was: one thing that cannot be deleted keeps no other.
+/// Deletes what a case has made, and waits until the latest of its routes, which led to [`OTHER`], is gone as well.
+/// Whatever was seen, the cases after it have to find the controller as it was: one thing that cannot be deleted keeps no
+/// other.
 pub(super) async fn clear(context: &Context, made: &[&Vec<Value>], late: &Route) -> Result<(), Failure> {
     let mut cleared = Vec::new();
     for objects in made {
