@@ -11,7 +11,7 @@ mod rotation;
 mod sessions;
 mod string_port;
 
-pub(crate) use sessions::{COMMON_NAME, certificate, terminate};
+pub(crate) use sessions::{COMMON_NAME, certificate, secret, terminate};
 
 /// The cases of this area.
 pub const CASES: &[&[Case]] =

@@ -3,14 +3,14 @@
 use meshgate_fixtures::FROZEN_BY_CERTIFICATE;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
-use meshgate_harness::plan::{Backend, NAMESPACE, Plan, Route};
+use meshgate_harness::plan::{Backend, Plan, Route};
 use meshgate_harness::probe::Record;
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::bad_objects::{clear, served_by};
 use super::{CONNECTIONS, SETTLES, all_good, own_objects};
-use crate::tls::{COMMON_NAME, certificate, terminate};
+use crate::tls::{COMMON_NAME, certificate, secret, terminate};
 
 /// The cases of this file.
 pub const CASES: &[Case] = &[Case {
@@ -71,7 +71,7 @@ async fn bad_certificate(context: Context) -> CaseResult {
 
 async fn judge(context: &Context, made: &Made) -> CaseResult {
     let Made { sealed, after, late } = made;
-    for (route, secret) in [(sealed, secret(sealed, GARBAGE, GARBAGE)), (after, proper(after)?)] {
+    for (route, secret) in [(sealed, secret(&sealed.name, GARBAGE, GARBAGE)), (after, proper(after)?)] {
         let mut objects = own_objects(context, route)?;
         objects.insert(0, secret);
         context.apply_meanwhile(&objects).await?;
@@ -109,19 +109,10 @@ fn behind_tls(plan: &mut Plan, name: &str, service: &str) -> Route {
     plan.route(name, service).template(TLS).value("secret", secret).unawaited().clone()
 }
 
-/// The Secret of such a route.
-fn secret(route: &Route, certificate: &str, key: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
-        "metadata": {"name": route.name, "namespace": NAMESPACE},
-        "stringData": {"tls.crt": certificate, "tls.key": key},
-    })
-}
-
-/// The same with a certificate for the route's host.
+/// The Secret of such a route, with a certificate for its host.
 fn proper(route: &Route) -> Result<Value, Failure> {
     let (certificate, key) = certificate(&route.host).map_err(anyhow::Error::from)?;
-    Ok(secret(route, &certificate, &key))
+    Ok(secret(&route.name, &certificate, &key))
 }
 
 /// Whether a backend answered, behind a certificate that the controller was given and not one that it has of itself.
@@ -132,6 +123,8 @@ fn is_behind_tls(record: &Record, backend: Backend) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -139,7 +132,7 @@ mod tests {
         let mut plan = Plan::new("a-case");
         plan.service(MAIN, Backend::A);
         let route = behind_tls(&mut plan, "sealed", MAIN);
-        let garbage = secret(&route, GARBAGE, GARBAGE);
+        let garbage = secret(&route.name, GARBAGE, GARBAGE);
         assert_eq!((&garbage["metadata"]["name"], route.awaits.as_ref()), (&json!("a-case-sealed"), None));
         let proper = proper(&route).unwrap();
         assert_eq!(proper["metadata"], garbage["metadata"]);

@@ -6,13 +6,14 @@ use meshgate_fixtures::SILENT_ON_MISSING;
 use meshgate_harness::case::{Case, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::convergence::deadline;
-use meshgate_harness::plan::{Backend, NAMESPACE, Plan};
+use meshgate_harness::plan::{Backend, Plan};
 use meshgate_harness::probe::Record;
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{CONNECTIONS, SETTLES, all_good};
+use crate::tls;
 
 /// The cases of this file.
 pub const CASES: &[Case] = &[Case {
@@ -170,11 +171,7 @@ async fn said(context: &Context, objects: &[Value], wanted: impl Fn(&str) -> boo
 fn objects(context: &Context, plan: &Plan, route: &str) -> Result<Vec<Value>, Failure> {
     let mut objects = plan.routes[route].objects(&context.world.recipe).map_err(anyhow::Error::from)?;
     if route == SEALED {
-        let secret = json!({
-            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
-            "metadata": {"name": secret(context), "namespace": NAMESPACE},
-            "stringData": {"tls.crt": GARBAGE, "tls.key": GARBAGE},
-        });
+        let secret = tls::secret(&secret(context), GARBAGE, GARBAGE);
         objects.insert(0, secret);
     }
     Ok(objects)

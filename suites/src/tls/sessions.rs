@@ -9,11 +9,11 @@ use meshgate_harness::case::{Case, Evidence, Need, Stage};
 use meshgate_harness::context::Context;
 use meshgate_harness::convergence::converge;
 use meshgate_harness::metrics::Metrics;
-use meshgate_harness::plan::Plan;
+use meshgate_harness::plan::{NAMESPACE, Plan};
 use meshgate_harness::probe::{Record, Request, outcome};
 use meshgate_harness::verdict::{CaseResult, Failure, Outcome, check};
 use rcgen::{CertificateParams, DnType, KeyPair};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::answer;
 use crate::counters::{ENDPOINTS, Moved, Proxy, ended, only_pod, settle};
@@ -72,12 +72,17 @@ pub(crate) fn terminate(plan: &mut Plan, route: &str, service: &str) {
     let host = plan.route(route, service).template("tls").value("secret", secret.clone()).host.clone();
     // Without the Secret the route shows another certificate, and the case says so.
     if let Ok((certificate, key)) = certificate(&host) {
-        plan.object(json!({
-            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
-            "metadata": {"name": secret, "namespace": meshgate_harness::plan::NAMESPACE},
-            "stringData": {"tls.crt": certificate, "tls.key": key},
-        }));
+        plan.object(self::secret(&secret, &certificate, &key));
     }
+}
+
+/// The Secret of a certificate and its key, or of what stands in their place.
+pub(crate) fn secret(name: &str, certificate: &str, key: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "stringData": {"tls.crt": certificate, "tls.key": key},
+    })
 }
 
 /// A self-signed certificate and its key, in PEM.

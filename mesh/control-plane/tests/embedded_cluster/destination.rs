@@ -5,7 +5,7 @@ use linkerd2_proxy_api::destination::{
     DestinationProfile, GetDestination, destination_client::DestinationClient, update,
 };
 use meshgate_control_plane::{Cluster, Index, Server, watch};
-use serde_json::json;
+use serde_json::{Value, json};
 use tonic::Streaming;
 
 use crate::{apply, cluster::api_of, installed, listening, next};
@@ -44,16 +44,7 @@ async fn objects_become_answers_with_the_rights_of_the_manifests() {
     profile_where(&mut profiles, |profile| profile.fully_qualified_name == "web.default.svc.cluster.local").await;
     assert!(matches!(next(&mut updates).await.update, Some(update::Update::NoEndpoints(none)) if none.exists));
 
-    apply(
-        &admin,
-        &json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-            "metadata": {"name": "web-1", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}},
-            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
-            "endpoints": [{"addresses": ["10.244.0.7"], "conditions": {"ready": true}}],
-        }),
-    )
-    .await;
+    apply(&admin, &slice(&json!([{"addresses": ["10.244.0.7"], "conditions": {"ready": true}}]))).await;
     assert!(matches!(next(&mut updates).await.update, Some(update::Update::Add(set)) if set.addrs.len() == 1));
 
     for (version, weights) in [("v1alpha2", json!([80, 20])), ("v1alpha1", json!(["500m", "1500m"]))] {
@@ -102,16 +93,7 @@ async fn a_proxy_is_told_of_its_zones_endpoints_and_of_a_host_port_with_the_righ
             "addresses": [ip], "conditions": {"ready": true}, "zone": zone, "hints": {"forZones": [{"name": zone}]},
         })
     };
-    apply(
-        &admin,
-        &json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-            "metadata": {"name": "web-1", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}},
-            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
-            "endpoints": [endpoint("10.244.0.7", "a"), endpoint("10.244.0.8", "b")],
-        }),
-    )
-    .await;
+    apply(&admin, &slice(&json!([endpoint("10.244.0.7", "a"), endpoint("10.244.0.8", "b")]))).await;
     apply(
         &admin,
         &json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "default"}}),
@@ -159,4 +141,14 @@ async fn a_proxy_is_told_of_its_zones_endpoints_and_of_a_host_port_with_the_righ
             .is_some_and(|endpoint| endpoint.metric_labels.get("pod").is_some_and(|pod| pod == "p"))
     })
     .await;
+}
+
+/// The EndpointSlice of Service `web`.
+fn slice(endpoints: &Value) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "web-1", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}},
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+        "endpoints": endpoints,
+    })
 }
