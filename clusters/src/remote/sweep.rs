@@ -13,8 +13,9 @@ use tokio::time::{Instant, timeout};
 
 use super::{NAMESPACE, OWNED, Reach, RemoteError, is_owned};
 
-/// How long what was deleted may take to be gone: pods have their grace.
-const GOES: Duration = Duration::from_secs(120);
+/// How long what was deleted may take to be gone: pods have their grace, and who deletes them is held to so many requests a second. Three
+/// namespaces with 25 pods took a Kubernetes 1.20 with its defaults 97 seconds.
+const GOES: Duration = Duration::from_secs(300);
 
 /// How long a list may take. A client tries again where an API server says that it is busy, as one does for an aggregated API that is down.
 const LISTS: Duration = Duration::from_secs(20);
@@ -27,14 +28,7 @@ const AT_ONCE: usize = 8;
 /// What could stand in the way of other deletions goes first (webhooks), then what is in namespaces of others, then Meshgate's namespaces,
 /// with all that is in them, and other objects that are in none, last the definitions of what they were.
 pub(super) async fn everything(reach: &Reach, client: &Client, progress: &dyn Fn(&str)) -> Result<(), RemoteError> {
-    // In one answer where the API server gives it so: asked one by one, a single aggregated API that is down would be the end of it.
-    let discovery = match Discovery::new(client.clone()).run_aggregated().await {
-        Ok(discovery) => discovery,
-        Err(_) => {
-            let one_by_one = Discovery::new(client.clone()).run().await;
-            one_by_one.map_err(|error| reach.failed("asking which kinds it serves", error))?
-        }
-    };
+    let discovery = discover(client).await.map_err(|error| reach.failed("asking which kinds it serves", error))?;
     let kinds: Vec<(ApiResource, Scope)> = discovery
         .groups()
         .flat_map(|group| group.recommended_resources())
@@ -60,6 +54,16 @@ pub(super) async fn everything(reach: &Reach, client: &Client, progress: &dyn Fn
         gone(reach, client, &found).await?;
     }
     Ok(())
+}
+
+/// What kinds there are: in one answer where the API server gives it so, since asked one by one a single aggregated API that is down would be
+/// the end of it. One older than Kubernetes 1.26 answers that question with the list of its groups, in which no kind is found.
+async fn discover(client: &Client) -> kube::Result<Discovery> {
+    const CORE: &str = "";
+    match Discovery::new(client.clone()).run_aggregated().await {
+        Ok(discovery) if discovery.has_group(CORE) => Ok(discovery),
+        _ => Discovery::new(client.clone()).run().await,
+    }
 }
 
 /// Deletes a namespace and waits until it is gone.
@@ -263,6 +267,39 @@ mod tests {
         let progress = |text: &str| told.lock().unwrap().push_str(text);
         let found = owned(&fake::reach(), &client, &kind, &BTreeSet::new(), &progress).await;
         (found.is_ok_and(|found| found.is_empty()), told.into_inner().unwrap())
+    }
+
+    /// As Kubernetes 1.20 answers, whatever a client says that it accepts.
+    #[tokio::test]
+    async fn kinds_are_found_where_they_are_not_told_in_one_answer() {
+        let client = fake::client(|_, path| {
+            let version = json!({"groupVersion": "apps/v1", "version": "v1"});
+            let verbs = json!(["delete", "list"]);
+            let answer = match path {
+                "/api" => json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
+                "/apis" => json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [
+                    {"name": "apps", "versions": [version], "preferredVersion": version},
+                ]}),
+                "/api/v1" => json!({"kind": "APIResourceList", "groupVersion": "v1", "resources": [
+                    {"name": "pods", "singularName": "", "namespaced": true, "kind": "Pod", "verbs": verbs},
+                ]}),
+                "/apis/apps/v1" => json!({"kind": "APIResourceList", "groupVersion": "apps/v1", "resources": [
+                    {"name": "deployments", "singularName": "", "namespaced": true, "kind": "Deployment", "verbs": verbs},
+                ]}),
+                _ => {
+                    return (
+                        404,
+                        json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "x", "message": path}),
+                    );
+                }
+            };
+            (200, answer)
+        });
+        let found = discover(&client).await.unwrap();
+        let mut kinds: Vec<_> =
+            found.groups().flat_map(|group| group.recommended_resources()).map(|(kind, _)| kind.kind).collect();
+        kinds.sort();
+        assert_eq!(kinds, ["Deployment", "Pod"]);
     }
 
     #[tokio::test]
