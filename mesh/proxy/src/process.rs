@@ -101,11 +101,10 @@ impl Proxy {
         let mark = config.socket_mark.filter(|mark| match connect::check_mark(*mark) {
             Ok(()) => true,
             Err(error) => {
-                warn!(
+                info!(
                     mark = format!("{mark:#x}"),
                     %error,
-                    "connections of this proxy are not marked, which takes CAP_NET_ADMIN; they must be exempt from \
-                     redirection by the proxy's user id"
+                    "connections of this proxy are not marked, which takes CAP_NET_ADMIN, and go past redirection by its user id"
                 );
                 false
             }
