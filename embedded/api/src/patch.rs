@@ -105,12 +105,7 @@ impl Patch {
         if object.get("kind").is_some() {
             return Ok(());
         }
-        let left = object.to_string();
-        let problem = format!("Invalid value: {left:?}: Object 'Kind' is missing in '{left}'");
-        let mut status = Status::new(422, "Invalid", format!(" \"\" is invalid: patch: {problem}"));
-        let cause = json!({"reason": "FieldValueInvalid", "message": problem, "field": "patch"});
-        status.details = json!({"causes": [cause]});
-        Err(status)
+        Err(Status::unfit_patch(object, &format!("Object 'Kind' is missing in '{object}'")))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The seam to the machinery: schemas, ownership of fields, server-side apply.
 
 use meshgate_machinery::managed_fields::{self, ApplyError, Writer};
-use meshgate_machinery::schema::{self, Builtin, custom};
+use meshgate_machinery::schema::{self, Builtin, TypeError, custom};
 use meshgate_machinery::shape::Shape;
 use serde_json::{Value, json};
 
@@ -9,18 +9,41 @@ use crate::invalid::FieldErrors;
 use crate::json::str_at;
 use crate::{ResourceType, Status, Subresource, WriteOptions, meta};
 
+/// How what is to be written was given, which decides the answer where it is not of its type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Given {
+    /// As a body: 400.
+    Whole,
+    /// As a patch, of which this is what it left: 422, a rule's refusal of the patch.
+    Patched,
+    /// As an applied configuration, which is of its type; who owns what is settled. What was there before may not be: 400.
+    Merged,
+}
+
+impl Given {
+    fn refuse(self, kind: &str, version: &str, object: &Value, problem: String) -> Status {
+        match self {
+            Self::Whole | Self::Merged => {
+                let error = TypeError { kind: kind.to_owned(), version: version.to_owned(), problem };
+                Status::bad_request(error.to_string())
+            }
+            Self::Patched => Status::unfit_patch(object, &problem),
+        }
+    }
+}
+
 /// Checks types, takes out nulls that mean unset and fields that the kind does not have. What becomes of the latter is the options' to say.
 pub(crate) fn decode(
     kind: &ResourceType,
     version: &str,
     object: &mut Value,
     options: &WriteOptions,
+    given: Given,
 ) -> Result<(), Status> {
-    let unknown = take_unknown(kind, version, object)?;
-    options.judge_fields(unknown.iter().map(|path| schema::unknown_field(path)).collect()).map_err(|error| {
-        let kind = &kind.kind;
-        Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {error}"))
-    })
+    let judged = take_unknown(kind, version, object)
+        .map_err(|error| error.problem)
+        .and_then(|unknown| options.judge_fields(unknown.iter().map(|path| schema::unknown_field(path)).collect()));
+    judged.map_err(|problem| given.refuse(&kind.kind, version, object, problem))
 }
 
 /// The same for an applied configuration, which may set nothing that its kind does not have, since nobody could own it,
@@ -29,7 +52,7 @@ pub(crate) fn decode_configuration(kind: &ResourceType, version: &str, object: &
     if crate::at(object, "/metadata/managedFields").is_some_and(|given| !given.is_null()) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
-    let unknown = take_unknown(kind, version, object)?;
+    let unknown = take_unknown(kind, version, object).map_err(|error| Status::bad_request(error.to_string()))?;
     let mut problems = unknown.iter().map(|path| format!(".{path}: field not declared in schema"));
     match (problems.next(), problems.next()) {
         (None, _) => Ok(()),
@@ -42,15 +65,14 @@ pub(crate) fn decode_configuration(kind: &ResourceType, version: &str, object: &
 }
 
 /// Takes out nulls that mean unset and fields that the kind does not have; the paths of the latter.
-fn take_unknown(kind: &ResourceType, version: &str, object: &mut Value) -> Result<Vec<String>, Status> {
-    let decoded = match Builtin::find(&kind.resource.group, version, &kind.kind) {
+fn take_unknown(kind: &ResourceType, version: &str, object: &mut Value) -> Result<Vec<String>, TypeError> {
+    match Builtin::find(&kind.resource.group, version, &kind.kind) {
         Some(builtin) if kind.builtin => builtin.decode(object),
         _ => match schema_of(kind, version) {
             Some(schema) => custom::decode(schema, &kind.kind, version, object),
             None => Ok(Vec::new()),
         },
-    };
-    decoded.map_err(|error| Status::bad_request(error.to_string()))
+    }
 }
 
 /// A configuration that is not of its type. Kubernetes answers 500 for it, and gives no reason.
@@ -70,10 +92,11 @@ pub(crate) fn decode_changes(
     current: &Value,
     object: &mut Value,
     options: &WriteOptions,
+    given: Given,
 ) -> Result<(), Status> {
     let stored_form = kind.builtin && kind.versions.first().is_some_and(|stored| stored.name == version);
     let (Some(old), Some(new), true) = (current.as_object(), object.as_object_mut(), stored_form) else {
-        return decode(kind, version, object, options);
+        return decode(kind, version, object, options, given);
     };
     let mut kept = Vec::new();
     for (key, value) in old.iter().filter(|(key, _)| *key != "apiVersion" && *key != "kind") {
@@ -81,7 +104,7 @@ pub(crate) fn decode_changes(
             kept.extend(new.remove_entry(key));
         }
     }
-    decode(kind, version, object, options)?;
+    decode(kind, version, object, options, given)?;
     if let Some(new) = object.as_object_mut() {
         new.extend(kept);
     }
@@ -225,9 +248,9 @@ mod tests {
                 let mut whole = current.clone();
                 change(&mut whole);
                 let mut changed = whole.clone();
-                let expected = decode(&kind, "v1", &mut whole, &of_all).map_err(|error| error.message);
-                let found =
-                    decode_changes(&kind, "v1", &current, &mut changed, &of_changes).map_err(|error| error.message);
+                let expected = decode(&kind, "v1", &mut whole, &of_all, Given::Whole).map_err(|error| error.message);
+                let found = decode_changes(&kind, "v1", &current, &mut changed, &of_changes, Given::Whole)
+                    .map_err(|error| error.message);
                 assert_eq!(found, expected, "change {index}");
                 assert_eq!(of_changes.warnings.told(), of_all.warnings.told(), "change {index}");
                 let told = !strict && [2, 3, 6].contains(&index);

@@ -31,6 +31,15 @@ impl Status {
         Self::new(400, "BadRequest", message)
     }
 
+    /// 422 `Invalid` for a patch that leaves what is no object of its kind.
+    pub fn unfit_patch(left: &Value, problem: &str) -> Self {
+        let problem = format!("Invalid value: {:?}: {problem}", left.to_string());
+        let mut status = Self::new(422, "Invalid", format!(" \"\" is invalid: patch: {problem}"));
+        let cause = json!({"reason": "FieldValueInvalid", "message": problem, "field": "patch"});
+        status.details = json!({"causes": [cause]});
+        status
+    }
+
     /// 404 `NotFound` for `name` of a resource: `pods "x" not found`, `deployments.apps "x" not found`.
     pub fn not_found(resource: &crate::GroupResource, name: &str) -> Self {
         Self::new(404, "NotFound", format!("{resource} \"{name}\" not found")).about(resource, name)

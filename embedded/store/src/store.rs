@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use self::filter::Filter;
 use self::state::State;
 use crate::conversion::View;
+use crate::fields::Given;
 use crate::{GroupResource, ResourceType, Status, Warnings};
 
 /// An object as the API serves it (with `apiVersion`, `kind`, `metadata`), but for the text in its `managedFields`
@@ -275,7 +276,8 @@ impl Store {
         let mut state = self.state.write();
         let current = state.get(&resource, namespace, name)?;
         write::check_unconditional(&*state.resource(&resource)?, &object, name)?;
-        let stored = write::replace(&mut state, &resource, &current, subresource, view.take(object), options)?;
+        let stored =
+            write::replace(&mut state, &resource, &current, subresource, view.take(object), options, Given::Whole)?;
         Ok(view.show(stored))
     }
 
@@ -309,7 +311,8 @@ impl Store {
             let mut state = self.state.write();
             if Arc::ptr_eq(&state.get(&resource, namespace, name)?, &current) {
                 let object = view.take(object);
-                let stored = write::replace(&mut state, &resource, &current, subresource, object, options)?;
+                let stored =
+                    write::replace(&mut state, &resource, &current, subresource, object, options, Given::Patched)?;
                 return Ok(view.show(stored));
             }
         }

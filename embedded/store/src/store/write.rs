@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::admission;
 use super::state::State;
 use super::{DeleteOptions, Draft, Object, Subresource, WriteOptions};
+use crate::fields::Given;
 use crate::invalid::FieldErrors;
 use crate::json::{drop_meta, int_at, items, set_meta, str_at};
 use crate::{GroupResource, ResourceType, Status, Warnings, conversion, crds, defaults, fields, meta, validation};
@@ -50,7 +51,7 @@ fn create_owned(
 ) -> Result<Object, Status> {
     let kind = state.resource(resource)?;
     let version = meta::check_kind(&kind, &object)?;
-    fields::decode(&kind, &version, &mut object, options)?;
+    fields::decode(&kind, &version, &mut object, options, Given::Whole)?;
     conversion::upgrade(&kind, &version, &mut object);
     meta::prepare_create(&kind, namespace, &mut object)?;
     meta::stamp_kind(&kind, &mut object);
@@ -99,28 +100,17 @@ pub(super) fn replace(
     resource: &GroupResource,
     current: &Object,
     subresource: Subresource,
-    object: Value,
-    options: &WriteOptions,
-) -> Result<Object, Status> {
-    let ownership = match subresource {
-        Subresource::Main | Subresource::Status => Ownership::Noted,
-        Subresource::Scale => Ownership::Settled,
-    };
-    replace_owned(state, resource, current, subresource, object, options, ownership)
-}
-
-fn replace_owned(
-    state: &mut State,
-    resource: &GroupResource,
-    current: &Object,
-    subresource: Subresource,
     mut object: Value,
     options: &WriteOptions,
-    ownership: Ownership,
+    given: Given,
 ) -> Result<Object, Status> {
+    let ownership = match (given, subresource) {
+        (Given::Merged, _) | (_, Subresource::Scale) => Ownership::Settled,
+        (Given::Whole | Given::Patched, Subresource::Main | Subresource::Status) => Ownership::Noted,
+    };
     let kind = state.resource(resource)?;
     let version = meta::check_kind(&kind, &object)?;
-    fields::decode_changes(&kind, &version, current, &mut object, options)?;
+    fields::decode_changes(&kind, &version, current, &mut object, options, given)?;
     conversion::upgrade(&kind, &version, &mut object);
     let is_nobodys = ownership == Ownership::Settled && object.pointer("/metadata/managedFields").is_none();
     meta::prepare_update(&kind, current, &mut object)?;
@@ -205,7 +195,7 @@ pub(super) fn settle(
     }
     let version = meta::check_kind(&kind, &object)?;
     // What webhooks add that the kind does not have is nobody's mistake who could be told.
-    fields::decode(&kind, &version, &mut object, &WriteOptions::default())?;
+    fields::decode(&kind, &version, &mut object, &WriteOptions::default(), Given::Whole)?;
     meta::stamp_kind(&kind, &mut object);
     keep_the_other_part(&kind, current.as_ref().unwrap_or(&draft.object), draft.subresource, &mut object);
     complete(state, &kind, &version, current.as_ref(), draft.subresource, &mut object)?;
@@ -297,8 +287,7 @@ pub(super) fn apply(
             let merged = fields::merge(&kind, &version, Some(&current), &object, subresource, options)?;
             // What the configuration may say was checked above; the live object may hold older fields.
             let options = WriteOptions { strict: false, warnings: Warnings::default(), ..options.clone() };
-            let settled = Ownership::Settled;
-            Ok((replace_owned(state, resource, &current, subresource, merged, &options, settled)?, false))
+            Ok((replace(state, resource, &current, subresource, merged, &options, Given::Merged)?, false))
         }
         None if subresource != Subresource::Main => Err(Status::not_found(resource, name)),
         None => {

@@ -154,8 +154,16 @@ fn built_in_kinds_refuse_what_their_types_do_not_have() {
         Ok(())
     };
     let error = store.modify(&deployments(), "default", "web", Subresource::Main, &options(), &mut wrong).unwrap_err();
-    assert_eq!(error.code, 400);
+    assert_eq!((error.code, &*error.reason), (422, "Invalid"), "a patch that leaves what is no Deployment");
+    assert!(error.message.starts_with(" \"\" is invalid: patch: Invalid value: \"{"), "{error}");
     assert!(error.message.contains("cannot unmarshal string into Go struct field"), "{error}");
+    let mut unknown = |object: &mut Value| {
+        object["spec"]["replcas"] = json!(2);
+        Ok(())
+    };
+    let error = store.modify(&deployments(), "default", "web", Subresource::Main, &strict, &mut unknown).unwrap_err();
+    assert_eq!((error.code, &error.details["causes"][0]["field"]), (422, &json!("patch")));
+    assert!(error.message.ends_with(": strict decoding error: unknown field \"spec.replcas\""), "{error}");
 }
 
 #[test]
