@@ -44,6 +44,9 @@ pub const CASES: &[&[Case]] = &[
 /// How long pods may take to come and go, and everybody to know.
 pub(crate) const SETTLES: Duration = Duration::from_secs(15);
 
+/// How long a pod may take to end that has been told to, before it is killed.
+const GRACE: Duration = Duration::from_secs(30);
+
 /// Shorter than anything that a proxy waits for in vain: connections 1 s, endpoints 3 s.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
@@ -96,7 +99,7 @@ pub(crate) async fn scale(context: &Context, replicas: usize) -> Result<BTreeMap
 
 /// Waits until the case has so many pods, all ready.
 async fn ready_pods(context: &Context, count: usize) -> Result<BTreeMap<String, Ipv4Addr>, Failure> {
-    let deadline = deadline(SETTLES);
+    let deadline = deadline(SETTLES + GRACE);
     loop {
         let pods = context.world.kubernetes.pods(NAMESPACE, &format!("app={}", context.plan.full(PODS))).await?;
         let ready: BTreeMap<String, Ipv4Addr> = pods.iter().filter_map(ready_pod).collect();
