@@ -450,6 +450,29 @@ impl Kubernetes {
         let params = LogParams { container: Some(container.to_owned()), ..LogParams::default() };
         Ok(api.logs(pod, &params).await?)
     }
+
+    /// The logs of all pods that a selector chooses, of those containers that are wanted. A pod that is going may have none any more.
+    pub async fn logs_of(
+        &self,
+        namespace: &str,
+        selector: &str,
+        wanted: impl Fn(&str) -> bool,
+    ) -> anyhow::Result<String> {
+        let mut all = String::new();
+        for pod in self.pods(namespace, selector).await? {
+            let goes = pod.metadata.deletion_timestamp.is_some();
+            let name = pod.metadata.name.unwrap_or_default();
+            for container in pod.spec.map(|spec| spec.containers).unwrap_or_default() {
+                if wanted(&container.name) {
+                    match self.logs(namespace, &name, &container.name).await {
+                        Err(_) if goes => {}
+                        log => all += &log?,
+                    }
+                }
+            }
+        }
+        Ok(all)
+    }
 }
 
 /// What the containers of a pod that are not ready say of themselves.

@@ -100,3 +100,30 @@ async fn a_kind_is_awaited_until_all_its_versions_are_served() {
     let expected = ["v1", "v1beta1"].map(|version| (format!("/apis/example.com/{version}"), 3));
     assert_eq!(asked, expected.into());
 }
+
+#[tokio::test]
+async fn a_pod_that_goes_may_have_taken_its_log_along() {
+    let read = async |going: &str| {
+        let pods = ["old", "new"].map(|name| {
+            let mut pod = json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "traefik"}]}});
+            if name == going {
+                pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            }
+            pod
+        });
+        let client = fake::client(move |_, path| {
+            let gone = json!({
+                "kind": "Status", "status": "Failure", "code": 400, "reason": "BadRequest",
+                "message": "container \"traefik\" in pod \"old\" is terminated",
+            });
+            match path {
+                path if path.contains("/pods/old/log") => (400, gone),
+                path if path.contains("/pods/new/log") => (200, json!("what it says")),
+                _ => (200, json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": pods})),
+            }
+        });
+        Kubernetes::guest(client, Tenancy::new("image")).logs_of("n", "app=traefik", |_| true).await
+    };
+    assert_eq!(read("old").await.unwrap(), "\"what it says\"");
+    assert!(read("new").await.unwrap_err().to_string().contains("is terminated"), "it is to be there");
+}

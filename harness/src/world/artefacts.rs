@@ -37,17 +37,8 @@ impl World {
     }
 
     async fn logs_of(&self, workload: &str, wanted: impl Fn(&str) -> bool) -> anyhow::Result<String> {
-        let namespace = &self.controller.namespace;
-        let mut log = String::new();
-        for pod in self.kubernetes.pods(namespace, &format!("app.kubernetes.io/instance={workload}")).await? {
-            let name = pod.metadata.name.unwrap_or_default();
-            for container in pod.spec.map(|spec| spec.containers).unwrap_or_default() {
-                if wanted(&container.name) {
-                    log += &self.kubernetes.logs(namespace, &name, &container.name).await?;
-                }
-            }
-        }
-        Ok(log)
+        let instance = format!("app.kubernetes.io/instance={workload}");
+        self.kubernetes.logs_of(&self.controller.namespace, &instance, wanted).await
     }
 
     /// Keeps what shows a failed case: requests and answers, the objects, the metrics, the logs, and a line that repeats it.
