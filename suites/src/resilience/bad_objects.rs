@@ -217,10 +217,15 @@ pub(super) async fn taken_or_refused(context: &Context, suspect: &Suspect<'_>) -
     // Before the colon stands the name of the object, which may say the same.
     let said = found.split_once(": ").map_or("", |(_, said)| said);
     let (holds, expected) = match &suspect.bad.refused {
-        Some(refused) => (answer.is_err() && said.contains(refused), format!("a refusal that says {refused:?}")),
+        Some(refused) => (answer.is_err() && tells(said, refused), format!("a refusal that says {refused:?}")),
         None => (answer.is_ok(), "it is taken".to_owned()),
     };
     check(format!("the API server's answer to {}", named(suspect))).that(holds, expected, found)
+}
+
+/// Whether a refusal says so. Not every version of Kubernetes says which item of a list it is about.
+fn tells(said: &str, refused: &str) -> bool {
+    said.contains(refused) || said.contains(&refused.replace("[0]", ""))
 }
 
 /// Applies its objects one after the other, until one is refused.
@@ -297,4 +302,17 @@ pub(super) fn served_by(record: &Record, backend: Backend) -> bool {
 /// No answer, or an error of the controller or a proxy.
 pub(super) fn is_served_by_nobody(record: &Record) -> bool {
     record.service().is_none() && record.status.is_none_or(|status| status >= 400)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_item_of_a_list_need_not_be_said() {
+        let refused = "spec.routes[0].services[0].port";
+        assert!(tells("Invalid value: spec.routes[0].services[0].port in body should be less", refused));
+        assert!(tells("Invalid value: spec.routes.services.port in body should be less", refused), "as 1.20 says it");
+        assert!(!tells("Invalid value: spec.routes[0].services[1].name", refused));
+    }
 }
