@@ -38,7 +38,26 @@ impl FieldErrors {
 
     /// A value breaks a rule. `Value` prints as JSON, so strings come quoted.
     pub(crate) fn invalid(&mut self, field: impl Into<String>, value: &Value, detail: &str) {
-        self.push("FieldValueInvalid", field, format!("Invalid value: {value}: {detail}"));
+        let colon = if detail.is_empty() { "" } else { ": " };
+        self.push("FieldValueInvalid", field, format!("Invalid value: {value}{colon}{detail}"));
+    }
+
+    /// A value breaks several rules, each of which is told by itself.
+    pub(crate) fn each(&mut self, field: impl Into<String>, value: &Value, problems: Vec<String>) {
+        let field = field.into();
+        for problem in problems {
+            self.invalid(field.as_str(), value, &problem);
+        }
+    }
+
+    /// A text is longer than it may be, in bytes.
+    pub(crate) fn too_long(&mut self, field: impl Into<String>, most: usize) {
+        self.push("FieldValueTooLong", field, format!("Too long: may not be more than {most} bytes"));
+    }
+
+    /// A list has more entries than it may have.
+    pub(crate) fn too_many(&mut self, field: impl Into<String>, count: usize, most: usize) {
+        self.push("FieldValueTooMany", field, format!("Too many: {count}: must have at most {most} items"));
     }
 
     /// A value is not one of a closed set.

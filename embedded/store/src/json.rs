@@ -8,6 +8,11 @@ pub(crate) fn str_at<'a>(value: &'a Value, pointer: &str) -> &'a str {
     at(value, pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// The value under `key`, unless it is null.
+pub(crate) fn given<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+    value.get(key).filter(|value| !value.is_null())
+}
+
 /// The integer at a JSON pointer.
 pub(crate) fn int_at(value: &Value, pointer: &str) -> Option<i64> {
     at(value, pointer).and_then(Value::as_i64)

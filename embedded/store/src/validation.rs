@@ -1,19 +1,30 @@
 //! Validation of objects: metadata of all kinds, and the built-in kinds' own rules.
 //!
 //! Types and unknown fields are the schema's business (`fields`); here is what a schema cannot say. Messages are worded
-//! as Kubernetes words them, because people and tests search for them.
+//! as Kubernetes words them, because people and tests search for them. Where its versions differ, the later one is
+//! followed, and a rule that one of them has given up is not here.
 
+mod addresses;
+mod autoscalers;
 mod crds;
+mod data;
+mod endpoints;
+mod ingresses;
+mod jobs;
 mod names;
-mod networking;
+mod network_policies;
 mod pods;
+mod quantities;
+mod rbac;
+mod selectors;
+mod services;
 mod webhooks;
 mod workloads;
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::invalid::FieldErrors;
-use crate::json::{items, str_at};
+use crate::json::{given, int_at, items, str_at};
 use crate::{ResourceType, Status, fields};
 
 /// Largest sum of annotation keys and values, in bytes.
@@ -55,51 +66,60 @@ fn no_new_finalizers(old: &Value, object: &Value, errors: &mut FieldErrors) {
 }
 
 fn built_in(kind: &ResourceType, old: Option<&Value>, object: &Value, errors: &mut FieldErrors) {
+    // What some types of Secrets must have is an annotation.
+    if kind.kind != "Secret" && old.is_some_and(|old| has_same_content(old, object)) {
+        return;
+    }
     match kind.kind.as_str() {
         "Pod" => pods::pod(old, object, errors),
         "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet" | "ReplicationController" => {
             workloads::workload(kind, old, object, errors);
         }
-        "Job" => workloads::job(old, object, errors),
-        "CronJob" => workloads::cron_job(object, errors),
-        "Service" => networking::service(old, object, errors),
-        "Ingress" => networking::ingress(object, errors),
-        "IngressClass" => networking::ingress_class(old, object, errors),
-        "EndpointSlice" => networking::endpoint_slice(old, object, errors),
-        "ConfigMap" | "Secret" => data(old, object, errors),
-        "RoleBinding" | "ClusterRoleBinding" => role_binding(old, object, errors),
+        "Job" => jobs::job(old, object, errors),
+        "CronJob" => jobs::cron_job(old, object, errors),
+        "PodDisruptionBudget" => workloads::disruption_budget(object, errors),
+        "HorizontalPodAutoscaler" => autoscalers::autoscaler(object, errors),
+        "Service" => services::service(old, object, errors),
+        "Endpoints" => endpoints::endpoints(object, errors),
+        "EndpointSlice" => endpoints::slice(old, object, errors),
+        "Ingress" => ingresses::ingress(old, object, errors),
+        "IngressClass" => ingresses::class(old, object, errors),
+        "NetworkPolicy" => network_policies::network_policy(object, errors),
+        "ConfigMap" => data::config_map(old, object, errors),
+        "Secret" => data::secret(old, object, errors),
+        "Role" | "ClusterRole" => rbac::role(kind, object, errors),
+        "RoleBinding" | "ClusterRoleBinding" => rbac::binding(kind, old, object, errors),
+        "Lease" => lease(object, errors),
         "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => webhooks::configuration(object, errors),
         "CustomResourceDefinition" => crds::definition(old, object, errors),
         _ => {}
     }
 }
 
+/// Whether two states of an object differ in nothing but metadata and status. Most writes are those of a status, and
+/// what is stored was looked at before.
+fn has_same_content(old: &Value, object: &Value) -> bool {
+    let apart = |key: &str| key == "metadata" || key == "status";
+    let (Some(old), Some(new)) = (old.as_object(), object.as_object()) else { return false };
+    let count = |map: &Map<String, Value>| map.keys().filter(|key| !apart(key)).count();
+    count(old) == count(new)
+        && new.iter().filter(|(key, _)| !apart(key)).all(|(key, value)| old.get(key) == Some(value))
+}
+
 fn metadata(kind: &ResourceType, object: &Value, errors: &mut FieldErrors) {
     let name = str_at(object, "/metadata/name");
     if name.is_empty() {
         errors.required("metadata.name", "name or generateName is required");
-    } else if let Some(problem) = names::object_name(kind, name) {
-        errors.invalid("metadata.name", &Value::from(name), &problem);
+    } else {
+        errors.each("metadata.name", &json!(name), names::object_name(kind, name));
     }
     if let Some(labels) = object.pointer("/metadata/labels").and_then(Value::as_object) {
         names::labels("metadata.labels", labels, errors);
     }
-    if let Some(annotations) = object.pointer("/metadata/annotations").and_then(Value::as_object) {
-        let mut size = 0;
-        for (key, value) in annotations {
-            size += key.len() + value.as_str().map_or(0, str::len);
-            if let Some(problem) = names::qualified_name(&key.to_lowercase()) {
-                errors.invalid("metadata.annotations", &Value::from(key.as_str()), &problem);
-            }
-        }
-        if size > MAX_ANNOTATIONS {
-            errors.other("FieldValueTooLong", "metadata.annotations", "Too long: may not be more than 262144 bytes");
-        }
-    }
+    annotations("metadata.annotations", &object["metadata"], errors);
     for finalizer in items(object, "/metadata/finalizers") {
-        if let Some(problem) = names::qualified_name(finalizer.as_str().unwrap_or_default()) {
-            errors.invalid("metadata.finalizers", finalizer, &problem);
-        }
+        let problems = names::qualified_name(finalizer.as_str().unwrap_or_default());
+        errors.each("metadata.finalizers", finalizer, problems);
     }
     for (index, owner) in items(object, "/metadata/ownerReferences").iter().enumerate() {
         for field in ["apiVersion", "kind", "name", "uid"] {
@@ -115,6 +135,19 @@ fn metadata(kind: &ResourceType, object: &Value, errors: &mut FieldErrors) {
     one_controller(items(object, "/metadata/ownerReferences"), errors);
 }
 
+/// The annotations of an object or a template, given its metadata.
+fn annotations(field: &str, metadata: &Value, errors: &mut FieldErrors) {
+    let Some(annotations) = metadata.get("annotations").and_then(Value::as_object) else { return };
+    let mut size = 0;
+    for (key, value) in annotations {
+        size += key.len() + value.as_str().map_or(0, str::len);
+        errors.each(field, &json!(key), names::qualified_name(&key.to_lowercase()));
+    }
+    if size > MAX_ANNOTATIONS {
+        errors.too_long(field, MAX_ANNOTATIONS);
+    }
+}
+
 fn one_controller(owners: &[Value], errors: &mut FieldErrors) {
     let mut controllers = owners.iter().filter(|owner| owner["controller"] == true);
     if let (Some(one), Some(other)) = (controllers.next(), controllers.next()) {
@@ -128,44 +161,57 @@ fn one_controller(owners: &[Value], errors: &mut FieldErrors) {
     }
 }
 
-fn data(old: Option<&Value>, object: &Value, errors: &mut FieldErrors) {
-    let keys = ["data", "binaryData"].iter().filter_map(|field| Some((*field, object.get(*field)?.as_object()?)));
-    for (field, map) in keys {
-        for key in map.keys() {
-            let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-            if key.is_empty() || key.len() > 253 || key == "." || key == ".." || !key.chars().all(good) {
-                let problem = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' \
-                               (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
-                errors.invalid(format!("{field}[{key}]"), &Value::from(key.as_str()), problem);
-            }
-        }
+/// A Lease. There is none of no time.
+fn lease(object: &Value, errors: &mut FieldErrors) {
+    let spec = &object["spec"];
+    if let Some(seconds) = int_at(spec, "/leaseDurationSeconds").filter(|seconds| *seconds <= 0) {
+        errors.invalid("spec.leaseDurationSeconds", &json!(seconds), "must be greater than 0");
     }
-    let Some(old) = old else { return };
-    if old["immutable"] == true {
-        if object["immutable"] != true {
-            errors.forbidden("immutable", "field is immutable when `immutable` is set");
-        }
-        for field in ["data", "binaryData"] {
-            if old.get(field) != object.get(field) {
-                errors.forbidden(field, "field is immutable when `immutable` is set");
-            }
-        }
-    }
-    if object["kind"] == "Secret" {
-        errors.immutable("type", old.get("type"), object.get("type"));
+    not_negative("spec", spec, &["leaseTransitions"], errors);
+}
+
+/// Refuses a set field that is none of the allowed values.
+fn one_of(value: &Value, key: &str, path: &str, allowed: &[&str], errors: &mut FieldErrors) {
+    if let Some(found) = given(value, key)
+        && !allowed.contains(&found.as_str().unwrap_or_default())
+    {
+        let field = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+        errors.unsupported(field, found, allowed);
     }
 }
 
-fn role_binding(old: Option<&Value>, object: &Value, errors: &mut FieldErrors) {
-    for field in ["kind", "name"] {
-        if str_at(object, &format!("/roleRef/{field}")).is_empty() {
-            errors.required(format!("roleRef.{field}"), "");
+/// Refuses numbers below zero.
+fn not_negative(path: &str, value: &Value, keys: &[&str], errors: &mut FieldErrors) {
+    for key in keys {
+        if let Some(number) = value.get(*key).and_then(Value::as_i64).filter(|number| *number < 0) {
+            errors.invalid(format!("{path}.{key}"), &json!(number), "must be greater than or equal to 0");
         }
     }
-    if let Some(old) = old
-        && old.get("roleRef") != object.get("roleRef")
-    {
-        errors.invalid("roleRef", &object["roleRef"], "cannot change roleRef");
+}
+
+/// Refuses a number outside 1-65535. One that is left out is 0.
+fn port_number(field: &str, port: Option<i64>, errors: &mut FieldErrors) {
+    let port = port.unwrap_or(0);
+    if !(1..=65535).contains(&port) {
+        errors.invalid(field, &json!(port), "must be between 1 and 65535, inclusive");
+    }
+}
+
+/// Refuses what is neither the number nor the name of a port.
+fn port(field: &str, port: &Value, errors: &mut FieldErrors) {
+    match port.as_str() {
+        Some(name) => errors.each(field, port, names::port_name(name)),
+        None => port_number(field, port.as_i64(), errors),
+    }
+}
+
+/// Refuses what refers to no object, given a rule of its name.
+fn reference(path: &str, object: &Value, key: &str, rule: fn(&str) -> Vec<String>, errors: &mut FieldErrors) {
+    let name = str_at(object, &format!("/{key}"));
+    if name.is_empty() {
+        errors.required(format!("{path}.{key}"), "");
+    } else {
+        errors.each(format!("{path}.{key}"), &json!(name), rule(name));
     }
 }
 

@@ -1,6 +1,75 @@
 use serde_json::{Value, json};
 
-use crate::{DeleteOptions, GroupResource, Store, Subresource, WriteOptions};
+use super::has_same_content;
+use crate::{DeleteOptions, GroupResource, Object, Status, Store, Subresource, WriteOptions};
+
+/// An object that is taken, to be changed in one place at a time.
+pub(super) struct Good {
+    resource: GroupResource,
+    object: Value,
+}
+
+impl Good {
+    pub(super) fn new(group: &str, plural: &str, object: Value) -> Self {
+        let good = Self { resource: GroupResource::new(group, plural), object };
+        good.create(good.object.clone()).unwrap();
+        good
+    }
+
+    fn create(&self, object: Value) -> Result<Object, Status> {
+        let store = Store::new();
+        let create = |resource: &GroupResource, namespace: &str, object: Value| {
+            store.create(resource, namespace, object, &WriteOptions::default())
+        };
+        let account = json!({"metadata": {"name": "default"}});
+        create(&GroupResource::new("", "serviceaccounts"), "default", account).unwrap();
+        let is_namespaced = store.resource(&self.resource).unwrap().namespaced;
+        create(&self.resource, if is_namespaced { "default" } else { "" }, object)
+    }
+
+    /// The object with another value at a pointer. Null takes a field out; an element may follow the last one of a
+    /// list.
+    fn with(&self, pointer: &str, value: &Value) -> Value {
+        let mut object = self.object.clone();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        let key = key.replace("~1", "/");
+        match object.pointer_mut(parent) {
+            Some(Value::Object(map)) => {
+                map.remove(&key);
+                if !value.is_null() {
+                    map.insert(key, value.clone());
+                }
+            }
+            Some(Value::Array(list)) => {
+                let index: usize = key.parse().unwrap();
+                list.resize(list.len().max(index + 1), Value::Null);
+                list[index] = value.clone();
+            }
+            _ => panic!("there is nothing at {parent}"),
+        }
+        object
+    }
+
+    /// Changes after which the object is still a good one: pointer and value.
+    pub(super) fn takes(&self, changes: &[(&str, Value)]) {
+        for (pointer, value) in changes {
+            if let Err(error) = self.create(self.with(pointer, value)) {
+                panic!("{pointer} = {value}: {error}");
+            }
+        }
+    }
+
+    /// Changes that break a rule: pointer and value, then the field that is complained of, and a part of the complaint.
+    pub(super) fn refuses(&self, changes: &[(&str, Value, &str, &str)]) {
+        for (pointer, value, field, part) in changes {
+            let Err(error) = self.create(self.with(pointer, value)) else { panic!("{pointer} = {value} was taken") };
+            assert_eq!((error.code, error.reason.as_str()), (422, "Invalid"), "{pointer} = {value}: {error}");
+            let fits = |cause: &Value| cause["field"] == *field && cause["message"].as_str().unwrap().contains(part);
+            let causes = error.details["causes"].as_array().unwrap();
+            assert!(causes.iter().any(fits), "{pointer} = {value}: {causes:#?}");
+        }
+    }
+}
 
 fn refuse(group: &str, plural: &str, object: Value) -> String {
     let store = Store::new();
@@ -88,7 +157,8 @@ fn a_selector_must_match_its_template() {
     let without = json!({"metadata": {"name": "web"}, "spec": {"template": template(json!({}))}});
     assert_eq!(
         refuse("apps", "deployments", without),
-        "Deployment.apps \"web\" is invalid: spec.selector: Required value"
+        "Deployment.apps \"web\" is invalid: [spec.selector: Required value, spec.template.metadata.labels: Invalid value: \
+         {}: `selector` does not match template `labels`]"
     );
 }
 
@@ -168,4 +238,28 @@ fn ingress_paths_need_type_and_backend() {
     assert!(message.contains("path: Invalid value: \"web\": must be an absolute path"), "{message}");
     assert!(message.contains("backend: Required value: port name or number is required"), "{message}");
     accept("networking.k8s.io", "ingresses", ingress(json!({"path": "/", "pathType": "Prefix", "backend": backend})));
+}
+
+#[test]
+fn leases() {
+    let spec = json!({"leaseDurationSeconds": 15, "leaseTransitions": 0});
+    let good = Good::new("coordination.k8s.io", "leases", json!({"metadata": {"name": "a"}, "spec": spec}));
+    good.takes(&[("/spec", Value::Null), ("/spec/leaseDurationSeconds", Value::Null)]);
+    good.refuses(&[
+        ("/spec/leaseDurationSeconds", json!(0), "spec.leaseDurationSeconds", "must be greater than 0"),
+        ("/spec/leaseTransitions", json!(-1), "spec.leaseTransitions", "must be greater than or equal to 0"),
+    ]);
+}
+
+#[test]
+fn what_is_written_for_its_status_has_the_same_content() {
+    let old = json!({"metadata": {"name": "a"}, "spec": {"a": 1}});
+    for (new, is_same) in [
+        (json!({"metadata": {"name": "a", "labels": {}}, "spec": {"a": 1}, "status": {"b": 2}}), true),
+        (json!({"metadata": {"name": "a"}, "spec": {"a": 2}}), false),
+        (json!({"metadata": {"name": "a"}}), false),
+        (json!({"metadata": {"name": "a"}, "spec": {"a": 1}, "data": {}}), false),
+    ] {
+        assert_eq!(has_same_content(&old, &new), is_same, "{new}");
+    }
 }
