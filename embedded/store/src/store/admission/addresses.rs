@@ -203,12 +203,17 @@ fn node_ports(others: &Others<'_>, old: Option<&Object>, service: &mut Value, er
         }
     }
     let local = kind == "LoadBalancer" && str_at(spec, "/externalTrafficPolicy") == "Local";
-    let before = old.and_then(|old| int_at(old, "/spec/healthCheckNodePort")).filter(|port| *port != 0);
-    if local && int_at(spec, "/healthCheckNodePort").unwrap_or(0) == 0 {
+    let health = |spec: &Value| int_at(spec, "/healthCheckNodePort").filter(|port| *port != 0);
+    let (asked, before) = (health(spec), old.and_then(|old| health(&old["spec"])));
+    if local && asked.is_none() {
         if let Some(number) = before.or_else(|| free_node_port(&given)) {
             spec["healthCheckNodePort"] = json!(number);
         }
-    } else if !local && let Some(spec) = spec.as_object_mut() {
+    } else if !local
+        && (asked.is_none() || asked == before)
+        && let Some(spec) = spec.as_object_mut()
+    {
+        // It was allocated; one that is asked for is refused.
         spec.remove("healthCheckNodePort");
     }
 }
