@@ -1,29 +1,59 @@
 //! Rules of pods and pod templates.
 
-use std::collections::BTreeSet;
+mod affinity;
+mod containers;
+mod env;
+mod probes;
+mod resources;
+mod scheduling;
+mod security;
+mod volumes;
 
 use serde_json::{Value, json};
 
-use super::names;
+use super::{addresses, annotations, names, one_of};
 use crate::invalid::FieldErrors;
-use crate::json::{int_at, items, items_mut, str_at};
+use crate::json::{given, int_at, items, items_mut, str_at};
+
+/// Name servers, search domains, and bytes of all search domains that a resolver takes.
+const MAX_SERVERS: usize = 3;
+const MAX_SEARCHES: usize = 32;
+const MAX_SEARCH_BYTES: usize = 2048;
 
 /// A pod, and what may change of it.
 pub(super) fn pod(old: Option<&Value>, pod: &Value, errors: &mut FieldErrors) {
-    // Most writes are those of a status, and what is stored was looked at before.
-    if old.is_some_and(|old| old["spec"] == pod["spec"]) {
-        return;
+    let spec = &pod["spec"];
+    pod_spec("spec", spec, &[], errors);
+    for key in ["containers", "initContainers"] {
+        for (index, container) in items(spec, &format!("/{key}")).iter().enumerate() {
+            let image = str_at(container, "/image");
+            if image.trim() != image {
+                let problem = "must not have leading or trailing whitespace";
+                errors.invalid(format!("spec.{key}[{index}].image"), &json!(image), problem);
+            }
+        }
     }
-    pod_spec("spec", &pod["spec"], errors);
-    if let Some(old) = old
-        && comparable(old, pod) != comparable(pod, old)
-    {
+    let Some(old) = old else {
+        new_pod(spec, errors);
+        return;
+    };
+    if comparable(old, pod) != comparable(pod, old) {
         errors.forbidden(
             "spec",
             "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,\
              `spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),\
              `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)",
         );
+    }
+}
+
+/// What comes later only.
+fn new_pod(spec: &Value, errors: &mut FieldErrors) {
+    if !items(spec, "/ephemeralContainers").is_empty() {
+        errors.forbidden("spec.ephemeralContainers", "cannot be set on create");
+    }
+    if !str_at(spec, "/nodeName").is_empty() && !items(spec, "/schedulingGates").is_empty() {
+        errors.forbidden("spec.nodeName", "cannot be set until all schedulingGates have been cleared");
     }
 }
 
@@ -52,128 +82,111 @@ fn comparable(pod: &Value, other: &Value) -> Value {
     spec
 }
 
+/// The template at a path (`spec.template`). `claims` are those that each of its pods gets beside it.
+pub(super) fn template(path: &str, template: &Value, claims: &[Value], errors: &mut FieldErrors) {
+    if let Some(labels) = template.pointer("/metadata/labels").and_then(Value::as_object) {
+        names::labels(&format!("{path}.labels"), labels, errors);
+    }
+    if let Some(metadata) = template.get("metadata") {
+        annotations(&format!("{path}.annotations"), metadata, errors);
+    }
+    let (path, spec) = (format!("{path}.spec"), &template["spec"]);
+    pod_spec(&path, spec, claims, errors);
+    if !items(spec, "/ephemeralContainers").is_empty() {
+        let why = "ephemeral containers not allowed in pod template";
+        errors.forbidden(format!("{path}.ephemeralContainers"), why);
+    }
+}
+
 /// A pod spec at a path (`spec`, `spec.template.spec`).
-pub(super) fn pod_spec(path: &str, spec: &Value, errors: &mut FieldErrors) {
-    let volumes = volumes(path, spec, errors);
-    let mut seen = BTreeSet::new();
-    if items(spec, "/containers").is_empty() {
-        errors.required(format!("{path}.containers"), "");
-    }
-    for key in ["initContainers", "containers"] {
-        for (index, container) in items(spec, &format!("/{key}")).iter().enumerate() {
-            let path = format!("{path}.{key}[{index}]");
-            self::container(&path, container, &volumes, errors);
-            let name = str_at(container, "/name");
-            if !name.is_empty() && !seen.insert(name) {
-                errors.duplicate(format!("{path}.name"), &json!(name));
-            }
-        }
-    }
+fn pod_spec(path: &str, spec: &Value, claims: &[Value], errors: &mut FieldErrors) {
+    let volumes = volumes::volumes(path, spec, claims, errors);
+    containers::all(path, spec, &volumes, errors);
     one_of(spec, "restartPolicy", path, &["Always", "OnFailure", "Never"], errors);
-    one_of(spec, "dnsPolicy", path, &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"], errors);
-}
-
-/// Refuses a set field that is none of the allowed values.
-pub(super) fn one_of(value: &Value, key: &str, path: &str, allowed: &[&str], errors: &mut FieldErrors) {
-    if let Some(found) = value.get(key).filter(|found| !found.is_null())
-        && !allowed.contains(&found.as_str().unwrap_or_default())
-    {
-        errors.unsupported(format!("{path}.{key}"), found, allowed);
+    one_of(spec, "dnsPolicy", path, &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"], errors);
+    one_of(spec, "preemptionPolicy", path, &["PreemptLowerPriority", "Never"], errors);
+    if let Some(labels) = spec.get("nodeSelector").and_then(Value::as_object) {
+        names::labels(&format!("{path}.nodeSelector"), labels, errors);
     }
-}
-
-fn volumes<'a>(path: &str, spec: &'a Value, errors: &mut FieldErrors) -> BTreeSet<&'a str> {
-    let mut seen = BTreeSet::new();
-    for (index, volume) in items(spec, "/volumes").iter().enumerate() {
-        let field = format!("{path}.volumes[{index}].name");
-        let name = str_at(volume, "/name");
-        if name.is_empty() {
-            errors.required(field, "");
-        } else if let Some(problem) = names::dns_label(name) {
-            errors.invalid(field, &json!(name), &problem);
-        } else if !seen.insert(name) {
-            errors.duplicate(field, &json!(name));
-        }
-        let sources = volume.as_object().map_or(0, |map| map.keys().filter(|key| *key != "name").count());
-        if sources > 1 {
-            errors.forbidden(format!("{path}.volumes[{index}]"), "may not specify more than 1 volume type");
-        }
+    security::pod(path, spec, errors);
+    if let Some(affinity) = given(spec, "affinity") {
+        affinity::affinity(&format!("{path}.affinity"), affinity, errors);
     }
-    seen
-}
-
-fn container(path: &str, container: &Value, volumes: &BTreeSet<&str>, errors: &mut FieldErrors) {
-    let name = str_at(container, "/name");
-    if name.is_empty() {
-        errors.required(format!("{path}.name"), "");
-    } else if let Some(problem) = names::dns_label(name) {
-        errors.invalid(format!("{path}.name"), &json!(name), &problem);
+    dns(path, spec, errors);
+    scheduling::spread(path, spec, errors);
+    scheduling::gates(path, spec, errors);
+    for key in ["serviceAccountName", "nodeName", "priorityClassName", "runtimeClassName"] {
+        name(path, spec, key, names::dns_subdomain, errors);
     }
-    if str_at(container, "/image").is_empty() {
-        errors.required(format!("{path}.image"), "");
+    for key in ["hostname", "subdomain"] {
+        name(path, spec, key, names::dns_label, errors);
     }
-    one_of(container, "imagePullPolicy", path, &["Always", "IfNotPresent", "Never"], errors);
-    let mut port_names = BTreeSet::new();
-    for (index, port) in items(container, "/ports").iter().enumerate() {
-        let path = format!("{path}.ports[{index}]");
-        port_number(&format!("{path}.containerPort"), int_at(port, "/containerPort"), errors);
-        one_of(port, "protocol", &path, &["SCTP", "TCP", "UDP"], errors);
-        let name = str_at(port, "/name");
-        if !name.is_empty() && !port_names.insert(name) {
-            errors.duplicate(format!("{path}.name"), &json!(name));
-        }
+    let most = i64::from(i32::MAX);
+    if let Some(seconds) = int_at(spec, "/activeDeadlineSeconds").filter(|seconds| !(1..=most).contains(seconds)) {
+        let problem = format!("must be between 1 and {most}, inclusive");
+        errors.invalid(format!("{path}.activeDeadlineSeconds"), &json!(seconds), &problem);
     }
-    for (index, variable) in items(container, "/env").iter().enumerate() {
-        let path = format!("{path}.env[{index}]");
-        if str_at(variable, "/name").is_empty() {
-            errors.required(format!("{path}.name"), "");
-        }
-        if !str_at(variable, "/value").is_empty() && variable.get("valueFrom").is_some_and(|from| !from.is_null()) {
-            errors.invalid(format!("{path}.valueFrom"), &json!(""), "may not be specified when `value` is not empty");
-        }
-    }
-    let mut paths = BTreeSet::new();
-    for (index, mount) in items(container, "/volumeMounts").iter().enumerate() {
-        let path = format!("{path}.volumeMounts[{index}]");
-        let name = str_at(mount, "/name");
-        if name.is_empty() {
-            errors.required(format!("{path}.name"), "");
-        } else if !volumes.contains(name) {
-            errors.not_found(format!("{path}.name"), &json!(name));
-        }
-        let target = str_at(mount, "/mountPath");
-        if target.is_empty() {
-            errors.required(format!("{path}.mountPath"), "");
-        } else if !paths.insert(target) {
-            errors.invalid(format!("{path}.mountPath"), &json!(target), "must be unique");
-        }
-    }
-    for key in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        if let Some(probe) = container.get(key).filter(|probe| probe.is_object()) {
-            self::probe(&format!("{path}.{key}"), probe, errors);
+    scheduling::tolerations(path, spec, errors);
+    for (index, alias) in items(spec, "/hostAliases").iter().enumerate() {
+        let path = format!("{path}.hostAliases[{index}]");
+        addresses::address(&format!("{path}.ip"), str_at(alias, "/ip"), errors);
+        for (index, host) in items(alias, "/hostnames").iter().enumerate() {
+            let problems = names::dns_subdomain(host.as_str().unwrap_or_default());
+            errors.each(format!("{path}.hostnames[{index}]"), host, problems);
         }
     }
 }
 
-fn probe(path: &str, probe: &Value, errors: &mut FieldErrors) {
-    const HANDLERS: [&str; 4] = ["exec", "httpGet", "tcpSocket", "grpc"];
-    match HANDLERS.iter().filter(|key| probe.get(**key).is_some_and(|handler| !handler.is_null())).count() {
-        0 => errors.required(path, "must specify a handler type"),
-        1 => {}
-        _ => errors.forbidden(path, "may not specify more than 1 handler type"),
-    }
-    if !path.ends_with("readinessProbe") && int_at(probe, "/successThreshold").is_some_and(|count| count != 1) {
-        errors.invalid(format!("{path}.successThreshold"), &probe["successThreshold"], "must be 1");
+/// A name that may be left out.
+fn name(path: &str, spec: &Value, key: &str, rule: fn(&str) -> Vec<String>, errors: &mut FieldErrors) {
+    if let Some(name) = spec.get(key).and_then(Value::as_str).filter(|name| !name.is_empty()) {
+        errors.each(format!("{path}.{key}"), &json!(name), rule(name));
     }
 }
 
-/// Refuses a port outside 1-65535; a missing one is required.
-pub(super) fn port_number(field: &str, port: Option<i64>, errors: &mut FieldErrors) {
-    match port {
-        None | Some(0) => errors.required(field, ""),
-        Some(port) if !(1..=65535).contains(&port) => {
-            errors.invalid(field, &json!(port), "must be between 1 and 65535, inclusive");
+fn dns(path: &str, spec: &Value, errors: &mut FieldErrors) {
+    let (path, config) = (format!("{path}.dnsConfig"), given(spec, "dnsConfig"));
+    let is_own = str_at(spec, "/dnsPolicy") == "None";
+    let Some(config) = config else {
+        if is_own {
+            errors.required(path, "must provide `dnsConfig` when `dnsPolicy` is None");
         }
-        Some(_) => {}
+        return;
+    };
+    let (servers, searches) = (items(config, "/nameservers"), items(config, "/searches"));
+    if is_own && servers.is_empty() {
+        let why = "must provide at least one DNS nameserver when `dnsPolicy` is None";
+        errors.required(format!("{path}.nameservers"), why);
+        return;
+    }
+    if servers.len() > MAX_SERVERS {
+        let problem = format!("must not have more than {MAX_SERVERS} nameservers");
+        errors.invalid(format!("{path}.nameservers"), &json!(servers), &problem);
+    }
+    for (index, server) in servers.iter().enumerate() {
+        addresses::address(&format!("{path}.nameservers[{index}]"), server.as_str().unwrap_or_default(), errors);
+    }
+    let texts: Vec<&str> = searches.iter().filter_map(Value::as_str).collect();
+    if searches.len() > MAX_SEARCHES {
+        let problem = format!("must not have more than {MAX_SEARCHES} search paths");
+        errors.invalid(format!("{path}.searches"), &json!(searches), &problem);
+    }
+    if texts.join(" ").len() > MAX_SEARCH_BYTES {
+        let problem =
+            format!("must not have more than {MAX_SEARCH_BYTES} characters (including spaces) in the search list");
+        errors.invalid(format!("{path}.searches"), &json!(searches), &problem);
+    }
+    for (index, search) in texts.into_iter().enumerate().filter(|(_, search)| *search != ".") {
+        // Underscores are taken wherever a letter or digit is.
+        let plain = search.strip_suffix('.').unwrap_or(search).replace('_', "a");
+        errors.each(format!("{path}.searches[{index}]"), &json!(search), names::dns_subdomain(&plain));
+    }
+    for (index, option) in items(config, "/options").iter().enumerate() {
+        if str_at(option, "/name").is_empty() {
+            errors.required(format!("{path}.options[{index}]"), "must not be empty");
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;
