@@ -1,133 +1,152 @@
-//! Rules of the kinds that make pods.
+//! Rules of the kinds that keep pods running.
+
+mod updates;
 
 use meshgate_machinery::selector::LabelSelector;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::names;
-use super::pods::{one_of, pod_spec};
+use super::selectors::{self, label_selector};
+use super::{not_negative, one_of, pods};
 use crate::ResourceType;
 use crate::invalid::FieldErrors;
-use crate::json::{int_at, str_at};
+use crate::json::{given, int_at, items, str_at};
 
 /// Deployment, ReplicaSet, DaemonSet, StatefulSet, ReplicationController.
 pub(super) fn workload(kind: &ResourceType, old: Option<&Value>, object: &Value, errors: &mut FieldErrors) {
     let spec = &object["spec"];
-    negative("spec.replicas", spec, "/replicas", errors);
-    if kind.kind == "ReplicationController" {
-        template(spec, errors);
-        return;
+    not_negative("spec", spec, &["replicas", "minReadySeconds", "revisionHistoryLimit"], errors);
+    if selector(kind.kind.as_str(), spec, errors) {
+        pods::template("spec.template", &spec["template"], items(spec, "/volumeClaimTemplates"), errors);
     }
-    selector(spec, errors);
-    template(spec, errors);
-    let restart = str_at(spec, "/template/spec/restartPolicy");
-    if !restart.is_empty() && restart != "Always" {
-        errors.unsupported("spec.template.spec.restartPolicy", &Value::from(restart), &["Always"]);
-    }
+    runs_on(kind.kind.as_str(), &spec["template"], errors);
     match kind.kind.as_str() {
-        "Deployment" => deployment(spec, errors),
-        "StatefulSet" => one_of(spec, "podManagementPolicy", "spec", &["OrderedReady", "Parallel"], errors),
+        "Deployment" => {
+            updates::deployment(&spec["strategy"], errors);
+            progress(spec, errors);
+        }
+        "DaemonSet" => updates::daemon_set(&spec["updateStrategy"], errors),
+        "StatefulSet" => stateful_set(spec, errors),
         _ => {}
     }
-    if let Some(old) = old {
-        errors.immutable("spec.selector", old.pointer("/spec/selector"), object.pointer("/spec/selector"));
-    }
-}
-
-fn deployment(spec: &Value, errors: &mut FieldErrors) {
-    let strategy = &spec["strategy"];
-    one_of(strategy, "type", "spec.strategy", &["Recreate", "RollingUpdate"], errors);
-    let rolling = &strategy["rollingUpdate"];
-    if str_at(strategy, "/type") == "Recreate" && !rolling.is_null() {
-        errors.forbidden("spec.strategy.rollingUpdate", "may not be specified when strategy `type` is 'Recreate'");
-    }
-    let zero = |key: &str| matches!(rolling.get(key), Some(value) if value == 0 || value == "0%");
-    if zero("maxSurge") && zero("maxUnavailable") {
-        errors.invalid(
-            "spec.strategy.rollingUpdate.maxUnavailable",
-            &rolling["maxUnavailable"],
-            "may not be 0 when `maxSurge` is 0",
-        );
-    }
-}
-
-fn selector(spec: &Value, errors: &mut FieldErrors) {
-    let selector = &spec["selector"];
-    if selector.is_null() {
-        errors.required("spec.selector", "");
-        return;
-    }
-    if selector.as_object().is_none_or(serde_json::Map::is_empty) {
-        errors.invalid("spec.selector", selector, "empty selector is invalid for deployment");
-        return;
-    }
-    let labels =
-        spec.pointer("/template/metadata/labels").cloned().unwrap_or_else(|| Value::Object(Default::default()));
-    match LabelSelector::from_object(selector) {
-        Ok(parsed) if parsed.matches_labels(&labels) => {}
-        Ok(_) => {
-            errors.invalid("spec.template.metadata.labels", &labels, "`selector` does not match template `labels`")
+    match (kind.kind.as_str(), old) {
+        ("ReplicationController", _) | (_, None) => {}
+        ("StatefulSet", Some(old)) => updates::of_stateful_set(&old["spec"], spec, errors),
+        (_, Some(old)) => {
+            errors.immutable("spec.selector", old.pointer("/spec/selector"), spec.get("selector"));
         }
-        Err(error) => errors.invalid("spec.selector", selector, &error.to_string()),
     }
 }
 
-fn template(spec: &Value, errors: &mut FieldErrors) {
-    let template = &spec["template"];
-    if template.is_null() {
+/// Whether the selector is one, so that there is something to say of the template.
+fn selector(kind: &str, spec: &Value, errors: &mut FieldErrors) -> bool {
+    let field = "spec.selector";
+    let labels = spec.pointer("/template/metadata/labels").unwrap_or(&Value::Null);
+    let mismatch = |errors: &mut FieldErrors| {
+        let problem = "`selector` does not match template `labels`";
+        errors.invalid("spec.template.metadata.labels", labels, problem);
+    };
+    if kind == "ReplicationController" {
+        return plain_selector(spec, mismatch, errors);
+    }
+    let Some(selector) = given(spec, "selector") else {
+        if kind != "DaemonSet" {
+            errors.required(field, "");
+        }
+        mismatch(errors);
+        return true;
+    };
+    label_selector(field, selector, errors);
+    let is_empty = selectors::is_empty(selector);
+    if is_empty {
+        // Kubernetes speaks of deployments where it means ReplicaSets, too.
+        let said = if kind == "ReplicaSet" { "deployment".to_owned() } else { kind.to_lowercase() };
+        errors.invalid(field, selector, &format!("empty selector is invalid for {said}"));
+    }
+    match LabelSelector::from_object(selector) {
+        Ok(parsed) => {
+            if !is_empty && !parsed.matches_labels(labels) {
+                mismatch(errors);
+            }
+            true
+        }
+        Err(_) if kind == "DaemonSet" => true,
+        Err(_) => {
+            errors.invalid(field, selector, if kind == "StatefulSet" { "" } else { "invalid label selector" });
+            false
+        }
+    }
+}
+
+/// The selector of a ReplicationController, which is only labels; whether there is a template.
+fn plain_selector(spec: &Value, mismatch: impl Fn(&mut FieldErrors), errors: &mut FieldErrors) -> bool {
+    let wanted = spec.get("selector").and_then(Value::as_object).filter(|labels| !labels.is_empty());
+    let template = given(spec, "template");
+    if wanted.is_none() {
+        errors.required("spec.selector", "");
+    }
+    let Some(template) = template else {
         errors.required("spec.template", "");
-        return;
+        return false;
+    };
+    let labels = template.pointer("/metadata/labels").and_then(Value::as_object);
+    if wanted.into_iter().flatten().any(|(key, value)| labels.and_then(|labels| labels.get(key)) != Some(value)) {
+        mismatch(errors);
     }
-    if let Some(labels) = template.pointer("/metadata/labels").and_then(Value::as_object) {
-        names::labels("spec.template.labels", labels, errors);
-    }
-    pod_spec("spec.template.spec", &template["spec"], errors);
+    true
 }
 
-fn negative(field: &str, value: &Value, pointer: &str, errors: &mut FieldErrors) {
-    if int_at(value, pointer).is_some_and(|number| number < 0) {
-        errors.invalid(
-            field,
-            &value.pointer(pointer).cloned().unwrap_or_default(),
-            "must be greater than or equal to 0",
-        );
+/// What these kinds make of pods: something that goes on.
+fn runs_on(kind: &str, template: &Value, errors: &mut FieldErrors) {
+    let restart = str_at(template, "/spec/restartPolicy");
+    if !restart.is_empty() && restart != "Always" {
+        errors.unsupported("spec.template.spec.restartPolicy", &json!(restart), &["Always"]);
+    }
+    if int_at(template, "/spec/activeDeadlineSeconds").is_some() {
+        let said = if kind == "Deployment" { "ReplicaSet" } else { kind };
+        let why = format!("activeDeadlineSeconds in {said} is not Supported");
+        errors.forbidden("spec.template.spec.activeDeadlineSeconds", &why);
     }
 }
 
-/// A Job.
-pub(super) fn job(old: Option<&Value>, object: &Value, errors: &mut FieldErrors) {
+fn progress(spec: &Value, errors: &mut FieldErrors) {
+    not_negative("spec", spec, &["progressDeadlineSeconds"], errors);
+    let least = int_at(spec, "/minReadySeconds").unwrap_or(0);
+    if let Some(seconds) = int_at(spec, "/progressDeadlineSeconds").filter(|seconds| *seconds <= least) {
+        errors.invalid("spec.progressDeadlineSeconds", &json!(seconds), "must be greater than minReadySeconds");
+    }
+}
+
+fn stateful_set(spec: &Value, errors: &mut FieldErrors) {
+    let policy = str_at(spec, "/podManagementPolicy");
+    if !matches!(policy, "" | "OrderedReady" | "Parallel") {
+        errors.invalid("spec.podManagementPolicy", &json!(policy), "must be 'OrderedReady' or 'Parallel'");
+    }
+    updates::stateful_set(&spec["updateStrategy"], errors);
+    if let Some(policy) = given(spec, "persistentVolumeClaimRetentionPolicy") {
+        for key in ["whenDeleted", "whenScaled"] {
+            let path = "spec.persistentVolumeClaimRetentionPolicy";
+            one_of(policy, key, path, &["Retain", "Delete"], errors);
+        }
+    }
+    not_negative("spec.ordinals", &spec["ordinals"], &["start"], errors);
+}
+
+/// A PodDisruptionBudget.
+pub(super) fn disruption_budget(object: &Value, errors: &mut FieldErrors) {
     let spec = &object["spec"];
-    job_spec("spec", spec, errors);
-    let Some(old) = old else { return };
-    errors.immutable("spec.completions", old.pointer("/spec/completions"), spec.get("completions"));
-    errors.immutable("spec.selector", old.pointer("/spec/selector"), spec.get("selector"));
-    errors.immutable("spec.template", old.pointer("/spec/template"), spec.get("template"));
+    let limits = ["minAvailable", "maxUnavailable"].map(|key| (key, given(spec, key)));
+    if limits.iter().all(|(_, limit)| limit.is_some()) {
+        errors.invalid("spec", spec, "minAvailable and maxUnavailable cannot be both set");
+    }
+    for (key, limit) in limits {
+        if let Some(limit) = limit {
+            updates::count_or_percent(&format!("spec.{key}"), limit, errors);
+            updates::at_most_all(&format!("spec.{key}"), limit, errors);
+        }
+    }
+    label_selector("spec.selector", &spec["selector"], errors);
+    one_of(spec, "unhealthyPodEvictionPolicy", "spec", &["AlwaysAllow", "IfHealthyBudget"], errors);
 }
 
-/// A CronJob.
-pub(super) fn cron_job(object: &Value, errors: &mut FieldErrors) {
-    let spec = &object["spec"];
-    if str_at(spec, "/schedule").is_empty() {
-        errors.required("spec.schedule", "");
-    }
-    one_of(spec, "concurrencyPolicy", "spec", &["Allow", "Forbid", "Replace"], errors);
-    job_spec("spec.jobTemplate.spec", &spec["jobTemplate"]["spec"], errors);
-}
-
-fn job_spec(path: &str, spec: &Value, errors: &mut FieldErrors) {
-    for key in ["parallelism", "completions", "backoffLimit"] {
-        negative(&format!("{path}.{key}"), spec, &format!("/{key}"), errors);
-    }
-    if spec["template"].is_null() {
-        errors.required(format!("{path}.template"), "");
-        return;
-    }
-    let pod = &spec["template"]["spec"];
-    pod_spec(&format!("{path}.template.spec"), pod, errors);
-    if str_at(pod, "/restartPolicy") == "Always" {
-        errors.unsupported(
-            format!("{path}.template.spec.restartPolicy"),
-            &Value::from("Always"),
-            &["OnFailure", "Never"],
-        );
-    }
-}
+#[cfg(test)]
+mod tests;
