@@ -23,8 +23,10 @@ pub(crate) fn apply_defaults(crd: &mut Value) {
     default_to(spec, "conversion", json!({"strategy": "None"}));
     if let Some(names) = child_value(spec, "names") {
         let kind = str_at(names, "/kind").to_owned();
-        default_to(names, "singular", kind.to_lowercase());
-        default_to(names, "listKind", format!("{kind}List"));
+        if !kind.is_empty() {
+            default_to(names, "singular", kind.to_lowercase());
+            default_to(names, "listKind", format!("{kind}List"));
+        }
     }
     for version in items_mut(spec, "versions") {
         for column in items_mut(version, "additionalPrinterColumns") {

@@ -165,6 +165,116 @@ fn a_schema_of_one_version_is_told_of_by_its_version() {
     assert!(problem.starts_with("spec.versions[1].schema.openAPIV3Schema.properties[a].type: Required"), "{problem}");
 }
 
+/// The refusal of a definition some of whose fields, given by pointers, have other values.
+fn changed(changes: &[(&str, Value)]) -> String {
+    let mut crd = widgets(&[json!({"type": "object"}), json!({"type": "object"})]);
+    for (pointer, value) in changes {
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        crd.pointer_mut(parent).unwrap()[key] = value.clone();
+    }
+    refusal(crd).unwrap_or_default()
+}
+
+#[test]
+fn columns_say_what_they_show() {
+    let column =
+        json!({"name": "Age", "type": "date", "format": "date-time", "jsonPath": ".metadata.creationTimestamp"});
+    let first = "/spec/versions/0/additionalPrinterColumns";
+    let second = "/spec/versions/1/additionalPrinterColumns";
+    assert_eq!(changed(&[(first, json!([column])), (second, json!([column]))]), "");
+    let types = "must be one of boolean,date,integer,number,string";
+    for (key, value, problem) in [
+        ("name", json!(""), "name: Required value".to_owned()),
+        ("type", json!(""), format!("type: Required value: {types}")),
+        ("type", json!("text"), format!("type: Invalid value: \"text\": {types}")),
+        ("format", json!("hex"), "format: Invalid value: \"hex\": must be one of byte,date,date-time,".to_owned()),
+        ("jsonPath", json!(""), "JSONPath: Required value".to_owned()),
+        ("jsonPath", json!("::1"), "JSONPath: Invalid value: \"::1\": must be a simple json path".to_owned()),
+    ] {
+        let mut wrong = column.clone();
+        wrong[key] = value;
+        let both = changed(&[(first, json!([wrong])), (second, json!([wrong]))]);
+        assert!(both.starts_with(&format!("spec.additionalPrinterColumns[0].{problem}")), "{both}");
+        let one = changed(&[(second, json!([column, wrong]))]);
+        assert!(one.starts_with(&format!("spec.versions[1].additionalPrinterColumns[1].{problem}")), "{one}");
+    }
+}
+
+#[test]
+fn what_scales_objects_is_in_them() {
+    let scale = |spec: &str, status: &str, labels: &str| {
+        let paths = json!({"specReplicasPath": spec, "statusReplicasPath": status, "labelSelectorPath": labels});
+        changed(&[("/spec/versions/0/subresources", json!({"scale": paths}))])
+    };
+    let path = "spec.versions[0].subresources.scale";
+    assert_eq!(scale(".spec.replicas", ".status.replicas", ""), "");
+    assert_eq!(scale(".spec.replicas", ".status.replicas", ".spec.labels"), "");
+    for (found, problem) in [
+        (scale("", ".status.a", ""), "specReplicasPath: Required value"),
+        (scale("spec.a", ".status.a", ""), "specReplicasPath: Invalid value: \"spec.a\": must be a simple json path"),
+        (scale(".status.a", ".status.a", ""), "specReplicasPath: Invalid value: \".status.a\": should be a json path"),
+        (scale(".spec.a", ".spec.a", ""), "statusReplicasPath: Invalid value: \".spec.a\": should be a json path"),
+        (scale(".spec.a", ".status.a", ".a"), "labelSelectorPath: Invalid value: \".a\": should be a json path"),
+    ] {
+        assert!(found.starts_with(&format!("{path}.{problem}")), "{found}");
+    }
+}
+
+#[test]
+fn versions_are_different_and_one_is_stored() {
+    assert_eq!(
+        changed(&[("/spec/versions", json!([]))]),
+        "spec.versions: Invalid value: []: must have exactly one version marked as storage version"
+    );
+    assert_eq!(
+        changed(&[("/spec/versions/1/name", json!("v1"))]),
+        "spec.versions: Invalid value: [\"v1\",\"v1\"]: must contain unique version names"
+    );
+    assert!(
+        changed(&[("/spec/versions/1/name", json!("1h"))]).starts_with("spec.versions[1].name: Invalid value: \"1h\"")
+    );
+    let names = changed(&[("/spec/names", json!({}))]);
+    for field in ["plural", "singular", "kind", "listKind"] {
+        assert!(names.contains(&format!("spec.names.{field}: Required value")), "{names}");
+    }
+}
+
+#[test]
+fn conversions() {
+    let conversion = |conversion: Value| changed(&[("/spec/conversion", conversion)]);
+    let webhook = |config: Value| {
+        conversion(
+            json!({"strategy": "Webhook", "webhook": {"clientConfig": config, "conversionReviewVersions": ["v1"]}}),
+        )
+    };
+    let service = json!({"service": {"name": "a", "namespace": "b", "path": "/convert"}});
+    assert_eq!(conversion(json!({"strategy": "None"})), "");
+    assert_eq!(webhook(service.clone()), "");
+    let path = "spec.conversion";
+    for (found, problem) in [
+        (conversion(json!({})), "strategy: Required value"),
+        (
+            conversion(json!({"strategy": "Copy"})),
+            "strategy: Unsupported value: \"Copy\": supported values: \"None\", \"Web",
+        ),
+        (
+            conversion(json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"]}})),
+            "webhookClientConfig: Required value: required when strategy is set to Webhook",
+        ),
+        (
+            conversion(json!({"strategy": "Webhook", "webhook": {"clientConfig": service}})),
+            "conversionReviewVersions: Required value",
+        ),
+        (webhook(json!({"url": "http://e.io"})), "webhookClientConfig.url: Invalid value: \"http\""),
+        (
+            conversion(json!({"strategy": "None", "webhook": {"clientConfig": service}})),
+            "webhookClientConfig: Forbidden: should not be set when strategy is not set to Webhook",
+        ),
+    ] {
+        assert!(found.starts_with(&format!("{path}.{problem}")), "{found}");
+    }
+}
+
 #[test]
 fn names_are_labels() {
     let named = |field: &str, name: Value| {
