@@ -87,6 +87,12 @@ fn source(path: &str, volume: &Value, errors: &mut FieldErrors) {
     }
 }
 
+fn size_limit(path: &str, source: &Value, errors: &mut FieldErrors) {
+    if given(source, "sizeLimit").and_then(quantities::nanos).is_some_and(|size| size < 0) {
+        errors.forbidden(format!("{path}.sizeLimit"), "SizeLimit field must be a valid resource quantity");
+    }
+}
+
 fn of_kind(path: &str, kind: &str, source: &Value, errors: &mut FieldErrors) {
     let required = |key: &str, errors: &mut FieldErrors| {
         if str_at(source, &format!("/{key}")).is_empty() {
@@ -94,12 +100,7 @@ fn of_kind(path: &str, kind: &str, source: &Value, errors: &mut FieldErrors) {
         }
     };
     match kind {
-        "emptyDir" => {
-            if given(source, "sizeLimit").and_then(quantities::nanos).is_some_and(|size| size < 0) {
-                let why = "SizeLimit field must be a valid resource quantity";
-                errors.forbidden(format!("{path}.sizeLimit"), why);
-            }
-        }
+        "emptyDir" => size_limit(path, source, errors),
         "hostPath" => {
             required("path", errors);
             if !str_at(source, "/path").is_empty() {
