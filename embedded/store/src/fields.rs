@@ -38,12 +38,15 @@ pub(crate) fn decode(
     version: &str,
     object: &mut Value,
     options: &WriteOptions,
-    given: Given,
 ) -> Result<(), Status> {
-    let judged = take_unknown(kind, version, object)
-        .map_err(|error| error.problem)
-        .and_then(|unknown| options.judge_fields(unknown.iter().map(|path| schema::unknown_field(path)).collect()));
-    judged.map_err(|problem| given.refuse(&kind.kind, version, object, problem))
+    type_check(kind, version, object, options)
+        .map_err(|problem| Given::Whole.refuse(&kind.kind, version, object, problem))
+}
+
+/// The same, with what is wrong as it is told in either answer.
+fn type_check(kind: &ResourceType, version: &str, object: &mut Value, options: &WriteOptions) -> Result<(), String> {
+    let unknown = take_unknown(kind, version, object).map_err(|error| error.problem)?;
+    options.judge_fields(unknown.iter().map(|path| schema::unknown_field(path)).collect())
 }
 
 /// The same for an applied configuration, which may set nothing that its kind does not have, since nobody could own it,
@@ -95,20 +98,19 @@ pub(crate) fn decode_changes(
     given: Given,
 ) -> Result<(), Status> {
     let stored_form = kind.builtin && kind.versions.first().is_some_and(|stored| stored.name == version);
-    let (Some(old), Some(new), true) = (current.as_object(), object.as_object_mut(), stored_form) else {
-        return decode(kind, version, object, options, given);
-    };
     let mut kept = Vec::new();
-    for (key, value) in old.iter().filter(|(key, _)| *key != "apiVersion" && *key != "kind") {
-        if new.get(key) == Some(value) {
-            kept.extend(new.remove_entry(key));
+    if let (Some(old), Some(new), true) = (current.as_object(), object.as_object_mut(), stored_form) {
+        for (key, value) in old.iter().filter(|(key, _)| *key != "apiVersion" && *key != "kind") {
+            if new.get(key) == Some(value) {
+                kept.extend(new.remove_entry(key));
+            }
         }
     }
-    decode(kind, version, object, options, given)?;
+    let checked = type_check(kind, version, object, options);
     if let Some(new) = object.as_object_mut() {
         new.extend(kept);
     }
-    Ok(())
+    checked.map_err(|problem| given.refuse(&kind.kind, version, object, problem))
 }
 
 /// Fills in the defaults of a custom object's schema.
@@ -248,7 +250,7 @@ mod tests {
                 let mut whole = current.clone();
                 change(&mut whole);
                 let mut changed = whole.clone();
-                let expected = decode(&kind, "v1", &mut whole, &of_all, Given::Whole).map_err(|error| error.message);
+                let expected = decode(&kind, "v1", &mut whole, &of_all).map_err(|error| error.message);
                 let found = decode_changes(&kind, "v1", &current, &mut changed, &of_changes, Given::Whole)
                     .map_err(|error| error.message);
                 assert_eq!(found, expected, "change {index}");

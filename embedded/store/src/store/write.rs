@@ -51,7 +51,7 @@ fn create_owned(
 ) -> Result<Object, Status> {
     let kind = state.resource(resource)?;
     let version = meta::check_kind(&kind, &object)?;
-    fields::decode(&kind, &version, &mut object, options, Given::Whole)?;
+    fields::decode(&kind, &version, &mut object, options)?;
     conversion::upgrade(&kind, &version, &mut object);
     meta::prepare_create(&kind, namespace, &mut object)?;
     meta::stamp_kind(&kind, &mut object);
@@ -195,7 +195,7 @@ pub(super) fn settle(
     }
     let version = meta::check_kind(&kind, &object)?;
     // What webhooks add that the kind does not have is nobody's mistake who could be told.
-    fields::decode(&kind, &version, &mut object, &WriteOptions::default(), Given::Whole)?;
+    fields::decode(&kind, &version, &mut object, &WriteOptions::default())?;
     meta::stamp_kind(&kind, &mut object);
     keep_the_other_part(&kind, current.as_ref().unwrap_or(&draft.object), draft.subresource, &mut object);
     complete(state, &kind, &version, current.as_ref(), draft.subresource, &mut object)?;

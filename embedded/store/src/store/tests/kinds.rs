@@ -157,6 +157,7 @@ fn built_in_kinds_refuse_what_their_types_do_not_have() {
     assert_eq!((error.code, &*error.reason), (422, "Invalid"), "a patch that leaves what is no Deployment");
     assert!(error.message.starts_with(" \"\" is invalid: patch: Invalid value: \"{"), "{error}");
     assert!(error.message.contains("cannot unmarshal string into Go struct field"), "{error}");
+    assert!(error.message.contains(r#"\"name\":\"web\""#), "what the patch left, with what it did not change: {error}");
     let mut unknown = |object: &mut Value| {
         object["spec"]["replcas"] = json!(2);
         Ok(())
