@@ -85,7 +85,7 @@ fn ip_block(path: &str, block: &Value, errors: &mut FieldErrors) {
     for (index, except) in items(block, "/except").iter().enumerate() {
         let field = format!("{path}.except[{index}]");
         let part = addresses::network(&field, except.as_str().unwrap_or_default(), errors);
-        if part.is_some_and(|part| !part.is_within(whole)) {
+        if part.is_some_and(|part| !addresses::is_within(part, whole)) {
             errors.invalid(field, except, "must be a strict subset of `cidr`");
         }
     }
